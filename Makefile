@@ -1,0 +1,68 @@
+# servingd: `make help` lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PINS := .ci/constraints.txt
+STAMP := $(VENV)/.installed
+ACCELERATOR ?= cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check lint types imports unit bench protos models format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## make .venv with everything that running, testing and developing needs
+
+$(STAMP): pyproject.toml $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "servingd needs Python 3.11 or newer as '$(PYTHON)'; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "this Python has no venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) -e '.[$(ACCELERATOR),models,dev]'
+	# The official stubs, as our users have them; without their TensorFlow, which is here already.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tensorflow-serving-api==2.21.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(VENV)/tensorflow-serving-api-2.16 tensorflow-serving-api==2.16.1
+	touch $@
+
+run: install models ## serve models/ on 8500 (gRPC) and 8501 (HTTP)
+	$(BIN)/servingd serve --model_repository=models
+
+models: install ## make the demo models that are missing
+	@$(BIN)/python models/make_demo_models.py
+
+test: install ## the whole test suite
+	$(BIN)/python -m pytest
+
+unit: install ## the pure tests
+	$(BIN)/python -m pytest -q tests/unit
+
+check: lint types imports fresh unit ## what must pass before a commit
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: fresh
+fresh: install
+	$(BIN)/python -m servingd.wire.compile_protos --check
+
+format: install ## let ruff lay out the code
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+protos: install ## compile protos/ into servingd/wire
+	$(BIN)/python -m servingd.wire.compile_protos
+
+bench: install ## the project's own benchmarks; nothing else may run meanwhile
+	$(BIN)/python -m tests.bench
+
+clean: ## remove the environment and everything that was generated here
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

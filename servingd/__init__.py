@@ -1,0 +1,6 @@
+"""servingd: a TensorFlow-Serving-compatible model server.
+
+Importing this package, or `servingd.client`, loads neither the server nor TensorFlow.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,37 @@
+"""`servingd COMMAND`, and `tensorflow_model_server` as a name of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from servingd import __version__
+
+_USAGE = """usage: servingd serve [flags]    serve models; servingd serve --help lists the flags
+       servingd --version
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the process's exit status."""
+    command, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    rest = rest[:-1]
+    if command == "serve":
+        from servingd.cli.serve import serve
+
+        return serve("servingd serve", rest, {"rest_api_port": 8501})
+    if command in ("--version", "version"):
+        sys.stdout.write(f"servingd {__version__}\n")
+        return 0
+    known = command in ("", "--help", "-h", "help")
+    (sys.stdout if known else sys.stderr).write(
+        _USAGE if known else f"servingd: unknown command {command!r}\n{_USAGE}"
+    )
+    return 0 if known else 2
+
+
+def tensorflow_model_server(arguments: Sequence[str] | None = None) -> int:
+    """Serve, with TensorFlow Serving's flags and defaults."""
+    from servingd.cli.serve import serve
+
+    return serve("tensorflow_model_server", sys.argv[1:] if arguments is None else arguments, {})

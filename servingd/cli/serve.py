@@ -1,0 +1,95 @@
+"""The command `serve`: flags in, a server until a signal comes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from servingd import __version__
+from servingd.config.flags import parse_flags
+from servingd.config.server import ServerConfig
+from servingd.errors import Code, ServingError
+from servingd.observability.logs import configure_logging
+
+_FAILED = 255
+"""TensorFlow Serving's exit status when it cannot start."""
+
+_log = logging.getLogger(__name__)
+
+
+def serve(program: str, arguments: Sequence[str], defaults: Mapping[str, Any]) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status. A second signal exits at once."""
+    if "--version" in arguments:
+        sys.stdout.write(f"TensorFlow ModelServer: servingd {__version__}\n{_tensorflow()}\n")
+        return 0
+    configure_logging()
+    stop = _StopSignal()
+    try:
+        config = _with_environment(parse_flags(program, arguments, defaults))
+        from servingd.server import Server
+
+        server = Server(config)
+        server.start()
+    except ServingError as error:
+        return _failed(error.code, error.message)
+    except OSError as error:
+        return _failed(Code.UNAVAILABLE, str(error))
+    stop.wait()
+    server.stop()
+    logging.shutdown()
+    # Threads of TensorFlow's, and any that would not end, are not worth waiting for.
+    os._exit(0)
+
+
+class _StopSignal:
+    """The first SIGTERM or SIGINT ends `wait`; the second ends the process."""
+
+    def __init__(self) -> None:
+        self._came = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def wait(self) -> None:
+        """Until a signal has come."""
+        self._came.wait()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._came.is_set():
+            os._exit(128 + number)
+        os.write(2, f"stopping: {signal.Signals(number).name}\n".encode())
+        self._came.set()
+
+
+def _failed(code: Code, message: str) -> int:
+    sys.stdout.write(f"Failed to start server. Error: {code.name}: {message}\n")
+    sys.stdout.flush()
+    return _FAILED
+
+
+def _with_environment(config: ServerConfig) -> ServerConfig:
+    """What a flag leaves open and the environment says: where optimised graphs are kept."""
+    if config.cache_dir:
+        return config
+    folder = os.environ.get("SERVINGD_CACHE_DIR")
+    if folder is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        folder = str(Path(base, "servingd"))
+    return dataclasses.replace(config, cache_dir=folder)
+
+
+def _tensorflow() -> str:
+    for package in ("tensorflow", "tensorflow-cpu"):
+        try:
+            return f"TensorFlow Library: {version(package)}"
+        except PackageNotFoundError:
+            continue
+    return "TensorFlow Library: not installed"
