@@ -1,0 +1,1 @@
+"""The wire: message classes, tensors and configuration files, to and from our own values."""
