@@ -1,0 +1,1 @@
+"""The pure core: decisions as functions of values. No threads, clock, files or TensorFlow."""

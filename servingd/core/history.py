@@ -1,0 +1,118 @@
+"""What is known of every version: last public states, a bounded log, and who waits for a state.
+
+Pure; `runtime/state_monitor.py` puts a lock around it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from servingd.core.lifecycle import PublicState, ServableState
+
+Notify: TypeAlias = Callable[[bool], None]
+
+
+@dataclass(slots=True)
+class _Waiter:
+    names: frozenset[str]
+    goal: PublicState
+    notify: Notify
+
+
+class StateHistory:
+    """Last state of each version of each model.
+
+    Ended versions are remembered, as TensorFlow Serving does, but only the `max_ended` newest of a
+    model; `max_log` announcements are kept, oldest first.
+    """
+
+    def __init__(self, max_ended: int = 100, max_log: int = 1000) -> None:
+        self._max_ended = max_ended
+        self._states: dict[str, dict[int, ServableState]] = {}
+        self._incomplete: dict[str, Mapping[int, str]] = {}
+        self._configured: frozenset[str] = frozenset()
+        self._waiters: list[_Waiter] = []
+        self.log: deque[ServableState] = deque(maxlen=max_log)
+
+    def record(self, state: ServableState) -> list[tuple[Notify, bool]]:
+        """Take an announcement; return the waiters that it satisfies, each with its answer."""
+        versions = self._states.setdefault(state.id.name, {})
+        versions[state.id.version] = state
+        self.log.append(state)
+        ended = sorted(v for v, s in versions.items() if s.state is PublicState.END)
+        for version in ended[: -self._max_ended or None]:
+            del versions[version]
+        return self._satisfied()
+
+    def report_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
+        """Replace what is known of a model's incomplete versions."""
+        if incomplete:
+            self._incomplete[name] = incomplete
+        else:
+            self._incomplete.pop(name, None)
+
+    def configure(self, names: Iterable[str]) -> None:
+        """Replace the set of models that ought to be served."""
+        self._configured = frozenset(names)
+
+    def notify_when(
+        self, names: Collection[str], goal: PublicState, notify: Notify
+    ) -> list[tuple[Notify, bool]]:
+        """Call `notify` once, when every model has a version in `goal` or has only ended ones.
+
+        It is told whether all reached the goal. Returned are the calls that are due at once.
+        """
+        self._waiters.append(_Waiter(frozenset(names), goal, notify))
+        return self._satisfied()
+
+    def forget(self, notify: Notify) -> None:
+        """Take a waiter back, for instance because its time is up."""
+        self._waiters = [w for w in self._waiters if w.notify is not notify]
+
+    # Questions ------------------------------------------------------------------------------------
+
+    @property
+    def configured(self) -> frozenset[str]:
+        """The models that ought to be served."""
+        return self._configured
+
+    def names(self) -> list[str]:
+        """Every model that is configured or has a state, in order."""
+        return sorted(self._configured | self._states.keys() | self._incomplete.keys())
+
+    def of_model(self, name: str) -> list[ServableState]:
+        """A model's last states, newest version first: the order of GetModelStatus."""
+        states = self._states.get(name, {})
+        return [states[version] for version in sorted(states, reverse=True)]
+
+    def incomplete(self, name: str) -> Mapping[int, str]:
+        """A model's versions that are on disk but not whole, each with its reason."""
+        return self._incomplete.get(name, {})
+
+    def available(self) -> frozenset[str]:
+        """The models with a version that is AVAILABLE."""
+        return frozenset(n for n in self._states if self._has(n, PublicState.AVAILABLE))
+
+    def _has(self, name: str, goal: PublicState) -> bool:
+        return any(s.state is goal for s in self._states.get(name, {}).values())
+
+    def _over(self, name: str) -> bool:
+        states = self._states.get(name, {}).values()
+        return bool(states) and all(s.state is PublicState.END for s in states)
+
+    def _satisfied(self) -> list[tuple[Notify, bool]]:
+        due: list[tuple[Notify, bool]] = []
+        waiting: list[_Waiter] = []
+        for waiter in self._waiters:
+            reached = [self._has(name, waiter.goal) for name in waiter.names]
+            if all(
+                there or self._over(name) for name, there in zip(waiter.names, reached, strict=True)
+            ):
+                due.append((waiter.notify, all(reached)))
+            else:
+                waiting.append(waiter)
+        self._waiters = waiting
+        return due

@@ -1,0 +1,199 @@
+"""The seams of the house: who may be asked for what. Implementations never import each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from servingd.core.lifecycle import ServableState
+from servingd.core.publish import Listing
+from servingd.core.types import (
+    AspiredVersions,
+    ModelSpec,
+    ServableId,
+    Signature,
+    Tensors,
+    VersionData,
+)
+from servingd.errors import ServingError
+
+
+class Completion(Protocol):
+    """Where the outcome of one run goes: exactly one of the two is called, from any thread."""
+
+    deadline: float | None
+    """Monotonic seconds after which nobody waits any more; None where the caller set none."""
+
+    def alive(self) -> bool:
+        """Whether anybody still waits: False once cancelled or expired."""
+        ...
+
+    def succeed(self, outputs: Tensors) -> None:
+        """Hand over the outputs; they must not be written to."""
+        ...
+
+    def fail(self, error: ServingError) -> None:
+        """Hand over the failure."""
+        ...
+
+
+class Servable(Protocol):
+    """Something loaded that answers calls, from many threads at once, until it is closed."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """Every way to call it; constant for its life."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, Signature]:
+        """What GetModelMetadata shows: the signatures, and those that are never called."""
+        ...
+
+    def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
+        """Compute all outputs of `signature` and complete `done`, now or later, from any thread.
+
+        `inputs` hold every input of the signature, already checked against it; a default has been
+        filled in. Raising a ServingError is the same as `done.fail` with it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it holds. Called once, when no run is under way."""
+        ...
+
+
+class Loader(Protocol):
+    """Knows how to make one version's servable. Made cheaply; used from one thread at a time."""
+
+    def load(self) -> Servable:
+        """Make the servable, warm. Called again if it failed; raises ServingError."""
+        ...
+
+    def unload(self, servable: Servable) -> None:
+        """Close the servable and give its memory back. Called once, after a load that succeeded."""
+        ...
+
+
+class Platform(Protocol):
+    """One type of servable (TensorFlow Serving's `model_platform`), and what its loaders share."""
+
+    @property
+    def name(self) -> str:
+        """What configurations call it."""
+        ...
+
+    def recognises(self, listing: Listing) -> bool:
+        """Whether a version looks like one of this type, complete or not."""
+        ...
+
+    def missing(self, listing: Listing) -> str | None:
+        """What a version still lacks, as a reason; None if it is complete. Raises OSError."""
+        ...
+
+    def loader(self, servable: ServableId, data: VersionData) -> Loader:
+        """A loader for one version; cheap."""
+        ...
+
+    def stop(self) -> None:
+        """End what the loaders share; every servable has been unloaded."""
+        ...
+
+
+class Source(Protocol):
+    """Says, per stream, which versions ought to be loaded."""
+
+    def start(self) -> None:
+        """Begin to state; returns at once."""
+        ...
+
+    def stop(self) -> None:
+        """End; afterwards no statement is made and none is on its way."""
+        ...
+
+
+class Aspire(Protocol):
+    """Where a source's statements go."""
+
+    def __call__(self, statement: AspiredVersions) -> None:
+        """Take a statement; returns at once, from any thread."""
+        ...
+
+
+class Lane(Protocol):
+    """The way to one signature of one ready servable: run here, or from its queue."""
+
+    @property
+    def signature(self) -> Signature:
+        """What the lane leads to."""
+        ...
+
+    def run(self, inputs: Tensors, done: Completion) -> None:
+        """Run now in this thread if that is cheap, else from the signature's queue.
+
+        Raises Unavailable if the queue is full.
+        """
+        ...
+
+
+class Dispatcher(Protocol):
+    """Opens lanes for a servable that becomes ready and closes them when it is drained."""
+
+    def open(self, servable: ServableId, body: Servable) -> Mapping[str, Lane]:
+        """One lane per signature."""
+        ...
+
+    def close(self, servable: ServableId) -> None:
+        """End the lanes' threads; called when no lease is left."""
+        ...
+
+
+class Lease(Protocol):
+    """The right of one call to use one ready version; it stays loaded until `release`."""
+
+    @property
+    def id(self) -> ServableId:
+        """The version that answers."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, Signature]:
+        """What GetModelMetadata shows of it."""
+        ...
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """The way to each signature."""
+        ...
+
+    def release(self) -> None:
+        """Give it back: once, from any thread."""
+        ...
+
+
+class Models(Protocol):
+    """Who is ready."""
+
+    def acquire(self, spec: ModelSpec) -> Lease:
+        """A lease on what `spec` means.
+
+        Raises InvalidArgument (no name, unknown label), NotFound (nobody wants it) or Unavailable
+        (configured, but not ready). The texts are TensorFlow Serving's where it has one.
+        """
+        ...
+
+
+class States(Protocol):
+    """What is known of every version's public state."""
+
+    def of_model(self, name: str) -> Sequence[ServableState]:
+        """The last state of each version, newest version first; empty if the model is unknown."""
+        ...
+
+    def incomplete(self, name: str) -> Mapping[int, str]:
+        """Versions on disk that are not whole, with the reason."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """Every model that is configured or has a state, in order."""
+        ...

@@ -1,0 +1,36 @@
+"""Is a version directory complete? Decided from a listing, not from a file system.
+
+There is no quiet-period timer: a copy that stalls for seconds and goes on must not go live early.
+What complete means is said by the servable type, as the files a version needs and their sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Listing(Protocol):
+    """The files of one version at one moment."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each file by its path below the version, with `/`.
+
+        A version that is itself a file has the one name ``.
+        """
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A file's content. Raises OSError."""
+        ...
+
+
+def shortfall(required: Mapping[str, int], sizes: Mapping[str, int]) -> str | None:
+    """The first file that is absent or shorter than required, as a reason; None if none is."""
+    for name in sorted(required):
+        if name not in sizes:
+            return f"{name} is not there"
+        if sizes[name] < required[name]:
+            return f"{name} has {sizes[name]} bytes of {required[name]}"
+    return None

@@ -1,0 +1,137 @@
+"""The values that travel through the house. Frozen, comparable, free of TensorFlow."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from servingd.errors import ServingError
+
+Tensors: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
+"""Tensors by alias. Strings are object arrays of `bytes`. Never write to an output: it can be the
+model's own memory."""
+
+
+class DataType(enum.IntEnum):
+    """`tensorflow.DataType`, by number; names without the prefix `DT_`."""
+
+    INVALID = 0
+    FLOAT = 1
+    DOUBLE = 2
+    INT32 = 3
+    UINT8 = 4
+    INT16 = 5
+    INT8 = 6
+    STRING = 7
+    COMPLEX64 = 8
+    INT64 = 9
+    BOOL = 10
+    QINT8 = 11
+    QUINT8 = 12
+    QINT32 = 13
+    BFLOAT16 = 14
+    QINT16 = 15
+    QUINT16 = 16
+    UINT16 = 17
+    COMPLEX128 = 18
+    HALF = 19
+    RESOURCE = 20
+    VARIANT = 21
+    UINT32 = 22
+    UINT64 = 23
+    FLOAT8_E5M2 = 24
+    FLOAT8_E4M3FN = 25
+    FLOAT8_E4M3FNUZ = 26
+    FLOAT8_E4M3B11FNUZ = 27
+    FLOAT8_E5M2FNUZ = 28
+    INT4 = 29
+    UINT4 = 30
+    INT2 = 31
+    UINT2 = 32
+    FLOAT4_E2M1FN = 33
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServableId:
+    """One version of one model."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        """TensorFlow Serving's spelling, which operators grep for."""
+        return f"{{name: {self.name} version: {self.version}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a caller asked for: a model, and a version, a label, or neither (the latest)."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+    signature_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a signature.
+
+    `shape` has None for a dimension that may vary and is itself None where the rank is unknown;
+    `tensor_name` is the servable's own name for it (TensorFlow: `op:0`).
+    """
+
+    data_type: DataType
+    shape: tuple[int | None, ...] | None
+    tensor_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One way to call a servable: named inputs to named outputs.
+
+    `defaults` are the values of inputs that a caller may leave out. `definition` is the serialised
+    `tensorflow.SignatureDef` where the model brought one; else it is made from the specs.
+    """
+
+    name: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    method_name: str = "tensorflow/serving/predict"
+    defaults: Tensors = field(default_factory=dict)
+    definition: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionData:
+    """Where a version lies, what type it is, and a digest of its files' names, sizes and times."""
+
+    path: str
+    platform: str
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AspiredVersion:
+    """One version that ought to be loaded, or the reason why it cannot be."""
+
+    version: int
+    data: VersionData | None = None
+    error: ServingError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AspiredVersions:
+    """A source's statement about one stream: all versions that ought to be loaded.
+
+    It replaces the last one; omission means unload (TensorFlow Serving's rule). `incomplete` names
+    the versions that are on disk but not whole yet, each with the reason; they are not aspired.
+    """
+
+    name: str
+    versions: tuple[AspiredVersion, ...]
+    incomplete: Mapping[int, str] = field(default_factory=dict)

@@ -1,0 +1,300 @@
+"""Random interleavings against ManagerState: the invariants of TensorFlow Serving's core.
+
+The machine plays the runtime: it carries commands out on a model of loaders, leases and lookups,
+and answers with the events that a real runtime would send, in any order. Numbers in the checks are
+those of the reference's table of invariants.
+"""
+
+from dataclasses import dataclass, field
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from servingd.core.lifecycle import HarnessState, PublicState
+from servingd.core.policies import POLICIES
+from servingd.core.reconcile import (
+    Announce,
+    CancelRetry,
+    Discard,
+    Drained,
+    LoadFailed,
+    LoadSucceeded,
+    ManagerState,
+    Publish,
+    Quiesce,
+    ReportIncomplete,
+    RetryDue,
+    ScheduleRetry,
+    StartLoad,
+    StartUnload,
+    Stop,
+    Unloaded,
+)
+from servingd.core.types import AspiredVersion, AspiredVersions, ServableId, VersionData
+from servingd.errors import DataLoss, InvalidArgument
+
+NAMES = ("a", "b")
+VERSIONS = range(1, 5)
+MAX_RETRIES = 2
+
+
+@dataclass
+class FakeLoader:
+    """One loader's life, as the runtime would see it."""
+
+    id: ServableId
+    busy: bool = True
+    loaded: bool = False
+    attempts: int = 1
+    cancelled: bool = False
+    unloads: int = 0
+
+
+@dataclass
+class World:
+    """What the commands have done so far."""
+
+    loaders: dict = field(default_factory=dict)  # id -> the one live loader
+    retries: set = field(default_factory=set)
+    lookups: set = field(default_factory=set)
+    draining: set = field(default_factory=set)
+    events: dict = field(default_factory=dict)  # id -> public states of the present incarnation
+    incomplete: dict = field(default_factory=dict)
+    started_over: set = field(default_factory=set)  # their files changed while they waited
+
+
+class ManagerMachine(RuleBasedStateMachine):
+    @initialize(policy=st.sampled_from(sorted(POLICIES)))
+    def begin(self, policy):
+        self.policy = policy
+        self.state = ManagerState(POLICIES[policy], max_num_load_retries=MAX_RETRIES)
+        self.world = World()
+        self.target = {name: {} for name in NAMES}
+        self.stopped = False
+
+    # What may happen --------------------------------------------------------------------------
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        versions=st.lists(st.sampled_from(VERSIONS), unique=True),
+        broken=st.sets(st.sampled_from(VERSIONS), max_size=1),
+        files=st.sampled_from(["", "changed"]),
+        duplicate=st.booleans(),
+    )
+    def aspire(self, name, versions, broken, files, duplicate):
+        items = [
+            AspiredVersion(v, error=InvalidArgument("broken item"))
+            if v in broken
+            else AspiredVersion(v, VersionData(f"/{name}/{v}", "t", files))
+            for v in versions
+        ]
+        if duplicate and items:
+            items.append(AspiredVersion(items[0].version, VersionData("/elsewhere", "t", files)))
+        if not self.stopped:
+            self.target[name] = {v.version: v for v in reversed(items)}
+            for loader in self.world.loaders.values():
+                if loader.id.name == name and loader.id.version not in self.target[name]:
+                    loader.cancelled = loader.cancelled or not loader.loaded
+        self.do(AspiredVersions(name, tuple(items)))
+
+    @precondition(lambda self: any(x.busy and not x.loaded for x in self.world.loaders.values()))
+    @rule(choice=st.randoms(use_true_random=False), how=st.sampled_from(["ok", "fail", "fatal"]))
+    def load_ends(self, choice, how):
+        loader = choice.choice([x for x in self.world.loaders.values() if x.busy and not x.loaded])
+        loader.busy = False
+        if how == "ok":
+            loader.loaded = True
+            self.do(LoadSucceeded(loader.id))
+        else:
+            self.do(LoadFailed(loader.id, DataLoss("x"), retriable=how == "fail"))
+
+    @precondition(lambda self: self.world.retries)
+    @rule(choice=st.randoms(use_true_random=False))
+    def retry_is_due(self, choice):
+        servable = choice.choice(sorted(self.world.retries))
+        self.world.retries.discard(servable)
+        self.do(RetryDue(servable))
+
+    @rule(name=st.sampled_from(NAMES), version=st.sampled_from(VERSIONS))
+    def a_retry_comes_late(self, name, version):
+        """One that was cancelled while it was on its way."""
+        servable = ServableId(name, version)
+        if servable not in self.world.retries:
+            self.do(RetryDue(servable))
+
+    @precondition(lambda self: self.world.draining)
+    @rule(choice=st.randoms(use_true_random=False))
+    def last_lease_returns(self, choice):
+        servable = choice.choice(sorted(self.world.draining))
+        self.world.draining.discard(servable)
+        self.do(Drained(servable))
+
+    @precondition(lambda self: any(x.unloads and x.busy for x in self.world.loaders.values()))
+    @rule(choice=st.randoms(use_true_random=False))
+    def unload_ends(self, choice):
+        loader = choice.choice([x for x in self.world.loaders.values() if x.unloads and x.busy])
+        del self.world.loaders[loader.id]
+        self.do(Unloaded(loader.id))
+
+    @rule()
+    @precondition(lambda self: not self.stopped)
+    def maybe_stop(self):
+        """Rare: Hypothesis tries it, and the rest of the run is then a shutdown."""
+        if len(self.world.loaders) >= 3:
+            self.stopped = True
+            self.target = {name: {} for name in NAMES}
+            for loader in self.world.loaders.values():
+                loader.cancelled = loader.cancelled or not loader.loaded
+            self.do(Stop())
+
+    # The runtime's part -------------------------------------------------------------------------
+
+    def do(self, event):
+        before = {name: self.ready(name) for name in NAMES}
+        for command in self.state.handle(event):
+            self.carry_out(command)
+        for name in NAMES:
+            self.check_availability(name, before[name])
+
+    def carry_out(self, command):
+        world = self.world
+        match command:
+            case StartLoad(servable, data):
+                self.check_load(servable, data)
+            case ScheduleRetry(servable):
+                assert not world.loaders[servable].cancelled  # 17
+                world.retries.add(servable)
+            case CancelRetry(servable):
+                world.retries.discard(servable)
+            case Publish(servable):
+                assert world.loaders[servable].loaded  # 5
+                assert not world.loaders[servable].cancelled  # 18
+                world.lookups.add(servable)
+            case Quiesce(servable):
+                assert servable in world.lookups
+                assert world.events[servable][-1] is PublicState.UNLOADING  # 8
+                wanted = self.target[servable.name]
+                assert servable.version not in wanted  # 10
+                world.lookups.discard(servable)
+                world.draining.add(servable)
+            case StartUnload(servable):
+                loader = world.loaders[servable]
+                assert loader.loaded
+                assert loader.unloads == 0  # 2
+                assert servable not in world.draining  # 3: no lease is alive
+                loader.unloads, loader.busy = 1, True
+            case Discard(servable):
+                loader = world.loaders.pop(servable, None)
+                assert loader is None or not (loader.busy or loader.loaded)
+                world.started_over.add(servable)
+            case Announce(state):
+                self.check_announcement(state)
+            case ReportIncomplete(name, incomplete):
+                world.incomplete[name] = dict(incomplete)
+
+    def check_load(self, servable, data):
+        loader = self.world.loaders.get(servable)
+        if loader is None:
+            self.world.loaders[servable] = FakeLoader(servable)  # 1, 15: the old one is gone
+        else:
+            assert not loader.loaded  # 2
+            assert not loader.busy  # 2
+            assert not loader.cancelled  # 17
+            loader.busy = True
+            loader.attempts += 1
+        assert self.world.loaders[servable].attempts <= 1 + MAX_RETRIES  # 17
+        assert data.path != "/elsewhere"  # the first of two items wins
+        first = self.world.loaders[servable].attempts == 1
+        begins = first and servable not in self.world.started_over
+        if self.policy == "resource_preserving" and begins:
+            siblings = [h for h in self.state.harnesses() if h.id.name == servable.name]
+            assert all(h.aspired or h.state is HarnessState.ERROR for h in siblings)  # 12
+
+    def check_announcement(self, state):
+        story = self.world.events.setdefault(state.id, [])
+        if story and story[-1] is PublicState.END:
+            story.clear()  # a new incarnation
+        assert not story or story[-1] < state.state  # 9: in order, no step twice
+        if not story:
+            self.world.started_over.discard(state.id)
+            assert state.state in (PublicState.START, PublicState.END)
+        if state.state is PublicState.AVAILABLE:
+            assert state.id in self.world.lookups  # 8: reachable before it is announced
+        if state.state is PublicState.UNLOADING:
+            assert state.id in self.world.lookups
+        assert state.error is None or state.state is PublicState.END
+        story.append(state.state)
+
+    def ready(self, name):
+        return {s.version for s in self.world.lookups if s.name == name}
+
+    def check_availability(self, name, before):
+        if self.policy == "availability_preserving" and before and self.target[name]:
+            assert self.ready(name)  # 11
+
+    # What must always hold ------------------------------------------------------------------------
+
+    @invariant()
+    def lookups_are_exactly_the_ready_ones(self):  # 5, 6
+        if hasattr(self, "state"):
+            ready = {h.id for h in self.state.harnesses() if h.state is HarnessState.READY}
+            assert ready == self.world.lookups
+
+    @invariant()
+    def every_live_loader_has_its_harness(self):  # 1
+        if hasattr(self, "state"):
+            managed = {h.id for h in self.state.harnesses()}
+            assert set(self.world.loaders) <= managed
+
+    def teardown(self):
+        """14, 31: once inputs stop and loads succeed, what serves is what was asked for."""
+        if not hasattr(self, "state"):
+            return
+        for _ in range(200):
+            if not self.step_towards_rest():
+                break
+        for name in NAMES:
+            wanted = {v for v, item in self.target[name].items() if item.error is None}
+            failed = {
+                h.id.version
+                for h in self.state.harnesses()
+                if h.id.name == name and h.state is HarnessState.ERROR
+            }
+            ready = self.ready(name)
+            assert ready >= wanted - failed
+            # Beyond the target at most the one that keeps a model alive whose new versions failed.
+            # (An item that comes broken does not harm the loader that was accepted before it.)
+            assert ready <= self.target[name].keys() or not (wanted - failed)
+        for servable, story in self.world.events.items():
+            ended = story[-1] is PublicState.END
+            assert ended != (servable in self.world.lookups)  # exactly one terminal event
+
+    def step_towards_rest(self):
+        world = self.world
+        if world.retries:
+            self.do(RetryDue(world.retries.pop()))
+        elif world.draining:
+            self.do(Drained(world.draining.pop()))
+        elif busy := [x for x in world.loaders.values() if x.busy]:
+            loader = busy[0]
+            loader.busy = False
+            if loader.unloads:
+                del world.loaders[loader.id]
+                self.do(Unloaded(loader.id))
+            else:
+                loader.loaded = True
+                self.do(LoadSucceeded(loader.id))
+        else:
+            return False
+        return True
+
+
+ManagerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestManagerInvariants = ManagerMachine.TestCase
