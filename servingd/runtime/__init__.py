@@ -1,0 +1,1 @@
+"""Threads and locks: the runtime carries out what the core decides."""

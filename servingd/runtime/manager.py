@@ -1,0 +1,194 @@
+"""The single owner of all harnesses: one thread that asks the core and carries its commands out.
+
+It never blocks on a load, a request, a disk or a lock held for long: loads and unloads run on their
+own pools, drained leases and finished jobs come back as events.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from servingd.core.interfaces import Dispatcher, Loader, Servable
+from servingd.core.reconcile import (
+    Announce,
+    CancelRetry,
+    Command,
+    Discard,
+    Drained,
+    LoadFailed,
+    LoadSucceeded,
+    ManagerState,
+    Publish,
+    Quiesce,
+    ReportIncomplete,
+    RetryDue,
+    ScheduleRetry,
+    StartLoad,
+    StartUnload,
+    Stop,
+    Unloaded,
+)
+from servingd.core.types import AspiredVersions, ServableId, VersionData
+from servingd.errors import as_serving_error
+from servingd.runtime.inbox import Inbox
+from servingd.runtime.serving_map import ServingMap
+from servingd.runtime.state_monitor import StateMonitor
+from servingd.runtime.threads import WorkerPool, join
+
+MakeLoader = Callable[[ServableId, VersionData], Loader]
+OnLoad = Callable[[ServableId, float, bool], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerOptions:
+    """How loads are run."""
+
+    num_load_threads: int = 2
+    """Loads at a time."""
+
+    num_unload_threads: int = 1
+    """Unloads at a time."""
+
+    load_retry_interval_s: float = 60.0
+    """Pause between two attempts; 0 or less: none."""
+
+
+@dataclass(slots=True)
+class _Live:
+    """A loader and, once it has loaded, its servable.
+
+    Filled by the pool thread that runs its job, read by the manager's thread after that job's
+    event: the inbox orders the two.
+    """
+
+    loader: Loader | None = None
+    servable: Servable | None = None
+
+
+class Manager:
+    """Loads, serves and unloads what sources aspire. `start` and `stop` once each."""
+
+    def __init__(
+        self,
+        state: ManagerState,
+        make_loader: MakeLoader,
+        serving_map: ServingMap,
+        monitor: StateMonitor,
+        dispatcher: Dispatcher,
+        options: ManagerOptions | None = None,
+        on_load: OnLoad = lambda servable, seconds, succeeded: None,
+    ) -> None:
+        self._options = options or ManagerOptions()
+        self._state = state  # the manager's thread alone
+        self._live: dict[ServableId, _Live] = {}  # the manager's thread alone
+        self._make_loader = make_loader
+        self._serving_map = serving_map
+        self._monitor = monitor
+        self._dispatcher = dispatcher
+        self._on_load = on_load
+        self._inbox = Inbox()
+        self._loads = WorkerPool("load", self._options.num_load_threads)
+        self._unloads = WorkerPool("unload", self._options.num_unload_threads)
+        self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
+        self._empty = threading.Event()  # set once everything is unloaded after stop
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._loads.start()
+        self._unloads.start()
+        self._thread.start()
+
+    def aspire(self, statement: AspiredVersions) -> None:
+        """Take a source's statement; from any thread, returns at once."""
+        self._inbox.put(statement)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Unload everything and end the threads; False if something would not end in time."""
+        deadline = time.monotonic() + timeout_s
+        self._inbox.put(Stop())
+        empty = self._empty.wait(timeout_s)
+        if not empty:
+            _log.warning("not everything could be unloaded within %.1f s", timeout_s)
+        self._inbox.close()
+        left = max(0.1, deadline - time.monotonic())
+        stuck = join([self._thread], left) + self._loads.stop(left) + self._unloads.stop(left)
+        return empty and not stuck
+
+    # The manager's thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        stopping = False
+        while (event := self._inbox.get()) is not None:
+            stopping = stopping or isinstance(event, Stop)
+            try:
+                for command in self._state.handle(event):
+                    self._carry_out(command)
+            except Exception:  # the owner of all harnesses must outlive a fault in one
+                _log.exception("the manager failed to handle %s", event)
+            if stopping and not self._state.harnesses():
+                self._empty.set()
+
+    def _carry_out(self, command: Command) -> None:
+        live = self._live
+        match command:
+            case Announce(state):
+                self._monitor.announce(state)
+            case ReportIncomplete(name, incomplete):
+                self._monitor.report_incomplete(name, incomplete)
+            case StartLoad(servable, data):
+                place = live.setdefault(servable, _Live())
+                self._loads.submit(lambda: self._load(servable, data, place))
+            case ScheduleRetry(servable):
+                self._inbox.put_after(RetryDue(servable), self._options.load_retry_interval_s)
+            case CancelRetry(servable):
+                self._inbox.cancel(RetryDue(servable))
+            case Publish(servable):
+                body = live[servable].servable
+                assert body is not None  # LoadSucceeded came first
+                self._serving_map.publish(servable, body, self._drained)
+            case Quiesce(servable):
+                self._serving_map.withdraw(servable)
+            case StartUnload(servable):
+                departing = live.pop(servable)
+                self._unloads.submit(lambda: self._unload(servable, departing))
+            case Discard(servable):
+                live.pop(servable, None)
+
+    def _drained(self, servable: ServableId) -> None:
+        self._inbox.put(Drained(servable))
+
+    # Pool threads ---------------------------------------------------------------------------------
+
+    def _load(self, servable: ServableId, data: VersionData, live: _Live) -> None:
+        started = time.monotonic()
+        try:
+            live.loader = live.loader or self._make_loader(servable, data)
+            live.servable = live.loader.load()
+        except Exception as error:
+            _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
+            self._on_load(servable, time.monotonic() - started, False)
+            self._inbox.put(LoadFailed(servable, as_serving_error(error)))
+        else:
+            self._on_load(servable, time.monotonic() - started, True)
+            self._inbox.put(LoadSucceeded(servable))
+
+    def _unload(self, servable: ServableId, departing: _Live) -> None:
+        self._dispatcher.close(servable)
+        body, departing.servable = departing.servable, None
+        try:
+            if body is not None and departing.loader is not None:
+                departing.loader.unload(body)
+        except Exception:  # what could not be freed is lost, but the version is gone
+            _log.exception("Unloading servable: %s failed", servable)
+        self._inbox.put(Unloaded(servable))
+
+
+def _fault(error: Exception) -> bool:
+    """Whether an error is ours to explain: then the log has its traceback."""
+    return as_serving_error(error) is not error

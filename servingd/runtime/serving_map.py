@@ -1,0 +1,124 @@
+"""What is ready now, and who uses it.
+
+Readers take one immutable map by reference and one counter; they never wait for a load. A version
+that is withdrawn leaves the map first and then waits for its own users only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from servingd.core.interfaces import Dispatcher, Lane, Servable
+from servingd.core.types import ModelSpec, ServableId, Signature
+from servingd.core.versions import why_not_ready
+from servingd.errors import InvalidArgument
+from servingd.runtime.state_monitor import StateMonitor
+
+OnDrained = Callable[[ServableId], None]
+
+
+class ReadyVersion:
+    """One ready version and the count of its users; each call's lease is a count of it."""
+
+    __slots__ = ("_closing", "_lock", "_on_drained", "_users", "id", "lanes", "metadata")
+
+    def __init__(
+        self,
+        servable: ServableId,
+        metadata: Mapping[str, Signature],
+        lanes: Mapping[str, Lane],
+        on_drained: OnDrained,
+    ) -> None:
+        self.id = servable
+        self.metadata = metadata
+        self.lanes = lanes
+        self._on_drained = on_drained
+        self._lock = threading.Lock()
+        self._users = 0  # guarded by _lock
+        self._closing = False  # guarded by _lock
+
+    def enter(self) -> bool:
+        """Take a lease; False once closing has begun: the caller looks the map up again."""
+        with self._lock:
+            if self._closing:
+                return False
+            self._users += 1
+            return True
+
+    def release(self) -> None:
+        """Give a lease back. The last one only says so: nothing is freed on this thread."""
+        with self._lock:
+            self._users -= 1
+            drained = self._closing and self._users == 0
+        if drained:
+            self._on_drained(self.id)
+
+    def close(self) -> None:
+        """Grant no more leases; `on_drained` is called once none is left."""
+        with self._lock:
+            self._closing = True
+            drained = self._users == 0
+        if drained:
+            self._on_drained(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    latest: ReadyVersion
+    versions: Mapping[int, ReadyVersion]
+
+
+class ServingMap:
+    """The map of ready versions. Written by the manager's thread, read by every request thread."""
+
+    def __init__(self, monitor: StateMonitor, dispatcher: Dispatcher) -> None:
+        self._monitor = monitor
+        self._dispatcher = dispatcher
+        self._models: Mapping[str, _Model] = {}  # replaced whole; readers take the reference
+
+    def publish(self, servable: ServableId, body: Servable, on_drained: OnDrained) -> None:
+        """Let lookups find a version. On return they do."""
+        lanes = self._dispatcher.open(servable, body)
+        ready = ReadyVersion(servable, body.metadata, lanes, on_drained)
+        self._replace(servable.name, {**self._versions(servable.name), servable.version: ready})
+
+    def withdraw(self, servable: ServableId) -> None:
+        """Take a version out of lookups; its `on_drained` follows when its last lease returns."""
+        versions = dict(self._versions(servable.name))
+        ready = versions.pop(servable.version)
+        self._replace(servable.name, versions)
+        ready.close()
+
+    def acquire(self, spec: ModelSpec) -> ReadyVersion:
+        """A lease on what `spec` means; see `core.interfaces.Models`."""
+        while (ready := self._find(spec)) is not None:
+            if ready.enter():
+                return ready
+            # It was withdrawn between the look-up and the lease: the map is a newer one by now.
+        raise why_not_ready(
+            spec, spec.name in self._monitor.configured(), self._monitor.of_model(spec.name)
+        )
+
+    def _find(self, spec: ModelSpec) -> ReadyVersion | None:
+        model = self._models.get(spec.name)
+        if spec.version is not None:
+            return model.versions.get(spec.version) if model else None
+        if spec.label is not None:
+            raise InvalidArgument(f"Unrecognized servable version label: {spec.label}")
+        if not spec.name:
+            raise InvalidArgument("ModelSpec has no name specified.")
+        return model.latest if model else None
+
+    def _versions(self, name: str) -> Mapping[int, ReadyVersion]:
+        model = self._models.get(name)
+        return model.versions if model else {}
+
+    def _replace(self, name: str, versions: Mapping[int, ReadyVersion]) -> None:
+        models = dict(self._models)
+        if versions:
+            models[name] = _Model(versions[max(versions)], versions)
+        else:
+            models.pop(name, None)
+        self._models = models

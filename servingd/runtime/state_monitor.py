@@ -1,0 +1,101 @@
+"""Every public state, remembered and told on: to the log, to metrics, to health, to who waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from servingd.core.history import Notify, StateHistory
+from servingd.core.lifecycle import PublicState, ServableState
+
+Subscriber = Callable[[ServableState], None]
+IncompleteSubscriber = Callable[[str, Mapping[int, str]], None]
+
+_log = logging.getLogger(__name__)
+
+
+class StateMonitor:
+    """A lock around StateHistory, and its subscribers.
+
+    Subscribers and waiters are called without the lock, on the announcing thread, in the order of
+    the announcements; they must be short. Subscribe before the manager starts.
+    """
+
+    def __init__(self, history: StateHistory | None = None) -> None:
+        self._lock = threading.Lock()
+        self._history = history or StateHistory()  # guarded by _lock
+        # Constant once the manager runs.
+        self._subscribers: list[Subscriber] = []
+        self._incomplete_subscribers: list[IncompleteSubscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Be told of every announcement from now on."""
+        self._subscribers.append(subscriber)
+
+    def subscribe_incomplete(self, subscriber: IncompleteSubscriber) -> None:
+        """Be told which versions of a model are not whole, whenever that changes."""
+        self._incomplete_subscribers.append(subscriber)
+
+    def announce(self, state: ServableState) -> None:
+        """Remember a state and tell it on. Called by the manager's thread only."""
+        with self._lock:
+            due = self._history.record(state)
+        for subscriber in self._subscribers:
+            subscriber(state)
+        _call(due)
+
+    def report_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
+        """Remember, and log, which versions of a model are not whole."""
+        with self._lock:
+            self._history.report_incomplete(name, incomplete)
+        for version, reason in sorted(incomplete.items()):
+            _log.warning("version %d of model %s is incomplete: %s", version, name, reason)
+        for subscriber in self._incomplete_subscribers:
+            subscriber(name, incomplete)
+
+    def configure(self, names: Iterable[str]) -> None:
+        """Replace the set of models that ought to be served; from any thread."""
+        with self._lock:
+            self._history.configure(names)
+
+    def notify_when(self, names: Collection[str], goal: PublicState, notify: Notify) -> None:
+        """Call `notify` once every model has a version in `goal`, or has ended altogether."""
+        with self._lock:
+            due = self._history.notify_when(names, goal, notify)
+        _call(due)
+
+    def forget(self, notify: Notify) -> None:
+        """Take a waiter back."""
+        with self._lock:
+            self._history.forget(notify)
+
+    def of_model(self, name: str) -> Sequence[ServableState]:
+        """A model's last states, newest version first."""
+        with self._lock:
+            return self._history.of_model(name)
+
+    def incomplete(self, name: str) -> Mapping[int, str]:
+        """A model's versions that are not whole, with the reason."""
+        with self._lock:
+            return self._history.incomplete(name)
+
+    def names(self) -> Sequence[str]:
+        """Every model that is configured or has a state, in order."""
+        with self._lock:
+            return self._history.names()
+
+    def configured(self) -> frozenset[str]:
+        """The models that ought to be served."""
+        with self._lock:
+            return self._history.configured
+
+    def available(self) -> frozenset[str]:
+        """The models with a version that is AVAILABLE."""
+        with self._lock:
+            return self._history.available()
+
+
+def _call(due: list[tuple[Notify, bool]]) -> None:
+    for notify, reached in due:
+        notify(reached)
