@@ -1,0 +1,80 @@
+"""SignatureDefs as the core's signatures, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from servingd.core.types import DataType, Signature, TensorSpec
+from servingd.wire import protos
+from servingd.wire.tensors import decode, encode
+
+if TYPE_CHECKING:
+    from servingd.wire.protos import SignatureDef, SignatureDefMap, TensorInfo, TensorShapeProto
+
+_REFERENCE = 100
+"""What `DT_FLOAT_REF` and its like are more than the type that they refer to."""
+
+
+def signature_from_def(name: str, definition: SignatureDef) -> Signature:
+    """A signature as its definition has it; the aliases are in order.
+
+    A tensor without a name of its own (a sparse or composite one) gets an empty `tensor_name`: it
+    is shown, and cannot be fed or fetched.
+    """
+    return Signature(
+        name=name,
+        inputs={alias: _spec(info) for alias, info in sorted(definition.inputs.items())},
+        outputs={alias: _spec(info) for alias, info in sorted(definition.outputs.items())},
+        method_name=definition.method_name,
+        defaults={alias: decode(tensor, alias) for alias, tensor in definition.defaults.items()},
+        definition=definition.SerializeToString(deterministic=True),
+    )
+
+
+def signature_def(signature: Signature) -> SignatureDef:
+    """The definition that the model brought, or one made from the specs."""
+    if signature.definition:
+        brought: SignatureDef = protos.SignatureDef.FromString(signature.definition)
+        return brought
+    definition = protos.SignatureDef(method_name=signature.method_name)
+    for specs, infos in (
+        (signature.inputs, definition.inputs),
+        (signature.outputs, definition.outputs),
+    ):
+        for alias, spec in specs.items():
+            _fill(infos[alias], spec)
+    for alias, value in signature.defaults.items():
+        content = encode(value, signature.inputs[alias].data_type)
+        definition.defaults[alias].MergeFromString(content)
+    return definition
+
+
+def signature_def_map(signatures: Mapping[str, Signature]) -> SignatureDefMap:
+    """What GetModelMetadata answers."""
+    result = protos.SignatureDefMap()
+    for name, signature in signatures.items():
+        result.signature_def[name].CopyFrom(signature_def(signature))
+    return result
+
+
+def _spec(info: TensorInfo) -> TensorSpec:
+    # An old graph may refer to a variable; what is fed or fetched is its value.
+    data_type = info.dtype - _REFERENCE if info.dtype > _REFERENCE else info.dtype
+    return TensorSpec(DataType(data_type), _shape(info.tensor_shape), info.name)
+
+
+def _shape(shape: TensorShapeProto) -> tuple[int | None, ...] | None:
+    if shape.unknown_rank:
+        return None
+    return tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
+
+
+def _fill(info: TensorInfo, spec: TensorSpec) -> None:
+    info.name = spec.tensor_name
+    info.dtype = int(spec.data_type)  # type: ignore[assignment]
+    if spec.shape is None:
+        info.tensor_shape.unknown_rank = True
+        return
+    for size in spec.shape:
+        info.tensor_shape.dim.add(size=-1 if size is None else size)
