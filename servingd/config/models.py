@@ -1,0 +1,45 @@
+"""Which models are served, and from where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from servingd.core.versions import Latest, VersionPolicy
+from servingd.errors import InvalidConfig
+
+DEFAULT_PLATFORM = "tensorflow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """One model: TensorFlow Serving's `ModelConfig`."""
+
+    name: str
+    """What callers ask for; unique."""
+
+    base_path: str
+    """The folder whose numeric children are the versions; absolute."""
+
+    platform: str = DEFAULT_PLATFORM
+    """The servable type; empty: told by the contents of its versions."""
+
+    version_policy: VersionPolicy = field(default_factory=Latest)
+    """Which of the versions that are there ought to be loaded."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InvalidConfig(f"name: a model needs one; its base_path is {self.base_path!r}")
+        if not self.base_path.startswith("/"):
+            raise InvalidConfig(
+                f"Expected model {self.name} to have an absolute path or URI; "
+                f"got base_path()={self.base_path}"
+            )
+
+
+def check_unique(models: tuple[ModelConfig, ...]) -> None:
+    """Raise InvalidConfig if a name stands twice."""
+    seen: set[str] = set()
+    for model in models:
+        if model.name in seen:
+            raise InvalidConfig(f"Illegal to list model {model.name} multiple times in config list")
+        seen.add(model.name)

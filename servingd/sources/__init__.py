@@ -1,0 +1,1 @@
+"""Where the statements come from, which versions ought to be loaded."""

@@ -1,0 +1,221 @@
+"""The file-system source: watches model directories and states which versions ought to be loaded.
+
+Events of the file system make it look at once; polling is the safety net, and the only means where
+there are no events, as on network mounts. Each model is looked at by itself: a directory that is
+missing or cannot be read concerns that model alone, and what it serves stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from servingd.config.models import ModelConfig
+from servingd.core.interfaces import Aspire
+from servingd.core.types import AspiredVersions
+from servingd.sources.model_directory import ModelDirectory, PlatformNamed, Recognise
+
+Configure = Callable[[Iterable[str]], None]
+"""Told of all models that ought to be served, before anything is stated about a new one."""
+
+_MIN_GAP_S = 0.05
+"""At least this long between two looks: a copy under way sends events without end."""
+
+_log = logging.getLogger(__name__)
+
+
+class Roster(Protocol):
+    """Says which models there are."""
+
+    def models(self) -> tuple[ModelConfig, ...]:
+        """All models now. Raises OSError if that cannot be told; then the last answer stands."""
+        ...
+
+    def watched(self) -> str | None:
+        """A folder whose entries change the answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedRoster:
+    """The models of a configuration."""
+
+    configured: tuple[ModelConfig, ...]
+
+    def models(self) -> tuple[ModelConfig, ...]:
+        """All of them, always."""
+        return self.configured
+
+    def watched(self) -> str | None:
+        """Nothing."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryRoster:
+    """Every subfolder of a folder is a model, unless its name begins with a dot or underscore."""
+
+    folder: str
+
+    def models(self) -> tuple[ModelConfig, ...]:
+        """The subfolders now."""
+        return tuple(
+            ModelConfig(name=entry.name, base_path=os.path.abspath(entry.path), platform="")
+            for entry in sorted(os.scandir(self.folder), key=lambda e: e.name)
+            if not entry.name.startswith((".", "_")) and entry.is_dir()
+        )
+
+    def watched(self) -> str | None:
+        """The folder itself."""
+        return self.folder
+
+
+class FileSystemSource:
+    """Owns the thread `file-system-source` and watchdog's; see `core.interfaces.Source`.
+
+    `poll_wait_s` above 0: look at least so often; 0: look once; below 0: look upon events only.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        platform_named: PlatformNamed,
+        recognise: Recognise,
+        aspire: Aspire,
+        configure: Configure,
+        poll_wait_s: float = 1.0,
+    ) -> None:
+        self._roster = roster
+        self._platform_named = platform_named
+        self._recognise = recognise
+        self._aspire = aspire
+        self._configure = configure
+        self._poll_wait_s = poll_wait_s
+        self._directories: dict[str, ModelDirectory] = {}  # the source's thread only
+        self._last: dict[str, AspiredVersions] = {}  # the source's thread only
+        self._told = False  # whether `configure` has been called; the source's thread only
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._watcher = _Watcher(self._wake.set)
+        self._thread = threading.Thread(target=self._run, name="file-system-source", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; afterwards nothing is stated and no statement is on its way."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(10)
+        self._watcher.stop()
+
+    def scan(self) -> None:
+        """Look at every model once. On the source's thread, or before `start` in a test."""
+        self._update_models()
+        for name, directory in self._directories.items():
+            if self._stopping.is_set():
+                return
+            try:
+                statement = directory.scan()
+            except Exception:  # one model's directory must not end the watch of the others
+                _log.exception("the directory of model %s cannot be looked at", name)
+                continue
+            if statement is not None and statement != self._last.get(name):
+                self._last[name] = statement
+                self._aspire(statement)
+
+    # The source's thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            started = time.monotonic()
+            self.scan()
+            if self._poll_wait_s == 0:
+                return
+            self._watcher.watch(self._folders())
+            due = started + self._poll_wait_s - time.monotonic()
+            self._wake.wait(None if self._poll_wait_s < 0 else max(0.0, due))
+            self._stopping.wait(max(0.0, started + _MIN_GAP_S - time.monotonic()))
+
+    def _folders(self) -> set[str]:
+        folders = {d.model.base_path for d in self._directories.values()}
+        extra = self._roster.watched()
+        return folders | {extra} if extra else folders
+
+    def _update_models(self) -> None:
+        try:
+            models = {model.name: model for model in self._roster.models()}
+        except OSError as error:
+            _log.warning("the models cannot be listed: %s", error)
+            return
+        if self._told and {n: d.model for n, d in self._directories.items()} == models:
+            return
+        self._told = True
+        self._configure(models)
+        for name in self._directories.keys() - models.keys():
+            del self._directories[name]
+            self._last.pop(name, None)
+            self._aspire(AspiredVersions(name, ()))  # once: everything of it is to be unloaded
+        for name, model in models.items():
+            known = self._directories.get(name)
+            if known is None or known.model != model:
+                self._directories[name] = ModelDirectory(
+                    model, self._platform_named, self._recognise
+                )
+
+
+class _Watcher:
+    """watchdog on a set of folders. Where it cannot watch, polling has to do."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._handler = _Handler(wake)
+        self._watches: dict[str, Any] = {}
+        self._failed: set[str] = set()
+        self._observer = Observer()
+        self._running = False
+
+    def watch(self, folders: set[str]) -> None:
+        """Watch exactly these folders, and what is below them."""
+        if not self._running:
+            self._observer.name = "watchdog"
+            self._observer.start()
+            self._running = True
+        for folder in self._watches.keys() - folders:
+            self._observer.unschedule(self._watches.pop(folder))
+        for folder in folders - self._watches.keys():
+            try:
+                self._watches[folder] = self._observer.schedule(
+                    self._handler, folder, recursive=True
+                )
+                self._failed.discard(folder)
+            except OSError as error:
+                if folder not in self._failed:
+                    self._failed.add(folder)
+                    _log.info("%s is polled, it cannot be watched: %s", folder, error)
+
+    def stop(self) -> None:
+        """End watchdog's threads."""
+        if self._running:
+            self._observer.stop()
+            self._observer.join(5)
+
+
+class _Handler(FileSystemEventHandler):
+    """Anything that happens is a reason to look; reading is not."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type not in ("opened", "closed_no_write"):
+            self._wake()
