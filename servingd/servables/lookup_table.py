@@ -1,0 +1,135 @@
+"""The platform `lookup_table`: a CSV or JSON file as a version; it answers keys with values.
+
+A version is a file, or a folder that holds one file, `table.csv` or `table.json`. CSV has two
+columns and no header; JSON is one object of strings. A key that is not there gives an empty string.
+No TensorFlow is needed, or imported.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from servingd.core.interfaces import Completion, Servable
+from servingd.core.publish import Listing
+from servingd.core.types import DataType, ServableId, Signature, Tensors, TensorSpec, VersionData
+from servingd.errors import InvalidArgument, NotFound
+
+_NAMES = ("table.csv", "table.json")
+
+SIGNATURE = Signature(
+    name="serving_default",
+    inputs={"keys": TensorSpec(DataType.STRING, None, "keys:0")},
+    outputs={"values": TensorSpec(DataType.STRING, None, "values:0")},
+)
+
+
+class LookupTablePlatform:
+    """Makes loaders for lookup tables; see `core.interfaces.Platform`."""
+
+    name = "lookup_table"
+
+    def recognises(self, listing: Listing) -> bool:
+        """Whether there is a table file; a version that is itself a file counts too."""
+        return _table_in(listing) is not None or "" in listing.sizes
+
+    def missing(self, listing: Listing) -> str | None:
+        """A table is complete when it parses: JSON ends, and the last line of a CSV does."""
+        name = "" if "" in listing.sizes else _table_in(listing)
+        if name is None:
+            return f"there is no {' or '.join(_NAMES)}"
+        content = listing.read(name)
+        if not content.lstrip().startswith(b"{") and not content.endswith(b"\n"):
+            return f"{name or 'the file'} does not end with a line feed"
+        try:
+            parse(content)
+        except InvalidArgument as error:
+            return f"{name or 'the file'}: {error.message}"
+        return None
+
+    def loader(self, servable: ServableId, data: VersionData) -> LookupTableLoader:
+        """A loader for one version."""
+        return LookupTableLoader(data.path)
+
+    def stop(self) -> None:
+        """Nothing is shared."""
+
+
+class LookupTableLoader:
+    """Loads one table; see `core.interfaces.Loader`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def load(self) -> Servable:
+        """Read the file. Raises NotFound or InvalidArgument with the line."""
+        files = [self._path / name for name in _NAMES] if self._path.is_dir() else [self._path]
+        file = next((f for f in files if f.is_file()), None)
+        if file is None:
+            raise NotFound(f"there is no {' or '.join(_NAMES)} in {self._path}")
+        return LookupTable(parse(file.read_bytes()))
+
+    def unload(self, servable: Servable) -> None:
+        """Drop the table."""
+        servable.close()
+
+
+class LookupTable:
+    """`keys`: string tensor of any shape -> `values`: string tensor of the same shape."""
+
+    signatures: Mapping[str, Signature] = {SIGNATURE.name: SIGNATURE}
+    metadata = signatures
+
+    def __init__(self, table: Mapping[bytes, bytes]) -> None:
+        self._table = table
+
+    def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
+        """Look every key up."""
+        keys = inputs["keys"]
+        values = np.empty(keys.shape, object)
+        values.ravel()[:] = [self._table.get(key, b"") for key in keys.ravel()]
+        done.succeed({"values": values})
+
+    def close(self) -> None:
+        """Drop the table."""
+        self._table = {}
+
+
+def parse(content: bytes) -> dict[bytes, bytes]:
+    """A table from the content of its file; of two lines with one key the first counts.
+
+    Raises InvalidArgument naming the line, or the entry, and what was expected.
+    """
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"the table is not UTF-8: {error}") from error
+    return _parse_json(text) if text.lstrip().startswith("{") else _parse_csv(text)
+
+
+def _parse_json(text: str) -> dict[bytes, bytes]:
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(f"the table does not parse as JSON: {error}") from error
+    for key, value in table.items():
+        if not isinstance(value, str):
+            raise InvalidArgument(f"entry {key!r}: expected a string, got {type(value).__name__}")
+    return {key.encode(): value.encode() for key, value in table.items()}
+
+
+def _parse_csv(text: str) -> dict[bytes, bytes]:
+    table: dict[bytes, bytes] = {}
+    for number, row in enumerate(csv.reader(text.splitlines(), strict=True), start=1):
+        if len(row) != 2:
+            raise InvalidArgument(f"line {number}: expected two columns, got {len(row)}")
+        table.setdefault(row[0].encode(), row[1].encode())
+    return table
+
+
+def _table_in(listing: Listing) -> str | None:
+    return next((name for name in _NAMES if name in listing.sizes), None)

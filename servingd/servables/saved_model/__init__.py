@@ -1,0 +1,1 @@
+"""SavedModels, run by TensorFlow in this process. TensorFlow is imported at the first load."""

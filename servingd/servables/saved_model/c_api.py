@@ -1,0 +1,224 @@
+"""Sessions opened through TensorFlow's C API: the GIL is free while a model loads.
+
+This is private ground (ctypes, and one pointer inside a pybind11 object), so it is all in this
+file, it proves itself once per process on a small graph, and whoever finds it unsound uses the
+public session loader instead, which is only slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import mmap
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from servingd.errors import error_from_code
+from servingd.servables.saved_model.tensorflow import clean, config, tensorflow
+
+_log = logging.getLogger(__name__)
+
+_POINTER = ctypes.c_void_p
+_VALUE_SLOT = 16
+"""Where a pybind11 object keeps the pointer to its C++ value."""
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    folder = os.path.dirname(str(tensorflow().__file__))
+    library = ctypes.CDLL(os.path.join(folder, "libtensorflow_cc.so.2"))
+    for name in (
+        "TF_NewStatus",
+        "TF_NewGraph",
+        "TF_NewSessionOptions",
+        "TF_LoadSessionFromSavedModel",
+        "TF_NewSession",
+        "TF_NewBufferFromString",
+        "TF_NewImportGraphDefOptions",
+    ):
+        getattr(library, name).restype = _POINTER
+    library.TF_GetCode.argtypes = [_POINTER]
+    library.TF_Message.argtypes = [_POINTER]
+    library.TF_Message.restype = ctypes.c_char_p
+    return library
+
+
+class _Status:
+    """A TF_Status that raises what it was told."""
+
+    def __enter__(self) -> _POINTER:
+        self._status = _POINTER(_library().TF_NewStatus())
+        return self._status
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        library = _library()
+        code = library.TF_GetCode(self._status)
+        message = library.TF_Message(self._status).decode(errors="replace")
+        library.TF_DeleteStatus(self._status)
+        if code and error is None:
+            raise error_from_code(code, clean(message))
+
+
+class CApiSession:
+    """A session of the C API, adopted by a Python Session so that its fast callables work on it."""
+
+    def __init__(self, session: int, graph: _POINTER) -> None:
+        tf1 = tensorflow().compat.v1
+        self._pointer = _POINTER(session)
+        self._graph = graph
+        self._python = tf1.Session(graph=tensorflow().Graph())
+        self._slot = _POINTER.from_address(id(self._python._session) + _VALUE_SLOT)
+        self._own = self._slot.value
+        self._slot.value = session
+
+    def make_call(
+        self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
+    ) -> Callable[..., list[Any]]:
+        """A private callable: arrays in the order of `feeds` in, values in that of `fetches` out.
+
+        It runs in the calling thread, from any thread, without the GIL.
+        """
+        return make_call(self._python, feeds, fetches, targets)
+
+    def close(self) -> None:
+        """Free the session and its graph; every callable must be gone."""
+        library = _library()
+        self._slot.value = self._own
+        self._python.close()
+        with _Status() as status:
+            library.TF_CloseSession(self._pointer, status)
+        with _Status() as status:
+            library.TF_DeleteSession(self._pointer, status)
+        library.TF_DeleteGraph(self._graph)
+
+
+def make_call(
+    session: Any, feeds: list[str], fetches: list[str], targets: list[str] | None = None
+) -> Callable[..., list[Any]]:
+    """A callable on a Python Session that runs in the calling thread."""
+    from tensorflow.core.protobuf import config_pb2
+
+    options = config_pb2.CallableOptions()
+    options.feed.extend(feeds)
+    options.fetch.extend(fetches)
+    options.target.extend(targets or [])
+    options.run_options.inter_op_thread_pool = -1
+    call: Callable[..., list[Any]] = session._make_callable_from_options(options)
+    return call
+
+
+def load_saved_model(path: str, tags: tuple[str, ...], threads: int) -> CApiSession:
+    """Open the meta graph with exactly `tags`: restored, initialised, in this thread.
+
+    Raises a ServingError with TensorFlow's code and text.
+    """
+    from tensorflow.core.protobuf import config_pb2
+
+    library = _library()
+    names = (ctypes.c_char_p * len(tags))(*(tag.encode() for tag in tags))
+    options = _session_options(threads)
+    run_options = _buffer(config_pb2.RunOptions(inter_op_thread_pool=-1).SerializeToString())
+    graph = _POINTER(library.TF_NewGraph())
+    try:
+        with _Status() as status:
+            session = library.TF_LoadSessionFromSavedModel(
+                options, run_options, path.encode(), names, len(tags), graph, None, status
+            )
+    except BaseException:
+        library.TF_DeleteGraph(graph)
+        raise
+    finally:
+        library.TF_DeleteBuffer(run_options)
+        library.TF_DeleteSessionOptions(options)
+    return CApiSession(session, graph)
+
+
+def load_graph_def(path: str, threads: int, optimised: bool) -> CApiSession:
+    """Open a session over a serialised GraphDef; `optimised` ones are not optimised again."""
+    library = _library()
+    graph = _POINTER(library.TF_NewGraph())
+    options = _session_options(threads, meta_optimizer=not optimised)
+    try:
+        _import(graph, path)
+        with _Status() as status:
+            session = library.TF_NewSession(graph, options, status)
+    except BaseException:
+        library.TF_DeleteGraph(graph)
+        raise
+    finally:
+        library.TF_DeleteSessionOptions(options)
+    return CApiSession(session, graph)
+
+
+def _import(graph: _POINTER, path: str) -> None:
+    library = _library()
+    with Path(path).open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    view = (ctypes.c_char * len(content)).from_buffer(content)
+    buffer = _Buffer(ctypes.addressof(view), len(content), None)
+    options = _POINTER(library.TF_NewImportGraphDefOptions())
+    try:
+        with _Status() as status:
+            library.TF_GraphImportGraphDef(graph, ctypes.byref(buffer), options, status)
+    finally:
+        library.TF_DeleteImportGraphDefOptions(options)
+        del view
+        content.close()
+
+
+class _Buffer(ctypes.Structure):
+    """TF_Buffer: data, length, deallocator."""
+
+    _fields_ = (("data", _POINTER), ("length", ctypes.c_size_t), ("deallocator", _POINTER))
+
+
+def _buffer(content: bytes) -> _POINTER:
+    return _POINTER(_library().TF_NewBufferFromString(content, ctypes.c_size_t(len(content))))
+
+
+def _session_options(threads: int, meta_optimizer: bool = True) -> _POINTER:
+    library = _library()
+    options = _POINTER(library.TF_NewSessionOptions())
+    settings = config(threads)
+    if not meta_optimizer:
+        settings.graph_options.rewrite_options.disable_meta_optimizer = True
+    content = settings.SerializeToString()
+    with _Status() as status:
+        library.TF_SetConfig(options, content, ctypes.c_size_t(len(content)), status)
+    return options
+
+
+@functools.cache
+def is_sound() -> bool:
+    """Whether all this works with the TensorFlow at hand: tried once on a tiny graph."""
+    try:
+        return _self_test()
+    except Exception as error:
+        _log.warning("sessions are opened the public way, the C API test failed: %s", error)
+        return False
+
+
+def _self_test() -> bool:
+    tf1 = tensorflow().compat.v1
+    with tensorflow().Graph().as_default() as graph:
+        x = tf1.placeholder(np.float32, [None], name="x")
+        tf1.add(x * 0.5, 2.0, name="y")
+        definition = graph.as_graph_def()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "graph.pb")
+        path.write_bytes(definition.SerializeToString())
+        session = load_graph_def(str(path), 1, optimised=False)
+    call = session.make_call(["x:0"], ["y:0"])
+    (y,) = call(np.array([1.0, 2.0, 5.0], np.float32))
+    right = bool(np.array_equal(y, [2.5, 3.0, 4.5]))
+    del call
+    session.close()
+    if not right:
+        _log.warning("sessions are opened the public way, the C API gave %s", y)
+    return right

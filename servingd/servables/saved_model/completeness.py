@@ -1,0 +1,125 @@
+"""When a SavedModel's folder is complete: its graph parses, and every shard holds its bytes.
+
+`variables.index` is a table of sorted strings: blocks of prefix-compressed keys with their values,
+an index block, and a footer with a magic number at the very end, so a cut-off index is seen too.
+Each value is a BundleEntry: the place of one tensor in one shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+
+from servingd.core.publish import Listing, shortfall
+from servingd.servables.saved_model.meta_graph import FILE
+from servingd.wire import protos
+
+if TYPE_CHECKING:
+    from servingd.wire.protos import MetaGraph
+
+INDEX = "variables/variables.index"
+
+_FOOTER_BYTES = 48
+_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
+_NOT_COMPRESSED = 0
+
+
+class BadIndex(ValueError):
+    """The index of the variables cannot be read; the text says why."""
+
+
+def what_is_missing(listing: Listing, tags: tuple[str, ...]) -> str | None:
+    """Why a version's folder is not a complete SavedModel yet; None if it is. Raises OSError."""
+    if FILE not in listing.sizes:
+        return f"{FILE} is not there"
+    content = listing.read(FILE)
+    try:
+        saved_model = protos.SavedModel.FromString(content)
+    except DecodeError:
+        return f"{FILE} does not parse ({len(content)} bytes)"
+    if not saved_model.meta_graphs:
+        return f"{FILE} holds no meta graph ({len(content)} bytes)"
+    required = {f"assets/{name}": 0 for graph in saved_model.meta_graphs for name in _assets(graph)}
+    if any(graph.saver_def.restore_op_name for graph in saved_model.meta_graphs):
+        required[INDEX] = _FOOTER_BYTES
+    reason = shortfall(required, listing.sizes)
+    if reason is None and INDEX in listing.sizes:
+        try:
+            reason = shortfall(shard_bytes(listing.read(INDEX)), listing.sizes)
+        except BadIndex as error:
+            reason = f"{INDEX}: {error}"
+    return reason
+
+
+def _assets(meta_graph: MetaGraph) -> list[str]:
+    names = [asset.filename for asset in meta_graph.asset_file_def]
+    for packed in meta_graph.collection_def["saved_model_assets"].any_list.value:
+        names.append(protos.AssetFileDef.FromString(packed.value).filename)
+    return names
+
+
+def shard_bytes(index: bytes) -> dict[str, int]:
+    """The bytes that each shard must have, by file name, from the content of `variables.index`."""
+    entries = iter(_table(index))
+    key, value = next(entries, (b"?", b""))
+    if key != b"":
+        raise BadIndex("it has no header")
+    shards = protos.BundleHeader.FromString(value).num_shards
+    needed = dict.fromkeys(range(shards), 0)
+    for _, value in entries:
+        entry = protos.BundleEntry.FromString(value)
+        end = entry.offset + entry.size
+        if entry.shard_id not in needed or end < 0:
+            raise BadIndex(f"an entry names shard {entry.shard_id} of {shards}")
+        needed[entry.shard_id] = max(needed[entry.shard_id], end)
+    return {f"variables/variables.data-{i:05d}-of-{shards:05d}": size for i, size in needed.items()}
+
+
+def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """All keys and values of a table, in order."""
+    if len(content) < _FOOTER_BYTES or not content.endswith(_MAGIC):
+        raise BadIndex(f"its {len(content)} bytes do not end as a table does")
+    footer = len(content) - _FOOTER_BYTES
+    try:
+        _, at = _varint(content, footer)  # the meta index block: offset,
+        _, at = _varint(content, at)  # size
+        offset, at = _varint(content, at)
+        size, _ = _varint(content, at)
+        for _, handle in _block(content, offset, size):
+            offset, at = _varint(handle, 0)
+            size, _ = _varint(handle, at)
+            yield from _block(content, offset, size)
+    except (IndexError, DecodeError) as error:
+        raise BadIndex(f"it does not parse: {error}") from error
+
+
+def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    if offset + size + 1 > len(content):
+        raise BadIndex("a block lies past its end")
+    if content[offset + size] != _NOT_COMPRESSED:
+        raise BadIndex("a block is compressed")
+    block = content[offset : offset + size]
+    restarts = int.from_bytes(block[-4:], "little")
+    end = size - 4 * (restarts + 1)
+    at, key = 0, b""
+    while at < end:
+        shared, at = _varint(block, at)
+        own, at = _varint(block, at)
+        length, at = _varint(block, at)
+        key = key[:shared] + block[at : at + own]
+        at += own
+        yield key, block[at : at + length]
+        at += length
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = content[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7

@@ -1,0 +1,94 @@
+"""Which operations a signature reaches, and which of those keep state between calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_WRITES = (
+    "Assign",
+    "ResourceApply",
+    "ResourceSparseApply",
+    "ResourceScatter",
+    "ResourceStridedSliceAssign",
+    "Scatter",
+    "Apply",
+    "SparseApply",
+    "RngReadAndSkip",
+    "RngSkip",
+    "Stateful",
+    "MutableHashTable",
+    "MutableDenseHashTable",
+    "LookupTableInsert",
+    "LookupTableRemove",
+    "Queue",
+    "FIFOQueue",
+    "PaddingFIFOQueue",
+    "RandomShuffleQueue",
+    "PriorityQueue",
+    "Barrier",
+    "Iterator",
+    "OneShotIterator",
+    "Stage",
+    "Unstage",
+    "MapStage",
+    "OrderedMapStage",
+    "Stack",
+    "ConditionalAccumulator",
+    "SparseConditionalAccumulator",
+    "TemporaryVariable",
+    "CountUpTo",
+    "PyFunc",
+    "EagerPyFunc",
+)
+_NOT_WRITES = (
+    "ScatterNd",  # on a value
+    "ScatterNdNonAliasingAdd",
+    "StatefulPartitionedCall",  # its body is looked into
+)
+
+
+def keeps_state(op_type: str) -> bool:
+    """Whether an operation changes, or depends on, something that outlives the call."""
+    return op_type.startswith(_WRITES) and op_type not in _NOT_WRITES
+
+
+def reachable_ops(graph_def: Any, roots: Iterable[str]) -> set[str]:
+    """The types of all operations that the nodes named `roots` depend on, function bodies included.
+
+    `graph_def` is a `tensorflow.GraphDef`, or a twin with nodes' names, types, inputs and
+    function-valued attributes.
+    """
+    functions = {f.signature.name: f for f in graph_def.library.function}
+    bodies_seen: set[str] = set()
+    nodes = {node.name: node for node in graph_def.node}
+    types: set[str] = set()
+    waiting = [_node_name(root) for root in roots]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        node = nodes.get(name)
+        if name in seen or node is None:
+            continue
+        seen.add(name)
+        waiting += [_node_name(source) for source in node.input]
+        _visit(node, functions, types, bodies_seen)
+    return types
+
+
+def _visit(node: Any, functions: Mapping[str, Any], types: set[str], seen: set[str]) -> None:
+    types.add(node.op)
+    called = {node.op} | {name for attr in node.attr.values() for name in _functions_of(attr)}
+    for name in called & functions.keys() - seen:
+        seen.add(name)
+        for inner in functions[name].node_def:
+            _visit(inner, functions, types, seen)
+
+
+def _functions_of(attr: Any) -> list[str]:
+    names = [f.name for f in attr.list.func] if attr.HasField("list") else []
+    return [*names, attr.func.name] if attr.HasField("func") else names
+
+
+def _node_name(tensor: str) -> str:
+    return tensor.removeprefix("^").split(":", 1)[0]

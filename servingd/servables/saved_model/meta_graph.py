@@ -1,0 +1,70 @@
+"""What a SavedModel says of itself, read without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+
+from servingd.core.types import Signature
+from servingd.errors import DataLoss, NotFound
+from servingd.wire import protos
+from servingd.wire.signatures import signature_from_def
+
+if TYPE_CHECKING:
+    from servingd.wire.protos import MetaGraph as MetaGraphTwin
+
+FILE = "saved_model.pb"
+_INTERNAL = "__saved_model"
+"""Signatures with this prefix are TensorFlow's own: shown in the metadata, never called."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetaGraph:
+    """One meta graph: how it may be called, and its graph as serialised `tensorflow.GraphDef`."""
+
+    signatures: Mapping[str, Signature]
+    internal_signatures: Mapping[str, Signature]
+    graph_def: bytes
+
+
+def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
+    """The meta graph under `path` whose tags are exactly `tags`.
+
+    Raises NotFound (no SavedModel there, or no such meta graph) or DataLoss (it does not parse).
+    """
+    file = Path(path, FILE)
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(
+            "Specified file path does not appear to contain a SavedModel bundle (should have a "
+            f"file called `{FILE}`)\nSpecified file path: {path}"
+        ) from None
+    try:
+        saved_model = protos.SavedModel.FromString(content)
+    except DecodeError as error:
+        raise DataLoss(f"{file} does not parse as a SavedModel: {error}") from error
+    for meta_graph in saved_model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == set(tags):
+            return _from_twin(meta_graph)
+    known = "; ".join(",".join(sorted(m.meta_info_def.tags)) for m in saved_model.meta_graphs)
+    raise NotFound(
+        f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }} in {path}; "
+        f"there are: {known or 'none'}"
+    )
+
+
+def _from_twin(twin: MetaGraphTwin) -> MetaGraph:
+    all_signatures = {
+        name: signature_from_def(name, definition)
+        for name, definition in twin.signature_def.items()
+    }
+    return MetaGraph(
+        {n: s for n, s in all_signatures.items() if not n.startswith(_INTERNAL)},
+        {n: s for n, s in all_signatures.items() if n.startswith(_INTERNAL)},
+        twin.graph_def,
+    )

@@ -1,0 +1,230 @@
+"""The optimiser: `python -m servingd.servables.saved_model.optimise IN OUT`.
+
+Reads the SavedModel in folder IN, turns its variables into constants so that TensorFlow can fold
+and fuse, proves that the answers stay the same, and writes OUT/graph.pb. Where that is not safe it
+writes no graph, and OUT/report.json says why. It runs as a child of the server, one at a time, so
+that serving feels nothing of it; it dies with its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from servingd.core.types import Signature
+from servingd.errors import ServingError
+from servingd.servables.saved_model.c_api import make_call
+from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
+from servingd.servables.saved_model.meta_graph import read_meta_graph
+from servingd.servables.saved_model.parity import agree
+from servingd.servables.saved_model.python_session import PythonSession
+from servingd.servables.saved_model.tensorflow import config, tensorflow, translate
+from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
+
+GRAPH_FILE = "graph.pb"
+REPORT_FILE = "report.json"
+
+Values = list[np.ndarray[Any, Any]]
+
+
+class Declined(Exception):
+    """The model is served as it is; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Initialiser:
+    """What a new session over the graph must run first: an operation, fed the assets' paths."""
+
+    operation: str
+    assets: Mapping[str, str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Optimise one model. 0: the report is written, whatever it says; other: no report."""
+    parser = argparse.ArgumentParser(prog="optimise", description=__doc__)
+    parser.add_argument("source", metavar="IN", help="a SavedModel's folder")
+    parser.add_argument("target", metavar="OUT", help="an existing folder for the result")
+    parser.add_argument("--tags", default="serve", help="tags of the meta graph, with commas")
+    parser.add_argument("--memory-limit-bytes", type=int, default=0)
+    parser.add_argument("--parent", type=int, default=0, help="die when this process is gone")
+    options = parser.parse_args(arguments)
+    _be_a_quiet_child(options.parent, options.memory_limit_bytes)
+    report = _optimise(options.source, options.target, tuple(options.tags.split(",")))
+    Path(options.target, REPORT_FILE).write_text(json.dumps(report))
+    return 0
+
+
+def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]:
+    """The report: whether there is a graph, what initialises it, or why there is none."""
+    try:
+        graph_def, initialiser = optimise(source, tags)
+    except Declined as reason:
+        return {"optimised": False, "reason": str(reason)}
+    except ServingError as error:
+        return {"optimised": False, "reason": error.message}
+    except Exception as error:  # whatever the converter stumbles over, the plain graph serves
+        return {"optimised": False, "reason": f"{type(error).__name__}: {translate(error)}"[:2000]}
+    Path(target, GRAPH_FILE).write_bytes(graph_def.SerializeToString(deterministic=True))
+    return {
+        "optimised": True,
+        "initialiser": initialiser.operation,
+        "assets": dict(initialiser.assets),
+    }
+
+
+def optimise(source: str, tags: tuple[str, ...]) -> tuple[Any, Initialiser]:
+    """The optimised GraphDef of a SavedModel, proven, and what initialises it.
+
+    Raises Declined where freezing is not safe or the answers differ.
+    """
+    signatures = read_meta_graph(source, tags).signatures
+    if not signatures:
+        raise Declined("it has no signature")
+    plain = PythonSession(source, tags, threads=1)
+    initialiser = _initialiser(plain.meta_graph)
+    tensors = sorted(
+        {
+            spec.tensor_name
+            for signature in signatures.values()
+            for spec in (*signature.outputs.values(), *signature.inputs.values())
+        }
+    )
+    roots = [*tensors, *([initialiser.operation] if initialiser.operation else [])]
+    _check_safe(plain.graph.as_graph_def(), roots)
+    frozen = _freeze(plain, [_op(root) for root in roots])
+    graph_def = _optimise_graph(frozen, roots)
+    _prove(plain, graph_def, initialiser, source, signatures)
+    return graph_def, initialiser
+
+
+def _initialiser(meta_graph: Any) -> Initialiser:
+    """The init operation, by TensorFlow's three conventions, and the assets it reads."""
+    operation = ""
+    if "__saved_model_init_op" in meta_graph.signature_def:
+        outputs = meta_graph.signature_def["__saved_model_init_op"].outputs
+        operation = outputs["__saved_model_init_op"].name
+    else:
+        for collection in ("saved_model_main_op", "legacy_init_op"):
+            names = meta_graph.collection_def[collection].node_list.value
+            if names:
+                operation = names[0]
+                break
+    assets = {a.tensor_info.name: a.filename for a in meta_graph.asset_file_def}
+    return Initialiser(operation, assets)
+
+
+def _check_safe(graph_def: Any, roots: Sequence[str]) -> None:
+    """Raise Declined if anything reached keeps state that freezing would fix or double."""
+    types = reachable_ops(graph_def, roots)
+    stateful = sorted(t for t in types if keeps_state(t))
+    if stateful:
+        raise Declined(f"it keeps state: {', '.join(stateful)}")
+    nodes = {node.name: node for node in graph_def.node}
+    strings = [
+        name
+        for name, node in nodes.items()
+        if node.op in ("VarHandleOp", "VariableV2")
+        and node.attr["dtype"].type == tensorflow().string.as_datatype_enum
+    ]
+    if strings:
+        raise Declined(f"it has variables of strings: {', '.join(strings[:3])}")
+
+
+def _freeze(plain: PythonSession, outputs: list[str]) -> Any:
+    from tensorflow.python.framework import convert_to_constants
+
+    names = {op.name for op in plain.graph.get_operations()}
+    with plain.graph.as_default():
+        for op in plain.graph.get_operations():
+            read = f"{op.name}/Read/ReadVariableOp"  # the converter looks for it by this name
+            if op.type == "VarHandleOp" and read not in names:
+                tensorflow().raw_ops.ReadVariableOp(
+                    resource=op.outputs[0], dtype=op.get_attr("dtype"), name=read
+                )
+    return convert_to_constants.convert_variables_to_constants_from_session_graph(
+        plain.session, plain.graph.as_graph_def(), outputs
+    )
+
+
+def _optimise_graph(frozen: Any, roots: Sequence[str]) -> Any:
+    """Run Grappler here, so that the server need not."""
+    from tensorflow.core.protobuf import meta_graph_pb2
+    from tensorflow.python.grappler import tf_optimizer
+
+    meta_graph = meta_graph_pb2.MetaGraphDef()
+    meta_graph.graph_def.CopyFrom(frozen)
+    meta_graph.collection_def["train_op"].node_list.value.extend(roots)
+    return tf_optimizer.OptimizeGraph(config(threads=1), meta_graph)
+
+
+def _prove(
+    plain: PythonSession,
+    graph_def: Any,
+    initialiser: Initialiser,
+    source: str,
+    signatures: Mapping[str, Signature],
+) -> None:
+    """Raise Declined unless both graphs give the same answers, and the plain one twice the same."""
+    tf1 = tensorflow().compat.v1
+    graph = tensorflow().Graph()
+    with graph.as_default():
+        tensorflow().import_graph_def(graph_def, name="")
+    session = tf1.Session(graph=graph, config=config(threads=1))
+    if initialiser.operation:
+        feeds = {n: f"{source}/assets/{file}" for n, file in initialiser.assets.items()}
+        session.run(_op(initialiser.operation), feeds)
+    for name, signature in signatures.items():
+        for batch in (1, 3) if varies(signature) else (1,):
+            inputs = synthetic_inputs(signature, batch, seed=batch)
+            if inputs is not None:
+                _compare(name, signature, list(inputs.values()), plain.session, session)
+
+
+def _compare(name: str, signature: Signature, arrays: Values, plain: Any, optimised: Any) -> None:
+    feeds = [spec.tensor_name for spec in signature.inputs.values()]
+    fetches = [spec.tensor_name for spec in signature.outputs.values()]
+    first, second, third = (
+        _run(make_call(session, feeds, fetches), arrays) for session in (plain, plain, optimised)
+    )
+    if not agree(first, second):
+        raise Declined(f"signature {name} does not give the same answer twice")
+    if not agree(first, third):
+        raise Declined(f"signature {name} gives other answers once optimised")
+
+
+def _run(call: Any, arrays: Values) -> Values | str:
+    """The answers, or the kind of error: made-up inputs may be refused, by both sides alike."""
+    with contextlib.suppress(tensorflow().errors.InvalidArgumentError):
+        return [np.asarray(value) for value in call(*arrays)]
+    return "InvalidArgument"
+
+
+def _op(tensor: str) -> str:
+    return tensor.removeprefix("^").split(":", 1)[0]
+
+
+def _be_a_quiet_child(parent: int, memory_limit_bytes: int) -> None:
+    os.nice(19)
+    if memory_limit_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
+    if parent and sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it went before we asked
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

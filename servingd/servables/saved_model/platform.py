@@ -1,0 +1,134 @@
+"""The platform `tensorflow`: what a SavedModel's folder looks like, and who loads it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+from collections.abc import Mapping
+
+from servingd.config.saved_model import SavedModelOptions
+from servingd.core.interfaces import Servable
+from servingd.core.publish import Listing
+from servingd.core.types import ServableId, VersionData
+from servingd.errors import as_serving_error
+from servingd.servables.saved_model.completeness import what_is_missing
+from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
+from servingd.servables.saved_model.meta_graph import FILE, MetaGraph, read_meta_graph
+from servingd.servables.saved_model.optimiser import GraphOptimiser, Improvement, OnGraphState
+from servingd.servables.saved_model.servable import SavedModelServable
+from servingd.servables.saved_model.sessions import open_plain, slowest
+from servingd.wire import protos
+
+_HEAVY_S = 1e-3
+"""A call of at least this long is worth all cores; a cheaper one only disturbs its neighbours."""
+
+_log = logging.getLogger(__name__)
+
+
+class SavedModelPlatform:
+    """Makes loaders for SavedModels, and owns what they share; see `core.interfaces.Platform`."""
+
+    name = "tensorflow"
+
+    def __init__(
+        self,
+        options: SavedModelOptions | None = None,
+        on_graph_state: OnGraphState = lambda servable, state: None,
+    ) -> None:
+        self._options = options or SavedModelOptions()
+        self._on_graph_state = on_graph_state
+        self._optimiser = GraphOptimiser(
+            self._options.cache_dir, self._options.optimize_models != "off", on_graph_state
+        )
+
+    def recognises(self, listing: Listing) -> bool:
+        """Whether a version's folder holds a SavedModel, complete or not."""
+        return FILE in listing.sizes or any(n.startswith("variables/") for n in listing.sizes)
+
+    def missing(self, listing: Listing) -> str | None:
+        """What a version still lacks, or None if it is complete."""
+        return what_is_missing(listing, self._options.tags)
+
+    def loader(self, servable: ServableId, data: VersionData) -> SavedModelLoader:
+        """A loader for one version."""
+        return SavedModelLoader(
+            servable, data.path, self._options, self._optimiser, self._on_graph_state
+        )
+
+    def stop(self) -> None:
+        """End the optimiser. Called when every servable is unloaded."""
+        self._optimiser.stop()
+
+
+class SavedModelLoader:
+    """Loads one SavedModel; see `core.interfaces.Loader`."""
+
+    def __init__(
+        self,
+        servable: ServableId,
+        path: str,
+        options: SavedModelOptions,
+        optimiser: GraphOptimiser,
+        on_graph_state: OnGraphState,
+    ) -> None:
+        self._id = servable
+        self._path = path
+        self._options = options
+        self._optimiser = optimiser
+        self._on_graph_state = on_graph_state
+        self._improvement: Improvement | None = None
+
+    def load(self) -> Servable:
+        """Open the session in this thread, warm it, and hand it to the optimiser."""
+        tags = self._options.tags
+        meta_graph = read_meta_graph(self._path, tags)
+        warm = _may_be_run(meta_graph)
+        session = open_plain(self._path, tags, 1, meta_graph, warm)
+        servable = SavedModelServable(meta_graph, session)
+        self._on_graph_state(self._id, "plain")
+        heavy = slowest(session, meta_graph.signatures, warm) >= _HEAVY_S
+        threads = (self._options.threads or _cores()) if heavy else 1
+        if self._options.optimize_models != "off" or threads > 1:
+            self._improvement = Improvement(
+                self._id, self._path, tags, meta_graph, warm, threads, servable
+            )
+            self._optimiser.submit(self._improvement)
+            if self._options.optimize_models == "wait":
+                self._improvement.over.wait()
+        return servable
+
+    def unload(self, servable: Servable) -> None:
+        """Free the session and give its memory back to the system."""
+        if self._improvement is not None:
+            self._optimiser.cancel(self._improvement)
+        servable.close()
+        self._improvement = None
+        del servable
+        gc.collect()  # graphs are cyclic
+        _trim()
+
+
+def _may_be_run(meta_graph: MetaGraph) -> Mapping[str, bool]:
+    """Which signatures may be called with made-up inputs: those that leave nothing behind."""
+    graph = protos.Graph.FromString(meta_graph.graph_def)
+    return {
+        name: not any(
+            keeps_state(op)
+            for op in reachable_ops(graph, [s.tensor_name for s in signature.outputs.values()])
+        )
+        for name, signature in meta_graph.signatures.items()
+    }
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _trim() -> None:
+    """Return freed pages to the system; glibc only."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError) as error:
+        _log.debug("no malloc_trim here: %s", as_serving_error(error))

@@ -1,0 +1,104 @@
+"""Sessions opened the public way, from a Python graph: the fallback, and what the optimiser reads.
+
+Slower to load, and the GIL is held meanwhile; the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from servingd.servables.saved_model.c_api import make_call
+from servingd.servables.saved_model.tensorflow import config, tensorflow
+
+
+class PythonSession:
+    """A SavedModel in a `tf.compat.v1.Session`, with its meta graph."""
+
+    def __init__(self, path: str, tags: tuple[str, ...], threads: int) -> None:
+        tf1 = tensorflow().compat.v1
+        self.graph = tensorflow().Graph()
+        self.session = tf1.Session(graph=self.graph, config=config(threads))
+        with self.graph.as_default():
+            self.meta_graph = tf1.saved_model.load(self.session, list(tags), path)
+            _restore_the_rest(self.session, self.graph, self.meta_graph, path)
+
+    def make_call(
+        self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
+    ) -> Callable[..., list[Any]]:
+        """See `CApiSession.make_call`."""
+        return make_call(self.session, feeds, fetches, targets)
+
+    def close(self) -> None:
+        """Free the session; every callable must be gone."""
+        self.session.close()
+
+
+def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> None:
+    """Set the variables that the restore operation does not reach.
+
+    A Keras 3 model given to `tf.saved_model.save` has two sets of variables: those that its
+    signatures read carry other names than those that are restored. Both are nodes of one object
+    graph, and the checkpoint's own object graph numbers its nodes alike.
+    """
+    tf1 = tensorflow().compat.v1
+    variables = {
+        index: node.variable.name
+        for index, node in enumerate(meta_graph.object_graph_def.nodes)
+        if node.WhichOneof("kind") == "variable"
+    }
+    handles = {op.name: op.outputs[0] for op in graph.get_operations() if op.type == "VarHandleOp"}
+    known = [(index, handles[name]) for index, name in variables.items() if name in handles]
+    if not known:
+        return
+    raw = tensorflow().raw_ops
+    set_already = session.run([raw.VarIsInitializedOp(resource=handle) for _, handle in known])
+    unset = [pair for pair, is_set in zip(known, set_already, strict=True) if not is_set]
+    if not unset:
+        return
+    reader = tf1.train.load_checkpoint(f"{path}/variables/variables")
+    keys = _checkpoint_keys(reader)
+    for index, handle in unset:
+        if index in keys:
+            value = reader.get_tensor(keys[index])
+            placeholder = tf1.placeholder(value.dtype, value.shape)
+            session.run(
+                raw.AssignVariableOp(resource=handle, value=placeholder), {placeholder: value}
+            )
+
+
+def _checkpoint_keys(reader: Any) -> dict[int, str]:
+    from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+    objects = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
+    )
+    return {
+        index: node.attributes[0].checkpoint_key
+        for index, node in enumerate(objects.nodes)
+        if node.attributes
+    }
+
+
+class ObjectModel:
+    """A SavedModel loaded as an object: the last resort, for what no session can run."""
+
+    def __init__(self, path: str, tags: tuple[str, ...]) -> None:
+        self._module = tensorflow().saved_model.load(path, tags=list(tags))
+
+    def make_signature_call(
+        self, name: str, inputs: list[str], outputs: list[str]
+    ) -> Callable[..., list[Any]]:
+        """A callable over the signature function; arrays in and out, as the sessions give them."""
+        function = self._module.signatures[name]
+        constant = tensorflow().constant
+
+        def call(*arrays: Any) -> list[Any]:
+            answer = function(**{k: constant(a) for k, a in zip(inputs, arrays, strict=True)})
+            return [answer[k].numpy() for k in outputs]
+
+        return call
+
+    def close(self) -> None:
+        """Drop the module."""
+        del self._module

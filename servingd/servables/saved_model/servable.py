@@ -1,0 +1,50 @@
+"""A loaded SavedModel: its session may be replaced by a faster one while it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from servingd.core.interfaces import Completion
+from servingd.core.types import Signature, Tensors
+from servingd.servables.saved_model.meta_graph import MetaGraph
+from servingd.servables.saved_model.sessions import RunningSession
+from servingd.servables.saved_model.tensorflow import translate
+
+
+class SavedModelServable:
+    """Answers calls with all outputs of a signature; see `core.interfaces.Servable`."""
+
+    def __init__(self, meta_graph: MetaGraph, session: RunningSession) -> None:
+        self.signatures = meta_graph.signatures
+        self.metadata: Mapping[str, Signature] = {
+            **meta_graph.signatures,
+            **meta_graph.internal_signatures,
+        }
+        self._session = session  # replaced whole, by `swap`; readers take the reference
+
+    @property
+    def session(self) -> RunningSession:
+        """What it runs on now."""
+        return self._session
+
+    def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
+        """Run in this thread, without the GIL; raises TensorFlow's errors, translated."""
+        session = self._session
+        while not session.enter():  # it was replaced between the two lines
+            session = self._session
+        try:
+            outputs = session.calls[signature.name].run(inputs)
+        except Exception as error:
+            raise translate(error) from error
+        finally:
+            session.leave()
+        done.succeed(outputs)
+
+    def swap(self, session: RunningSession) -> None:
+        """Run on another session from now on; the old one is freed when its runs have ended."""
+        old, self._session = self._session, session
+        old.close()
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session.close()

@@ -1,0 +1,227 @@
+"""A SavedModel that can be called: three ways to open it, one way to run it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from servingd.core.types import Signature, Tensors
+from servingd.errors import FailedPrecondition, InvalidArgument, ServingError
+from servingd.servables.saved_model import c_api
+from servingd.servables.saved_model.meta_graph import MetaGraph
+from servingd.servables.saved_model.parity import agree
+from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
+from servingd.servables.saved_model.tensorflow import translate
+from servingd.servables.saved_model.warm_up import synthetic_inputs
+
+_log = logging.getLogger(__name__)
+
+_WRONG_VARIABLES = "Could not find variable"
+
+
+class _Openable(Protocol):
+    def make_call(
+        self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
+    ) -> Callable[..., list[Any]]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureCall:
+    """A signature's callable: which inputs it takes and which outputs it gives, in order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    call: Callable[..., list[Any]]
+
+    def run(self, tensors: Tensors) -> dict[str, Any]:
+        """All outputs, for all inputs. Raises TensorFlow's errors."""
+        values = self.call(*[tensors[alias] for alias in self.inputs])
+        return dict(zip(self.outputs, values, strict=True))
+
+
+class RunningSession:
+    """A session with one private callable per signature, and a count of the runs under way.
+
+    Its owner may replace it while it is in use: `close` waits for the runs that have begun.
+    """
+
+    def __init__(self, body: _Openable | ObjectModel, signatures: Mapping[str, Signature]) -> None:
+        self._body = body
+        self.calls = {name: _signature_call(body, s) for name, s in signatures.items()}
+        self._idle = threading.Condition(threading.Lock())
+        self._runs = 0  # guarded by _idle
+        self._closing = False  # guarded by _idle
+
+    def enter(self) -> bool:
+        """Begin a run; False once closing has begun: the caller takes the newer session."""
+        with self._idle:
+            if self._closing:
+                return False
+            self._runs += 1
+            return True
+
+    def leave(self) -> None:
+        """End a run."""
+        with self._idle:
+            self._runs -= 1
+            if self._closing and not self._runs:
+                self._idle.notify_all()
+
+    def close(self, timeout_s: float = 60.0) -> None:
+        """Wait for the runs under way, then free the session."""
+        with self._idle:
+            self._closing = True
+            if not self._idle.wait_for(lambda: not self._runs, timeout_s):
+                _log.error("a session is not freed: a run goes on after %.0f s", timeout_s)
+                return
+        self.calls.clear()
+        self._body.close()
+
+
+def _signature_call(body: _Openable | ObjectModel, signature: Signature) -> SignatureCall:
+    inputs, outputs = tuple(signature.inputs), tuple(signature.outputs)
+    if isinstance(body, ObjectModel):
+        call = body.make_signature_call(signature.name, list(inputs), list(outputs))
+    else:
+        call = body.make_call(
+            [signature.inputs[alias].tensor_name for alias in inputs],
+            [signature.outputs[alias].tensor_name for alias in outputs],
+        )
+    return SignatureCall(inputs, outputs, call)
+
+
+def open_plain(
+    path: str, tags: tuple[str, ...], threads: int, meta_graph: MetaGraph, warm: Mapping[str, bool]
+) -> RunningSession:
+    """Open a SavedModel as it is, warm, by the first way that can run it.
+
+    `warm` tells which signatures may be run with made-up inputs. Raises a ServingError.
+    """
+    ways: list[tuple[str, Callable[[], _Openable | ObjectModel]]] = [
+        ("a session", lambda: PythonSession(path, tags, threads)),
+        ("an object", lambda: ObjectModel(path, tags)),
+    ]
+    if c_api.is_sound():
+        ways.insert(0, ("the C API", lambda: c_api.load_saved_model(path, tags, threads)))
+    for last, (name, way) in _with_last(ways):
+        session = None
+        try:
+            session = RunningSession(way(), meta_graph.signatures)
+            _warm_all(session, meta_graph.signatures, warm)
+        except Exception as error:
+            if session is not None:
+                session.close()
+            translated = translate(error)
+            if last or not isinstance(translated, FailedPrecondition):
+                raise translated from error
+            _log.info("%s cannot be run as %s, trying the next way: %s", path, name, translated)
+        else:
+            return session
+    raise AssertionError("the last way returns or raises")
+
+
+def _with_last(ways: list[Any]) -> Iterator[tuple[bool, Any]]:
+    for i, way in enumerate(ways):
+        yield i == len(ways) - 1, way
+
+
+def _warm_all(
+    session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
+) -> None:
+    for name, signature in signatures.items():
+        if warm[name]:
+            try:
+                warm_up(session, signature)
+            except ServingError as error:
+                if _WRONG_VARIABLES in error.message:
+                    raise
+                # Made-up inputs may be refused: that proves nothing.
+                _log.debug("warm-up of signature %s: %s", name, error.message)
+
+
+def open_optimised(
+    path: str,
+    source: str,
+    initialiser: str,
+    assets: Mapping[str, str],
+    threads: int,
+    signatures: Mapping[str, Signature],
+) -> RunningSession:
+    """Open an optimised graph and initialise its tables from the model's assets."""
+    body = c_api.load_graph_def(path, threads, optimised=True)
+    if initialiser:
+        call = body.make_call(list(assets), [], [initialiser.split(":", 1)[0]])
+        call(*(_path_tensor(f"{source}/assets/{file}") for file in assets.values()))
+        del call
+    return RunningSession(body, signatures)
+
+
+def _path_tensor(path: str) -> Any:
+    return np.array(path.encode(), object)
+
+
+def warm_up(session: RunningSession, signature: Signature) -> float | None:
+    """Run a signature on made-up inputs; return the fastest of three runs in seconds.
+
+    None if no inputs could be made up. Raises a ServingError.
+    """
+    inputs = synthetic_inputs(signature, 1)
+    if inputs is None:
+        return None
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        try:
+            session.calls[signature.name].run(inputs)
+        except Exception as error:
+            raise translate(error) from error
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def slowest(
+    session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
+) -> float:
+    """Seconds of the slowest signature that could be measured; 0 if none could."""
+    times = [0.0]
+    for name, signature in signatures.items():
+        if warm[name]:
+            with contextlib.suppress(ServingError):
+                times.append(warm_up(session, signature) or 0.0)
+    return max(times)
+
+
+def same_answers(
+    one: RunningSession,
+    other: RunningSession,
+    signatures: Mapping[str, Signature],
+    warm: Mapping[str, bool],
+) -> bool:
+    """Whether two sessions answer made-up inputs alike; warms both."""
+    return all(
+        agree(_answer(one, signature), _answer(other, signature))
+        for name, signature in signatures.items()
+        if warm[name]
+    )
+
+
+def _answer(session: RunningSession, signature: Signature) -> list[Any] | str:
+    inputs = synthetic_inputs(signature, 1)
+    if inputs is None:
+        return "no inputs"
+    try:
+        return list(session.calls[signature.name].run(inputs).values())
+    except Exception as error:
+        translated = translate(error)
+        if isinstance(translated, InvalidArgument):
+            return "InvalidArgument"
+        raise translated from error

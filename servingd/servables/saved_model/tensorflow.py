@@ -1,0 +1,85 @@
+"""TensorFlow, imported once and on first use, and its errors in our words."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import os
+import re
+import threading
+import time
+from types import ModuleType
+from typing import Any
+
+from servingd.errors import ServingError, as_serving_error, error_from_code
+
+_log = logging.getLogger(__name__)
+
+# What TensorFlow appends for Python developers; it says nothing to a caller.
+_TAIL = re.compile(r"\s*\[\[\{\{.*?\}\}\]\]|\s*Hint: If you want to see.*", re.S)
+_HEAD = "Graph execution error:\n\n"
+
+_importing = threading.Lock()
+
+_ENVIRONMENT = {
+    # Each session has its own threads: a load never takes those of a model that serves.
+    "TF_OVERRIDE_GLOBAL_THREADPOOL": "1",
+    # TensorFlow's own INFO lines tell an operator nothing that ours do not.
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+
+
+def tensorflow() -> ModuleType:
+    """The `tensorflow` module. The first call takes seconds; others wait for it."""
+    with _importing:  # the cache alone would let two threads in
+        return _import_tensorflow()
+
+
+@functools.cache
+def _import_tensorflow() -> ModuleType:
+    """Import it, and take all that it made out of the garbage collector's sight.
+
+    A collection would otherwise stop every thread for about 170 ms.
+    """
+    started = time.monotonic()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import tensorflow as tf
+
+    logger = tf.get_logger()
+    logger.setLevel(
+        logging.ERROR
+    )  # it warns of the deprecation of what there is no other way to do
+    for handler in list(logger.handlers):  # it propagates to ours as well
+        logger.removeHandler(handler)
+    gc.collect()
+    gc.freeze()
+    _log.info("TensorFlow %s imported in %.1f s", tf.__version__, time.monotonic() - started)
+    module: ModuleType = tf
+    return module
+
+
+def translate(error: Exception) -> ServingError:
+    """A failure of TensorFlow as ours: its canonical code, and its text without the tail."""
+    code = getattr(error, "error_code", None)
+    if code is None:
+        return as_serving_error(error)
+    return error_from_code(int(code), clean(str(getattr(error, "message", error))))
+
+
+def clean(message: str) -> str:
+    """TensorFlow's text as a caller should read it."""
+    return _TAIL.sub("", message.removeprefix(_HEAD)).strip()
+
+
+def config(threads: int) -> Any:
+    """The ConfigProto of a session whose operations use `threads` threads of their own."""
+    from tensorflow.core.protobuf import config_pb2
+
+    return config_pb2.ConfigProto(
+        intra_op_parallelism_threads=threads,
+        inter_op_parallelism_threads=1,
+        use_per_session_threads=True,
+        allow_soft_placement=True,  # strings and tables have no kernels on accelerators
+    )
