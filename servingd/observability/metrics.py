@@ -1,0 +1,159 @@
+"""The metrics page: our families by prometheus-client, TensorFlow Serving's by our own writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from servingd.core.lifecycle import PublicState, ServableState
+from servingd.core.types import ServableId
+from servingd.errors import Code
+from servingd.observability.requests import EDGES_US, Cell, RequestMetrics, edges_s
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_REQUEST_LABELS = ("model", "version", "signature", "method", "code")
+_LOAD_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+_INFERENCE_METHODS = frozenset({"Predict", "Classify", "Regress"})
+
+
+class Metrics:
+    """Everything that is measured. Subscribe `on_state` to the state monitor."""
+
+    def __init__(self) -> None:
+        self.requests = RequestMetrics()
+        self._registry = CollectorRegistry()
+        self._registry.register(_RequestCollector(self.requests))
+        self._state = Gauge(
+            "servingd_model_state",
+            "State of a version: 10 start, 20 loading, 30 available, 40 unloading, 50 failed.",
+            ("model", "version"),
+            registry=self._registry,
+        )
+        self._graph = Gauge(
+            "servingd_model_graph",
+            "1 for the state of a version's graph: plain, optimising, optimised or declined.",
+            ("model", "version", "state"),
+            registry=self._registry,
+        )
+        self._incomplete = Gauge(
+            "servingd_model_incomplete",
+            "1 for a version that is on disk but not complete.",
+            ("model", "version"),
+            registry=self._registry,
+        )
+        self._load = Histogram(
+            "servingd_load_seconds",
+            "Time of one load attempt.",
+            ("model", "outcome"),
+            buckets=_LOAD_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._graph_states: dict[ServableId, str] = {}
+        self._incomplete_now: dict[str, frozenset[int]] = {}
+
+    def on_state(self, state: ServableState) -> None:
+        """Follow a version's public state; the series of one that was unloaded goes."""
+        labels = (state.id.name, str(state.id.version))
+        if state.state is PublicState.AVAILABLE:
+            self.requests.revive(state.id)
+        if state.state is PublicState.END:
+            self.requests.retire(state.id)
+        if state.state is PublicState.END and state.error is None:
+            self._state.remove(*labels)
+        else:
+            self._state.labels(*labels).set(int(state.state))
+
+    def on_graph_state(self, servable: ServableId, state: str) -> None:
+        """Follow a SavedModel's graph; an empty state means that it is gone."""
+        labels = (servable.name, str(servable.version))
+        before = self._graph_states.pop(servable, "")
+        if before:
+            self._graph.remove(*labels, before)
+        if state:
+            self._graph_states[servable] = state
+            self._graph.labels(*labels, state).set(1)
+
+    def on_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
+        """Follow which versions of a model are not complete."""
+        for version in self._incomplete_now.pop(name, frozenset()):
+            self._incomplete.remove(name, str(version))
+        if incomplete:
+            self._incomplete_now[name] = frozenset(incomplete)
+        for version in incomplete:
+            self._incomplete.labels(name, str(version)).set(1)
+
+    def on_load(self, servable: ServableId, seconds: float, succeeded: bool) -> None:
+        """Record one load attempt."""
+        self._load.labels(servable.name, "succeeded" if succeeded else "failed").observe(seconds)
+
+    def page(self) -> bytes:
+        """All families as Prometheus text."""
+        return generate_latest(self._registry) + serving_families(self.requests).encode()
+
+
+class _RequestCollector:
+    """Our request families, read from the cells."""
+
+    def __init__(self, requests: RequestMetrics) -> None:
+        self._requests = requests
+
+    def collect(self) -> Iterable[Metric]:
+        counts = CounterMetricFamily(
+            "servingd_requests", "Requests answered, by outcome.", labels=_REQUEST_LABELS
+        )
+        times = HistogramMetricFamily(
+            "servingd_request_seconds",
+            "Time from a request's last byte to its reply.",
+            labels=_REQUEST_LABELS,
+        )
+        for key, cell in self._requests.cells():
+            labels = (key.model, str(key.version or ""), key.signature, key.method, key.code.name)
+            counts.add_metric(labels, cell.count)
+            times.add_metric(labels, list(_cumulative(cell, edges_s())), cell.seconds)
+        return counts, times
+
+
+def serving_families(requests: RequestMetrics) -> str:
+    """TensorFlow Serving's request families, with its names, labels, buckets and spelling."""
+    counts: dict[tuple[str, str], int] = {}
+    latencies: list[str] = []
+    for (model, method, code), cell in requests.totals().items():
+        api = method if method in _INFERENCE_METHODS else method.lower()
+        if method not in _INFERENCE_METHODS and method != api:
+            continue  # it counts no other gRPC method
+        counts[model, code.name] = counts.get((model, code.name), 0) + cell.count
+        if code is Code.OK:
+            entrypoint = "GRPC" if method in _INFERENCE_METHODS else "REST"
+            labels = f'model_name="{_escape(model)}",API="{api}",entrypoint="{entrypoint}"'
+            latencies += _histogram(":tensorflow:serving:request_latency", labels, cell)
+    lines = ["# TYPE :tensorflow:serving:request_count counter"]
+    lines += [
+        f':tensorflow:serving:request_count{{model_name="{_escape(model)}",status="{code}"}} {n}'
+        for (model, code), n in sorted(counts.items())
+    ]
+    lines += ["# TYPE :tensorflow:serving:request_latency histogram", *latencies]
+    return "\n".join(lines) + "\n"
+
+
+def _histogram(name: str, labels: str, cell: Cell) -> list[str]:
+    lines = [
+        f'{name}_bucket{{{labels},le="{edge}"}} {int(n)}' for edge, n in _cumulative(cell, EDGES_US)
+    ]
+    lines.append(f"{name}_sum{{{labels}}} {cell.seconds * 1e6:g}")
+    lines.append(f"{name}_count{{{labels}}} {cell.count}")
+    return lines
+
+
+def _cumulative(cell: Cell, edges: tuple[float, ...]) -> Iterator[tuple[str, float]]:
+    total = 0
+    for edge, n in zip(edges, cell.buckets, strict=False):
+        total += n
+        yield f"{edge:g}", total
+    yield "+Inf", cell.count
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

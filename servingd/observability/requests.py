@@ -1,0 +1,135 @@
+"""Counts and times of requests, cheap enough for the request path.
+
+A request is recorded once, in one cell; both metric families, ours and TensorFlow Serving's, are
+read from the cells when somebody asks.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from servingd.core.types import ServableId
+from servingd.errors import Code
+
+EDGES_US: tuple[float, ...] = tuple(10 * 1.8**i for i in range(33))
+"""TensorFlow Serving's bucket edges for latencies, in microseconds."""
+
+_EDGES_S = tuple(edge / 1e6 for edge in EDGES_US)
+_KEPT_VERSIONS = 5
+"""A model's unloaded versions whose series stay: a scraper sees their last values."""
+
+
+class Key(NamedTuple):
+    """What requests are told apart by. `method` is as on the wire: REST spells it in lower case."""
+
+    model: str
+    version: int
+    signature: str
+    method: str
+    code: Code
+
+
+class Cell:
+    """Count, sum of seconds and buckets of one key. The last bucket has no upper edge."""
+
+    __slots__ = ("_lock", "buckets", "count", "seconds")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.count = 0
+        self.seconds = 0.0
+        self.buckets = [0] * (len(_EDGES_S) + 1)
+
+    def add(self, seconds: float) -> None:
+        """Record one request; from any thread."""
+        bucket = bisect_left(_EDGES_S, seconds)
+        with self._lock:
+            self.count += 1
+            self.seconds += seconds
+            self.buckets[bucket] += 1
+
+    def copy(self) -> Cell:
+        """A consistent copy."""
+        result = Cell()
+        with self._lock:
+            result.count, result.seconds = self.count, self.seconds
+            result.buckets = list(self.buckets)
+        return result
+
+    def merge(self, other: Cell) -> None:
+        """Add what another cell has recorded. Not for cells that are shared."""
+        self.count += other.count
+        self.seconds += other.seconds
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+
+
+@dataclass(slots=True)
+class _Retired:
+    versions: deque[int] = field(default_factory=deque)
+
+
+class RequestMetrics:
+    """All cells. Their number is bounded: only models and signatures that exist have any.
+
+    Versions that are long unloaded are folded into totals per model, method and code, so that
+    TensorFlow Serving's families, which know no version, never go back.
+    """
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[str, int, str, str, Code], Cell] = {}
+        self._lock = threading.Lock()
+        self._totals: dict[tuple[str, str, Code], Cell] = {}  # guarded by _lock
+        self._retired: dict[str, _Retired] = {}  # guarded by _lock
+
+    def record(
+        self, model: str, version: int, signature: str, method: str, code: Code, seconds: float
+    ) -> None:
+        """Record one request. `model` is empty for a model that nobody serves."""
+        cell = self._cells.get((model, version, signature, method, code))
+        if cell is None:
+            cell = self._cells.setdefault(Key(model, version, signature, method, code), Cell())
+        cell.add(seconds)
+
+    def retire(self, servable: ServableId) -> None:
+        """A version has been unloaded: its series may go when newer ones have followed."""
+        with self._lock:
+            versions = self._retired.setdefault(servable.name, _Retired()).versions
+            if servable.version in versions:
+                versions.remove(servable.version)
+            versions.append(servable.version)
+            if len(versions) > _KEPT_VERSIONS:
+                self._fold(servable.name, versions.popleft())
+
+    def revive(self, servable: ServableId) -> None:
+        """A version serves again: its series stay."""
+        with self._lock:
+            retired = self._retired.get(servable.name)
+            if retired and servable.version in retired.versions:
+                retired.versions.remove(servable.version)
+
+    def cells(self) -> list[tuple[Key, Cell]]:
+        """Consistent copies of all cells, in order."""
+        return [(Key(*key), cell.copy()) for key, cell in sorted(self._cells.copy().items())]
+
+    def totals(self) -> dict[tuple[str, str, Code], Cell]:
+        """Per model, method and code, unloaded versions included."""
+        with self._lock:
+            totals = {key: cell.copy() for key, cell in self._totals.items()}
+            for key, cell in self.cells():
+                place = (key.model, key.method, key.code)
+                totals.setdefault(place, Cell()).merge(cell)
+        return dict(sorted(totals.items()))
+
+    def _fold(self, model: str, version: int) -> None:
+        for key in [k for k in self._cells.copy() if k[0] == model and k[1] == version]:
+            cell = self._cells.pop(key)
+            self._totals.setdefault((model, key[3], key[4]), Cell()).merge(cell.copy())
+
+
+def edges_s() -> tuple[float, ...]:
+    """The buckets' upper edges in seconds."""
+    return _EDGES_S
