@@ -1,0 +1,199 @@
+"""The second gRPC carrier, complete by itself: grpcio with a blocking servicer per call.
+
+It takes the port where the native one cannot, and otherwise stands behind it on a private socket
+for what that does not carry: health (with its stream of changes) and reflection.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from servingd.errors import Code
+from servingd.frontends.reply import Handler
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_WORKERS = 64
+"""A waiting servicer holds a thread: this many calls can be in flight."""
+
+
+class _WaitingReply:
+    """A call of grpcio: its servicer's thread waits here; see `Reply`."""
+
+    __slots__ = (
+        "_answered",
+        "_context",
+        "_gone",
+        "_lock",
+        "code",
+        "deadline",
+        "message",
+        "payload",
+    )
+
+    def __init__(self, context: grpc.ServicerContext, deadline: float | None) -> None:
+        self._context = context
+        self.deadline = deadline
+        self._answered = threading.Event()
+        self._lock = threading.Lock()
+        self._gone = False  # guarded by _lock: cancelled, expired, or answered already
+        self.payload: bytes | None = None
+        self.code = Code.OK
+        self.message = ""
+
+    def alive(self) -> bool:
+        return not self._gone and (self.deadline is None or time.monotonic() < self.deadline)
+
+    def send(self, payload: bytes) -> bool:
+        return self._answer(Code.OK, "", bytes(payload))
+
+    def fail(self, code: Code, message: str) -> bool:
+        return self._answer(code, message, None)
+
+    def gone(self) -> None:
+        """The client has left, or its time is up."""
+        with self._lock:
+            self._gone = True
+        self._answered.set()
+
+    def wait(self) -> None:
+        """Until there is an answer, or nobody waits for it."""
+        left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        self._answered.wait(left)
+
+    def _answer(self, code: Code, message: str, payload: bytes | None) -> bool:
+        with self._lock:
+            if self._gone:
+                return False
+            self._gone = True
+            self.code, self.message, self.payload = code, message, payload
+        self._answered.set()
+        return True
+
+
+def _unary(handler: Handler, refusing: Callable[[], bool]) -> Any:
+    """A method handler on raw bytes."""
+
+    def call(payload: bytes, context: grpc.ServicerContext) -> bytes:
+        left = context.time_remaining()
+        bounded = left is not None and left < threading.TIMEOUT_MAX  # none: None, or centuries
+        reply = _WaitingReply(context, time.monotonic() + left if bounded else None)
+        if not context.add_callback(reply.gone):
+            return b""  # it is over already
+        if refusing():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "server is shutting down")
+        handler(payload, reply)
+        reply.wait()
+        if reply.code is not Code.OK:
+            context.abort(_CODES[reply.code], reply.message)
+        if reply.payload is None:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        return reply.payload or b""
+
+    return grpc.unary_unary_rpc_method_handler(call)
+
+
+class GrpcioCarrier:
+    """A grpcio server over the method table, with health and reflection.
+
+    `bind`, `start` and `stop` once each, in this order.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        handlers: Mapping[str, Handler],
+        *,
+        pool: descriptor_pool.DescriptorPool,
+        max_request_bytes: int,
+        credentials: grpc.ServerCredentials | None = None,
+        arguments: Sequence[tuple[str, int | str]] = (),
+    ) -> None:
+        self._targets = targets
+        self._credentials = credentials
+        self._refusing = False  # written by refuse, read by servicers
+        options = [
+            ("grpc.max_receive_message_length", min(max_request_bytes, 2**31 - 1)),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # a busy port is an error
+            *arguments,
+        ]
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="grpcio")
+        self._server = grpc.server(self._workers, options=options)
+        for service, methods in _by_service(handlers).items():
+            rpcs = {name: _unary(handler, lambda: self._refusing) for name, handler in methods}
+            self._server.add_generic_rpc_handlers(
+                [grpc.method_handlers_generic_handler(service, rpcs)]
+            )
+        self._health = HealthServicer(experimental_non_blocking=True)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        _add_reflection(self._server, list(_by_service(handlers)), pool)
+
+    def bind(self) -> int:
+        """Take every target; return the last one's port. Raises OSError naming what is busy."""
+        port = 0
+        for target in self._targets:
+            try:
+                if self._credentials is None:
+                    port = self._server.add_insecure_port(target)
+                else:
+                    port = self._server.add_secure_port(target, self._credentials)
+            except RuntimeError as error:
+                raise OSError(f"cannot listen on {target}: {error}") from error
+        return port
+
+    def start(self) -> None:
+        """Answer calls."""
+        self._server.start()
+
+    def set_health(self, service: str, serving: bool) -> None:
+        """Say how a service is; `` stands for the whole server. From any thread."""
+        status = health_pb2.HealthCheckResponse
+        self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    def forget_health(self, service: str) -> None:
+        """A model is no longer known: its health is not either."""
+        self._health.set(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+
+    def refuse(self) -> None:
+        """Answer every new call with UNAVAILABLE from now on."""
+        self._refusing = True
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Close the listener, and let calls in flight finish until `deadline` (monotonic)."""
+        left = max(0.0, deadline - time.monotonic())
+        return bool(self._server.stop(left).wait(left + 1))
+
+    def stop(self) -> None:
+        """Cut off what is left."""
+        self._server.stop(0).wait(2)
+        self._workers.shutdown(wait=False)
+
+
+def _by_service(handlers: Mapping[str, Handler]) -> dict[str, list[tuple[str, Handler]]]:
+    services: dict[str, list[tuple[str, Handler]]] = {}
+    for path, handler in handlers.items():
+        service, method = path.removeprefix("/").split("/")
+        services.setdefault(service, []).append((method, handler))
+    return services
+
+
+def _add_reflection(
+    server: grpc.Server, services: list[str], pool: descriptor_pool.DescriptorPool
+) -> None:
+    """Let clients ask for our descriptors, which live in a private pool, and for gRPC's own."""
+    own = ["grpc.health.v1.Health", reflection.SERVICE_NAME]
+    default = descriptor_pool.Default()
+    for symbol in own:
+        file = default.FindFileContainingSymbol(symbol)
+        pool.AddSerializedFile(file.serialized_pb)
+    reflection.enable_server_reflection([*services, *own], server, pool=pool)

@@ -1,0 +1,203 @@
+"""The fast gRPC carrier: pygrpc-native does HTTP/2 outside the GIL and hands calls over in batches.
+
+All knowledge of that young package is in this file. It carries the plain-text unary calls of the
+method table; every other method goes through a private socket to a grpcio server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from servingd.errors import Code
+from servingd.frontends.reply import Handler
+
+_BATCH = 64
+_WAKE_MS = 500
+"""How often the drain thread looks up without work: `close` wakes it only sometimes."""
+
+_MAX_STREAMS = 256
+_BACKLOG = 4096
+
+_log = logging.getLogger(__name__)
+
+
+def unusable_because() -> str | None:
+    """Why the carrier cannot be used here, or None.
+
+    A five-byte message prefix can make it reserve 4 GiB: where that cannot be had, the process
+    would abort.
+    """
+    try:
+        import pygrpc_native  # noqa: F401
+    except ImportError as error:
+        return f"pygrpc-native cannot be imported: {error}"
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < 64 << 30:
+        return f"the address space is limited to {limit} bytes"
+    with contextlib.suppress(OSError), open("/proc/sys/vm/overcommit_memory") as file:
+        if file.read().strip() == "2":
+            return "memory is not overcommitted here (vm.overcommit_memory is 2)"
+    return None
+
+
+@dataclass(slots=True, eq=False)
+class _NativeReply:
+    """A call of the native front; see `Reply`."""
+
+    front: Any
+    call: int
+    deadline: float | None
+    gone: bool = False
+    over: bool = False
+
+    def alive(self) -> bool:
+        return not self.gone and (self.deadline is None or time.monotonic() < self.deadline)
+
+    def send(self, payload: bytes) -> bool:
+        self.over = True
+        sent: bool = self.front.respond(self.call, payload)
+        return sent
+
+    def fail(self, code: Code, message: str) -> bool:
+        self.over = True
+        sent: bool = self.front.fail(self.call, int(code), message)
+        return sent
+
+
+class NativeCarrier:
+    """Owns the port and the thread `drain-0`. `bind`, `start` and `stop` once each, in this order.
+
+    The drain thread runs cheap handlers itself and never waits for anything: nothing else pushes
+    back on clients.
+    """
+
+    def __init__(self, target: str, handlers: Mapping[str, Handler], fallback: str) -> None:
+        self._target = target
+        self._names = list(handlers)
+        self._handlers = list(handlers.values())
+        self._fallback = fallback
+        self._front: Any = None
+        self._call_event: Any = None
+        self._draining = False  # written by stop, read by the drain thread
+        self._replies: dict[int, _NativeReply] = {}  # of calls that wait; drain thread only
+        self._sweep_at = _MAX_STREAMS
+        self._thread = threading.Thread(target=self._drain, name="drain-0", daemon=True)
+
+    def bind(self) -> int:
+        """Take the port; clients that connect from now on wait. Raises OSError."""
+        from pygrpc_native import EVENT_CALL, NativeGrpcFront
+
+        self._call_event = EVENT_CALL
+        try:
+            self._front = NativeGrpcFront(
+                self._target,
+                [(name, False) for name in self._names],
+                io_threads=1,
+                call_details=True,
+                max_concurrent_streams=_MAX_STREAMS,
+                metrics=True,
+            )
+        except Exception as error:
+            raise OSError(f"cannot listen on {self._target}: {error}") from error
+        if self._fallback:
+            self._front.set_fallback(self._fallback)
+        port = int(self._front.bound_port or 0)
+        if port:
+            _deepen_backlog(port)
+        return port
+
+    def start(self) -> None:
+        """Answer calls."""
+        self._front.start()
+        self._thread.start()
+
+    def refuse(self) -> None:
+        """Answer every new call with UNAVAILABLE from now on."""
+        self._draining = True
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait until every answer is on the wire, at most until `deadline` (monotonic)."""
+        pause = threading.Event()
+        while self._in_flight():
+            if time.monotonic() >= deadline:
+                return False
+            pause.wait(0.01)
+        return True
+
+    def stop(self) -> None:
+        """Close the port and end the thread; calls in flight are cut off."""
+        self._front.close()
+        if self._thread.is_alive():
+            self._thread.join(2 + _WAKE_MS / 1000)
+
+    def _in_flight(self) -> int:
+        methods = self._front.metrics()["methods"].values()
+        return sum(
+            m["started"] - sum(status["count"] for status in m["status"].values()) for m in methods
+        )
+
+    def _drain(self) -> None:
+        receive = self._front.recv_batch_details
+        while (events := receive(_BATCH, _WAKE_MS)) is not None:
+            self._take(events)
+            del events  # else the last batch stays in memory
+
+    def _take(self, events: list[Any]) -> None:
+        for kind, call, method, payload, _, details in events:
+            try:
+                if kind == self._call_event:
+                    self._answer(call, self._handlers[method], payload, details[2])
+                else:
+                    self._cancelled(call)
+            except Exception:  # one bad call must not end service
+                _log.exception("the native carrier failed on a call")
+                self._front.fail(call, int(Code.INTERNAL), "internal error")
+
+    def _answer(self, call: int, handler: Handler, payload: bytes, left: float | None) -> None:
+        deadline = None if left is None else time.monotonic() + left
+        reply = _NativeReply(self._front, call, deadline)
+        if self._draining:
+            reply.fail(Code.UNAVAILABLE, "server is shutting down")
+        elif left == 0.0:  # it expired while it waited to be drained
+            reply.fail(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        else:
+            handler(payload, reply)
+            if not reply.over:
+                self._remember(reply)
+
+    def _remember(self, reply: _NativeReply) -> None:
+        """Keep the reply of a call that waits, so that it can be told when its client has gone."""
+        replies = self._replies
+        replies[reply.call] = reply
+        if len(replies) > self._sweep_at:
+            for call in [c for c, r in replies.items() if r.over]:
+                del replies[call]
+            self._sweep_at = 2 * len(replies) + _MAX_STREAMS
+
+    def _cancelled(self, call: int) -> None:
+        reply = self._replies.pop(call, None)
+        if reply is not None:
+            reply.gone = True
+
+
+def _deepen_backlog(port: int) -> None:
+    """Listen again on our own sockets with a deeper queue: the front's is 128 connections."""
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with contextlib.suppress(OSError):  # a descriptor may close meanwhile
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as other:
+                inet = other.family in (socket.AF_INET, socket.AF_INET6)
+                listening = other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if inet and listening and other.getsockname()[1] == port:
+                    other.listen(_BACKLOG)

@@ -1,0 +1,150 @@
+"""The HTTP/1.1 carrier: one port, one thread, completion-based replies.
+
+A handler gets a request and a reply that it may answer later, from any thread; answers from other
+threads reach the loop together, by one wake-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+
+from servingd.frontends.http_connection import Connection, HttpHandler, HttpLimits
+
+_SWEEP_S = 0.5
+"""How often connections are looked through for clients that have used their time up."""
+
+
+class HttpCarrier:
+    """Owns the port and the thread `http`. `bind`, `start` and `stop` once each, in this order."""
+
+    def __init__(self, handler: HttpHandler, limits: HttpLimits | None = None) -> None:
+        self.handler = handler
+        self.limits = limits or HttpLimits()
+        self.refusing = False  # written by refuse, read by the loop
+        self._socket: socket.socket | None = None
+        self._connections: set[Connection] = set()  # the loop's thread only
+        self._lock = threading.Lock()
+        self._answered: list[Connection] = []  # guarded by _lock
+        self._loop: asyncio.AbstractEventLoop = _new_loop()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._ended = asyncio.Event()
+
+    def bind(self, host: str, port: int) -> int:
+        """Take the port; return its number. Raises OSError naming a port that is busy."""
+        try:
+            self._socket = _listen(host, port)
+        except OSError as error:
+            raise OSError(f"the HTTP port {port} cannot be used: {error.strerror}") from error
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Answer requests."""
+        self._thread.start()
+
+    def refuse(self) -> None:
+        """Close every connection after its next answer."""
+        self.refusing = True
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait until every request has its answer written, at most until `deadline` (monotonic)."""
+        pause = threading.Event()
+        while asyncio.run_coroutine_threadsafe(self._busy(), self._loop).result(5):
+            if time.monotonic() >= deadline:
+                return False
+            pause.wait(0.01)
+        return True
+
+    def stop(self) -> None:
+        """Close the port, cut off what is left, end the thread."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._ended.set)
+            self._thread.join(5)
+        elif self._socket is not None:
+            self._socket.close()
+
+    # Called by connections and replies ------------------------------------------------------------
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection in, unless there are too many."""
+        if len(self._connections) >= self.limits.max_connections:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is closed."""
+        self._connections.discard(connection)
+
+    def answered(self, connection: Connection) -> None:
+        """A reply of this connection has its answer; from any thread."""
+        if threading.get_ident() == self._thread.ident:
+            connection.flush()
+            return
+        with self._lock:
+            first = not self._answered
+            self._answered.append(connection)
+        if first:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+                self._loop.call_soon_threadsafe(self._flush_all)
+
+    # The loop's thread ----------------------------------------------------------------------------
+
+    def _flush_all(self) -> None:
+        with self._lock:
+            connections, self._answered = self._answered, []
+        for connection in connections:
+            connection.flush()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        assert self._socket is not None  # bound before start
+        server = await self._loop.create_server(lambda: Connection(self), sock=self._socket)
+        sweeper = self._loop.create_task(self._sweep())
+        await self._ended.wait()
+        sweeper.cancel()
+        server.close()
+        for connection in list(self._connections):
+            connection.end(abort=False)
+        await asyncio.sleep(0)
+        for connection in list(self._connections):
+            connection.end(abort=True)
+        await asyncio.sleep(0)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now = time.monotonic()
+            for connection in list(self._connections):
+                connection.expire(now)
+
+    async def _busy(self) -> bool:
+        return any(connection.busy for connection in self._connections)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, or asyncio's own where there is no uvloop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; an empty host means every address, of both families where there are."""
+    dual = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual or ":" in host else socket.AF_INET
+    return socket.create_server(
+        (host, port), family=family, backlog=4096, dualstack_ipv6=dual, reuse_port=False
+    )

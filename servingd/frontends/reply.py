@@ -1,0 +1,31 @@
+"""What a carrier gives a handler to answer with. A call is completed, not returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from servingd.errors import Code
+
+
+class Reply(Protocol):
+    """One call's way back: answered once, from any thread; a second answer is dropped."""
+
+    deadline: float | None
+    """Monotonic seconds after which nobody waits any more."""
+
+    def alive(self) -> bool:
+        """Whether anybody still waits for the answer."""
+        ...
+
+    def send(self, payload: bytes) -> bool:
+        """Answer with a message; False if nobody waits any more."""
+        ...
+
+    def fail(self, code: Code, message: str) -> bool:
+        """Answer with a status; False if nobody waits any more."""
+        ...
+
+
+Handler: TypeAlias = Callable[[bytes, Reply], None]
+"""Takes a request's bytes; completes the reply now or later; never raises."""

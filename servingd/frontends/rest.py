@@ -1,0 +1,114 @@
+"""The one table of HTTP routes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from servingd import __version__
+from servingd.core.interfaces import States
+from servingd.errors import Code, NotFound, ServingError
+from servingd.frontends.http_connection import HttpReply, HttpRequest
+from servingd.frontends.status_codes import HTTP
+from servingd.inference.status import versions_of
+from servingd.observability.metrics import CONTENT_TYPE
+
+_JSON = "application/json"
+_TEXT = "text/plain; charset=utf-8"
+
+Answer = tuple[int, bytes, str]
+"""Status, body, content type."""
+
+Check = Callable[[], str | None]
+"""Why not, or None."""
+
+
+class HttpRoutes:
+    """Probes, metrics, and status under `/servingd/v1/`."""
+
+    def __init__(
+        self,
+        states: States,
+        metrics_page: Callable[[], bytes],
+        ready: Check,
+        started: Check,
+        describe: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._states = states
+        self._metrics_page = metrics_page
+        self._describe = describe
+        self._routes: Sequence[tuple[re.Pattern[str], Callable[..., Answer]]] = [
+            (re.compile(pattern), answer)
+            for pattern, answer in (
+                ("/livez", lambda: (200, b"ok\n", _TEXT)),
+                ("/readyz", lambda: _probe(ready)),
+                ("/startupz", lambda: _probe(started)),
+                ("/metrics", lambda: (200, self._metrics_page(), CONTENT_TYPE)),
+                ("/servingd/v1/models", self._models),
+                ("/servingd/v1/models/(?P<name>[^/]+)", self._model),
+            )
+        ]
+
+    def handle(self, request: HttpRequest, reply: HttpReply) -> None:
+        """Answer a request; runs on the loop's thread."""
+        reply.send(*self._answer(request))
+
+    def _answer(self, request: HttpRequest) -> Answer:
+        for pattern, answer in self._routes:
+            match = pattern.fullmatch(request.path)
+            if match:
+                if request.method not in ("GET", "HEAD"):
+                    return _error(405, f"{request.method} is not supported here; GET is")
+                try:
+                    return answer(**match.groupdict())
+                except ServingError as error:
+                    return _error(HTTP[error.code], error.message)
+        return _error(404, f"there is nothing at {request.path}")
+
+    def _models(self) -> Answer:
+        return _json(
+            {**self._describe(), "models": [self._describe_model(n) for n in self._states.names()]}
+        )
+
+    def _model(self, name: str) -> Answer:
+        if name not in self._states.names():
+            raise NotFound(f"Could not find any versions of model {name}")
+        return _json({**self._describe(), **self._describe_model(name)})
+
+    def _describe_model(self, name: str) -> Mapping[str, Any]:
+        incomplete = self._states.incomplete(name)
+        return {
+            "name": name,
+            "versions": [
+                {
+                    "version": status.version,
+                    "state": status.state.name,
+                    "incomplete": incomplete.get(status.version),
+                    "error": None
+                    if status.code is Code.OK
+                    else {"code": status.code.name, "message": status.message},
+                }
+                for status in versions_of(self._states, name)
+            ],
+        }
+
+
+def describe_server(process: int) -> Mapping[str, Any]:
+    """Which server, and which of its processes, speaks."""
+    return {"server": f"servingd {__version__}", "process": process}
+
+
+def _probe(check: Check) -> Answer:
+    reason = check()
+    return (200, b"ok\n", _TEXT) if reason is None else (503, f"{reason}\n".encode(), _TEXT)
+
+
+def _json(content: Any) -> Answer:
+    return 200, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), _JSON
+
+
+def _error(status: int, message: str) -> Answer:
+    return status, orjson.dumps({"error": message}), _JSON

@@ -1,0 +1,41 @@
+"""The only place that knows wire numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from servingd.errors import Code
+
+# gRPC's numbers are the canonical ones. Its texts are cut as TensorFlow Serving cuts them; much
+# longer ones break clients: they travel in headers.
+_MAX_GRPC_MESSAGE = 1024
+_CUT = "...TRUNCATED"
+
+HTTP: Mapping[Code, int] = {
+    Code.OK: HTTPStatus.OK,
+    Code.CANCELLED: 499,
+    Code.UNKNOWN: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    Code.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.ALREADY_EXISTS: HTTPStatus.CONFLICT,
+    Code.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    Code.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    Code.ABORTED: HTTPStatus.CONFLICT,
+    Code.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
+    Code.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    Code.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.DATA_LOSS: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+}
+
+
+def grpc_message(text: str) -> str:
+    """A status text as gRPC carries it: 1024 bytes, then a mark that it was cut."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= _MAX_GRPC_MESSAGE:
+        return text
+    return encoded[:_MAX_GRPC_MESSAGE].decode(errors="ignore") + _CUT

@@ -1,0 +1,1 @@
+"""The use cases: what a call means, whatever wire it came by."""
