@@ -1,0 +1,27 @@
+"""What all tests share: SavedModels, exported once per run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import exports
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """A folder of version folders, by the name of their export."""
+    root = tmp_path_factory.mktemp("exports")
+    for export in (
+        exports.half_plus_two,
+        exports.echo,
+        exports.slow,
+        exports.counter,
+        exports.tf1_with_table,
+        exports.keras_saved_plainly,
+        exports.keras_exported,
+    ):
+        export(root / export.__name__)
+    exports.half_plus_two(root / "half_plus_three", 3.0)
+    return root

@@ -1,0 +1,56 @@
+"""Servers that tests share: one per gRPC carrier, over one repository."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process import Process
+
+
+@pytest.fixture(scope="session")
+def repository(models, tmp_path_factory) -> Path:
+    """A model repository with one version of each export, and a lookup table."""
+    root = tmp_path_factory.mktemp("repository")
+    for export in models.iterdir():
+        if export.is_dir() and export.name != "half_plus_three":
+            shutil.copytree(export, root / export.name / "1")
+    table = root / "digit_names" / "1"
+    table.mkdir(parents=True)
+    (table / "table.csv").write_text("0,zero\n1,one\n")
+    return root
+
+
+@pytest.fixture(scope="session", params=["native", "grpcio"])
+def server(request, repository, tmp_path_factory):
+    """A running server over the repository; tests leave it as they found it."""
+    process = Process(
+        tmp_path_factory.mktemp("server") / f"{request.param}.log",
+        f"--model_repository={repository}",
+        f"--grpc_transport={request.param}",
+        "--max_request_bytes=100000000",
+    )
+    try:
+        process.wait_until_ready()
+        yield process
+        assert process.terminate() == 0, process.tail()
+        assert "Traceback" not in process.log.read_text(), process.tail()
+    finally:
+        process.close()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a server of one's own: `start(*flags)`."""
+    started: list[Process] = []
+
+    def begin(*flags: str, **environment: str) -> Process:
+        process = Process(tmp_path / f"server-{len(started)}.log", *flags, **environment)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.close()

@@ -1,0 +1,219 @@
+"""Versions come, go, fail and come half: with the real process, under calls."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.e2e.process import request
+from tests.exports import copy_version
+
+pytestmark = [pytest.mark.tf, pytest.mark.e2e]
+
+X = {"x": np.float32([2])}
+
+
+class Caller:
+    """Calls without pause until told to stop; remembers every answer and failure."""
+
+    def __init__(self, server, model: str) -> None:
+        self._server, self._model = server, model
+        self.answers: list[float] = []
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="caller")
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self):
+        while not self._stop.is_set():
+            try:
+                self.answers.append(float(self._server.predict(self._model, X)["y"][0]))
+            except grpc.RpcError as error:
+                self.failures.append(f"{error.code().name}: {error.details()}")
+
+
+@pytest.fixture
+def base(models, tmp_path):
+    """A model's folder with version 1."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    shutil.copytree(models / "half_plus_two", folder / "1")
+    return folder
+
+
+@pytest.fixture
+def serving(start, base):
+    server = start("--model_name=m", f"--model_base_path={base}", "--num_load_threads=1")
+    return server.wait_until_ready()
+
+
+def test_a_new_version_takes_over_without_a_failed_call(serving, base, models):
+    with Caller(serving, "m") as caller:
+        copy_version(models / "half_plus_three", base / "2")
+        serving.wait_for("the switch", lambda: serving.states("m") == {2: "AVAILABLE", 1: "END"})
+        assert serving.predict("m", X)["y"].tolist() == [4.0]
+    assert caller.failures == []
+    assert set(caller.answers) == {3.0, 4.0}
+
+
+def test_removing_the_newest_version_brings_the_older_one_back(serving, base, models):
+    copy_version(models / "half_plus_three", base / "2")
+    serving.wait_for("the switch", lambda: serving.states("m") == {2: "AVAILABLE", 1: "END"})
+    with Caller(serving, "m") as caller:
+        shutil.rmtree(base / "2")
+        serving.wait_for("the return", lambda: serving.states("m") == {2: "END", 1: "AVAILABLE"})
+    assert caller.failures == []
+
+
+def test_garbage_as_a_new_version_harms_nothing(serving, base):
+    (base / "3").mkdir()
+    (base / "3" / "saved_model.pb").write_bytes(b"garbage")
+    with Caller(serving, "m") as caller:
+        series = 'servingd_model_incomplete{model="m",version="3"}'
+        serving.wait_for("the report", lambda: serving.metric(series) == 1.0)
+        assert serving.states("m") == {3: "START", 1: "AVAILABLE"}
+    assert caller.failures == []
+    assert "incomplete" in serving.get("/servingd/v1/models/m")[1]
+    assert "version 3 of model m is incomplete: saved_model.pb does not parse" in serving.tail()
+
+
+def test_a_copy_that_stalls_does_not_go_live_early(serving, base, models):
+    """Every file but the last bytes of one, for longer than several polls."""
+    staged = base / "2"
+    shutil.copytree(models / "half_plus_three", staged)
+    shard = staged / "variables" / "variables.data-00000-of-00001"
+    content = shard.read_bytes()
+    shutil.rmtree(staged)
+    serving.wait_for("quiet", lambda: serving.states("m").get(1) == "AVAILABLE")
+    (staged / "variables").mkdir(parents=True)
+    shutil.copy(models / "half_plus_three" / "saved_model.pb", staged)
+    shutil.copy(models / "half_plus_three" / "variables" / "variables.index", staged / "variables")
+    with shard.open("wb") as file:
+        file.write(content[:-1])
+        file.flush()
+        series = 'servingd_model_incomplete{model="m",version="2"}'
+        serving.wait_for("the report", lambda: serving.metric(series) == 1.0)
+        with pytest.raises(AssertionError, match="did not happen"):
+            serving.wait_for("an early start", lambda: serving.states("m").get(2) != "START", 3)
+        file.write(content[-1:])
+    serving.wait_for("the switch", lambda: serving.states("m").get(2) == "AVAILABLE")
+    assert serving.predict("m", X)["y"].tolist() == [4.0]
+
+
+def test_a_version_that_cannot_load_leaves_the_old_one_and_is_tried_again(start, base, models):
+    server = start(
+        "--model_name=m",
+        f"--model_base_path={base}",
+        "--max_num_load_retries=0",
+    ).wait_until_ready()
+    broken = base / "2"
+    shutil.copytree(models / "half_plus_three", broken.with_name(".2"))
+    shard = broken.with_name(".2") / "variables" / "variables.data-00000-of-00001"
+    content = shard.read_bytes()
+    shard.write_bytes(bytes(len(content)))  # the size is right, the checksums are not
+    broken.with_name(".2").rename(broken)
+    with Caller(server, "m") as caller:
+        server.wait_for("the failure", lambda: server.states("m").get(2) == "END")
+        assert server.predict("m", X)["y"].tolist() == [3.0]
+        shard = broken / "variables" / "variables.data-00000-of-00001"
+        shard.write_bytes(content)
+        server.wait_for("the recovery", lambda: server.states("m").get(2) == "AVAILABLE")
+    assert caller.failures == []
+
+
+def test_a_model_that_never_loads_is_unavailable_with_its_error(start, tmp_path, models):
+    shutil.copytree(models / "half_plus_two", tmp_path / "bad" / "1")
+    shard = tmp_path / "bad" / "1" / "variables" / "variables.data-00000-of-00001"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    shutil.copytree(models / "half_plus_two", tmp_path / "good" / "1")
+    (tmp_path / "models.config").write_text(
+        f"""model_config_list {{
+          config {{ name: "bad" base_path: "{tmp_path}/bad" model_platform: "tensorflow" }}
+          config {{ name: "absent" base_path: "{tmp_path}/absent" model_platform: "tensorflow" }}
+          config {{ name: "good" base_path: "{tmp_path}/good" model_platform: "tensorflow" }}
+        }}"""
+    )
+    server = start(
+        f"--model_config_file={tmp_path}/models.config",
+        "--max_num_load_retries=0",
+        "--ready_when=good",
+    ).wait_until_ready()
+    assert server.predict("good", X)["y"].tolist() == [3.0]
+    server.wait_for("the failure", lambda: server.states("bad").get(1) == "END")
+    with pytest.raises(grpc.RpcError) as failure:
+        server.predict("bad", X)
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "failed to load: DATA_LOSS" in failure.value.details()
+    with pytest.raises(grpc.RpcError) as failure:
+        server.predict("absent", X)
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert failure.value.details() == (
+        "Model absent is configured, but no version of it is available"
+    )
+
+
+def test_a_new_folder_in_a_repository_is_a_new_model(start, tmp_path, models):
+    root = tmp_path / "models"
+    root.mkdir()
+    server = start(f"--model_repository={root}").wait_until_ready()
+    shutil.copytree(models / "half_plus_two", root / "m" / "1")
+    server.wait_for("the model", lambda: server.states("m").get(1) == "AVAILABLE")
+    assert server.predict("m", X)["y"].tolist() == [3.0]
+    shutil.rmtree(root / "m")
+    server.wait_for("the end", lambda: server.states("m").get(1) == "END")
+    with pytest.raises(grpc.RpcError, match=r"Servable not found for request: Latest\(m\)"):
+        server.predict("m", X)
+
+
+def test_optimised_graphs_come_from_the_cache_at_the_next_start(start, base):
+    flags = ("--model_name=m", f"--model_base_path={base}", "--optimize_models=background")
+    optimised = 'servingd_model_graph{model="m",state="optimised",version="1"}'
+    server = start(*flags).wait_until_ready()
+    server.wait_for("the swap", lambda: server.metric(optimised) == 1.0)
+    assert server.predict("m", X)["y"].tolist() == [3.0]
+    assert server.terminate() == 0
+    again = start(*flags, "--optimize_models=wait").wait_until_ready()
+    assert again.metric(optimised) == 1.0  # there before it was ready
+    assert again.predict("m", X)["y"].tolist() == [3.0]
+
+
+@pytest.mark.parametrize("carrier", ["native", "grpcio"])
+def test_sigterm_lets_calls_in_flight_finish(start, tmp_path, models, carrier):
+    shutil.copytree(models / "slow", tmp_path / "slow" / "1")
+    server = start(
+        "--model_name=slow",
+        f"--model_base_path={tmp_path}/slow",
+        f"--grpc_transport={carrier}",
+        "--drain_delay_s=0.5",
+    ).wait_until_ready()
+    call = server.prediction.Predict.future(request("slow", {"n": np.int32(2_000_000)}), timeout=60)
+    warm = server.predict("slow", {"n": np.int32(10)})  # the server is at the other call by now
+    assert warm["n"] == 10
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for("the probe", lambda: server.get("/readyz")[0] == 503)
+    assert call.result(timeout=60).outputs["n"].int_val[0] == 2_000_000
+    assert server.process.wait(30) == 0
+    assert server.tail().rstrip().endswith("stopped")
+
+
+def test_a_second_signal_exits_at_once(start, tmp_path, models):
+    shutil.copytree(models / "slow", tmp_path / "slow" / "1")
+    server = start(
+        "--model_name=slow", f"--model_base_path={tmp_path}/slow", "--drain_delay_s=60"
+    ).wait_until_ready()
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for("the probe", lambda: server.get("/readyz")[0] == 503)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(5) == 128 + signal.SIGTERM

@@ -1,0 +1,153 @@
+"""Small SavedModels, written by TensorFlow as its users write them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
+
+
+def half_plus_two(path: Path, b: float = 2.0) -> None:
+    """y = 0.5 x + b, of variables."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.a, module.b = tf.Variable(0.5), tf.Variable(b)
+    spec = tf.TensorSpec([None], tf.float32, name="x")
+    module.f = tf.function(lambda x: {"y": module.a * x + module.b}, input_signature=[spec])
+    _save(module, path, {"serving_default": module.f})
+
+
+def echo(path: Path) -> None:
+    """One signature per type: its input, and a scalar beside it. Also one of fixed shape."""
+    import tensorflow as tf
+
+    types = (
+        "float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool "
+        "complex64 complex128 string"
+    )
+    module = tf.Module()
+    signatures = {}
+    for name in types.split():
+        spec = tf.TensorSpec(None, name, name="x")
+        signatures[name] = tf.function(lambda x: {"y": tf.identity(x)}, input_signature=[spec])
+    fixed = tf.TensorSpec([None, 3], tf.float32, name="x")
+    two = tf.TensorSpec([None], tf.int32, name="z")
+    signatures["fixed"] = tf.function(lambda x: {"y": x + 1.0}, input_signature=[fixed])
+    signatures["serving_default"] = tf.function(
+        lambda x, z: {"sum": tf.reduce_sum(x) + tf.cast(tf.reduce_sum(z), tf.float32), "x": x},
+        input_signature=[fixed, two],
+    )
+    module.held = list(signatures.values())
+    _save(module, path, signatures)
+
+
+def slow(path: Path) -> None:
+    """Counts to n in a loop of small operations: about a microsecond each."""
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    def count(n):
+        def body(i, x):
+            return i + 1, tf.sqrt(x * x + 1.0)
+
+        _, x = tf.while_loop(lambda i, x: i < n, body, [tf.constant(0), tf.constant(1.0)])
+        return {"x": x, "n": n}
+
+    spec = tf.TensorSpec([], tf.int32, name="n")
+    module.f = tf.function(count, input_signature=[spec])
+    _save(module, path, {"serving_default": module.f})
+
+
+def counter(path: Path) -> None:
+    """Keeps state: each call adds to a variable."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.total = tf.Variable(0.0)
+    spec = tf.TensorSpec([], tf.float32, name="x")
+    module.f = tf.function(lambda x: {"total": module.total.assign_add(x)}, input_signature=[spec])
+    _save(module, path, {"serving_default": module.f})
+
+
+def tf1_with_table(path: Path) -> None:
+    """A TensorFlow 1 export: placeholder, variable, a table filled from an asset, main_op."""
+    import tensorflow as tf
+
+    tf1 = tf.compat.v1
+    vocabulary = path.parent / f"vocabulary-{path.name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    vocabulary.write_text("cat\ndog\n")
+    with tf.Graph().as_default(), tf1.Session() as session:
+        table = tf.lookup.StaticHashTable(
+            tf.lookup.TextFileInitializer(
+                str(vocabulary),
+                tf.string,
+                tf.lookup.TextFileIndex.WHOLE_LINE,
+                tf.int64,
+                tf.lookup.TextFileIndex.LINE_NUMBER,
+            ),
+            -1,
+        )
+        words = tf1.placeholder(tf.string, [None], name="words")
+        weights = tf1.get_variable("weights", initializer=[1.0, 10.0])
+        ids = table.lookup(words)
+        score = tf.gather(weights, tf.maximum(ids, 0), name="score")
+        session.run([tf1.global_variables_initializer(), tf1.tables_initializer()])
+        signature = tf1.saved_model.predict_signature_def(
+            {"words": words}, {"ids": ids, "score": score}
+        )
+        builder = tf1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={"serving_default": signature},
+            main_op=tf1.tables_initializer(),
+            strip_default_attrs=True,
+            assets_collection=tf1.get_collection(tf1.GraphKeys.ASSET_FILEPATHS),
+        )
+        builder.save()
+
+
+def keras_saved_plainly(path: Path) -> None:
+    """A Keras 3 model given to `tf.saved_model.save`: its variables go by other names."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    tf.saved_model.save(model, str(path))
+
+
+def keras_exported(path: Path) -> None:
+    """A Keras 3 model by `model.export`."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.export(str(path), verbose=False)
+
+
+def _save(module: object, path: Path, signatures: dict) -> None:
+    import tensorflow as tf
+
+    tf.saved_model.save(module, str(path), signatures=signatures)
+
+
+def copy_version(source: Path, target: Path) -> None:
+    """Copy a version beside its place, then rename it in: as a careful publisher does."""
+    staging = target.with_name(f".staging-{target.name}")
+    shutil.copytree(source, staging)
+    staging.rename(target)
