@@ -53,8 +53,8 @@ class Servable(Protocol):
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         """Compute all outputs of `signature` and complete `done`, now or later, from any thread.
 
-        `inputs` hold every input of the signature, already checked against it; a default has been
-        filled in. Raising a ServingError is the same as `done.fail` with it.
+        `inputs` hold every input of the signature, in its order, already checked against it; a
+        default has been filled in. Raising a ServingError is the same as `done.fail` with it.
         """
         ...
 

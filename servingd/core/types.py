@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -67,8 +67,7 @@ class ServableId:
         return f"{{name: {self.name} version: {self.version}}}"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(NamedTuple):
     """What a caller asked for: a model, and a version, a label, or neither (the latest)."""
 
     name: str

@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from servingd.errors import Code
@@ -50,15 +49,17 @@ def unusable_because() -> str | None:
     return None
 
 
-@dataclass(slots=True, eq=False)
 class _NativeReply:
     """A call of the native front; see `Reply`."""
 
-    front: Any
-    call: int
-    deadline: float | None
-    gone: bool = False
-    over: bool = False
+    __slots__ = ("call", "deadline", "front", "gone", "over")
+
+    def __init__(self, front: Any, call: int, deadline: float | None) -> None:
+        self.front = front
+        self.call = call
+        self.deadline = deadline
+        self.gone = False  # cancelled
+        self.over = False  # answered
 
     def alive(self) -> bool:
         return not self.gone and (self.deadline is None or time.monotonic() < self.deadline)

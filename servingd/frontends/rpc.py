@@ -68,7 +68,7 @@ class RpcMethods:
             if not request.HasField("model_spec"):
                 raise InvalidArgument("Missing ModelSpec")
             call.spec = _model_spec(request.model_spec)
-            call.tensors = request.inputs
+            call.tensors = call.aliases = request.inputs
             call.output_filter = request.output_filter
             predict(self._models, call)
         except Exception as error:
@@ -134,6 +134,7 @@ class _Predict:
         "_reply",
         "_signature",
         "_started",
+        "aliases",
         "deadline",
         "output_filter",
         "spec",
@@ -149,11 +150,8 @@ class _Predict:
         self.deadline = reply.deadline
         self.spec: ModelSpec
         self.tensors: Mapping[str, TensorProto] = {}
+        self.aliases: Collection[str] = ()
         self.output_filter: Sequence[str] = ()
-
-    @property
-    def aliases(self) -> Collection[str]:
-        return self.tensors
 
     def alive(self) -> bool:
         return self._reply.alive()
@@ -204,10 +202,13 @@ class _Predict:
 
 
 def _model_spec(message: ModelSpecMessage) -> ModelSpec:
-    if message.HasField("version"):
-        return ModelSpec(message.name, message.version.value, None, message.signature_name)
-    label = message.version_label if message.HasField("version_label") else None
-    return ModelSpec(message.name, None, label, message.signature_name)
+    match message.WhichOneof("version_choice"):
+        case None:
+            return ModelSpec(message.name, None, None, message.signature_name)
+        case "version":
+            return ModelSpec(message.name, message.version.value, None, message.signature_name)
+        case _:
+            return ModelSpec(message.name, None, message.version_label, message.signature_name)
 
 
 def _wrong_type(

@@ -26,10 +26,8 @@ class PredictCall(Completion, Protocol):
     output_filter: Sequence[str]
     """The outputs that are wanted; empty: all of the signature."""
 
-    @property
-    def aliases(self) -> Collection[str]:
-        """The names of the inputs that came."""
-        ...
+    aliases: Collection[str]
+    """The names of the inputs that came."""
 
     def hold(self, lease: Lease) -> None:
         """Take the lease over."""

@@ -45,14 +45,14 @@ class DispatchOptions:
 class QueueOrInline:
     """One signature's lane. `run` from any thread."""
 
-    __slots__ = ("_meter", "_options", "_queue", "_servable", "signature")
+    __slots__ = ("_inline_below_s", "_meter", "_queue", "_servable", "signature")
 
     def __init__(
         self, name: str, servable: Servable, signature: Signature, options: DispatchOptions
     ) -> None:
         self.signature = signature
         self._servable = servable
-        self._options = options
+        self._inline_below_s = options.inline_below_s
         self._meter = CostMeter()
         self._queue = _Queue(name, self._run_now, options)
 
@@ -61,7 +61,7 @@ class QueueOrInline:
         size = 0
         for array in inputs.values():
             size += array.nbytes
-        if self._meter.cost(size) < self._options.inline_below_s:
+        if self._meter.cost(size) < self._inline_below_s:
             self._run_now(inputs, done, size)
         else:
             self._queue.put(inputs, done, size)

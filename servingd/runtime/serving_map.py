@@ -6,12 +6,12 @@ that is withdrawn leaves the map first and then waits for its own users only.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from servingd.core.interfaces import Dispatcher, Lane, Servable
 from servingd.core.types import ModelSpec, ServableId, Signature
+from servingd.core.users import Users
 from servingd.core.versions import why_not_ready
 from servingd.errors import InvalidArgument
 from servingd.runtime.state_monitor import StateMonitor
@@ -22,7 +22,7 @@ OnDrained = Callable[[ServableId], None]
 class ReadyVersion:
     """One ready version and the count of its users; each call's lease is a count of it."""
 
-    __slots__ = ("_closing", "_lock", "_on_drained", "_users", "id", "lanes", "metadata")
+    __slots__ = ("_users", "enter", "id", "lanes", "metadata", "release")
 
     def __init__(
         self,
@@ -34,34 +34,15 @@ class ReadyVersion:
         self.id = servable
         self.metadata = metadata
         self.lanes = lanes
-        self._on_drained = on_drained
-        self._lock = threading.Lock()
-        self._users = 0  # guarded by _lock
-        self._closing = False  # guarded by _lock
-
-    def enter(self) -> bool:
-        """Take a lease; False once closing has begun: the caller looks the map up again."""
-        with self._lock:
-            if self._closing:
-                return False
-            self._users += 1
-            return True
-
-    def release(self) -> None:
-        """Give a lease back. The last one only says so: nothing is freed on this thread."""
-        with self._lock:
-            self._users -= 1
-            drained = self._closing and self._users == 0
-        if drained:
-            self._on_drained(self.id)
+        self._users = Users(lambda: on_drained(servable))
+        # Take a lease (False once closing has begun: look the map up again), and give it back. The
+        # last one only says so: nothing is freed on its thread.
+        self.enter = self._users.enter
+        self.release = self._users.leave
 
     def close(self) -> None:
         """Grant no more leases; `on_drained` is called once none is left."""
-        with self._lock:
-            self._closing = True
-            drained = self._users == 0
-        if drained:
-            self._on_drained(self.id)
+        self._users.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,9 @@ MAX_PADDED_BYTES = 1 << 30
 _FEW_TO_WRITE = 512
 _FEW_TO_READ = 32
 
+_LONG_SHAPE = 256
+"""A shape of so many bytes (names of dimensions, most likely) is not worth remembering."""
+
 _OBJECT = np.dtype(object)
 _CONTENT_TAG = b"\x22"
 
@@ -142,25 +145,35 @@ def decode(proto: TensorProto, alias: str) -> Array:
             that does not fit it.
         Unimplemented: the type is not served here.
     """
-    data_type = proto.dtype
-    form = _FORMS.get(data_type)
+    form = _FORMS.get(proto.dtype)
     try:
         if form is None:
-            form = _form_of(data_type)
-        shape = proto.tensor_shape
-        sizes = [dim.size for dim in shape.dim]
-        count = math.prod(sizes)
-        if shape.unknown_rank or (sizes and min(sizes) < 0):
-            raise ValueError("no shape of a tensor")
+            form = _form_of(proto.dtype)
+        # A shape is one of few: looking it up by its bytes is cheaper than reading its fields.
+        shape = proto.tensor_shape.SerializeToString()
+        sizes, count = _shape(shape) if len(shape) < _LONG_SHAPE else _parse_shape(shape)
         if count == 0:
             return np.empty(sizes, form.dtype)
-        # Every reading of this attribute copies it.
-        content = proto.tensor_content
+        content = proto.tensor_content  # every reading of this attribute copies it
         if content:
-            return _from_content(form, content, count).reshape(sizes)
-        return _from_list(form, getattr(proto, form.field), count).reshape(sizes)
+            flat = _from_content(form, content, count)
+        else:
+            flat = _from_list(form, getattr(proto, form.field), count)
+        return flat if len(sizes) == 1 else flat.reshape(sizes)
     except (InvalidArgument, ValueError, OverflowError) as error:
         raise InvalidArgument(f"tensor parsing error: {alias}") from error
+
+
+def _parse_shape(content: bytes) -> tuple[tuple[int, ...], int]:
+    """The sizes of a serialised TensorShapeProto, and how many elements they make."""
+    shape = protos.TensorShapeProto.FromString(content)
+    sizes = tuple(dim.size for dim in shape.dim)
+    if shape.unknown_rank or min(sizes, default=0) < 0:
+        raise ValueError("no shape of a tensor")
+    return sizes, math.prod(sizes)
+
+
+_shape = lru_cache(maxsize=4096)(_parse_shape)
 
 
 def _from_content(form: _Form, content: bytes, count: int) -> Array:

@@ -92,7 +92,8 @@ def test_metrics_count_by_outcome(server):
         'signature="serving_default",version="1"}'
     )
     serving = ':tensorflow:serving:request_count{model_name="half_plus_two",status="OK"}'
-    failed = 'servingd_requests_total{code="NOT_FOUND",method="Predict",model="",signature="",version=""}'
+    nobody = 'model="",signature="",version=""'
+    failed = f'servingd_requests_total{{code="NOT_FOUND",method="Predict",{nobody}}}'
     before = [server.metric(s) or 0.0 for s in (series, serving, failed)]
     server.predict("half_plus_two", {"x": np.float32([1])})
     with pytest.raises(grpc.RpcError):

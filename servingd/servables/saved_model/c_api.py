@@ -113,6 +113,21 @@ def make_call(
     return call
 
 
+def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...], None], list[Any]]:
+    """A callable of `make_call` without TensorFlow's Python around it.
+
+    That costs as much as a small graph. It takes the arrays as one tuple, and None. Keep `call` for
+    as long as it is used.
+    """
+    session = getattr(call, "_session", None)
+    if session is None:  # not TensorFlow's: an ObjectModel's
+        return lambda arrays, _: call(*arrays)
+    from tensorflow.python.client import pywrap_tf_session
+
+    handle = call._handle  # type: ignore[attr-defined]
+    return functools.partial(pywrap_tf_session.TF_SessionRunCallable, session._session, handle)
+
+
 def load_saved_model(path: str, tags: tuple[str, ...], threads: int) -> CApiSession:
     """Open the meta graph with exactly `tags`: restored, initialised, in this thread.
 

@@ -7,12 +7,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from servingd.core.types import Signature, Tensors
+from servingd.core.users import Users
 from servingd.errors import FailedPrecondition, InvalidArgument, ServingError
 from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.meta_graph import MetaGraph
@@ -34,18 +34,19 @@ class _Openable(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
 class SignatureCall:
-    """A signature's callable: which inputs it takes and which outputs it gives, in order."""
+    """A signature's callable: arrays in the order of its inputs, values in that of its outputs."""
 
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    call: Callable[..., list[Any]]
+    __slots__ = ("_call", "_outputs", "_run")
 
-    def run(self, tensors: Tensors) -> dict[str, Any]:
-        """All outputs, for all inputs. Raises TensorFlow's errors."""
-        values = self.call(*[tensors[alias] for alias in self.inputs])
-        return dict(zip(self.outputs, values, strict=True))
+    def __init__(self, call: Callable[..., list[Any]], outputs: tuple[str, ...]) -> None:
+        self._call = call  # keeps what `_run` points to
+        self._run = c_api.without_wrapper(call)
+        self._outputs = outputs
+
+    def run(self, inputs: Tensors) -> dict[str, Any]:
+        """All outputs, for all inputs, in the signature's order. Raises TensorFlow's errors."""
+        return dict(zip(self._outputs, self._run(tuple(inputs.values()), None), strict=False))
 
 
 class RunningSession:
@@ -54,35 +55,23 @@ class RunningSession:
     Its owner may replace it while it is in use: `close` waits for the runs that have begun.
     """
 
+    __slots__ = ("_body", "_idle", "_users", "calls", "enter", "leave")
+
     def __init__(self, body: _Openable | ObjectModel, signatures: Mapping[str, Signature]) -> None:
         self._body = body
         self.calls = {name: _signature_call(body, s) for name, s in signatures.items()}
-        self._idle = threading.Condition(threading.Lock())
-        self._runs = 0  # guarded by _idle
-        self._closing = False  # guarded by _idle
-
-    def enter(self) -> bool:
-        """Begin a run; False once closing has begun: the caller takes the newer session."""
-        with self._idle:
-            if self._closing:
-                return False
-            self._runs += 1
-            return True
-
-    def leave(self) -> None:
-        """End a run."""
-        with self._idle:
-            self._runs -= 1
-            if self._closing and not self._runs:
-                self._idle.notify_all()
+        self._idle = threading.Event()
+        self._users = Users(self._idle.set)
+        # Begin a run (False once closing has begun: take the newer session), and end it.
+        self.enter = self._users.enter
+        self.leave = self._users.leave
 
     def close(self, timeout_s: float = 60.0) -> None:
         """Wait for the runs under way, then free the session."""
-        with self._idle:
-            self._closing = True
-            if not self._idle.wait_for(lambda: not self._runs, timeout_s):
-                _log.error("a session is not freed: a run goes on after %.0f s", timeout_s)
-                return
+        self._users.close()
+        if not self._idle.wait(timeout_s):
+            _log.error("a session is not freed: a run goes on after %.0f s", timeout_s)
+            return
         self.calls.clear()
         self._body.close()
 
@@ -96,7 +85,7 @@ def _signature_call(body: _Openable | ObjectModel, signature: Signature) -> Sign
             [signature.inputs[alias].tensor_name for alias in inputs],
             [signature.outputs[alias].tensor_name for alias in outputs],
         )
-    return SignatureCall(inputs, outputs, call)
+    return SignatureCall(call, outputs)
 
 
 def open_plain(
