@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from servingd import __version__
 
-_USAGE = """usage: servingd serve [flags]    serve models; servingd serve --help lists the flags
+_USAGE = """usage: servingd serve [flags]             serve models; --help lists the flags
+       servingd predict MODEL INPUTS    call a model once; --help lists the options
        servingd --version
 """
 
@@ -20,6 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from servingd.cli.serve import serve
 
         return serve("servingd serve", rest, {"rest_api_port": 8501})
+    if command == "predict":
+        from servingd.cli.predict import predict
+
+        return predict(rest)
     if command in ("--version", "version"):
         sys.stdout.write(f"servingd {__version__}\n")
         return 0

@@ -202,12 +202,10 @@ class Connection(asyncio.Protocol):
         except _Refused as refusal:
             self._refuse(refusal.status, str(refusal))
         except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            if isinstance(cause, _Refused):
-                self._refuse(cause.status, str(cause))
-            else:
-                _log.exception("a request could not be handled")
-                self._refuse(500, "internal error")
+            refusal = error.__context__
+            if not isinstance(refusal, _Refused):
+                raise
+            self._refuse(refusal.status, str(refusal))
         except httptools.HttpParserError as error:
             self._refuse(400, f"malformed request: {error}")
 
@@ -285,7 +283,11 @@ class Connection(asyncio.Protocol):
             self._pause()
         body = incoming.body[0] if len(incoming.body) == 1 else b"".join(incoming.body)
         request = HttpRequest(method, incoming.target.decode("latin-1"), incoming.headers, body)
-        self.carrier.handler(request, reply)
+        try:
+            self.carrier.handler(request, reply)
+        except Exception:  # one bad request must not end the others of this client
+            _log.exception("%s %s failed", method, request.path)
+            reply.send(500, b"internal error", "text/plain; charset=utf-8")
 
     # ours -----------------------------------------------------------------------------------------
 

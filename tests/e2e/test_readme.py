@@ -1,0 +1,53 @@
+"""What README.md shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import servingd
+
+pytestmark = [pytest.mark.tf, pytest.mark.e2e]
+
+ROOT = Path(servingd.__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_prediction_from_the_shell(server):
+    command, shown = re.search(r"\.venv/bin/servingd (predict .*)\n(\{.*\})\n", README).groups()
+    model, inputs = re.fullmatch(r"predict (\S+) '(.*)'", command).groups()
+    result = subprocess.run(
+        [sys.executable, "-m", "servingd", "predict", model, inputs]
+        + [f"--target=localhost:{server.port}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert result.stdout == shown + "\n"
+
+
+def test_the_prediction_from_the_shell_tells_what_went_wrong(server):
+    result = subprocess.run(
+        [sys.executable, "-m", "servingd", "predict", "nobody", "{}"]
+        + [f"--target=localhost:{server.port}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr == "NOT_FOUND: Servable not found for request: Latest(nobody)\n"
+
+
+def test_the_changelog_is_of_this_version():
+    newest = re.search(r"^## (\S+)", (ROOT / "servingd" / "CHANGELOG.md").read_text(), re.M)[1]
+    assert newest == servingd.__version__
+
+
+def test_make_run_and_make_test_stand_first():
+    assert re.findall(r"```\n(make \w+)\n```", README)[:2] == ["make run", "make test"]
