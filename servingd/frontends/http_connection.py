@@ -202,10 +202,10 @@ class Connection(asyncio.Protocol):
         except _Refused as refusal:
             self._refuse(refusal.status, str(refusal))
         except httptools.HttpParserCallbackError as error:
-            refusal = error.__context__
-            if not isinstance(refusal, _Refused):
+            cause = error.__context__
+            if not isinstance(cause, _Refused):
                 raise
-            self._refuse(refusal.status, str(refusal))
+            self._refuse(cause.status, str(cause))
         except httptools.HttpParserError as error:
             self._refuse(400, f"malformed request: {error}")
 
@@ -310,8 +310,9 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def expire(self, now: float) -> None:
-        """Close if the client has used its time up."""
-        if now < self.due:
+        """Close if the client has used its time up; while it waits for us, it has time."""
+        our_turn = self._replies and not self._transport.get_write_buffer_size()
+        if now < self.due or our_turn:
             return
         if self._incoming is not None and not self._replies:
             self._refuse(408, "the request did not arrive in time")
