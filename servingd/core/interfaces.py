@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from servingd.core.lifecycle import ServableState
 from servingd.core.publish import Listing
@@ -123,10 +123,11 @@ class Aspire(Protocol):
 class Lane(Protocol):
     """The way to one signature of one ready servable: run here, or from its queue."""
 
-    @property
-    def signature(self) -> Signature:
-        """What the lane leads to."""
-        ...
+    signature: Signature
+    """What the lane leads to."""
+
+    notes: dict[str, Any]
+    """What others have worked out for this lane once, to have it at each call."""
 
     def run(self, inputs: Tensors, done: Completion) -> None:
         """Run now in this thread if that is cheap, else from the signature's queue.

@@ -12,7 +12,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import Any
 
 from servingd.errors import Code
@@ -21,6 +22,9 @@ from servingd.frontends.reply import Handler
 _BATCH = 64
 _WAKE_MS = 500
 """How often the drain thread looks up without work: `close` wakes it only sometimes."""
+
+_TOGETHER = 16
+"""Answers handed over at a time: more would make the first ones wait."""
 
 _MAX_STREAMS = 256
 _BACKLOG = 4096
@@ -49,13 +53,45 @@ def unusable_because() -> str | None:
     return None
 
 
+class _Outbox:
+    """Answers given on the drain thread: handed to the front together.
+
+    Each hand-over may wake the thread that writes; one wake-up for several is much cheaper.
+    """
+
+    __slots__ = ("_answers", "_respond", "owner")
+
+    def __init__(self, respond: Callable[[int, bytes], bool]) -> None:
+        self._respond = respond
+        self._answers: list[tuple[int, bytes]] = []
+        self.owner = 0  # the drain thread, once it runs
+
+    def add(self, call: int, payload: bytes) -> bool:
+        """Answer a call, now or a few calls later; on any thread."""
+        if get_ident() != self.owner:
+            return self._respond(call, payload)
+        self._answers.append((call, payload))
+        if len(self._answers) >= _TOGETHER:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Hand over what is there; on the drain thread."""
+        for call, payload in self._answers:
+            self._respond(call, payload)
+        self._answers.clear()
+
+
 class _NativeReply:
     """A call of the native front; see `Reply`."""
 
-    __slots__ = ("call", "deadline", "front", "gone", "over")
+    __slots__ = ("_fail", "_outbox", "call", "deadline", "gone", "over")
 
-    def __init__(self, front: Any, call: int, deadline: float | None) -> None:
-        self.front = front
+    def __init__(
+        self, outbox: _Outbox, fail: Callable[..., bool], call: int, deadline: float | None
+    ) -> None:
+        self._outbox = outbox
+        self._fail = fail
         self.call = call
         self.deadline = deadline
         self.gone = False  # cancelled
@@ -66,13 +102,11 @@ class _NativeReply:
 
     def send(self, payload: bytes) -> bool:
         self.over = True
-        sent: bool = self.front.respond(self.call, payload)
-        return sent
+        return self._outbox.add(self.call, payload)
 
     def fail(self, code: Code, message: str) -> bool:
         self.over = True
-        sent: bool = self.front.fail(self.call, int(code), message)
-        return sent
+        return self._fail(self.call, int(code), message)
 
 
 class NativeCarrier:
@@ -89,6 +123,7 @@ class NativeCarrier:
         self._fallback = fallback
         self._front: Any = None
         self._call_event: Any = None
+        self._outbox: _Outbox
         self._draining = False  # written by stop, read by the drain thread
         self._replies: dict[int, _NativeReply] = {}  # of calls that wait; drain thread only
         self._sweep_at = _MAX_STREAMS
@@ -98,7 +133,6 @@ class NativeCarrier:
         """Take the port; clients that connect from now on wait. Raises OSError."""
         from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
-        self._call_event = EVENT_CALL
         try:
             self._front = NativeGrpcFront(
                 self._target,
@@ -110,6 +144,8 @@ class NativeCarrier:
             )
         except Exception as error:
             raise OSError(f"cannot listen on {self._target}: {error}") from error
+        self._call_event = EVENT_CALL
+        self._outbox = _Outbox(self._front.respond)
         if self._fallback:
             self._front.set_fallback(self._fallback)
         port = int(self._front.bound_port or 0)
@@ -148,33 +184,40 @@ class NativeCarrier:
         )
 
     def _drain(self) -> None:
-        receive = self._front.recv_batch_details
+        receive, outbox = self._front.recv_batch_details, self._outbox
+        outbox.owner = get_ident()
         while (events := receive(_BATCH, _WAKE_MS)) is not None:
             self._take(events)
+            outbox.flush()
             del events  # else the last batch stays in memory
 
     def _take(self, events: list[Any]) -> None:
+        call_event, handlers = self._call_event, self._handlers
+        outbox, fail = self._outbox, self._front.fail
         for kind, call, method, payload, _, details in events:
             try:
-                if kind == self._call_event:
-                    self._answer(call, self._handlers[method], payload, details[2])
-                else:
+                if kind != call_event:
                     self._cancelled(call)
+                    continue
+                left = details[2]
+                deadline = None if left is None else time.monotonic() + left
+                reply = _NativeReply(outbox, fail, call, deadline)
+                if self._draining or left == 0.0:
+                    self._refuse(reply)
+                    continue
+                handlers[method](payload, reply)
+                if not reply.over:
+                    self._remember(reply)
             except Exception:  # one bad call must not end service
                 _log.exception("the native carrier failed on a call")
-                self._front.fail(call, int(Code.INTERNAL), "internal error")
+                fail(call, int(Code.INTERNAL), "internal error")
 
-    def _answer(self, call: int, handler: Handler, payload: bytes, left: float | None) -> None:
-        deadline = None if left is None else time.monotonic() + left
-        reply = _NativeReply(self._front, call, deadline)
+    def _refuse(self, reply: _NativeReply) -> None:
+        """Answer a call that came too late: in the server's life, or in its own."""
         if self._draining:
             reply.fail(Code.UNAVAILABLE, "server is shutting down")
-        elif left == 0.0:  # it expired while it waited to be drained
-            reply.fail(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         else:
-            handler(payload, reply)
-            if not reply.over:
-                self._remember(reply)
+            reply.fail(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
     def _remember(self, reply: _NativeReply) -> None:
         """Keep the reply of a call that waits, so that it can be told when its client has gone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from servingd.core.interfaces import Lease, Models, States
-from servingd.core.types import ModelSpec, Signature, Tensors, TensorSpec
+from servingd.core.interfaces import Lane, Lease, Models, States
+from servingd.core.types import ModelSpec, Tensors, TensorSpec
 from servingd.errors import (
     Code,
     InvalidArgument,
@@ -25,7 +24,7 @@ from servingd.frontends.status_codes import grpc_message
 from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
 from servingd.inference.predict import predict
 from servingd.inference.status import model_status
-from servingd.observability.requests import RequestMetrics
+from servingd.observability.requests import Cell, RequestMetrics
 from servingd.wire import protos
 from servingd.wire.signatures import signature_def_map
 from servingd.wire.tensors import decode, encode_model_spec, encode_predict_response, type_name
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 _PREDICTION = "/tensorflow.serving.PredictionService/"
 _MODEL = "/tensorflow.serving.ModelService/"
-
-_spec_bytes = functools.lru_cache(maxsize=4096)(encode_model_spec)
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +49,7 @@ class RpcMethods:
         self._states = states
         self._metrics = metrics
         self._max_request_bytes = max_request_bytes
+        self._predict_request = protos.PredictRequest
 
     def table(self) -> Mapping[str, Handler]:
         """Full method name to handler."""
@@ -64,7 +62,7 @@ class RpcMethods:
     def _predict(self, payload: bytes, reply: Reply) -> None:
         call = _Predict(reply, self._metrics)
         try:
-            request = self._parse(protos.PredictRequest, payload)
+            request = self._parse(self._predict_request, payload)
             if not request.HasField("model_spec"):
                 raise InvalidArgument("Missing ModelSpec")
             call.spec = _model_spec(request.model_spec)
@@ -129,10 +127,10 @@ class _Predict:
     """One Predict call: its request, its lease, and its way back; see `PredictCall`."""
 
     __slots__ = (
+        "_lane",
         "_lease",
         "_metrics",
         "_reply",
-        "_signature",
         "_started",
         "aliases",
         "deadline",
@@ -146,7 +144,7 @@ class _Predict:
         self._reply = reply
         self._metrics = metrics
         self._lease: Lease | None = None
-        self._signature: Signature | None = None
+        self._lane: Lane | None = None
         self.deadline = reply.deadline
         self.spec: ModelSpec
         self.tensors: Mapping[str, TensorProto] = {}
@@ -159,46 +157,51 @@ class _Predict:
     def hold(self, lease: Lease) -> None:
         self._lease = lease
 
-    def bind(self, signature: Signature) -> None:
-        self._signature = signature
+    def bind(self, lane: Lane) -> None:
+        self._lane = lane
 
     def decode(self, alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
         tensor = self.tensors[alias]
         array = decode(tensor, alias)
         if tensor.dtype != int(spec.data_type):
-            raise _wrong_type(self._signature, alias, spec, tensor.dtype)
+            raise _wrong_type(self._lane, alias, spec, tensor.dtype)
         return array
 
     def succeed(self, outputs: Tensors) -> None:
-        lease, signature = self._lease, self._signature
+        lane, lease = self._lane, self._lease
+        assert lane is not None  # it runs the call
         assert lease is not None  # the lane was found through it
-        assert signature is not None
         if self.output_filter:
             outputs = {alias: outputs[alias] for alias in self.output_filter}
         try:
-            spec = _spec_bytes(self.spec.name, lease.id.version, signature.name)
-            payload = encode_predict_response(outputs, signature.outputs, spec)
+            note = lane.notes.get("Predict") or self._make_note(lane, lease)
+            payload = encode_predict_response(outputs, lane.signature.outputs, note[0])
         except Exception as error:
             self.fail(_blame(error, "Predict"))
             return
         self._reply.send(payload)
-        self._done(Code.OK)
+        self._lease = None
+        lease.release()
+        note[1].add(time.perf_counter() - self._started)
 
     def fail(self, error: ServingError) -> None:
         self._reply.fail(error.code, grpc_message(error.message))
-        self._done(error.code)
-
-    def _done(self, code: Code) -> None:
-        """The call is over: count it, and give the lease back."""
-        lease, signature = self._lease, self._signature
+        lease, self._lease = self._lease, None
+        model, version = (lease.id.name, lease.id.version) if lease else ("", 0)
+        if lease:
+            lease.release()
+        signature = self._lane.signature.name if self._lane else ""
         seconds = time.perf_counter() - self._started
-        if lease is None:
-            self._metrics.record("", 0, "", "Predict", code, seconds)
-            return
-        self._lease = None
-        name = signature.name if signature is not None else ""
-        self._metrics.record(lease.id.name, lease.id.version, name, "Predict", code, seconds)
-        lease.release()
+        self._metrics.record(model, version, signature, "Predict", error.code, seconds)
+
+    def _make_note(self, lane: Lane, lease: Lease) -> tuple[bytes, Cell]:
+        """What every good answer of a lane needs: the ModelSpec to send, the cell to count in."""
+        servable, signature = lease.id, lane.signature.name
+        note = lane.notes["Predict"] = (
+            encode_model_spec(servable.name, servable.version, signature),
+            self._metrics.cell(servable.name, servable.version, signature, "Predict", Code.OK),
+        )
+        return note
 
 
 def _model_spec(message: ModelSpecMessage) -> ModelSpec:
@@ -211,11 +214,9 @@ def _model_spec(message: ModelSpecMessage) -> ModelSpec:
             return ModelSpec(message.name, None, message.version_label, message.signature_name)
 
 
-def _wrong_type(
-    signature: Signature | None, alias: str, spec: TensorSpec, came: int
-) -> InvalidArgument:
+def _wrong_type(lane: Lane | None, alias: str, spec: TensorSpec, came: int) -> InvalidArgument:
     """TensorFlow's text, in which an input is told by its place in the signature."""
-    place = list(signature.inputs).index(alias) if signature else 0
+    place = list(lane.signature.inputs).index(alias) if lane else 0
     return InvalidArgument(
         f"Expects arg[{place}] to be {type_name(spec.data_type)} but {type_name(came)} is provided"
     )

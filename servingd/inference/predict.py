@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from servingd.core.interfaces import Completion, Lease, Models
+from servingd.core.interfaces import Completion, Lane, Lease, Models
 from servingd.core.types import ModelSpec, Signature, Tensors, TensorSpec
 from servingd.errors import FailedPrecondition, InvalidArgument
 
@@ -33,7 +33,7 @@ class PredictCall(Completion, Protocol):
         """Take the lease over."""
         ...
 
-    def bind(self, signature: Signature) -> None:
+    def bind(self, lane: Lane) -> None:
         """Learn what is being called."""
         ...
 
@@ -55,8 +55,8 @@ def predict(models: Models, call: PredictCall) -> None:
     lane = lease.lanes.get(name)
     if lane is None:
         raise FailedPrecondition(f'Serving signature key "{name}" not found.')
+    call.bind(lane)
     signature = lane.signature
-    call.bind(signature)
     inputs = _inputs(call, signature)
     if call.output_filter:
         _check_filter(call.output_filter, signature)

@@ -7,10 +7,11 @@ read from the cells when somebody asks.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
 
 from servingd.core.types import ServableId
 from servingd.errors import Code
@@ -19,6 +20,7 @@ EDGES_US: tuple[float, ...] = tuple(10 * 1.8**i for i in range(33))
 """TensorFlow Serving's bucket edges for latencies, in microseconds."""
 
 _EDGES_S = tuple(edge / 1e6 for edge in EDGES_US)
+_LOT = 500
 _KEPT_VERSIONS = 5
 """A model's unloaded versions whose series stay: a scraper sees their last values."""
 
@@ -34,26 +36,31 @@ class Key(NamedTuple):
 
 
 class Cell:
-    """Count, sum of seconds and buckets of one key. The last bucket has no upper edge."""
+    """Count, sum of seconds and buckets of one key. The last bucket has no upper edge.
 
-    __slots__ = ("_lock", "buckets", "count", "seconds")
+    Adding is one list append; what was added is sorted into the buckets in lots, or when asked for.
+    """
+
+    __slots__ = ("_added", "_lock", "buckets", "count", "seconds")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._added: list[float] = []
+        # Guarded by _lock:
         self.count = 0
         self.seconds = 0.0
         self.buckets = [0] * (len(_EDGES_S) + 1)
 
     def add(self, seconds: float) -> None:
         """Record one request; from any thread."""
-        bucket = bisect_left(_EDGES_S, seconds)
-        with self._lock:
-            self.count += 1
-            self.seconds += seconds
-            self.buckets[bucket] += 1
+        self._added.append(seconds)
+        if len(self._added) > _LOT:
+            self._sort_in()
 
     def copy(self) -> Cell:
         """A consistent copy."""
+        while self._added:
+            self._sort_in()
         result = Cell()
         with self._lock:
             result.count, result.seconds = self.count, self.seconds
@@ -65,6 +72,16 @@ class Cell:
         self.count += other.count
         self.seconds += other.seconds
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+
+    def _sort_in(self) -> None:
+        with self._lock:
+            lot = self._added[:_LOT]
+            del self._added[: len(lot)]  # others may append meanwhile: at the end
+            places = np.searchsorted(_EDGES_S, lot)
+            for place, n in enumerate(np.bincount(places).tolist()):
+                self.buckets[place] += n
+            self.count += len(lot)
+            self.seconds += sum(lot)
 
 
 @dataclass(slots=True)
@@ -89,10 +106,14 @@ class RequestMetrics:
         self, model: str, version: int, signature: str, method: str, code: Code, seconds: float
     ) -> None:
         """Record one request. `model` is empty for a model that nobody serves."""
+        self.cell(model, version, signature, method, code).add(seconds)
+
+    def cell(self, model: str, version: int, signature: str, method: str, code: Code) -> Cell:
+        """The cell of one key, for whoever records into it often."""
         cell = self._cells.get((model, version, signature, method, code))
         if cell is None:
             cell = self._cells.setdefault(Key(model, version, signature, method, code), Cell())
-        cell.add(seconds)
+        return cell
 
     def retire(self, servable: ServableId) -> None:
         """A version has been unloaded: its series may go when newer ones have followed."""

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from servingd.core.batching import CostMeter
 from servingd.core.interfaces import Completion, Lane, Servable
@@ -45,12 +46,13 @@ class DispatchOptions:
 class QueueOrInline:
     """One signature's lane. `run` from any thread."""
 
-    __slots__ = ("_inline_below_s", "_meter", "_queue", "_servable", "signature")
+    __slots__ = ("_inline_below_s", "_meter", "_queue", "_servable", "notes", "signature")
 
     def __init__(
         self, name: str, servable: Servable, signature: Signature, options: DispatchOptions
     ) -> None:
         self.signature = signature
+        self.notes: dict[str, Any] = {}
         self._servable = servable
         self._inline_below_s = options.inline_below_s
         self._meter = CostMeter()
