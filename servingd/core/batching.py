@@ -38,7 +38,7 @@ class CostMeter:
         """Take a measurement of one call."""
         bucket = size.bit_length()
         best = self._best.get(bucket, math.inf)
-        self._best[bucket] = seconds if seconds < best else best * DECAY
+        self._best[bucket] = seconds if seconds <= best else best * DECAY
         if seconds > OUTLIER_S and best < OUTLIER_S:
             self._wary[bucket] = OUTLIER_CALLS
         elif bucket in self._wary:

@@ -70,7 +70,7 @@ class StateHistory:
 
     def forget(self, notify: Notify) -> None:
         """Take a waiter back, for instance because its time is up."""
-        self._waiters = [w for w in self._waiters if w.notify is not notify]
+        self._waiters = [w for w in self._waiters if w.notify != notify]
 
     # Questions ------------------------------------------------------------------------------------
 

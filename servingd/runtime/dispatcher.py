@@ -103,9 +103,9 @@ class _Queue:
             if self._closed or len(self._waiting) >= self._options.max_waiting_calls:
                 raise Unavailable(f"queue of {self._name} is full ({len(self._waiting)} waiting)")
             self._waiting.append((inputs, done, size))
-            if self._idle:
-                self._changed.notify()
-            elif len(self._threads) < self._options.workers:
+            self._changed.notify()
+            # A thread counts as idle until it has woken up: it serves one of those that wait.
+            if len(self._waiting) > self._idle and len(self._threads) < self._options.workers:
                 self._add_thread()
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from servingd.core.reconcile import (
     Command,
     Discard,
     Drained,
+    Event,
     LoadFailed,
     LoadSucceeded,
     ManagerState,
@@ -33,7 +34,7 @@ from servingd.core.reconcile import (
     Unloaded,
 )
 from servingd.core.types import AspiredVersions, ServableId, VersionData
-from servingd.errors import as_serving_error
+from servingd.errors import as_serving_error, error_from_code
 from servingd.runtime.inbox import Inbox
 from servingd.runtime.serving_map import ServingMap
 from servingd.runtime.state_monitor import StateMonitor
@@ -126,13 +127,20 @@ class Manager:
         stopping = False
         while (event := self._inbox.get()) is not None:
             stopping = stopping or isinstance(event, Stop)
-            try:
-                for command in self._state.handle(event):
+            for command in self._decide(event):
+                try:
                     self._carry_out(command)
-            except Exception:  # the owner of all harnesses must outlive a fault in one
-                _log.exception("the manager failed to handle %s", event)
+                except Exception:  # the owner of all harnesses must outlive a fault in one
+                    _log.exception("the manager failed to carry out %s", command)
             if stopping and not self._state.harnesses():
                 self._empty.set()
+
+    def _decide(self, event: Event) -> list[Command]:
+        try:
+            return self._state.handle(event)
+        except Exception:
+            _log.exception("the manager failed to handle %s", event)
+            return []
 
     def _carry_out(self, command: Command) -> None:
         live = self._live
@@ -167,16 +175,20 @@ class Manager:
 
     def _load(self, servable: ServableId, data: VersionData, live: _Live) -> None:
         started = time.monotonic()
+        outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable)
         try:
             live.loader = live.loader or self._make_loader(servable, data)
-            live.servable = live.loader.load()
+            body = live.loader.load()
+            # One that cannot tell its signatures is a failed load, not a fault at publishing.
+            _log.debug("%s has signatures %s", servable, [*body.signatures, *body.metadata])
+            live.servable = body
         except Exception as error:
             _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
-            self._on_load(servable, time.monotonic() - started, False)
-            self._inbox.put(LoadFailed(servable, as_serving_error(error)))
-        else:
-            self._on_load(servable, time.monotonic() - started, True)
-            self._inbox.put(LoadSucceeded(servable))
+            # A new error: the old one's traceback holds all that the load had in its hands.
+            blamed = as_serving_error(error)
+            outcome = LoadFailed(servable, error_from_code(blamed.code, blamed.message))
+        self._inbox.put(outcome)
+        self._on_load(servable, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
 
     def _unload(self, servable: ServableId, departing: _Live) -> None:
         self._dispatcher.close(servable)

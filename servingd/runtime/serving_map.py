@@ -83,13 +83,13 @@ class ServingMap:
         )
 
     def _find(self, spec: ModelSpec) -> ReadyVersion | None:
+        if not spec.name:
+            raise InvalidArgument("ModelSpec has no name specified.")
         model = self._models.get(spec.name)
         if spec.version is not None:
             return model.versions.get(spec.version) if model else None
         if spec.label is not None:
             raise InvalidArgument(f"Unrecognized servable version label: {spec.label}")
-        if not spec.name:
-            raise InvalidArgument("ModelSpec has no name specified.")
         return model.latest if model else None
 
     def _versions(self, name: str) -> Mapping[int, ReadyVersion]:

@@ -42,7 +42,7 @@ class StateMonitor:
         with self._lock:
             due = self._history.record(state)
         for subscriber in self._subscribers:
-            subscriber(state)
+            _guard(subscriber, state)
         _call(due)
 
     def report_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
@@ -52,7 +52,7 @@ class StateMonitor:
         for version, reason in sorted(incomplete.items()):
             _log.warning("version %d of model %s is incomplete: %s", version, name, reason)
         for subscriber in self._incomplete_subscribers:
-            subscriber(name, incomplete)
+            _guard(subscriber, name, incomplete)
 
     def configure(self, names: Iterable[str]) -> None:
         """Replace the set of models that ought to be served; from any thread."""
@@ -98,4 +98,12 @@ class StateMonitor:
 
 def _call(due: list[tuple[Notify, bool]]) -> None:
     for notify, reached in due:
-        notify(reached)
+        _guard(notify, reached)
+
+
+def _guard(listener: Callable[..., None], *news: object) -> None:
+    """Tell a listener; one that fails must not keep others from being told."""
+    try:
+        listener(*news)
+    except Exception:
+        _log.exception("a listener to states failed")

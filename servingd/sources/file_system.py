@@ -121,6 +121,9 @@ class FileSystemSource:
     def scan(self) -> None:
         """Look at every model once. On the source's thread, or before `start` in a test."""
         self._update_models()
+        self._look()
+
+    def _look(self) -> None:
         for name, directory in self._directories.items():
             if self._stopping.is_set():
                 return
@@ -131,7 +134,7 @@ class FileSystemSource:
                 continue
             if statement is not None and statement != self._last.get(name):
                 self._last[name] = statement
-                self._aspire(statement)
+                self._state(statement)
 
     # The source's thread --------------------------------------------------------------------------
 
@@ -139,18 +142,27 @@ class FileSystemSource:
         while not self._stopping.is_set():
             self._wake.clear()
             started = time.monotonic()
-            self.scan()
+            self._update_models()
+            if self._poll_wait_s != 0:
+                # Before the look: what happens after it, or during it, wakes us.
+                self._watcher.watch(self._folders())
+            self._look()
             if self._poll_wait_s == 0:
                 return
-            self._watcher.watch(self._folders())
             due = started + self._poll_wait_s - time.monotonic()
             self._wake.wait(None if self._poll_wait_s < 0 else max(0.0, due))
             self._stopping.wait(max(0.0, started + _MIN_GAP_S - time.monotonic()))
 
     def _folders(self) -> set[str]:
-        folders = {d.model.base_path for d in self._directories.values()}
-        extra = self._roster.watched()
-        return folders | {extra} if extra else folders
+        """What to watch; a repository's watch covers its models."""
+        repository = self._roster.watched()
+        if repository is not None:
+            return {repository}
+        return {d.model.base_path for d in self._directories.values()}
+
+    def _state(self, statement: AspiredVersions) -> None:
+        if not self._stopping.is_set():  # a look may have hung in a file system until after `stop`
+            self._aspire(statement)
 
     def _update_models(self) -> None:
         try:
@@ -165,7 +177,7 @@ class FileSystemSource:
         for name in self._directories.keys() - models.keys():
             del self._directories[name]
             self._last.pop(name, None)
-            self._aspire(AspiredVersions(name, ()))  # once: everything of it is to be unloaded
+            self._state(AspiredVersions(name, ()))  # once: everything of it is to be unloaded
         for name, model in models.items():
             known = self._directories.get(name)
             if known is None or known.model != model:
@@ -175,39 +187,59 @@ class FileSystemSource:
 
 
 class _Watcher:
-    """watchdog on a set of folders. Where it cannot watch, polling has to do."""
+    """watchdog on a set of folders. Where it cannot watch, polling has to do.
+
+    A folder that is removed and made anew is another folder: it is watched anew.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._handler = _Handler(wake)
-        self._watches: dict[str, Any] = {}
+        self._observer: Any = None  # made when first needed: it takes a resource of the system
+        self._watches: dict[tuple[str, int], Any] = {}  # by path and inode
         self._failed: set[str] = set()
-        self._observer = Observer()
-        self._running = False
 
     def watch(self, folders: set[str]) -> None:
-        """Watch exactly these folders, and what is below them."""
-        if not self._running:
-            self._observer.name = "watchdog"
-            self._observer.start()
-            self._running = True
-        for folder in self._watches.keys() - folders:
-            self._observer.unschedule(self._watches.pop(folder))
-        for folder in folders - self._watches.keys():
+        """Watch exactly these folders, and what is below them, as far as that is possible."""
+        wanted = {(folder, inode) for folder in folders if (inode := _inode(folder))}
+        removed = self._handler.take_removed()
+        for key in list(self._watches):
+            if key not in wanted or key[0] in removed:
+                self._drop(key)
+        for key in wanted - self._watches.keys():
             try:
-                self._watches[folder] = self._observer.schedule(
-                    self._handler, folder, recursive=True
-                )
-                self._failed.discard(folder)
+                self._watches[key] = self._running().schedule(self._handler, key[0], recursive=True)
+                self._failed.discard(key[0])
             except OSError as error:
-                if folder not in self._failed:
-                    self._failed.add(folder)
-                    _log.info("%s is polled, it cannot be watched: %s", folder, error)
+                if key[0] not in self._failed:
+                    self._failed.add(key[0])
+                    _log.info("%s is polled, it cannot be watched: %s", key[0], error)
 
     def stop(self) -> None:
         """End watchdog's threads."""
-        if self._running:
+        if self._observer is not None:
             self._observer.stop()
             self._observer.join(5)
+
+    def _running(self) -> Any:
+        if self._observer is None:
+            observer = Observer()
+            observer.name = "watchdog"
+            observer.start()
+            self._observer = observer
+        return self._observer
+
+    def _drop(self, key: tuple[str, int]) -> None:
+        try:
+            self._observer.unschedule(self._watches.pop(key))
+        except (OSError, KeyError) as error:  # watchdog has noticed first
+            _log.debug("%s was not watched any more: %s", key[0], error)
+
+
+def _inode(folder: str) -> int:
+    try:
+        return os.stat(folder).st_ino
+    except OSError:
+        return 0
 
 
 class _Handler(FileSystemEventHandler):
@@ -215,7 +247,15 @@ class _Handler(FileSystemEventHandler):
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
+        self._removed: set[str] = set()  # written by watchdog's threads, replaced by the source's
 
     def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type in ("deleted", "moved"):
+            self._removed.add(os.fsdecode(event.src_path))
         if event.event_type not in ("opened", "closed_no_write"):
             self._wake()
+
+    def take_removed(self) -> set[str]:
+        """The paths that were removed since the last call: a watch on one of them is dead."""
+        removed, self._removed = self._removed, set()
+        return removed

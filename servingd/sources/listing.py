@@ -20,7 +20,8 @@ class DiskListing:
         self.sizes: Mapping[str, int] = {name: s.st_size for name, s in files.items()}
         digest = hashlib.sha256()
         for name, status in sorted(files.items()):
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
+            digest.update(line.encode(errors="surrogateescape"))  # names need not be UTF-8
         self.fingerprint = digest.hexdigest()
         """A digest of the files' names, sizes and times: another one if any of them changes."""
 

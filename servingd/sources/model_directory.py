@@ -30,6 +30,7 @@ class _Seen:
     """What was found out about a version's files, until they change."""
 
     fingerprint: str
+    platform: str
     missing: str | None
 
 
@@ -66,8 +67,8 @@ class ModelDirectory:
                 incomplete[version] = reason
             if self._enough(version, present):
                 break
-        for gone in self._seen.keys() - present.keys():
-            del self._seen[gone]
+        for gone in (self._seen.keys() | self._published.keys()) - present.keys():
+            self._seen.pop(gone, None)
             self._published.pop(gone, None)
         wanted = aspired(self._published.keys() & present.keys(), self.model.version_policy)
         self._complain("" if wanted or incomplete else self._nothing_there())
@@ -98,17 +99,19 @@ class ModelDirectory:
         """Publish a version whose files have changed if they are complete; else say what lacks."""
         try:
             listing = DiskListing(path)
+            name = self._platform_of(listing)
             seen = self._seen.get(version)
-            if seen is None or seen.fingerprint != listing.fingerprint:
-                name = self._platform_of(listing)
+            if seen is None or (seen.fingerprint, seen.platform) != (listing.fingerprint, name):
                 missing = self._what_is_missing(name, listing)
-                seen = self._seen[version] = _Seen(listing.fingerprint, missing)
+                seen = self._seen[version] = _Seen(listing.fingerprint, name, missing)
                 if missing is None:
                     self._published[version] = VersionData(path, name, listing.fingerprint)
-            return seen.missing
-        except OSError as error:  # it changes under our hands, or we may not read it
+        except Exception as error:  # one version must not hide the others
             self._seen.pop(version, None)
-            return str(error)
+            if not isinstance(error, (OSError, UnicodeError)):
+                _log.exception("version %d of model %s cannot be judged", version, self.model.name)
+            return f"it cannot be judged: {error}"
+        return seen.missing
 
     def _platform_of(self, listing: DiskListing) -> str:
         if self.model.platform:

@@ -14,6 +14,7 @@ import servingd
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
 
 ROOT = Path(servingd.__file__).parents[1]
+PREDICT = (sys.executable, "-m", "servingd", "predict")
 README = (ROOT / "README.md").read_text()
 
 
@@ -21,8 +22,7 @@ def test_the_prediction_from_the_shell(server):
     command, shown = re.search(r"\.venv/bin/servingd (predict .*)\n(\{.*\})\n", README).groups()
     model, inputs = re.fullmatch(r"predict (\S+) '(.*)'", command).groups()
     result = subprocess.run(
-        [sys.executable, "-m", "servingd", "predict", model, inputs]
-        + [f"--target=localhost:{server.port}"],
+        [*PREDICT, model, inputs, f"--target=localhost:{server.port}"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -33,8 +33,7 @@ def test_the_prediction_from_the_shell(server):
 
 def test_the_prediction_from_the_shell_tells_what_went_wrong(server):
     result = subprocess.run(
-        [sys.executable, "-m", "servingd", "predict", "nobody", "{}"]
-        + [f"--target=localhost:{server.port}"],
+        [*PREDICT, "nobody", "{}", f"--target=localhost:{server.port}"],
         capture_output=True,
         text=True,
         timeout=60,

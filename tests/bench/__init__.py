@@ -1,0 +1,1 @@
+"""Benchmarks: each prints ratios against a reference of the same run, never times alone."""

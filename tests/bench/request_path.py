@@ -1,0 +1,73 @@
+"""What a Predict call costs beside TensorFlow's own part of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from servingd.config.server import ServerConfig
+from servingd.core.types import ModelSpec
+from servingd.frontends.rpc import RpcMethods
+from servingd.server import Server
+from servingd.wire import protos
+from servingd.wire.tensors import encode_as_content
+from tests import exports
+from tests.bench.measure import Row, ratio
+
+
+class _Nowhere:
+    """A reply that goes nowhere."""
+
+    deadline = None
+
+    def alive(self) -> bool:
+        return True
+
+    def send(self, payload: bytes) -> bool:
+        return True
+
+    def fail(self, code, message) -> bool:
+        raise AssertionError(message)
+
+
+def run(folder: Path) -> Iterator[Row]:
+    """A call of half_plus_two, parsed, run, encoded and counted, over the bare callable."""
+    exports.half_plus_two(folder / "m" / "1")
+    server = Server(
+        ServerConfig(
+            port=_free_port(), model_name="m", model_base_path=str(folder / "m"), cache_dir=""
+        )
+    )
+    server.start()
+    try:
+        while not server._monitor.available():
+            time.sleep(0.05)
+        methods = RpcMethods(server._models, server._monitor, server.metrics.requests, 1 << 30)
+        handle = methods.table()["/tensorflow.serving.PredictionService/Predict"]
+        x = np.float32([1, 2, 5])
+        request = protos.PredictRequest()
+        request.model_spec.name = "m"
+        request.inputs["x"].MergeFromString(encode_as_content(x, 1))
+        payload, reply = request.SerializeToString(), _Nowhere()
+        lease = server._models.acquire(ModelSpec("m"))
+        session = server._manager._live[lease.id].servable.session
+        call = session.calls["serving_default"]._run
+        lease.release()
+        yield Row(
+            "a whole Predict call over TensorFlow's callable, 3 floats",
+            ratio(lambda: handle(payload, reply), lambda: call((x,), None), 20_000),
+            at_most=5.0,
+        )
+    finally:
+        server.stop()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

@@ -1,0 +1,315 @@
+"""Where calls run: in the caller's thread, or from their signature's queue."""
+
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from servingd.core.types import ServableId
+from servingd.errors import Code, InvalidArgument, Unavailable
+from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
+from tests.runtime.fakes import TIMEOUT, FakeServable, RecordingCompletion, inputs
+
+M1 = ServableId("m", 1)
+NEVER_INLINE = 0.0
+ALWAYS_CHEAP = 10.0
+
+
+@pytest.fixture
+def opened_lane():
+    """Open a lane to a servable: `opened_lane(servable, **options)`."""
+    opened = []
+
+    def open_lane(servable, name="serving_default", **options):
+        dispatcher = Dispatcher(DispatchOptions(**options))
+        opened.append((dispatcher, servable))
+        return dispatcher.open(M1, servable)[name]
+
+    yield open_lane
+    for dispatcher, servable in opened:
+        servable.may_run.set()
+        dispatcher.close(M1)
+
+
+def call(lane, size=1, completion=None):
+    """Start a call; its completion."""
+    done = completion or RecordingCompletion()
+    lane.run(inputs(size), done)
+    return done
+
+
+def call_and_wait(lane, size=1):
+    return call(lane, size).outcome
+
+
+def runs_here(lane, servable, size=1):
+    """Whether one more call runs in this thread."""
+    call_and_wait(lane, size)
+    return servable.ran_on[-1] is threading.current_thread()
+
+
+def become_cheap(lane, servable, size=1):
+    """Call until calls of a size run here. A call that the machine holds up only delays that."""
+    assert any(runs_here(lane, servable, size) for _ in range(500))
+
+
+def refuse(inputs, done):
+    raise InvalidArgument("not like this")
+
+
+def crash(inputs, done):
+    raise ValueError("boom")
+
+
+def test_the_first_call_of_a_size_runs_from_the_queue(opened_lane):
+    servable = FakeServable()
+    lane = opened_lane(servable, inline_below_s=ALWAYS_CHEAP)
+    outputs = call_and_wait(lane, 3)
+    assert outputs["y"].tolist() == [1, 1, 1]
+    assert servable.ran_on[0].name.startswith("run m:1/serving_default")
+
+
+def test_a_cheap_call_runs_in_the_callers_thread_afterwards(opened_lane):
+    servable = FakeServable()
+    lane = opened_lane(servable, inline_below_s=ALWAYS_CHEAP, workers=1)
+    become_cheap(lane, servable)
+    done = call(lane)
+    if servable.ran_on[-1] is threading.current_thread():
+        assert done.done.is_set()  # nothing is left to wait for
+
+
+def test_each_size_is_measured_by_itself(opened_lane):
+    servable = FakeServable()
+    lane = opened_lane(servable, inline_below_s=ALWAYS_CHEAP, workers=1)
+    become_cheap(lane, servable, size=1)
+    assert not runs_here(lane, servable, size=1000)
+    become_cheap(lane, servable, size=1000)
+
+
+def test_each_signature_is_measured_by_itself(opened_lane):
+    servable = FakeServable("one", "two")
+    dispatcher = Dispatcher(DispatchOptions(inline_below_s=ALWAYS_CHEAP, workers=1))
+    lanes = dispatcher.open(M1, servable)
+    become_cheap(lanes["one"], servable)
+    assert not runs_here(lanes["two"], servable)
+    dispatcher.close(M1)
+
+
+def test_a_slow_signature_never_runs_in_the_callers_thread(opened_lane):
+    def slow(inputs, done):
+        threading.Event().wait(0.005)
+        done.succeed(inputs)
+
+    servable = FakeServable(body=slow)
+    lane = opened_lane(servable, inline_below_s=0.001)
+    for _ in range(8):
+        assert not runs_here(lane, servable)
+
+
+def test_a_full_queue_refuses_and_names_itself(opened_lane):
+    servable = FakeServable()
+    servable.may_run.clear()
+    lane = opened_lane(servable, max_waiting_calls=2, workers=1)
+    running = call(lane)
+    assert servable.running.wait(TIMEOUT)
+    waiting = [call(lane), call(lane)]
+    refused = RecordingCompletion()
+    with pytest.raises(Unavailable, match=r"queue of m:1/serving_default is full \(2 waiting\)"):
+        call(lane, completion=refused)
+    servable.may_run.set()
+    for done in (running, *waiting):
+        assert done.outcome.keys() == {"y"}
+    assert refused.outcomes == []
+    assert len(servable.ran_on) == 3
+
+
+def test_one_full_queue_blocks_no_other_signature():
+    servable = FakeServable("one", "two")
+    servable.may_run.clear()
+    dispatcher = Dispatcher(DispatchOptions(max_waiting_calls=1, workers=1))
+    lanes = dispatcher.open(M1, servable)
+    first = call(lanes["one"])
+    assert servable.running.wait(TIMEOUT)
+    second = call(lanes["one"])
+    other = call(lanes["two"])
+    servable.may_run.set()
+    for done in (first, second, other):
+        assert done.outcome.keys() == {"y"}
+    dispatcher.close(M1)
+
+
+def test_a_call_that_nobody_waits_for_is_never_run_and_fails(opened_lane):
+    servable = FakeServable()
+    servable.may_run.clear()
+    lane = opened_lane(servable, inline_below_s=NEVER_INLINE, workers=1)
+    running = call(lane)
+    assert servable.running.wait(TIMEOUT)
+    dead, alive = call(lane), call(lane)
+    dead.lives = False  # cancelled, or its deadline has passed, while it waits
+    servable.may_run.set()
+    assert dead.outcome.code is Code.DEADLINE_EXCEEDED
+    assert alive.outcome.keys() == running.outcome.keys() == {"y"}
+    assert len(servable.ran_on) == 2
+
+
+def test_waiting_calls_run_in_order_of_arrival(opened_lane):
+    order = []
+
+    def note(inputs, done):
+        order.append(inputs["x"].size)
+        done.succeed(inputs)
+
+    servable = FakeServable(body=note)
+    servable.may_run.clear()
+    lane = opened_lane(servable, inline_below_s=NEVER_INLINE, workers=1)
+    waiting = [call(lane, size) for size in range(1, 20)]
+    servable.may_run.set()
+    for done in waiting:
+        assert done.outcome is not None
+    assert order == list(range(1, 20))
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_an_exception_becomes_an_internal_failure(opened_lane, inline):
+    servable = FakeServable(body=crash)
+    lane = opened_lane(servable, inline_below_s=ALWAYS_CHEAP if inline else NEVER_INLINE)
+    if inline:
+        become_cheap(lane, servable)
+    error = call_and_wait(lane)
+    assert error.code is Code.INTERNAL
+    assert error.message == "ValueError: boom"
+
+
+def test_our_own_error_is_passed_on_as_it_is(opened_lane):
+    lane = opened_lane(FakeServable(body=refuse))
+    error = call_and_wait(lane)
+    assert (error.code, error.message) == (Code.INVALID_ARGUMENT, "not like this")
+
+
+def test_a_worker_outlives_an_exception(opened_lane):
+    servable = FakeServable(body=crash)
+    lane = opened_lane(servable, inline_below_s=NEVER_INLINE, workers=1)
+    for _ in range(3):
+        assert call_and_wait(lane).code is Code.INTERNAL
+    assert len(set(servable.ran_on)) == 1
+    assert servable.ran_on[0].is_alive()
+
+
+def test_a_worker_ends_after_a_while_without_work_and_another_is_started(opened_lane):
+    servable = FakeServable()
+    lane = opened_lane(servable, inline_below_s=NEVER_INLINE, idle_s=0.01, workers=1)
+    for _ in range(3):
+        assert call_and_wait(lane).keys() == {"y"}
+        servable.ran_on[-1].join(TIMEOUT)
+        assert not servable.ran_on[-1].is_alive()
+    assert len(set(servable.ran_on)) == 3
+
+
+def test_no_thread_runs_before_the_first_call(opened_lane):
+    before = threading.active_count()
+    lane = opened_lane(FakeServable(), workers=4)
+    assert threading.active_count() == before
+    call_and_wait(lane)
+    assert threading.active_count() == before + 1
+
+
+class Meeting:
+    """Runs that wait for each other: two of them, and the test."""
+
+    def __init__(self):
+        self.begun = False
+        self._together = threading.Barrier(3)
+
+    def __call__(self, inputs, done):
+        if self.begun:
+            self._together.wait(1)
+        done.succeed(inputs)
+
+    def takes_place(self, lane):
+        """Whether two calls in quick succession run at the same time."""
+        self.begun = True
+        waiting = [call(lane), call(lane)]
+        try:
+            self._together.wait(1)
+        except threading.BrokenBarrierError:
+            return False
+        return all(done.outcome.keys() == {"x"} for done in waiting)
+
+
+def test_two_calls_run_on_two_workers(opened_lane):
+    meeting = Meeting()
+    lane = opened_lane(FakeServable(body=meeting), inline_below_s=NEVER_INLINE, workers=2)
+    assert meeting.takes_place(lane)
+
+
+def test_two_calls_run_on_two_workers_also_when_one_worker_is_idle(opened_lane):
+    meeting = Meeting()
+    lane = opened_lane(FakeServable(body=meeting), inline_below_s=NEVER_INLINE, workers=2)
+    call_and_wait(lane)  # one worker has been started and waits for more
+    assert meeting.takes_place(lane)
+
+
+def test_close_ends_the_threads_and_takes_no_more_calls():
+    servable = FakeServable("one", "two")
+    dispatcher = Dispatcher(DispatchOptions(inline_below_s=NEVER_INLINE, idle_s=3600))
+    lanes = dispatcher.open(M1, servable)
+    for lane in lanes.values():
+        call_and_wait(lane)
+    dispatcher.close(M1)
+    assert len(set(servable.ran_on)) == 2
+    assert not any(thread.is_alive() for thread in servable.ran_on)
+    for lane in lanes.values():
+        with pytest.raises(Unavailable):
+            call(lane)
+
+
+def test_closing_one_servable_ends_no_thread_of_another():
+    dispatcher = Dispatcher(DispatchOptions(inline_below_s=NEVER_INLINE))
+    old, new, m2 = FakeServable(), FakeServable(), ServableId("m", 2)
+    lanes = {s: dispatcher.open(s, body)["serving_default"] for s, body in ((M1, old), (m2, new))}
+    for lane in lanes.values():
+        call_and_wait(lane)
+    dispatcher.close(M1)
+    assert not old.ran_on[0].is_alive()
+    assert new.ran_on[0].is_alive()
+    assert call_and_wait(lanes[m2]).keys() == {"y"}
+    dispatcher.close(m2)
+
+
+def test_closing_what_is_not_open_does_nothing():
+    Dispatcher().close(M1)
+
+
+def test_a_queue_keeps_no_tensors_of_a_call_that_is_over(opened_lane):
+    freed = threading.Event()
+    lane = opened_lane(
+        FakeServable(body=lambda inputs, done: done.succeed({})), inline_below_s=NEVER_INLINE
+    )
+    array = np.ones(5, np.float32)
+    weakref.finalize(array, freed.set)
+    done = RecordingCompletion()
+    lane.run({"x": array}, done)
+    assert done.outcome == {}
+    del array
+    assert freed.wait(TIMEOUT)
+
+
+def test_every_call_is_completed_exactly_once_under_load(opened_lane):
+    servable = FakeServable()
+    lane = opened_lane(servable, inline_below_s=1e-6, max_waiting_calls=10_000)
+    completions = [[RecordingCompletion() for _ in range(300)] for _ in range(4)]
+
+    def work(mine):
+        for done in mine:
+            call(lane, completion=done)
+
+    callers = [threading.Thread(target=work, args=(mine,)) for mine in completions]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(TIMEOUT)
+    for mine in completions:
+        for done in mine:
+            assert done.outcome.keys() == {"y"}
+    assert len(servable.ran_on) == 1200

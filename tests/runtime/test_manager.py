@@ -1,0 +1,606 @@
+"""The manager with its real threads, serving map, monitor and dispatcher, over fake loaders."""
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+from servingd.core.policies import availability_preserving, resource_preserving
+from servingd.core.reconcile import ManagerState
+from servingd.core.types import AspiredVersion, AspiredVersions, ModelSpec, ServableId
+from servingd.errors import Code, DataLoss, InvalidArgument, NotFound, Unavailable
+from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
+from servingd.runtime.manager import Manager, ManagerOptions
+from servingd.runtime.serving_map import ServingMap
+from servingd.runtime.state_monitor import StateMonitor
+from tests.runtime.fakes import (
+    TIMEOUT,
+    FakeLoader,
+    FakeLoaders,
+    Heard,
+    RecordingCompletion,
+    aspire,
+    inputs,
+)
+
+M1, M2 = ServableId("m", 1), ServableId("m", 2)
+FOR_EVER = 3600.0
+
+
+def broken():
+    return DataLoss("a shard is short")
+
+
+def said(error):
+    return error.code, error.message
+
+
+class House:
+    """A manager and all that it needs."""
+
+    def __init__(self, retries, policy, options):
+        self.loaders = FakeLoaders()
+        self.heard = Heard()
+        self.monitor = StateMonitor()
+        self.attempts = []  # (id, succeeded), in order
+        dispatcher = Dispatcher(DispatchOptions(inline_below_s=0.0))
+        self.models = ServingMap(self.monitor, dispatcher)
+        self.manager = Manager(
+            ManagerState(policy, retries),
+            self.loaders,
+            self.models,
+            self.monitor,
+            dispatcher,
+            ManagerOptions(**options),
+            lambda servable, seconds, succeeded: self.attempts.append((servable, succeeded)),
+        )
+        self.running = False
+
+    def start(self):
+        self.monitor.subscribe(self.heard)
+        self.manager.start()
+        self.running = True
+        return self
+
+    def stop(self):
+        self.running = False
+        return self.manager.stop(TIMEOUT)
+
+    def aspire(self, *args, **kwargs):
+        self.manager.aspire(aspire(*args, **kwargs))
+
+    def serve(self, name, *versions):
+        """Aspire versions and wait until they are available."""
+        self.aspire(name, *versions)
+        for version in versions:
+            self.heard.wait(name, version, "AVAILABLE")
+
+    def acquire(self, name="m", version=None):
+        return self.models.acquire(ModelSpec(name, version=version))
+
+    def call(self, name="m", version=None):
+        """One whole call; the version that answered."""
+        lease = self.acquire(name, version)
+        try:
+            done = RecordingCompletion()
+            lease.lanes["serving_default"].run(inputs(), done)
+            assert done.outcome.keys() == {"y"}
+            return lease.id.version
+        finally:
+            lease.release()
+
+    def settle(self, name="zzz"):
+        """Return when everything that is in the inbox by now has been handled."""
+        self.serve(name, 1)
+
+
+@pytest.fixture
+def build():
+    """Make a house that is not started: `build(retries=..., policy=..., **manager options)`."""
+    houses = []
+
+    def make(retries=0, policy=availability_preserving, **options):
+        houses.append(House(retries, policy, options))
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        house.loaders.let_go()
+        if house.running:
+            assert house.stop(), "the manager did not stop"
+
+
+@pytest.fixture
+def house(build):
+    return build().start()
+
+
+# Loading ----------------------------------------------------------------------------------------
+
+
+def test_a_version_loads_and_answers(house):
+    house.serve("m", 1)
+    assert house.call() == 1
+    assert house.call(version=1) == 1
+    assert house.heard.names_of("m", 1) == ["START", "LOADING", "AVAILABLE"]
+    assert house.attempts == [(M1, True)]
+    assert [s.state.name for s in house.monitor.of_model("m")] == ["AVAILABLE"]
+
+
+def test_loaders_are_made_and_used_on_the_load_pool_only(house):
+    house.serve("m", 1)
+    assert house.loaders[M1].made_on.name.startswith("load-")
+
+
+def test_available_is_announced_only_when_lookup_works_and_unloading_before_it_fails(build):
+    house, found = build(), []
+
+    def look(state):
+        try:
+            lease = house.acquire(version=state.id.version)
+        except (NotFound, Unavailable):
+            found.append((state.state.name, False))
+        else:
+            found.append((state.state.name, True))
+            lease.release()
+
+    house.monitor.subscribe(look)
+    house.start().serve("m", 1)
+    house.aspire("m")
+    house.heard.wait("m", 1, "END")
+    assert found == [
+        ("START", False),
+        ("LOADING", False),
+        ("AVAILABLE", True),
+        ("UNLOADING", True),
+        ("END", False),
+    ]
+
+
+def test_a_version_on_its_way_is_unavailable_and_not_unknown(house):
+    house.loaders.prepare("m", 1).may_load.clear()
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "LOADING")
+    with pytest.raises(Unavailable, match="LOADING"):
+        house.acquire()
+
+
+def test_a_new_version_takes_over_while_clients_call_without_a_failed_acquire(house):
+    house.serve("m", 1)
+    failures, versions, stop = [], [], threading.Event()
+
+    def client():
+        seen = []
+        while not stop.is_set():
+            try:
+                seen.append(house.call())
+            except Exception as error:
+                failures.append(error)
+                return
+        versions.append(seen)
+
+    clients = [threading.Thread(target=client) for _ in range(3)]
+    for thread in clients:
+        thread.start()
+    for version in range(2, 12):
+        house.serve("m", version)
+    stop.set()
+    for thread in clients:
+        thread.join(TIMEOUT)
+    assert failures == []
+    assert len(versions) == 3
+    for seen in versions:
+        assert seen == sorted(seen), "a client saw an older version after a newer one"
+    for version in range(1, 11):
+        house.heard.wait("m", version, "END")
+    assert house.call() == 11
+
+
+def test_loads_of_two_models_run_at_the_same_time(house):
+    loaders = [house.loaders.prepare(name, 1) for name in "ab"]
+    for loader in loaders:
+        loader.may_load.clear()
+    for name in "ab":
+        house.aspire(name, 1)
+    for loader in loaders:
+        assert loader.loading.wait(TIMEOUT)
+    for loader, name in zip(loaders, "ab", strict=True):
+        loader.may_load.set()
+        house.heard.wait(name, 1, "AVAILABLE")
+
+
+def test_a_stuck_load_delays_no_other_model_and_no_call(house):
+    house.serve("a", 1)
+    stuck = house.loaders.prepare("m", 1)
+    stuck.may_load.clear()
+    house.aspire("m", 1)
+    assert stuck.loading.wait(TIMEOUT)
+    for version in (2, 3):
+        house.serve("a", version)
+        assert house.call("a") == version
+    house.serve("b", 1)
+    house.heard.wait("a", 2, "END")
+    assert house.heard.names_of("m", 1) == ["START", "LOADING"]
+
+
+def test_of_one_thread_loads_take_turns(build):
+    house = build(num_load_threads=1).start()
+    first, second = house.loaders.prepare("a", 1), house.loaders.prepare("b", 1)
+    first.may_load.clear()
+    house.aspire("a", 1)
+    assert first.loading.wait(TIMEOUT)
+    house.aspire("b", 1)
+    house.heard.wait("b", 1, "LOADING")
+    assert not second.loading.is_set()
+    first.may_load.set()
+    house.heard.wait("b", 1, "AVAILABLE")
+
+
+def test_resource_preserving_unloads_before_it_loads(build):
+    house = build(policy=resource_preserving).start()
+    house.serve("m", 1)
+    lease = house.acquire()
+    house.aspire("m", 2)
+    house.heard.wait("m", 1, "UNLOADING")
+    house.settle()
+    assert house.heard.names_of("m", 2) == ["START"]
+    lease.release()
+    house.heard.wait("m", 2, "AVAILABLE")
+    assert house.loaders[M1].unloaded.is_set()
+
+
+# Failures ---------------------------------------------------------------------------------------
+
+
+def test_a_failed_load_is_tried_again_with_the_same_loader(build):
+    house = build(retries=3, load_retry_interval_s=0.01).start()
+    loader = house.loaders.prepare("m", 1, Unavailable("later"), broken())
+    house.serve("m", 1)
+    assert loader.attempts == 3
+    assert house.loaders.made[M1] == [loader]
+    assert house.attempts == [(M1, False), (M1, False), (M1, True)]
+    assert house.heard.names_of("m", 1) == ["START", "LOADING", "AVAILABLE"]
+    assert house.call() == 1
+
+
+@pytest.mark.parametrize("interval", [0.0, -1.0])
+def test_without_a_pause_it_is_tried_again_at_once(build, interval):
+    house = build(retries=2, load_retry_interval_s=interval).start()
+    loader = house.loaders.prepare("m", 1, broken(), broken())
+    house.serve("m", 1)
+    assert loader.attempts == 3
+
+
+def test_a_load_that_goes_on_failing_ends_with_its_last_error(build):
+    house = build(retries=2, load_retry_interval_s=0.01).start()
+    loader = house.loaders.prepare("m", 1, Unavailable("1"), Unavailable("2"), broken())
+    house.aspire("m", 1)
+    assert said(house.heard.wait("m", 1, "END").error) == (Code.DATA_LOSS, "a shard is short")
+    assert loader.attempts == 3
+    with pytest.raises(Unavailable, match="DATA_LOSS: a shard is short"):
+        house.acquire()
+
+
+def test_an_exception_in_a_loader_is_an_internal_failure(house):
+    house.loaders.prepare("m", 1, ValueError("boom"))
+    house.aspire("m", 1)
+    assert said(house.heard.wait("m", 1, "END").error) == (Code.INTERNAL, "ValueError: boom")
+
+
+def test_a_failed_version_leaves_the_one_that_serves_in_place(house):
+    house.serve("m", 1)
+    house.loaders.prepare("m", 2, broken())
+    house.aspire("m", 2)
+    house.heard.wait("m", 2, "END")
+    assert house.call() == 1
+    assert house.heard.names_of("m", 1) == ["START", "LOADING", "AVAILABLE"]
+
+
+def test_a_version_of_an_unknown_platform_fails_alone(house):
+    house.loaders.impossible[M2] = InvalidArgument("unsupported platform 'x'")
+    house.aspire("m", 1, 2)
+    error = house.heard.wait("m", 2, "END").error
+    assert said(error) == (Code.INVALID_ARGUMENT, "unsupported platform 'x'")
+    house.heard.wait("m", 1, "AVAILABLE")
+    assert house.call() == 1
+
+
+def test_a_version_that_is_aspired_as_an_error_gets_no_loader(house):
+    house.manager.aspire(AspiredVersions("m", (AspiredVersion(1, error=broken()),)))
+    assert said(house.heard.wait("m", 1, "END").error) == (Code.DATA_LOSS, "a shard is short")
+    assert house.heard.names_of("m", 1) == ["END"]
+    assert not house.loaders.made[M1]
+
+
+def test_a_failed_version_is_loaded_again_when_its_files_change(house):
+    house.loaders.prepare("m", 1, broken())
+    house.aspire("m", 1, files="short")
+    house.heard.wait("m", 1, "END")
+    house.aspire("m", 1, files="short")
+    house.settle()
+    assert len(house.loaders.made[M1]) == 1
+    house.aspire("m", 1, files="whole")
+    house.heard.wait("m", 1, "AVAILABLE")
+    assert len(house.loaders.made[M1]) == 2
+
+
+def test_files_that_change_during_the_pause_are_tried_at_once_with_a_new_loader(build):
+    house = build(retries=1, num_load_threads=1, load_retry_interval_s=FOR_EVER).start()
+    house.loaders.prepare("m", 1, broken())
+    house.aspire("m", 1, files="short")
+    house.heard.wait("m", 1, "LOADING")
+    house.settle()  # on the same load thread: the failure has been handled
+    house.aspire("m", 1, files="whole")
+    house.heard.wait("m", 1, "AVAILABLE")
+    assert [loader.attempts for loader in house.loaders.made[M1]] == [1, 1]
+
+
+def test_a_load_that_failed_gives_back_what_it_held(house):
+    """What is remembered of a failure is its code and text, not the frames that it came from."""
+    freed = threading.Event()
+
+    class Weights:
+        pass
+
+    class HalfWay(FakeLoader):
+        def load(self):
+            weights = Weights()
+            weakref.finalize(weights, freed.set)
+            try:
+                raise OSError("a disk is full")
+            except OSError as error:
+                raise DataLoss("a shard is short") from error
+
+    house.loaders.prepare_this(M1, HalfWay())
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "END")
+    house.settle()
+    gc.collect()
+    assert freed.is_set()
+
+
+# Cancelling -------------------------------------------------------------------------------------
+
+
+def test_a_cancel_during_the_pause_before_a_retry_takes_effect_at_once(build):
+    house = build(retries=5, num_load_threads=1, load_retry_interval_s=60).start()
+    loader = house.loaders.prepare("m", 1, broken())
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "LOADING")
+    house.settle()  # on the same load thread: the failure has been handled
+    house.aspire("m")
+    assert house.heard.wait("m", 1, "END").error.code is Code.CANCELLED
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "AVAILABLE")
+    assert loader.attempts == 1
+    assert len(house.loaders.made[M1]) == 2
+
+
+def test_a_load_that_is_cancelled_while_it_runs_never_becomes_available(house):
+    loader = house.loaders.prepare("m", 1)
+    loader.may_load.clear()
+    house.aspire("m", 1)
+    assert loader.loading.wait(TIMEOUT)
+    house.aspire("m")
+    loader.may_load.set()
+    assert house.heard.wait("m", 1, "END").error.code is Code.CANCELLED
+    assert house.heard.names_of("m", 1) == ["START", "LOADING", "END"]
+    assert loader.unloaded.is_set()
+    assert loader.servable.closed_on is not None
+    with pytest.raises(NotFound):
+        house.acquire()
+
+
+def test_a_load_that_is_cancelled_while_it_runs_and_fails_is_not_tried_again(build):
+    house = build(retries=5, load_retry_interval_s=0.0).start()
+    loader = house.loaders.prepare("m", 1, broken())
+    loader.may_load.clear()
+    house.aspire("m", 1)
+    assert loader.loading.wait(TIMEOUT)
+    house.aspire("m")
+    loader.may_load.set()
+    house.heard.wait("m", 1, "END")
+    house.settle()
+    assert loader.attempts == 1
+    assert not loader.unloading.is_set()
+    assert house.heard.names_of("m", 1) == ["START", "LOADING", "END"]
+
+
+def test_a_version_that_is_wanted_again_is_loaded_when_the_old_one_has_gone(house):
+    house.serve("m", 1)
+    first = house.loaders[M1]
+    lease = house.acquire()
+    house.aspire("m")
+    house.heard.wait("m", 1, "UNLOADING")
+    house.aspire("m", 1)
+    house.settle()
+    assert house.loaders.made[M1] == [first]
+    lease.release()
+    house.heard.wait("m", 1, "AVAILABLE", times=2)
+    assert first.unloaded.is_set()
+    assert house.loaders[M1] is not first
+    assert house.call() == 1
+
+
+# Unloading --------------------------------------------------------------------------------------
+
+
+def test_a_held_lease_delays_the_unload_of_its_version_and_of_no_other_model(house):
+    house.serve("a", 1)
+    house.serve("b", 1)
+    lease = house.acquire("a")
+    held = house.loaders[ServableId("a", 1)]
+    house.serve("a", 2)
+    house.serve("b", 2)
+    house.aspire("a", 3)
+    for name, version in (("b", 1), ("a", 2)):
+        house.heard.wait(name, version, "END")
+    assert house.heard.names_of("a", 1)[-1] == "UNLOADING"
+    assert not held.unloading.is_set()
+    done = RecordingCompletion()
+    lease.lanes["serving_default"].run(inputs(), done)  # it still answers its holder
+    assert done.outcome.keys() == {"y"}
+    lease.release()
+    house.heard.wait("a", 1, "END")
+    assert held.unloaded.is_set()
+
+
+def test_nothing_is_unloaded_or_closed_on_a_thread_that_returns_a_lease(house):
+    house.serve("m", 1)
+    lease = house.acquire()
+    house.aspire("m", 2)
+    house.heard.wait("m", 1, "UNLOADING")
+    client = threading.Thread(target=lease.release)
+    client.start()
+    client.join(TIMEOUT)
+    assert not client.is_alive()
+    house.heard.wait("m", 1, "END")
+    closed_on = house.loaders[M1].servable.closed_on
+    assert closed_on is not client
+    assert closed_on.name.startswith("unload-")
+
+
+def test_a_stuck_unload_holds_up_no_load_no_call_and_no_lease(house):
+    house.serve("m", 1)
+    stuck = house.loaders[M1]
+    stuck.may_unload.clear()
+    house.serve("m", 2)
+    assert stuck.unloading.wait(TIMEOUT)
+    house.serve("m", 3)
+    house.serve("n", 1)
+    assert house.call("m") == 3
+    assert house.call("n") == 1
+    assert house.heard.names_of("m", 1)[-1] == "UNLOADING"
+    stuck.may_unload.set()
+    for version in (1, 2):
+        house.heard.wait("m", version, "END")
+
+
+def test_an_unload_that_fails_still_ends_the_version(house):
+    house.serve("m", 1)
+    house.loaders[M1].unload_failure = ValueError("boom")
+    house.serve("m", 2)
+    house.heard.wait("m", 1, "END")
+    house.aspire("m", 1, 2)
+    house.heard.wait("m", 1, "AVAILABLE", times=2)
+
+
+def test_incomplete_versions_reach_the_monitor(house):
+    house.aspire("m", 1, incomplete={2: "done is not there"})
+    house.heard.wait("m", 1, "AVAILABLE")
+    assert house.monitor.incomplete("m") == {2: "done is not there"}
+    house.aspire("m", 1, 2)
+    house.heard.wait("m", 2, "AVAILABLE")
+    assert house.monitor.incomplete("m") == {}
+
+
+# Stopping ---------------------------------------------------------------------------------------
+
+
+def test_stop_unloads_everything_and_ends_each_version_once(build):
+    house = build(retries=1, num_load_threads=3, load_retry_interval_s=FOR_EVER).start()
+    house.loaders.prepare("failed", 1, broken(), broken())
+    house.loaders.prepare("paused", 1, broken())
+    house.loaders.impossible[ServableId("never", 1)] = InvalidArgument("unsupported platform")
+    loading = house.loaders.prepare("loading", 1)
+    loading.may_load.clear()
+    house.aspire("loading", 1)
+    house.serve("m", 1)
+    house.serve("n", 1, 2)
+    for name in ("failed", "paused", "never"):
+        house.aspire(name, 1)
+        house.heard.wait(name, 1, "LOADING")
+    assert loading.loading.wait(TIMEOUT)
+    stopped = []
+    stopper = threading.Thread(target=lambda: stopped.append(house.stop()))
+    stopper.start()
+    house.heard.wait("m", 1, "END")
+    assert stopper.is_alive()  # it waits for the load
+    loading.may_load.set()
+    stopper.join(TIMEOUT)
+    assert stopped == [True]
+    versions = [("m", 1), ("n", 1), ("n", 2), ("failed", 1), ("paused", 1), ("never", 1)]
+    for name, version in [*versions, ("loading", 1)]:
+        assert house.heard.names_of(name, version).count("END") == 1, (name, version)
+        assert house.heard.names_of(name, version)[-1] == "END"
+    for servable in (M1, ServableId("n", 1), ServableId("n", 2), ServableId("loading", 1)):
+        assert house.loaders[servable].servable.closed_on.name.startswith("unload-")
+    with pytest.raises(NotFound):
+        house.acquire()
+
+
+def test_stop_with_nothing_loaded_is_quick(build):
+    assert build().start().stop()
+
+
+def test_after_stop_no_statement_is_taken(house):
+    house.serve("m", 1)
+    assert house.stop()
+    house.aspire("m", 2)
+    assert house.heard.names_of("m", 2) == []
+    names = {t.name for t in threading.enumerate()}
+    assert not [n for n in names if n == "manager" or n.startswith(("load-", "unload-"))]
+
+
+def test_a_statement_that_arrives_while_it_stops_loads_nothing(house):
+    house.serve("m", 1)
+    lease = house.acquire()
+    stopped = []
+    stopper = threading.Thread(target=lambda: stopped.append(house.stop()))
+    stopper.start()
+    house.heard.wait("m", 1, "UNLOADING")
+    house.aspire("m", 1, 2)
+    house.aspire("n", 1)
+    lease.release()
+    stopper.join(TIMEOUT)
+    assert stopped == [True]
+    assert house.heard.names_of("m", 2) == house.heard.names_of("n", 1) == []
+
+
+def test_stop_says_so_if_a_lease_is_not_returned_in_time(house):
+    house.serve("m", 1)
+    house.serve("n", 1)
+    lease = house.acquire()
+    house.running = False
+    assert not house.manager.stop(0.2)
+    assert house.heard.names_of("n", 1)[-1] == "END"
+    assert not house.loaders[M1].unloading.is_set()
+    lease.release()  # late, and harmless
+
+
+# Faults of those around it ----------------------------------------------------------------------
+
+
+def test_a_subscriber_that_fails_stops_no_load(build):
+    house = build()
+
+    def fail(state):
+        raise ValueError("boom")
+
+    house.monitor.subscribe(fail)
+    house.start()
+    house.aspire("m", 1)
+    assert house.loaders.prepare("n", 1) is not None
+    house.aspire("n", 1)
+    for name in "mn":
+        house.heard.wait(name, 1, "AVAILABLE")
+
+
+def test_a_listener_to_loads_that_fails_stops_no_load(build):
+    house = build()
+    house.attempts = None  # the house's listener fails
+    house.start()
+    house.loaders.prepare("n", 1, broken())
+    house.aspire("m", 1)
+    house.aspire("n", 1)
+    house.heard.wait("m", 1, "AVAILABLE")
+    house.heard.wait("n", 1, "END")
+
+
+def test_a_servable_that_cannot_tell_its_signatures_ends_alone(house):
+    loader = house.loaders.prepare("m", 1)
+    del loader.servable.signatures
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "END")
+    house.serve("n", 1)

@@ -1,0 +1,225 @@
+"""Which children are versions, which are wanted, and what is answered when none is ready."""
+
+import re
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from servingd.core.lifecycle import PublicState, ServableState
+from servingd.core.types import ModelSpec, ServableId
+from servingd.core.versions import (
+    MAX_VERSION,
+    All,
+    Latest,
+    Specific,
+    aspired,
+    not_found,
+    parse_version,
+    ready,
+    versions_in,
+    why_not_ready,
+)
+from servingd.errors import Cancelled, Code, DataLoss, InvalidArgument
+
+# Names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("0", 0),
+        ("3", 3),
+        ("42", 42),
+        ("02", 2),
+        ("00017", 17),
+        ("20170111173521", 20170111173521),
+        ("9223372036854775807", MAX_VERSION),
+        ("0" * 40 + "9223372036854775807", MAX_VERSION),
+    ],
+)
+def test_decimal_digits_are_a_version(name, version):
+    assert parse_version(name) == version
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "-5",
+        "+7",
+        " 7 ",
+        "7\n",
+        "1.5",
+        "1e3",
+        "1_000",
+        "0x10",
+        "2.denied",
+        "non_numerical_child",
+        "9223372036854775808",
+        "9" * 5000,
+        "0" * 5000 + "1",
+        "\u0663",  # an Arabic three
+        "\u00b2",  # a superscript two
+        "\uff17",  # a full-width seven
+        "1\u0663",
+        "\udcff",  # a byte that is no UTF-8, as the file system gives it
+    ],
+)
+def test_anything_else_is_none(name):
+    assert parse_version(name) is None
+
+
+@given(st.integers(0, MAX_VERSION), st.integers(0, 30))
+def test_every_version_reads_back_whatever_its_leading_zeros(version, zeros):
+    assert parse_version("0" * zeros + str(version)) == version
+
+
+@given(st.text(st.sampled_from("0123456789+-. x\u0663a"), max_size=22) | st.text(max_size=5))
+def test_a_name_is_a_version_iff_it_is_ascii_digits_of_64_bits(name):
+    digits = re.fullmatch(r"[0-9]+", name) is not None and int(name) <= MAX_VERSION
+    assert parse_version(name) == (int(name) if digits else None)
+
+
+def test_of_two_spellings_the_last_in_order_wins():
+    assert versions_in(["1", "001", "01", "x", "2"]) == {1: "1", 2: "2"}
+    assert versions_in(["007", "07"]) == {7: "07"}
+
+
+@given(st.lists(st.text("01a", max_size=3), max_size=12))
+def test_which_spelling_wins_does_not_depend_on_the_order_of_the_listing(names):
+    found = versions_in(names)
+    assert found == versions_in(reversed(names))
+    assert all(parse_version(name) == version for version, name in found.items())
+    assert found.keys() == {parse_version(name) for name in names} - {None}
+
+
+# Policies: invariant 25 -------------------------------------------------------------------------
+
+present = st.lists(st.integers(0, 30), max_size=12)
+
+
+@given(present, st.integers(-1, 8))
+def test_latest_are_the_greatest_newest_first(versions, number):
+    wanted = aspired(versions, Latest(number))
+    assert list(wanted) == sorted(set(versions), reverse=True)[: max(1, number)]
+    if wanted:
+        assert all(v in wanted or v < min(wanted) for v in versions)
+
+
+@given(present)
+def test_all_is_every_version_once_newest_first(versions):
+    assert list(aspired(versions, All())) == sorted(set(versions), reverse=True)
+
+
+@given(present, st.lists(st.integers(0, 30), max_size=5))
+def test_specific_are_those_asked_for_that_are_there_newest_first(versions, asked):
+    wanted = aspired(versions, Specific(tuple(asked)))
+    assert set(wanted) == set(versions) & set(asked)
+    assert list(wanted) == sorted(set(wanted), reverse=True)
+
+
+def test_latest_without_a_number_is_one():
+    assert aspired([17, 42, 33], Latest()) == (42,)
+    assert aspired([17, 42, 33], Latest(0)) == (42,)
+
+
+# What to answer when nothing is ready -----------------------------------------------------------
+
+FAILED = DataLoss("a shard is short")
+CANCELLED = Cancelled("Loading of servable cancelled")
+LATEST, THIRD = ModelSpec("m"), ModelSpec("m", version=3)
+LATEST_NOT_FOUND = "Servable not found for request: Latest(m)"
+THIRD_NOT_FOUND = "Servable not found for request: Specific(m, 3)"
+FAILED_TEXT = "Servable {name: m version: 3} failed to load: DATA_LOSS: a shard is short"
+
+
+def of(version, state, error=None):
+    return ServableState(ServableId("m", version), PublicState[state], error)
+
+
+def waiting(version, state):
+    return f"Servable {{name: m version: {version}}} is not ready: its state is {state}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "configured", "states", "code", "text"),
+    [
+        # Nothing is known.
+        (LATEST, False, [], Code.NOT_FOUND, LATEST_NOT_FOUND),
+        (THIRD, False, [], Code.NOT_FOUND, THIRD_NOT_FOUND),
+        (
+            LATEST,
+            True,
+            [],
+            Code.UNAVAILABLE,
+            "Model m is configured, but no version of it is available",
+        ),
+        (THIRD, True, [], Code.NOT_FOUND, THIRD_NOT_FOUND),
+        # It may still come, or is just going.
+        (LATEST, True, [of(3, "START")], Code.UNAVAILABLE, waiting(3, "START")),
+        (THIRD, True, [of(3, "LOADING")], Code.UNAVAILABLE, waiting(3, "LOADING")),
+        (THIRD, False, [of(3, "UNLOADING")], Code.UNAVAILABLE, waiting(3, "UNLOADING")),
+        (THIRD, True, [of(4, "LOADING")], Code.NOT_FOUND, THIRD_NOT_FOUND),
+        # It failed.
+        (LATEST, True, [of(3, "END", FAILED)], Code.UNAVAILABLE, FAILED_TEXT),
+        (THIRD, False, [of(3, "END", FAILED)], Code.UNAVAILABLE, FAILED_TEXT),
+        # The newest failure is told.
+        (
+            LATEST,
+            True,
+            [of(3, "END", FAILED), of(2, "END", InvalidArgument("x"))],
+            Code.UNAVAILABLE,
+            FAILED_TEXT,
+        ),
+        # What may still come counts before what failed.
+        (
+            LATEST,
+            True,
+            [of(3, "END", FAILED), of(2, "LOADING")],
+            Code.UNAVAILABLE,
+            waiting(2, "LOADING"),
+        ),
+        (THIRD, True, [of(3, "END", FAILED), of(2, "LOADING")], Code.UNAVAILABLE, FAILED_TEXT),
+        # It ended as it was told to.
+        (LATEST, False, [of(3, "END")], Code.NOT_FOUND, LATEST_NOT_FOUND),
+        (LATEST, False, [of(3, "END", CANCELLED)], Code.NOT_FOUND, LATEST_NOT_FOUND),
+        (THIRD, True, [of(3, "END", CANCELLED)], Code.NOT_FOUND, THIRD_NOT_FOUND),
+        (
+            LATEST,
+            True,
+            [of(3, "END")],
+            Code.UNAVAILABLE,
+            "Model m is configured, but no version of it is available",
+        ),
+    ],
+)
+def test_why_not_ready(spec, configured, states, code, text):
+    error = why_not_ready(spec, configured, states)
+    assert (error.code, error.message) == (code, text)
+
+
+def test_not_found_keeps_a_version_of_zero():
+    assert not_found(ModelSpec("m", version=0)).message.endswith("Specific(m, 0)")
+
+
+# Readiness --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "configured", "available", "answer"),
+    [
+        ("all", {"a", "b"}, {"a", "b"}, True),
+        ("all", {"a", "b"}, {"a"}, False),
+        ("all", {"a"}, {"a", "leaving"}, True),
+        ("all", set(), set(), True),
+        ("any", {"a", "b"}, {"b"}, True),
+        ("any", {"a", "b"}, set(), False),
+        ("any", set(), set(), False),
+        (["a"], {"a", "b"}, {"a"}, True),
+        (["a", "c"], {"a", "b"}, {"a", "b"}, False),
+        ([], {"a"}, set(), True),
+    ],
+)
+def test_ready(rule, configured, available, answer):
+    assert ready(rule, configured, available) is answer
