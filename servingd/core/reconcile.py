@@ -14,8 +14,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
+from servingd.core.events import (
+    Announce,
+    CancelRetry,
+    Command,
+    Discard,
+    Drained,
+    Event,
+    LoadFailed,
+    LoadSucceeded,
+    Publish,
+    Quiesce,
+    ReportIncomplete,
+    RetryDue,
+    ScheduleRetry,
+    StartLoad,
+    StartUnload,
+    Stop,
+    Unloaded,
+)
 from servingd.core.lifecycle import (
     LEAVING,
     HarnessState,
@@ -26,137 +44,6 @@ from servingd.core.lifecycle import (
 from servingd.core.policies import Load, Policy, Snapshot, availability_preserving
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId, VersionData
 from servingd.errors import Cancelled, Internal, ServingError
-
-# Events -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LoadSucceeded:
-    """A load attempt ended well: the servable exists and is warm."""
-
-    id: ServableId
-
-
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
-    """A load attempt failed. `retriable` is False where trying again cannot help."""
-
-    id: ServableId
-    error: ServingError
-    retriable: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class RetryDue:
-    """The pause after a failed attempt is over."""
-
-    id: ServableId
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """The last lease of a quiescing version has been returned."""
-
-    id: ServableId
-
-
-@dataclass(frozen=True, slots=True)
-class Unloaded:
-    """The servable has been closed and its loader dropped."""
-
-    id: ServableId
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Unload everything and take no more statements from sources."""
-
-
-Event: TypeAlias = (
-    AspiredVersions | LoadSucceeded | LoadFailed | RetryDue | Drained | Unloaded | Stop
-)
-
-# Commands -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """Tell the world a public state."""
-
-    state: ServableState
-
-
-@dataclass(frozen=True, slots=True)
-class ReportIncomplete:
-    """Show which versions of a stream are on disk but not whole, each with its reason."""
-
-    name: str
-    incomplete: Mapping[int, str]
-
-
-@dataclass(frozen=True, slots=True)
-class StartLoad:
-    """Run one load attempt; answer LoadSucceeded or LoadFailed. The first makes the loader."""
-
-    id: ServableId
-    data: VersionData
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleRetry:
-    """Answer with RetryDue after the configured pause."""
-
-    id: ServableId
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRetry:
-    """Forget the scheduled RetryDue."""
-
-    id: ServableId
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Let lookups find the version."""
-
-    id: ServableId
-
-
-@dataclass(frozen=True, slots=True)
-class Quiesce:
-    """Take the version out of lookups; answer with Drained when nobody uses it."""
-
-    id: ServableId
-
-
-@dataclass(frozen=True, slots=True)
-class StartUnload:
-    """Close the servable; answer with Unloaded."""
-
-    id: ServableId
-
-
-@dataclass(frozen=True, slots=True)
-class Discard:
-    """Drop the loader of a version that never got loaded."""
-
-    id: ServableId
-
-
-Command: TypeAlias = (
-    Announce
-    | ReportIncomplete
-    | StartLoad
-    | ScheduleRetry
-    | CancelRetry
-    | Publish
-    | Quiesce
-    | StartUnload
-    | Discard
-)
-
-# The state ----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 
-from servingd.core.reconcile import Event
+from servingd.core.events import Event
 from servingd.core.types import AspiredVersions
 
 

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from servingd.core.interfaces import Dispatcher, Loader, Servable
-from servingd.core.reconcile import (
+from servingd.core.events import (
     Announce,
     CancelRetry,
     Command,
@@ -22,7 +21,6 @@ from servingd.core.reconcile import (
     Event,
     LoadFailed,
     LoadSucceeded,
-    ManagerState,
     Publish,
     Quiesce,
     ReportIncomplete,
@@ -33,6 +31,8 @@ from servingd.core.reconcile import (
     Stop,
     Unloaded,
 )
+from servingd.core.interfaces import Dispatcher, Loader, Servable
+from servingd.core.reconcile import ManagerState
 from servingd.core.types import AspiredVersions, ServableId, VersionData
 from servingd.errors import as_serving_error, error_from_code
 from servingd.runtime.inbox import Inbox

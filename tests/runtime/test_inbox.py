@@ -3,7 +3,12 @@
 import threading
 import time
 
-from servingd.core.reconcile import Drained, LoadSucceeded, RetryDue, Stop
+from servingd.core.events import (
+    Drained,
+    LoadSucceeded,
+    RetryDue,
+    Stop,
+)
 from servingd.core.types import ServableId
 from servingd.runtime.inbox import Inbox
 from tests.runtime.fakes import TIMEOUT, aspire

@@ -17,16 +17,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from servingd.core.lifecycle import HarnessState, PublicState
-from servingd.core.policies import POLICIES
-from servingd.core.reconcile import (
+from servingd.core.events import (
     Announce,
     CancelRetry,
     Discard,
     Drained,
     LoadFailed,
     LoadSucceeded,
-    ManagerState,
     Publish,
     Quiesce,
     ReportIncomplete,
@@ -37,6 +34,9 @@ from servingd.core.reconcile import (
     Stop,
     Unloaded,
 )
+from servingd.core.lifecycle import HarnessState, PublicState
+from servingd.core.policies import POLICIES
+from servingd.core.reconcile import ManagerState
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId, VersionData
 from servingd.errors import DataLoss, InvalidArgument
 

@@ -2,23 +2,13 @@
 
 import pytest
 
-from servingd.core.lifecycle import (
-    TRANSITIONS,
-    HarnessState,
-    IllegalTransition,
-    PublicState,
-    ServableState,
-    advance,
-)
-from servingd.core.policies import resource_preserving
-from servingd.core.reconcile import (
+from servingd.core.events import (
     Announce,
     CancelRetry,
     Discard,
     Drained,
     LoadFailed,
     LoadSucceeded,
-    ManagerState,
     Publish,
     Quiesce,
     ReportIncomplete,
@@ -29,6 +19,16 @@ from servingd.core.reconcile import (
     Stop,
     Unloaded,
 )
+from servingd.core.lifecycle import (
+    TRANSITIONS,
+    HarnessState,
+    IllegalTransition,
+    PublicState,
+    ServableState,
+    advance,
+)
+from servingd.core.policies import resource_preserving
+from servingd.core.reconcile import ManagerState
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId, VersionData
 from servingd.errors import DataLoss, InvalidArgument
 
