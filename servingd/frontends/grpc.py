@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from servingd.errors import InvalidConfig
 from servingd.frontends.grpc_grpcio import GrpcioCarrier
 from servingd.frontends.grpc_native import NativeCarrier, unusable_because
 from servingd.frontends.reply import Handler
@@ -32,10 +33,7 @@ class GrpcFrontend:
         transport: str,
         max_request_bytes: int,
     ) -> None:
-        reason = None if transport == "grpcio" else unusable_because()
-        if reason is not None:
-            _log.warning("gRPC is carried by grpcio: %s", reason)
-        self.transport = "grpcio" if transport == "grpcio" or reason else "native"
+        self.transport = _choose(transport)
         target = f"{address}:{port}"
         self._native: NativeCarrier | None = None
         if self.transport == "native":
@@ -84,3 +82,16 @@ class GrpcFrontend:
         if self._native:
             self._native.stop()
         self._grpcio.stop()
+
+
+def _choose(transport: str) -> str:
+    """The carrier that takes the port. Raises InvalidConfig if the one asked for cannot."""
+    if transport == "grpcio":
+        return transport
+    reason = unusable_because()
+    if reason is None:
+        return "native"
+    if transport == "native":
+        raise InvalidConfig(f"--grpc_transport=native cannot be had: {reason}")
+    _log.warning("gRPC is carried by grpcio: %s", reason)
+    return "grpcio"

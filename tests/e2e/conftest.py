@@ -46,8 +46,8 @@ def start(tmp_path):
     """Start a server of one's own: `start(*flags)`."""
     started: list[Process] = []
 
-    def begin(*flags: str, **environment: str) -> Process:
-        process = Process(tmp_path / f"server-{len(started)}.log", *flags, **environment)
+    def begin(*flags: str, **options) -> Process:
+        process = Process(tmp_path / f"server-{len(started)}.log", *flags, **options)
         started.append(process)
         return process
 

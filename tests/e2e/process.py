@@ -35,10 +35,12 @@ def free_port() -> int:
 class Process:
     """One servingd, from start to exit."""
 
-    def __init__(self, log: Path, *flags: str, **environment: str) -> None:
+    def __init__(
+        self, log: Path, *flags: str, prefix: tuple[str, ...] = (), **environment: str
+    ) -> None:
         self.port, self.http_port = free_port(), free_port()
         self.log = log
-        command = [sys.executable, "-m", "servingd", "serve"]
+        command = [*prefix, sys.executable, "-m", "servingd", "serve"]
         command += [f"--port={self.port}", f"--rest_api_port={self.http_port}", *flags]
         with log.open("wb") as out:
             self.process = subprocess.Popen(

@@ -177,6 +177,35 @@ def test_a_busy_port_is_named(tmp_path, flag):
     assert str(port) in result.stdout
 
 
+LIMITED = ("/bin/sh", "-c", 'ulimit -v 40000000 && exec "$@"', "sh")
+
+
+def test_where_the_native_carrier_is_unsafe_grpcio_takes_the_port(start, repository):
+    server = start(
+        "--model_name=digit_names",
+        f"--model_repository={repository}",
+        "--ready_when=digit_names",
+        prefix=LIMITED,
+    ).wait_until_ready()
+    assert "gRPC is carried by grpcio: the address space is limited" in server.log.read_text()
+    assert server.predict("digit_names", {"keys": [b"1"]})["values"].tolist() == [b"one"]
+
+
+def test_asked_for_where_it_is_unsafe_it_is_a_configuration_error(tmp_path):
+    result = subprocess.run(
+        [
+            *(*LIMITED, sys.executable, "-m", "servingd", "serve"),
+            *(f"--model_base_path={tmp_path}", "--grpc_transport=native"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 255
+    assert "--grpc_transport=native cannot be had: the address space is limited" in result.stdout
+
+
 def test_the_client_loads_neither_the_server_nor_tensorflow():
     program = (
         "import sys, servingd.client;"
