@@ -111,9 +111,9 @@ class Server:
         with ExitStack() as stack:
             self._open_ports(stack)
             self._update_health()
-            stack.callback(self._platforms.stop)
             self._manager.start()
             stack.callback(self._manager.stop, _UNLOAD_TIMEOUT_S)
+            stack.callback(self._platforms.stop)  # first: a load may wait for an optimiser
             self._source.start()
             stack.callback(self._source.stop)
             stack.callback(self._drain)

@@ -96,7 +96,7 @@ class Platform(Protocol):
         ...
 
     def stop(self) -> None:
-        """End what the loaders share; every servable has been unloaded."""
+        """End what the loaders share. Servables serve on until they are unloaded."""
         ...
 
 

@@ -7,7 +7,9 @@ No TensorFlow is needed, or imported.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ from servingd.core.interfaces import Completion, Servable
 from servingd.core.publish import Listing
 from servingd.core.types import DataType, ServableId, Signature, Tensors, TensorSpec, VersionData
 from servingd.errors import InvalidArgument, NotFound
+from servingd.servables.files import error_of_file
 
 _NAMES = ("table.csv", "table.json")
 
@@ -43,7 +46,8 @@ class LookupTablePlatform:
         if name is None:
             return f"there is no {' or '.join(_NAMES)}"
         content = listing.read(name)
-        if not content.lstrip().startswith(b"{") and not content.endswith(b"\n"):
+        is_json = content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+        if not is_json and not content.endswith(b"\n"):
             return f"{name or 'the file'} does not end with a line feed"
         try:
             parse(content)
@@ -66,12 +70,16 @@ class LookupTableLoader:
         self._path = Path(path)
 
     def load(self) -> Servable:
-        """Read the file. Raises NotFound or InvalidArgument with the line."""
+        """Read the file. Raises NotFound, or InvalidArgument with the line."""
         files = [self._path / name for name in _NAMES] if self._path.is_dir() else [self._path]
         file = next((f for f in files if f.is_file()), None)
         if file is None:
             raise NotFound(f"there is no {' or '.join(_NAMES)} in {self._path}")
-        return LookupTable(parse(file.read_bytes()))
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise error_of_file(error) from error
+        return LookupTable(parse(content))
 
     def unload(self, servable: Servable) -> None:
         """Drop the table."""
@@ -105,7 +113,7 @@ def parse(content: bytes) -> dict[bytes, bytes]:
     Raises InvalidArgument naming the line, or the entry, and what was expected.
     """
     try:
-        text = content.decode()
+        text = content.decode("utf-8-sig")  # spreadsheets write a mark before the first line
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"the table is not UTF-8: {error}") from error
     return _parse_json(text) if text.lstrip().startswith("{") else _parse_csv(text)
@@ -114,20 +122,32 @@ def parse(content: bytes) -> dict[bytes, bytes]:
 def _parse_json(text: str) -> dict[bytes, bytes]:
     try:
         table = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the table does not parse as JSON: {error}") from error
-    for key, value in table.items():
-        if not isinstance(value, str):
-            raise InvalidArgument(f"entry {key!r}: expected a string, got {type(value).__name__}")
-    return {key.encode(): value.encode() for key, value in table.items()}
+    return dict(_json_entry(key, value) for key, value in table.items())
+
+
+def _json_entry(key: str, value: object) -> tuple[bytes, bytes]:
+    if not isinstance(value, str):
+        raise InvalidArgument(f"entry {key!r}: expected a string, got {type(value).__name__}")
+    try:
+        return key.encode(), value.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise InvalidArgument(f"entry {key!r}: {error}") from error
 
 
 def _parse_csv(text: str) -> dict[bytes, bytes]:
     table: dict[bytes, bytes] = {}
-    for number, row in enumerate(csv.reader(text.splitlines(), strict=True), start=1):
-        if len(row) != 2:
-            raise InvalidArgument(f"line {number}: expected two columns, got {len(row)}")
-        table.setdefault(row[0].encode(), row[1].encode())
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            if len(row) != 2:
+                raise InvalidArgument(
+                    f"line {reader.line_num}: expected two columns, got {len(row)}"
+                )
+            table.setdefault(row[0].encode(), row[1].encode())
+    except csv.Error as error:
+        raise InvalidArgument(f"line {reader.line_num}: {error}") from error
     return table
 
 

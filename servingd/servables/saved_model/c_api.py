@@ -13,13 +13,14 @@ import logging
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from servingd.errors import error_from_code
+from servingd.errors import DataLoss, error_from_code
 from servingd.servables.saved_model.tensorflow import clean, config, tensorflow
 
 _log = logging.getLogger(__name__)
@@ -66,16 +67,23 @@ class _Status:
 
 
 class CApiSession:
-    """A session of the C API, adopted by a Python Session so that its fast callables work on it."""
+    """A session of the C API, adopted by a Python Session so that its fast callables work on it.
+
+    It is freed by `close`, or else when it is dropped. The pointer that was swapped in must be out
+    again before the Python Session goes, or the process ends; that holds at exit too, where nothing
+    is freed because a thread may still run on it.
+    """
 
     def __init__(self, session: int, graph: _POINTER) -> None:
         tf1 = tensorflow().compat.v1
-        self._pointer = _POINTER(session)
-        self._graph = graph
         self._python = tf1.Session(graph=tensorflow().Graph())
-        self._slot = _POINTER.from_address(id(self._python._session) + _VALUE_SLOT)
-        self._own = self._slot.value
-        self._slot.value = session
+        slot = _POINTER.from_address(id(self._python._session) + _VALUE_SLOT)
+        own, slot.value = slot.value, session
+        weakref.finalize(self, _give_back, self._python, slot, own)
+        self._free = weakref.finalize(
+            self, _free, self._python, slot, own, _POINTER(session), graph
+        )
+        self._free.atexit = False
 
     def make_call(
         self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
@@ -87,15 +95,38 @@ class CApiSession:
         return make_call(self._python, feeds, fetches, targets)
 
     def close(self) -> None:
-        """Free the session and its graph; every callable must be gone."""
-        library = _library()
-        self._slot.value = self._own
-        self._python.close()
+        """Free the session and its graph; no callable may be running."""
+        self._free()
+
+
+def _give_back(python: Any, slot: _POINTER, own: int | None) -> None:
+    """Point a Python Session to its own session again, and close that: callables see it closed."""
+    slot.value = own
+    python.close()
+
+
+def _free(python: Any, slot: _POINTER, own: int | None, session: _POINTER, graph: _POINTER) -> None:
+    _give_back(python, slot, own)
+    _delete(session, graph)
+
+
+def _delete(session: _POINTER, graph: _POINTER) -> None:
+    library = _library()
+    try:
         with _Status() as status:
-            library.TF_CloseSession(self._pointer, status)
+            library.TF_CloseSession(session, status)
+    finally:
         with _Status() as status:
-            library.TF_DeleteSession(self._pointer, status)
-        library.TF_DeleteGraph(self._graph)
+            library.TF_DeleteSession(session, status)
+        library.TF_DeleteGraph(graph)
+
+
+def _adopt(session: int, graph: _POINTER) -> CApiSession:
+    try:
+        return CApiSession(session, graph)
+    except BaseException:
+        _delete(_POINTER(session), graph)
+        raise
 
 
 def make_call(
@@ -143,7 +174,7 @@ def load_saved_model(path: str, tags: tuple[str, ...], threads: int) -> CApiSess
     try:
         with _Status() as status:
             session = library.TF_LoadSessionFromSavedModel(
-                options, run_options, path.encode(), names, len(tags), graph, None, status
+                options, run_options, os.fsencode(path), names, len(tags), graph, None, status
             )
     except BaseException:
         library.TF_DeleteGraph(graph)
@@ -151,14 +182,14 @@ def load_saved_model(path: str, tags: tuple[str, ...], threads: int) -> CApiSess
     finally:
         library.TF_DeleteBuffer(run_options)
         library.TF_DeleteSessionOptions(options)
-    return CApiSession(session, graph)
+    return _adopt(session, graph)
 
 
 def load_graph_def(path: str, threads: int, optimised: bool) -> CApiSession:
     """Open a session over a serialised GraphDef; `optimised` ones are not optimised again."""
     library = _library()
-    graph = _POINTER(library.TF_NewGraph())
     options = _session_options(threads, meta_optimizer=not optimised)
+    graph = _POINTER(library.TF_NewGraph())
     try:
         _import(graph, path)
         with _Status() as status:
@@ -168,12 +199,14 @@ def load_graph_def(path: str, threads: int, optimised: bool) -> CApiSession:
         raise
     finally:
         library.TF_DeleteSessionOptions(options)
-    return CApiSession(session, graph)
+    return _adopt(session, graph)
 
 
 def _import(graph: _POINTER, path: str) -> None:
     library = _library()
     with Path(path).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise DataLoss(f"{path} is empty")
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     view = (ctypes.c_char * len(content)).from_buffer(content)
     buffer = _Buffer(ctypes.addressof(view), len(content), None)
@@ -204,8 +237,12 @@ def _session_options(threads: int, meta_optimizer: bool = True) -> _POINTER:
     if not meta_optimizer:
         settings.graph_options.rewrite_options.disable_meta_optimizer = True
     content = settings.SerializeToString()
-    with _Status() as status:
-        library.TF_SetConfig(options, content, ctypes.c_size_t(len(content)), status)
+    try:
+        with _Status() as status:
+            library.TF_SetConfig(options, content, ctypes.c_size_t(len(content)), status)
+    except BaseException:
+        library.TF_DeleteSessionOptions(options)
+        raise
     return options
 
 

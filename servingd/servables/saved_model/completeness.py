@@ -24,6 +24,8 @@ INDEX = "variables/variables.index"
 _FOOTER_BYTES = 48
 _MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _NOT_COMPRESSED = 0
+_MAX_SHARDS = 100_000
+"""The names of shards have five digits."""
 
 
 class BadIndex(ValueError):
@@ -41,7 +43,11 @@ def what_is_missing(listing: Listing, tags: tuple[str, ...]) -> str | None:
         return f"{FILE} does not parse ({len(content)} bytes)"
     if not saved_model.meta_graphs:
         return f"{FILE} holds no meta graph ({len(content)} bytes)"
-    required = {f"assets/{name}": 0 for graph in saved_model.meta_graphs for name in _assets(graph)}
+    try:
+        assets = [name for graph in saved_model.meta_graphs for name in _assets(graph)]
+    except DecodeError:
+        return f"{FILE} names assets that do not parse"
+    required = {f"assets/{name}": 0 for name in assets}
     if any(graph.saver_def.restore_op_name for graph in saved_model.meta_graphs):
         required[INDEX] = _FOOTER_BYTES
     reason = shortfall(required, listing.sizes)
@@ -66,15 +72,25 @@ def shard_bytes(index: bytes) -> dict[str, int]:
     key, value = next(entries, (b"?", b""))
     if key != b"":
         raise BadIndex("it has no header")
-    shards = protos.BundleHeader.FromString(value).num_shards
+    try:
+        shards = protos.BundleHeader.FromString(value).num_shards
+        ends = [_end(value) for _, value in entries]
+    except DecodeError as error:
+        raise BadIndex(f"it does not parse: {error}") from error
+    if not 0 < shards <= _MAX_SHARDS:
+        raise BadIndex(f"it names {shards} shards")
     needed = dict.fromkeys(range(shards), 0)
-    for _, value in entries:
-        entry = protos.BundleEntry.FromString(value)
-        end = entry.offset + entry.size
-        if entry.shard_id not in needed or end < 0:
-            raise BadIndex(f"an entry names shard {entry.shard_id} of {shards}")
-        needed[entry.shard_id] = max(needed[entry.shard_id], end)
+    for shard, end in ends:
+        if shard not in needed or end < 0:
+            raise BadIndex(f"an entry names shard {shard} of {shards}")
+        needed[shard] = max(needed[shard], end)
     return {f"variables/variables.data-{i:05d}-of-{shards:05d}": size for i, size in needed.items()}
+
+
+def _end(value: bytes) -> tuple[int, int]:
+    """The shard of a tensor, and where in it the tensor ends."""
+    entry = protos.BundleEntry.FromString(value)
+    return entry.shard_id, entry.offset + entry.size
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -91,7 +107,7 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             offset, at = _varint(handle, 0)
             size, _ = _varint(handle, at)
             yield from _block(content, offset, size)
-    except (IndexError, DecodeError) as error:
+    except IndexError as error:
         raise BadIndex(f"it does not parse: {error}") from error
 
 
@@ -103,11 +119,15 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
     block = content[offset : offset + size]
     restarts = int.from_bytes(block[-4:], "little")
     end = size - 4 * (restarts + 1)
+    if end < 0:
+        raise BadIndex("a block is shorter than it says")
     at, key = 0, b""
     while at < end:
         shared, at = _varint(block, at)
         own, at = _varint(block, at)
         length, at = _varint(block, at)
+        if shared > len(key) or at + own + length > end:
+            raise BadIndex("an entry lies past its block")
         key = key[:shared] + block[at : at + own]
         at += own
         yield key, block[at : at + length]
@@ -123,3 +143,5 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > 63:
+            raise BadIndex("a number has more than 64 bits")

@@ -10,7 +10,12 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
+
+_NEW = ".new-"
+_ABANDONED_S = 24 * 3600.0
+"""A workplace of this age belongs to a server that was killed."""
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +29,8 @@ class GraphCache:
     def __init__(self, folder: str, max_bytes: int = 10 << 30) -> None:
         self._max_bytes = max_bytes
         self._folder = _private(Path(folder)) if folder else None
+        if self._folder is not None:
+            _sweep(self._folder)
 
     def find(self, key: str) -> Path | None:
         """The folder kept under `key`, now the most recently used."""
@@ -38,7 +45,7 @@ class GraphCache:
 
     def workplace(self) -> Path:
         """A new empty folder, on the cache's file system so that `keep` can rename it."""
-        return Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))
+        return Path(tempfile.mkdtemp(prefix=_NEW, dir=self._folder))
 
     def keep(self, workplace: Path, key: str) -> Path:
         """Make a finished workplace findable under `key`; return where it lies now."""
@@ -50,26 +57,43 @@ class GraphCache:
         except OSError as error:  # another server was faster, or the disk is full
             _log.info("an optimised graph is not kept: %s", error)
             return workplace
-        self._make_room()
+        with contextlib.suppress(OSError):
+            os.utime(place)
+            self._make_room(place)
         return place
 
     def drop(self, place: Path) -> None:
         """Remove a folder that is not kept; one that is kept stays."""
-        if self._folder is None or place.name.startswith(".new-"):
+        if self._folder is None or place.name.startswith(_NEW):
             shutil.rmtree(place, ignore_errors=True)
 
-    def _make_room(self) -> None:
-        assert self._folder is not None
-        oldest_first = sorted(
-            (p for p in self._folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime
-        )
-        sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in oldest_first}
-        excess = sum(sizes.values()) - self._max_bytes
-        for place in oldest_first[:-1]:  # what was just kept stays, whatever its size
+    def forget(self, place: Path) -> None:
+        """Remove a folder that is kept: it turned out to be of no use."""
+        shutil.rmtree(place, ignore_errors=True)
+
+    def _make_room(self, kept: Path) -> None:
+        """Remove the least recently used, down to the cap; what was just kept stays."""
+        sizes: dict[Path, tuple[float, int]] = {}
+        for place in kept.parent.iterdir():
+            if place.name.startswith(_NEW):
+                continue  # somebody works in it
+            with contextlib.suppress(OSError):  # another server made room, too
+                size = sum(file.stat().st_size for file in place.iterdir())
+                sizes[place] = (place.stat().st_mtime, size)
+        excess = sum(size for _, size in sizes.values()) - self._max_bytes
+        for place in sorted(sizes.keys() - {kept}, key=sizes.__getitem__):
             if excess <= 0:
                 return
             shutil.rmtree(place, ignore_errors=True)
-            excess -= sizes[place]
+            excess -= sizes[place][1]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what servers that were killed left behind."""
+    for place in folder.glob(f"{_NEW}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - place.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def _private(folder: Path) -> Path | None:

@@ -5,52 +5,107 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_WRITES = (
+_KEEPS = (
+    # Variables: what is assigned, updated by an optimizer, or a generator's state.
     "Assign",
-    "ResourceApply",
-    "ResourceSparseApply",
-    "ResourceScatter",
-    "ResourceStridedSliceAssign",
-    "Scatter",
     "Apply",
-    "SparseApply",
+    "CountUpTo",
+    "NegTrain",
+    "ResourceApply",
+    "ResourceCountUpTo",
+    "ResourceScatter",
+    "ResourceSparseApply",
+    "ResourceStridedSliceAssign",
     "RngReadAndSkip",
     "RngSkip",
+    "Scatter",
+    "Sdca",
+    "SparseApply",
     "Stateful",
-    "MutableHashTable",
-    "MutableDenseHashTable",
+    "StridedSliceAssign",
+    "TPUExecuteAndUpdateVariables",
+    # Tables and trees that can change. Static tables are filled by the init operation alone.
+    "BoostedTreesCenterBias",
+    "BoostedTreesCreate",
+    "BoostedTreesDeserialize",
+    "BoostedTreesFlush",
+    "BoostedTreesQuantileStream",
+    "BoostedTreesTraining",
+    "BoostedTreesUpdate",
+    "LookupTableImport",
     "LookupTableInsert",
     "LookupTableRemove",
-    "Queue",
-    "FIFOQueue",
-    "PaddingFIFOQueue",
-    "RandomShuffleQueue",
-    "PriorityQueue",
+    "MutableDenseHashTable",
+    "MutableHashTable",
+    # Queues, stages, accumulators: containers that one call fills and another one empties.
+    "Accumulator",
+    "AddManySparseToTensorsMap",
+    "AddSparseToTensorsMap",
     "Barrier",
-    "Iterator",
-    "OneShotIterator",
-    "Stage",
-    "Unstage",
-    "MapStage",
-    "OrderedMapStage",
-    "Stack",
     "ConditionalAccumulator",
+    "DeleteSessionTensor",
+    "FIFOQueue",
+    "FakeQueue",
+    "GetSession",
+    "Infeed",
+    "Map",
+    "OrderedMap",
+    "Outfeed",
+    "PaddingFIFOQueue",
+    "PriorityQueue",
+    "Queue",
+    "RandomShuffleQueue",
+    "ResourceAccumulator",
+    "ResourceConditionalAccumulator",
+    "SparseAccumulator",
     "SparseConditionalAccumulator",
+    "Stage",
+    "TakeManySparseFromTensorsMap",
     "TemporaryVariable",
-    "CountUpTo",
-    "PyFunc",
+    "Unstage",
+    # Positions in a stream of data.
+    "DeserializeIterator",
+    "Iterator",
+    "MakeIterator",
+    "MultiDeviceIterator",
+    "OneShotIterator",
+    "Reader",
+    "RecordInput",
+    "Skipgram",
+    # Files, and what anybody's Python code does.
+    "CalibrationStatisticsSaver",
+    "DatasetToTFRecord",
+    "DistributedSave",
+    "DumpTensor",
     "EagerPyFunc",
+    "ExperimentalDatasetToTFRecord",
+    "FlushSummaryWriter",
+    "ImportEvent",
+    "MergeV2Checkpoints",
+    "PyFunc",
+    "Save",
+    "Write",
+    # The end of any of these.
+    "DestroyResourceOp",
 )
-_NOT_WRITES = (
-    "ScatterNd",  # on a value
-    "ScatterNdNonAliasingAdd",
-    "StatefulPartitionedCall",  # its body is looked into
+"""How the types of operations begin that keep state."""
+
+_KEEPS_NONE = frozenset(
+    {
+        "MapDataset",  # a description of data, as MapAndBatchDataset and MapDefun
+        "MapAndBatchDataset",
+        "MapDefun",
+        "PyFuncStateless",
+        "ScatterNd",  # on a value
+        "ScatterNdNonAliasingAdd",
+        "StatefulPartitionedCall",  # its body is looked into
+    }
 )
 
 
 def keeps_state(op_type: str) -> bool:
     """Whether an operation changes, or depends on, something that outlives the call."""
-    return op_type.startswith(_WRITES) and op_type not in _NOT_WRITES
+    return op_type.startswith(_KEEPS) and op_type not in _KEEPS_NONE
 
 
 def reachable_ops(graph_def: Any, roots: Iterable[str]) -> set[str]:

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from servingd.core.types import Signature
 from servingd.errors import DataLoss, NotFound
+from servingd.servables.files import error_of_file
 from servingd.wire import protos
 from servingd.wire.signatures import signature_from_def
 
@@ -34,16 +35,19 @@ class MetaGraph:
 def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
     """The meta graph under `path` whose tags are exactly `tags`.
 
-    Raises NotFound (no SavedModel there, or no such meta graph) or DataLoss (it does not parse).
+    Raises NotFound (no SavedModel there, or no such meta graph), PermissionDenied, or DataLoss (it
+    does not parse).
     """
     file = Path(path, FILE)
     try:
         content = file.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
             "Specified file path does not appear to contain a SavedModel bundle (should have a "
             f"file called `{FILE}`)\nSpecified file path: {path}"
         ) from None
+    except OSError as error:
+        raise error_of_file(error) from error
     try:
         saved_model = protos.SavedModel.FromString(content)
     except DecodeError as error:

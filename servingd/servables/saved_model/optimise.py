@@ -16,7 +16,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from servingd.core.types import Signature
-from servingd.errors import ServingError
+from servingd.errors import Code, ServingError
 from servingd.servables.saved_model.c_api import make_call
+from servingd.servables.saved_model.freeze import freeze, optimise_graph
 from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.meta_graph import read_meta_graph
 from servingd.servables.saved_model.parity import agree
@@ -37,6 +38,10 @@ GRAPH_FILE = "graph.pb"
 REPORT_FILE = "report.json"
 
 Values = list[np.ndarray[Any, Any]]
+Call = Callable[..., list[Any]]
+
+_PASSING = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS)
+"""What TensorFlow says of files and memory, not of the model."""
 
 
 class Declined(Exception):
@@ -52,30 +57,55 @@ class Initialiser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Optimise one model. 0: the report is written, whatever it says; other: no report."""
+    """Optimise one model. 0: the report is written, whatever it says; other: no report.
+
+    What is reported holds for this model for good; what another try may mend (a file that is not
+    there, too little memory) is the last line on stderr instead.
+    """
     parser = argparse.ArgumentParser(prog="optimise", description=__doc__)
     parser.add_argument("source", metavar="IN", help="a SavedModel's folder")
     parser.add_argument("target", metavar="OUT", help="an existing folder for the result")
     parser.add_argument("--tags", default="serve", help="tags of the meta graph, with commas")
     parser.add_argument("--memory-limit-bytes", type=int, default=0)
+    parser.add_argument("--cpu-limit-seconds", type=int, default=0)
     parser.add_argument("--parent", type=int, default=0, help="die when this process is gone")
     options = parser.parse_args(arguments)
-    _be_a_quiet_child(options.parent, options.memory_limit_bytes)
-    report = _optimise(options.source, options.target, tuple(options.tags.split(",")))
-    Path(options.target, REPORT_FILE).write_text(json.dumps(report))
+    _be_a_quiet_child(options.parent, options.memory_limit_bytes, options.cpu_limit_seconds)
+    try:
+        report = _optimise(options.source, options.target, _tags(options.tags))
+        Path(options.target, REPORT_FILE).write_text(json.dumps(report))
+    except MemoryError:
+        return _failed(f"out of memory (limit: {options.memory_limit_bytes} bytes)")
+    except (OSError, ServingError) as error:
+        return _failed(str(error))
     return 0
 
 
+def _failed(text: str) -> int:
+    sys.stderr.write(f"\noptimise: {' '.join(text.split())}\n")
+    return 1
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
+
+
 def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]:
-    """The report: whether there is a graph, what initialises it, or why there is none."""
+    """The report: whether there is a graph, what initialises it, or why there is none.
+
+    Raises ServingError, OSError or MemoryError where another try may end differently.
+    """
     try:
         graph_def, initialiser = optimise(source, tags)
     except Declined as reason:
         return {"optimised": False, "reason": str(reason)}
-    except ServingError as error:
-        return {"optimised": False, "reason": error.message}
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # whatever the converter stumbles over, the plain graph serves
-        return {"optimised": False, "reason": f"{type(error).__name__}: {translate(error)}"[:2000]}
+        translated = translate(error)
+        if translated.code in _PASSING:
+            raise translated from error
+        return {"optimised": False, "reason": f"{type(error).__name__}: {translated}"[:2000]}
     Path(target, GRAPH_FILE).write_bytes(graph_def.SerializeToString(deterministic=True))
     return {
         "optimised": True,
@@ -101,11 +131,13 @@ def optimise(source: str, tags: tuple[str, ...]) -> tuple[Any, Initialiser]:
             for spec in (*signature.outputs.values(), *signature.inputs.values())
         }
     )
+    if "" in tensors:
+        raise Declined("a signature has a sparse or composite tensor")
     roots = [*tensors, *([initialiser.operation] if initialiser.operation else [])]
     _check_safe(plain.graph.as_graph_def(), roots)
-    frozen = _freeze(plain, [_op(root) for root in roots])
-    graph_def = _optimise_graph(frozen, roots)
-    _prove(plain, graph_def, initialiser, source, signatures)
+    definitions = [plain.meta_graph.signature_def[name] for name in signatures]
+    graph_def = optimise_graph(freeze(plain, [_op(root) for root in roots]), roots, definitions)
+    _prove(plain.session, _session(graph_def, initialiser, source), signatures)
     return graph_def, initialiser
 
 
@@ -121,8 +153,18 @@ def _initialiser(meta_graph: Any) -> Initialiser:
             if names:
                 operation = names[0]
                 break
-    assets = {a.tensor_info.name: a.filename for a in meta_graph.asset_file_def}
+    assets = {a.tensor_info.name: a.filename for a in _assets(meta_graph)}
     return Initialiser(operation, assets)
+
+
+def _assets(meta_graph: Any) -> list[Any]:
+    """The AssetFileDefs, where TensorFlow 2 keeps them or where TensorFlow 1 does."""
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    if meta_graph.asset_file_def or "saved_model_assets" not in meta_graph.collection_def:
+        return list(meta_graph.asset_file_def)
+    packed = meta_graph.collection_def["saved_model_assets"].any_list.value
+    return [meta_graph_pb2.AssetFileDef.FromString(asset.value) for asset in packed]
 
 
 def _check_safe(graph_def: Any, roots: Sequence[str]) -> None:
@@ -142,41 +184,8 @@ def _check_safe(graph_def: Any, roots: Sequence[str]) -> None:
         raise Declined(f"it has variables of strings: {', '.join(strings[:3])}")
 
 
-def _freeze(plain: PythonSession, outputs: list[str]) -> Any:
-    from tensorflow.python.framework import convert_to_constants
-
-    names = {op.name for op in plain.graph.get_operations()}
-    with plain.graph.as_default():
-        for op in plain.graph.get_operations():
-            read = f"{op.name}/Read/ReadVariableOp"  # the converter looks for it by this name
-            if op.type == "VarHandleOp" and read not in names:
-                tensorflow().raw_ops.ReadVariableOp(
-                    resource=op.outputs[0], dtype=op.get_attr("dtype"), name=read
-                )
-    return convert_to_constants.convert_variables_to_constants_from_session_graph(
-        plain.session, plain.graph.as_graph_def(), outputs
-    )
-
-
-def _optimise_graph(frozen: Any, roots: Sequence[str]) -> Any:
-    """Run Grappler here, so that the server need not."""
-    from tensorflow.core.protobuf import meta_graph_pb2
-    from tensorflow.python.grappler import tf_optimizer
-
-    meta_graph = meta_graph_pb2.MetaGraphDef()
-    meta_graph.graph_def.CopyFrom(frozen)
-    meta_graph.collection_def["train_op"].node_list.value.extend(roots)
-    return tf_optimizer.OptimizeGraph(config(threads=1), meta_graph)
-
-
-def _prove(
-    plain: PythonSession,
-    graph_def: Any,
-    initialiser: Initialiser,
-    source: str,
-    signatures: Mapping[str, Signature],
-) -> None:
-    """Raise Declined unless both graphs give the same answers, and the plain one twice the same."""
+def _session(graph_def: Any, initialiser: Initialiser, source: str) -> Any:
+    """A session over an optimised graph, initialised."""
     tf1 = tensorflow().compat.v1
     graph = tensorflow().Graph()
     with graph.as_default():
@@ -185,26 +194,38 @@ def _prove(
     if initialiser.operation:
         feeds = {n: f"{source}/assets/{file}" for n, file in initialiser.assets.items()}
         session.run(_op(initialiser.operation), feeds)
+    return session
+
+
+def _prove(plain: Any, optimised: Any, signatures: Mapping[str, Signature]) -> None:
+    """Raise Declined unless both sessions give the same answers, and the plain one twice the same.
+
+    A signature may refuse what is made up, if both do; one at least must answer.
+    """
+    answered = False
     for name, signature in signatures.items():
+        feeds = [spec.tensor_name for spec in signature.inputs.values()]
+        fetches = [spec.tensor_name for spec in signature.outputs.values()]
+        plain_call, optimised_call = (make_call(s, feeds, fetches) for s in (plain, optimised))
         for batch in (1, 3) if varies(signature) else (1,):
             inputs = synthetic_inputs(signature, batch, seed=batch)
             if inputs is not None:
-                _compare(name, signature, list(inputs.values()), plain.session, session)
+                answered |= _compare(name, plain_call, optimised_call, list(inputs.values()))
+    if not answered:
+        raise Declined("nothing is proven: no signature answers inputs that are made up")
 
 
-def _compare(name: str, signature: Signature, arrays: Values, plain: Any, optimised: Any) -> None:
-    feeds = [spec.tensor_name for spec in signature.inputs.values()]
-    fetches = [spec.tensor_name for spec in signature.outputs.values()]
-    first, second, third = (
-        _run(make_call(session, feeds, fetches), arrays) for session in (plain, plain, optimised)
-    )
+def _compare(name: str, plain: Call, optimised: Call, arrays: Values) -> bool:
+    """Whether there was an answer to compare."""
+    first, second, third = (_run(call, arrays) for call in (plain, plain, optimised))
     if not agree(first, second):
         raise Declined(f"signature {name} does not give the same answer twice")
     if not agree(first, third):
         raise Declined(f"signature {name} gives other answers once optimised")
+    return not isinstance(first, str)
 
 
-def _run(call: Any, arrays: Values) -> Values | str:
+def _run(call: Call, arrays: Values) -> Values | str:
     """The answers, or the kind of error: made-up inputs may be refused, by both sides alike."""
     with contextlib.suppress(tensorflow().errors.InvalidArgumentError):
         return [np.asarray(value) for value in call(*arrays)]
@@ -215,10 +236,13 @@ def _op(tensor: str) -> str:
     return tensor.removeprefix("^").split(":", 1)[0]
 
 
-def _be_a_quiet_child(parent: int, memory_limit_bytes: int) -> None:
+def _be_a_quiet_child(parent: int, memory_limit_bytes: int, cpu_limit_seconds: int) -> None:
     os.nice(19)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the server has taken the accelerators' memory
     if memory_limit_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
+    if cpu_limit_seconds:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit_seconds, cpu_limit_seconds + 1))
     if parent and sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)

@@ -35,17 +35,21 @@ from servingd.servables.saved_model.sessions import (
     open_plain,
     same_answers,
 )
-from servingd.servables.saved_model.tensorflow import tensorflow
+from servingd.servables.saved_model.tensorflow import give_memory_back, tensorflow
 
 OnGraphState: TypeAlias = Callable[[ServableId, str], None]
-"""Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`, or empty once gone."""
+"""Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`; empty once unloaded."""
 
 MAX_WEIGHTS = 256 << 20
 """Larger models keep their variables: constants take about seven times their size."""
 
-_CHILD_SECONDS = 600.0
+_CHILD_SECONDS = 1800.0  # it is niced: beside a busy server it gets little of each second
+_CHILD_CPU_SECONDS = 600
 _CHILD_BASE_BYTES = 6 << 30
 _CHILD_BYTES_PER_WEIGHT = 16
+
+_PATIENCE_S = 60.0
+_STOP_S = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -72,10 +76,14 @@ class _Declined(Exception):
 class GraphOptimiser:
     """Owns the thread `optimiser` and its child process."""
 
-    def __init__(self, cache_dir: str, enabled: bool, on_state: OnGraphState) -> None:
+    def __init__(
+        self, cache_dir: str, enabled: bool, on_state: OnGraphState, memory_limit: int = 0
+    ) -> None:
+        """`memory_limit` is the child's, in bytes; 0: by the model's size."""
         self._cache_dir = cache_dir
         self._enabled = enabled
         self._on_state = on_state
+        self._memory_limit = memory_limit
         self._cache: GraphCache | None = None  # made by the first improvement
         self._changed = threading.Condition()
         self._waiting: deque[Improvement] = deque()  # guarded by _changed
@@ -89,11 +97,14 @@ class GraphOptimiser:
         if self._enabled:
             self._on_state(improvement.id, "optimising")
         with self._changed:
-            self._waiting.append(improvement)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="optimiser", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            if not self._stopped:
+                self._waiting.append(improvement)
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="optimiser", daemon=True)
+                    self._thread.start()
+                self._changed.notify()
+                return
+        improvement.over.set()
 
     def cancel(self, improvement: Improvement) -> None:
         """Give an improvement up; on return its servable is not touched any more."""
@@ -104,18 +115,27 @@ class GraphOptimiser:
                 improvement.over.set()
             elif improvement is self._current and self._child is not None:
                 self._child.kill()
-        improvement.over.wait(60.0)
-        self._on_state(improvement.id, "")
+        while not improvement.over.wait(_PATIENCE_S):
+            _log.warning("%s is not unloaded yet: its graph is being replaced", improvement.id)
 
     def stop(self) -> None:
-        """End the thread and its child."""
+        """End the thread and its child; nobody waits for an improvement any more."""
         with self._changed:
             self._stopped = True
+            abandoned = list(self._waiting)
+            self._waiting.clear()
+            if self._current is not None:
+                self._current.cancelled.set()
             if self._child is not None:
                 self._child.kill()
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join(10.0)
+            thread = self._thread
+        for improvement in abandoned:
+            improvement.over.set()
+        if thread is not None:
+            thread.join(_STOP_S)
+            if thread.is_alive():
+                _log.warning("thread %s does not end within %.0f s", thread.name, _STOP_S)
 
     # The optimiser's thread -----------------------------------------------------------------------
 
@@ -146,21 +166,19 @@ class GraphOptimiser:
         if self._enabled:
             try:
                 session, state = self._optimised(improvement), "optimised"
-            except (_Declined, ServingError) as reason:
-                if improvement.cancelled.is_set():
-                    return
+            except (_Declined, ServingError, OSError) as reason:
                 state = "declined"
-                _log.info("%s is served as it is, not optimised: %s", improvement.id, reason)
-        if session is None and improvement.threads > 1:
-            session = open_plain(
-                improvement.path,
-                improvement.tags,
-                improvement.threads,
-                improvement.meta_graph,
-                improvement.warm,
-            )
+                if not improvement.cancelled.is_set():
+                    _log.info("%s is served as it is, not optimised: %s", improvement.id, reason)
+        if session is None and improvement.threads > 1 and not improvement.cancelled.is_set():
+            session = _plain_on_all_threads(improvement)
+        if improvement.cancelled.is_set():
+            if session is not None:
+                session.close()
+            return
         if session is not None:
             improvement.servable.swap(session)
+            give_memory_back()
             _log.info(
                 "%s runs on a graph that is %s, on %d threads",
                 improvement.id,
@@ -170,43 +188,43 @@ class GraphOptimiser:
         self._on_state(improvement.id, state)
 
     def _optimised(self, improvement: Improvement) -> RunningSession:
+        """A proven session on the optimised graph, from the cache or made now."""
         if not c_api.is_sound():
             raise _Declined("the C API is not usable with this TensorFlow")
         weights = _weights(improvement.path)
         if weights > MAX_WEIGHTS:
             raise _Declined(f"{weights} bytes of variables are more than {MAX_WEIGHTS}")
-        place, report = self._prepared(improvement, weights)
+        cache, key = self._graphs(), _key(improvement)
+        kept = cache.find(key)
+        if kept is not None:
+            try:
+                return _proven(improvement, kept)
+            except _Declined:
+                raise
+            except Exception as error:
+                _log.warning("an optimised graph is made anew, not taken from %s: %s", kept, error)
+                cache.forget(kept)
+        place = self._made(improvement, key, weights)
         try:
-            if not report["optimised"]:
-                raise _Declined(report["reason"])
-            session = open_optimised(
-                str(place / GRAPH_FILE),
-                improvement.path,
-                report["initialiser"],
-                report["assets"],
-                improvement.threads,
-                improvement.meta_graph.signatures,
-            )
+            return _proven(improvement, place)
         finally:
-            self._graphs().drop(place)
-        plain, signatures = improvement.servable.session, improvement.meta_graph.signatures
-        if not same_answers(plain, session, signatures, improvement.warm):
-            session.close()
-            raise _Declined("the optimised graph gives other answers here")
-        return session
+            cache.drop(place)
 
-    def _prepared(self, improvement: Improvement, weights: int) -> tuple[Path, dict[str, Any]]:
-        """The folder of the optimised graph, from the cache or made now, and its report."""
-        key = model_key(improvement.path, __version__, tensorflow().__version__, *improvement.tags)
-        place = self._graphs().find(key)
-        if place is None:
-            workplace = self._graphs().workplace()
+    def _made(self, improvement: Improvement, key: str, weights: int) -> Path:
+        """The folder with what a child makes of the model now."""
+        cache = self._graphs()
+        workplace = cache.workplace()
+        try:
             self._run_child(improvement, workplace, weights)
-            place = self._graphs().keep(workplace, key)
-        report: dict[str, Any] = json.loads((place / REPORT_FILE).read_text())
-        return place, report
+            if _key(improvement) != key:
+                raise _Declined("the model's files changed meanwhile")
+            return cache.keep(workplace, key)
+        except BaseException:
+            cache.drop(workplace)
+            raise
 
     def _run_child(self, improvement: Improvement, workplace: Path, weights: int) -> None:
+        memory = self._memory_limit or _CHILD_BASE_BYTES + weights * _CHILD_BYTES_PER_WEIGHT
         command = [
             sys.executable,
             "-m",
@@ -214,33 +232,79 @@ class GraphOptimiser:
             improvement.path,
             str(workplace),
             f"--tags={','.join(improvement.tags)}",
-            f"--memory-limit-bytes={_CHILD_BASE_BYTES + weights * _CHILD_BYTES_PER_WEIGHT}",
+            f"--memory-limit-bytes={memory}",
+            f"--cpu-limit-seconds={_CHILD_CPU_SECONDS}",
             f"--parent={os.getpid()}",
         ]
-        with tempfile.TemporaryFile() as errors:
+        if improvement.cancelled.is_set():
+            raise _Declined("cancelled")
+        with tempfile.TemporaryFile() as output:
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
             with self._changed:
-                if self._stopped or improvement.cancelled.is_set():
-                    self._graphs().drop(workplace)
-                    raise _Declined("cancelled")
-                self._child = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
-                )
+                self._child = child
+                if improvement.cancelled.is_set():  # before anybody could see the child
+                    child.kill()
             try:
-                code = self._child.wait(_CHILD_SECONDS)
+                code = child.wait(_CHILD_SECONDS)
             except subprocess.TimeoutExpired:
-                self._child.kill()
-                code = self._child.wait()
+                raise _Declined(f"the optimiser took more than {_CHILD_SECONDS:.0f} s") from None
             finally:
                 with self._changed:
                     self._child = None
+                child.kill()  # no effect on one that has ended
+                child.wait()
             if code != 0:
-                self._graphs().drop(workplace)
-                raise _Declined(f"the optimiser ended with {_outcome(code)}: {_tail(errors)}")
+                raise _Declined(f"the optimiser ended with {_outcome(code)}: {_tail(output)}")
 
     def _graphs(self) -> GraphCache:
         if self._cache is None:
             self._cache = GraphCache(self._cache_dir)
         return self._cache
+
+
+def _key(improvement: Improvement) -> str:
+    return model_key(improvement.path, __version__, tensorflow().__version__, *improvement.tags)
+
+
+def _proven(improvement: Improvement, place: Path) -> RunningSession:
+    """A session on the graph in `place` that answers here as the plain one does."""
+    report: dict[str, Any] = json.loads((place / REPORT_FILE).read_text())
+    if not report["optimised"]:
+        raise _Declined(report["reason"])
+    if improvement.cancelled.is_set():
+        raise _Declined("cancelled")
+    signatures = improvement.meta_graph.signatures
+    session = open_optimised(
+        str(place / GRAPH_FILE),
+        improvement.path,
+        report["initialiser"],
+        report["assets"],
+        improvement.threads,
+        signatures,
+    )
+    try:
+        if not same_answers(improvement.servable.session, session, signatures, improvement.warm):
+            raise _Declined("the optimised graph gives other answers here")
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _plain_on_all_threads(improvement: Improvement) -> RunningSession | None:
+    try:
+        return open_plain(
+            improvement.path,
+            improvement.tags,
+            improvement.threads,
+            improvement.meta_graph,
+            improvement.warm,
+        )
+    except ServingError as error:  # its files may have gone since it was loaded
+        _log.info("%s stays on one thread: %s", improvement.id, error)
+        return None
 
 
 def _weights(path: str) -> int:

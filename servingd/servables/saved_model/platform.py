@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import logging
 import os
 from collections.abc import Mapping
+
+from google.protobuf.message import DecodeError
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.interfaces import Servable
 from servingd.core.publish import Listing
 from servingd.core.types import ServableId, VersionData
-from servingd.errors import as_serving_error
+from servingd.errors import DataLoss
 from servingd.servables.saved_model.completeness import what_is_missing
 from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.meta_graph import FILE, MetaGraph, read_meta_graph
 from servingd.servables.saved_model.optimiser import GraphOptimiser, Improvement, OnGraphState
 from servingd.servables.saved_model.servable import SavedModelServable
-from servingd.servables.saved_model.sessions import open_plain, slowest
+from servingd.servables.saved_model.sessions import open_plain
+from servingd.servables.saved_model.tensorflow import give_memory_back
 from servingd.wire import protos
 
 _HEAVY_S = 1e-3
 """A call of at least this long is worth all cores; a cheaper one only disturbs its neighbours."""
-
-_log = logging.getLogger(__name__)
 
 
 class SavedModelPlatform:
@@ -58,7 +56,7 @@ class SavedModelPlatform:
         )
 
     def stop(self) -> None:
-        """End the optimiser. Called when every servable is unloaded."""
+        """End the optimiser."""
         self._optimiser.stop()
 
 
@@ -86,9 +84,13 @@ class SavedModelLoader:
         meta_graph = read_meta_graph(self._path, tags)
         warm = _may_be_run(meta_graph)
         session = open_plain(self._path, tags, 1, meta_graph, warm)
+        try:
+            heavy = session.slowest_s >= _HEAVY_S
+        except BaseException:
+            session.close()
+            raise
         servable = SavedModelServable(meta_graph, session)
         self._on_graph_state(self._id, "plain")
-        heavy = slowest(session, meta_graph.signatures, warm) >= _HEAVY_S
         threads = (self._options.threads or _cores()) if heavy else 1
         if self._options.optimize_models != "off" or threads > 1:
             self._improvement = Improvement(
@@ -105,14 +107,17 @@ class SavedModelLoader:
             self._optimiser.cancel(self._improvement)
         servable.close()
         self._improvement = None
+        self._on_graph_state(self._id, "")
         del servable
-        gc.collect()  # graphs are cyclic
-        _trim()
+        give_memory_back()
 
 
 def _may_be_run(meta_graph: MetaGraph) -> Mapping[str, bool]:
     """Which signatures may be called with made-up inputs: those that leave nothing behind."""
-    graph = protos.Graph.FromString(meta_graph.graph_def)
+    try:
+        graph = protos.Graph.FromString(meta_graph.graph_def)
+    except DecodeError as error:
+        raise DataLoss(f"the graph does not parse: {error}") from error
     return {
         name: not any(
             keeps_state(op)
@@ -124,11 +129,3 @@ def _may_be_run(meta_graph: MetaGraph) -> Mapping[str, bool]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _trim() -> None:
-    """Return freed pages to the system; glibc only."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError) as error:
-        _log.debug("no malloc_trim here: %s", as_serving_error(error))

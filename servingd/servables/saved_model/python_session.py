@@ -19,9 +19,13 @@ class PythonSession:
         tf1 = tensorflow().compat.v1
         self.graph = tensorflow().Graph()
         self.session = tf1.Session(graph=self.graph, config=config(threads))
-        with self.graph.as_default():
-            self.meta_graph = tf1.saved_model.load(self.session, list(tags), path)
-            _restore_the_rest(self.session, self.graph, self.meta_graph, path)
+        try:
+            with self.graph.as_default():
+                self.meta_graph = tf1.saved_model.load(self.session, list(tags), path)
+                _restore_the_rest(self.session, self.graph, self.meta_graph, path)
+        except BaseException:
+            self.session.close()
+            raise
 
     def make_call(
         self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
@@ -58,13 +62,20 @@ def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> N
         return
     reader = tf1.train.load_checkpoint(f"{path}/variables/variables")
     keys = _checkpoint_keys(reader)
-    for index, handle in unset:
-        if index in keys:
-            value = reader.get_tensor(keys[index])
-            placeholder = tf1.placeholder(value.dtype, value.shape)
-            session.run(
-                raw.AssignVariableOp(resource=handle, value=placeholder), {placeholder: value}
-            )
+    values = {
+        tf1.placeholder(value.dtype, value.shape): (handle, value)
+        for index, handle in unset
+        if index in keys
+        for value in (reader.get_tensor(keys[index]),)
+    }
+    # In one run: each makes TensorFlow look at the whole graph again.
+    session.run(
+        [
+            raw.AssignVariableOp(resource=h, value=placeholder)
+            for placeholder, (h, _) in values.items()
+        ],
+        {placeholder: value for placeholder, (_, value) in values.items()},
+    )
 
 
 def _checkpoint_keys(reader: Any) -> dict[int, str]:

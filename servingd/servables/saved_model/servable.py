@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from servingd.core.interfaces import Completion
 from servingd.core.types import Signature, Tensors
+from servingd.errors import Unavailable
 from servingd.servables.saved_model.meta_graph import MetaGraph
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import translate
@@ -31,6 +32,8 @@ class SavedModelServable:
         """Run in this thread, without the GIL; raises TensorFlow's errors, translated."""
         session = self._session
         while not session.enter():  # it was replaced between the two lines
+            if self._session is session:
+                raise Unavailable("the servable is closed")
             session = self._session
         try:
             outputs = session.calls[signature.name].run(inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -13,7 +12,7 @@ import numpy as np
 
 from servingd.core.types import Signature, Tensors
 from servingd.core.users import Users
-from servingd.errors import FailedPrecondition, InvalidArgument, ServingError
+from servingd.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.meta_graph import MetaGraph
 from servingd.servables.saved_model.parity import agree
@@ -24,6 +23,9 @@ from servingd.servables.saved_model.warm_up import synthetic_inputs
 _log = logging.getLogger(__name__)
 
 _WRONG_VARIABLES = "Could not find variable"
+_WARM_RUNS = 3
+_WARM_S = 0.05
+"""A signature is run so often to warm and measure it, or for so long."""
 
 
 class _Openable(Protocol):
@@ -55,11 +57,16 @@ class RunningSession:
     Its owner may replace it while it is in use: `close` waits for the runs that have begun.
     """
 
-    __slots__ = ("_body", "_idle", "_users", "calls", "enter", "leave")
+    __slots__ = ("_body", "_idle", "_users", "calls", "enter", "leave", "slowest_s")
 
     def __init__(self, body: _Openable | ObjectModel, signatures: Mapping[str, Signature]) -> None:
         self._body = body
-        self.calls = {name: _signature_call(body, s) for name, s in signatures.items()}
+        try:
+            self.calls = {name: _signature_call(body, s) for name, s in signatures.items()}
+        except BaseException:
+            body.close()
+            raise
+        self.slowest_s = 0.0  # of the signatures' fastest runs while warming; 0: none was measured
         self._idle = threading.Event()
         self._users = Users(self._idle.set)
         # Begin a run (False once closing has begun: take the newer session), and end it.
@@ -78,14 +85,24 @@ class RunningSession:
 
 def _signature_call(body: _Openable | ObjectModel, signature: Signature) -> SignatureCall:
     inputs, outputs = tuple(signature.inputs), tuple(signature.outputs)
+    feeds = [signature.inputs[alias].tensor_name for alias in inputs]
+    fetches = [signature.outputs[alias].tensor_name for alias in outputs]
     if isinstance(body, ObjectModel):
         call = body.make_signature_call(signature.name, list(inputs), list(outputs))
+    elif "" in feeds or "" in fetches:
+        call = _cannot_be_called(signature.name)
     else:
-        call = body.make_call(
-            [signature.inputs[alias].tensor_name for alias in inputs],
-            [signature.outputs[alias].tensor_name for alias in outputs],
-        )
+        call = body.make_call(feeds, fetches)
     return SignatureCall(call, outputs)
+
+
+def _cannot_be_called(name: str) -> Callable[..., list[Any]]:
+    """In the place of a callable for a signature with a sparse or composite tensor."""
+
+    def call(*arrays: Any) -> list[Any]:
+        raise Unimplemented(f"signature {name} has a sparse or composite tensor: not served here")
+
+    return call
 
 
 def open_plain(
@@ -102,19 +119,13 @@ def open_plain(
     if c_api.is_sound():
         ways.insert(0, ("the C API", lambda: c_api.load_saved_model(path, tags, threads)))
     for last, (name, way) in _with_last(ways):
-        session = None
         try:
-            session = RunningSession(way(), meta_graph.signatures)
-            _warm_all(session, meta_graph.signatures, warm)
+            return _open_warm(way, meta_graph.signatures, warm)
         except Exception as error:
-            if session is not None:
-                session.close()
             translated = translate(error)
             if last or not isinstance(translated, FailedPrecondition):
                 raise translated from error
             _log.info("%s cannot be run as %s, trying the next way: %s", path, name, translated)
-        else:
-            return session
     raise AssertionError("the last way returns or raises")
 
 
@@ -123,18 +134,42 @@ def _with_last(ways: list[Any]) -> Iterator[tuple[bool, Any]]:
         yield i == len(ways) - 1, way
 
 
-def _warm_all(
-    session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
-) -> None:
-    for name, signature in signatures.items():
-        if warm[name]:
-            try:
-                warm_up(session, signature)
-            except ServingError as error:
-                if _WRONG_VARIABLES in error.message:
-                    raise
-                # Made-up inputs may be refused: that proves nothing.
-                _log.debug("warm-up of signature %s: %s", name, error.message)
+def _open_warm(
+    way: Callable[[], _Openable | ObjectModel],
+    signatures: Mapping[str, Signature],
+    warm: Mapping[str, bool],
+) -> RunningSession:
+    session = RunningSession(way(), signatures)
+    try:
+        for name, signature in signatures.items():
+            if warm[name]:
+                session.slowest_s = max(session.slowest_s, _warm_up(session, signature))
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _warm_up(session: RunningSession, signature: Signature) -> float:
+    """Run a signature on made-up inputs; return the fastest run's seconds, 0 if none succeeded.
+
+    Raises a ServingError if this way of opening is the wrong one.
+    """
+    inputs = synthetic_inputs(signature, 1)
+    times: list[float] = []
+    while inputs is not None and len(times) < _WARM_RUNS and sum(times) < _WARM_S:
+        started = time.perf_counter()
+        try:
+            session.calls[signature.name].run(inputs)
+        except Exception as error:
+            translated = translate(error)
+            if _WRONG_VARIABLES in translated.message:
+                raise translated from error
+            # Made-up inputs may be refused: that proves nothing.
+            _log.debug("warm-up of signature %s: %s", signature.name, translated.message)
+            break
+        times.append(time.perf_counter() - started)
+    return min(times, default=0.0)
 
 
 def open_optimised(
@@ -147,46 +182,19 @@ def open_optimised(
 ) -> RunningSession:
     """Open an optimised graph and initialise its tables from the model's assets."""
     body = c_api.load_graph_def(path, threads, optimised=True)
-    if initialiser:
-        call = body.make_call(list(assets), [], [initialiser.split(":", 1)[0]])
-        call(*(_path_tensor(f"{source}/assets/{file}") for file in assets.values()))
-        del call
+    try:
+        if initialiser:
+            call = body.make_call(list(assets), [], [initialiser.split(":", 1)[0]])
+            call(*(_path_tensor(f"{source}/assets/{file}") for file in assets.values()))
+            del call
+    except BaseException:
+        body.close()
+        raise
     return RunningSession(body, signatures)
 
 
 def _path_tensor(path: str) -> Any:
     return np.array(path.encode(), object)
-
-
-def warm_up(session: RunningSession, signature: Signature) -> float | None:
-    """Run a signature on made-up inputs; return the fastest of three runs in seconds.
-
-    None if no inputs could be made up. Raises a ServingError.
-    """
-    inputs = synthetic_inputs(signature, 1)
-    if inputs is None:
-        return None
-    best = float("inf")
-    for _ in range(3):
-        started = time.perf_counter()
-        try:
-            session.calls[signature.name].run(inputs)
-        except Exception as error:
-            raise translate(error) from error
-        best = min(best, time.perf_counter() - started)
-    return best
-
-
-def slowest(
-    session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
-) -> float:
-    """Seconds of the slowest signature that could be measured; 0 if none could."""
-    times = [0.0]
-    for name, signature in signatures.items():
-        if warm[name]:
-            with contextlib.suppress(ServingError):
-                times.append(warm_up(session, signature) or 0.0)
-    return max(times)
 
 
 def same_answers(

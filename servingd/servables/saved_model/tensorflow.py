@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import logging
@@ -12,7 +13,7 @@ import time
 from types import ModuleType
 from typing import Any
 
-from servingd.errors import ServingError, as_serving_error, error_from_code
+from servingd.errors import ServingError, Unimplemented, as_serving_error, error_from_code
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +32,10 @@ _ENVIRONMENT = {
 
 
 def tensorflow() -> ModuleType:
-    """The `tensorflow` module. The first call takes seconds; others wait for it."""
+    """The `tensorflow` module. The first call takes seconds; others wait for it.
+
+    Raises Unimplemented where it is not installed, or cannot be imported.
+    """
     with _importing:  # the cache alone would let two threads in
         return _import_tensorflow()
 
@@ -45,7 +49,10 @@ def _import_tensorflow() -> ModuleType:
     started = time.monotonic()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import tensorflow as tf
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise Unimplemented(f"TensorFlow cannot be imported: {error}") from error
 
     logger = tf.get_logger()
     logger.setLevel(
@@ -83,3 +90,12 @@ def config(threads: int) -> Any:
         use_per_session_threads=True,
         allow_soft_placement=True,  # strings and tables have no kernels on accelerators
     )
+
+
+def give_memory_back() -> None:
+    """Return to the system what a session that was closed leaves behind."""
+    gc.collect()  # graphs are cyclic
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError) as error:  # glibc's own
+        _log.debug("no malloc_trim here: %s", error)
