@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _PREDICTION = "/tensorflow.serving.PredictionService/"
 _MODEL = "/tensorflow.serving.ModelService/"
 
+_new_tuple = tuple.__new__
+
 _log = logging.getLogger(__name__)
 
 
@@ -127,13 +129,13 @@ class _Predict:
     """One Predict call: its request, its lease, and its way back; see `PredictCall`."""
 
     __slots__ = (
-        "_lane",
-        "_lease",
         "_metrics",
         "_reply",
         "_started",
         "aliases",
         "deadline",
+        "lane",
+        "lease",
         "output_filter",
         "spec",
         "tensors",
@@ -143,8 +145,8 @@ class _Predict:
         self._started = time.perf_counter()
         self._reply = reply
         self._metrics = metrics
-        self._lease: Lease | None = None
-        self._lane: Lane | None = None
+        self.lease: Lease | None = None
+        self.lane: Lane | None = None
         self.deadline = reply.deadline
         self.spec: ModelSpec
         self.tensors: Mapping[str, TensorProto] = {}
@@ -154,21 +156,15 @@ class _Predict:
     def alive(self) -> bool:
         return self._reply.alive()
 
-    def hold(self, lease: Lease) -> None:
-        self._lease = lease
-
-    def bind(self, lane: Lane) -> None:
-        self._lane = lane
-
     def decode(self, alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
         tensor = self.tensors[alias]
         array = decode(tensor, alias)
-        if tensor.dtype != int(spec.data_type):
-            raise _wrong_type(self._lane, alias, spec, tensor.dtype)
+        if tensor.dtype != spec.data_type:  # type: ignore[comparison-overlap]
+            raise _wrong_type(self.lane, alias, spec, tensor.dtype)
         return array
 
     def succeed(self, outputs: Tensors) -> None:
-        lane, lease = self._lane, self._lease
+        lane, lease = self.lane, self.lease
         assert lane is not None  # it runs the call
         assert lease is not None  # the lane was found through it
         if self.output_filter:
@@ -180,17 +176,17 @@ class _Predict:
             self.fail(_blame(error, "Predict"))
             return
         self._reply.send(payload)
-        self._lease = None
+        self.lease = None
         lease.release()
         note[1].add(time.perf_counter() - self._started)
 
     def fail(self, error: ServingError) -> None:
         self._reply.fail(error.code, grpc_message(error.message))
-        lease, self._lease = self._lease, None
+        lease, self.lease = self.lease, None
         model, version = (lease.id.name, lease.id.version) if lease else ("", 0)
         if lease:
             lease.release()
-        signature = self._lane.signature.name if self._lane else ""
+        signature = self.lane.signature.name if self.lane else ""
         seconds = time.perf_counter() - self._started
         self._metrics.record(model, version, signature, "Predict", error.code, seconds)
 
@@ -205,13 +201,14 @@ class _Predict:
 
 
 def _model_spec(message: ModelSpecMessage) -> ModelSpec:
-    match message.WhichOneof("version_choice"):
-        case None:
-            return ModelSpec(message.name, None, None, message.signature_name)
-        case "version":
-            return ModelSpec(message.name, message.version.value, None, message.signature_name)
-        case _:
-            return ModelSpec(message.name, None, message.version_label, message.signature_name)
+    version = label = None
+    choice = message.WhichOneof("version_choice")
+    if choice == "version":
+        version = message.version.value
+    elif choice is not None:
+        label = message.version_label
+    # Twice as fast as calling the class.
+    return _new_tuple(ModelSpec, (message.name, version, label, message.signature_name))
 
 
 def _wrong_type(lane: Lane | None, alias: str, spec: TensorSpec, came: int) -> InvalidArgument:

@@ -19,8 +19,12 @@ Shape = Sequence[int | None]
 class PredictCall(Completion, Protocol):
     """One call, as its wire presents it; it is completed by the servable.
 
-    It owns the lease from `hold` on and releases it when its reply is sent, failed or dropped.
+    It owns the lease that it is given and releases it when its reply is sent, failed or dropped.
     """
+
+    lease: Lease | None
+    lane: Lane | None
+    """What is being called, once it is known."""
 
     spec: ModelSpec
     output_filter: Sequence[str]
@@ -28,14 +32,6 @@ class PredictCall(Completion, Protocol):
 
     aliases: Collection[str]
     """The names of the inputs that came."""
-
-    def hold(self, lease: Lease) -> None:
-        """Take the lease over."""
-        ...
-
-    def bind(self, lane: Lane) -> None:
-        """Learn what is being called."""
-        ...
 
     def decode(self, alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
         """One input as an array of the type of `spec`; raises InvalidArgument."""
@@ -49,13 +45,12 @@ def predict(models: Models, call: PredictCall) -> None:
     shapes against the signature, and we do: a wrong one may compute nonsense.
     """
     spec = call.spec
-    lease = models.acquire(spec)
-    call.hold(lease)
+    lease = call.lease = models.acquire(spec)
     name = spec.signature_name or DEFAULT_SIGNATURE
     lane = lease.lanes.get(name)
     if lane is None:
         raise FailedPrecondition(f'Serving signature key "{name}" not found.')
-    call.bind(lane)
+    call.lane = lane
     signature = lane.signature
     inputs = _inputs(call, signature)
     if call.output_filter:

@@ -74,6 +74,10 @@ class ServingMap:
 
     def acquire(self, spec: ModelSpec) -> ReadyVersion:
         """A lease on what `spec` means; see `core.interfaces.Models`."""
+        if spec.version is None and spec.label is None:  # by far the most frequent
+            model = self._models.get(spec.name)
+            if model is not None and model.latest.enter():
+                return model.latest
         while (ready := self._find(spec)) is not None:
             if ready.enter():
                 return ready

@@ -38,6 +38,7 @@ _FEW_TO_READ = 32
 _LONG_SHAPE = 256
 """A shape of so many bytes (names of dimensions, most likely) is not worth remembering."""
 
+_BOOL = np.dtype(bool)
 _OBJECT = np.dtype(object)
 _CONTENT_TAG = b"\x22"
 
@@ -182,7 +183,7 @@ def _from_content(form: _Form, content: bytes, count: int) -> Array:
     flat = np.frombuffer(content, form.dtype)
     if flat.size != count:
         raise ValueError("tensor_content has not the size of the shape")
-    if form.dtype == np.bool_ and flat.view(np.uint8).max() > 1:
+    if form.dtype is _BOOL and flat.view(np.uint8).max() > 1:
         raise ValueError("a truth value is neither 0 nor 1")
     return flat
 
@@ -256,17 +257,17 @@ def encode_as_content(array: Any, data_type: DataType) -> bytes:
 
 
 def encode_model_spec(name: str, version: int, signature_name: str) -> bytes:
-    """A serialised ModelSpec; the version is always there, also if it is 0."""
+    """The field `model_spec` of a PredictResponse; its version is always there, also if it is 0."""
     spec = protos.ModelSpec(name=name, signature_name=signature_name)
     spec.version.value = version
-    content: bytes = spec.SerializeToString()
+    content: bytes = protos.PredictResponse(model_spec=spec).SerializeToString()
     return content
 
 
 def encode_predict_response(
     outputs: Tensors,
     specs: Mapping[str, TensorSpec],
-    model_spec: bytes,
+    tail: bytes,
     *,
     as_content: bool = False,
 ) -> bytes:
@@ -275,7 +276,7 @@ def encode_predict_response(
     Args:
         outputs: all of them travel, as `encode` takes them.
         specs: the signature's outputs; an alias of `outputs` that is missing is a KeyError.
-        model_spec: what `encode_model_spec` made.
+        tail: what `encode_model_spec` made.
         as_content: values go into `tensor_content` (a flag of the server).
 
     Raises:
@@ -291,7 +292,7 @@ def encode_predict_response(
         tensor = (_content_parts if as_content else _list_parts)(array, form, data_type)
         parts.append(_entry_head(alias, sum(map(_byte_size, tensor))))
         parts += tensor
-    parts += (b"\x12", varint(len(model_spec)), model_spec)
+    parts.append(tail)
     return b"".join(parts)
 
 
