@@ -63,7 +63,11 @@ class Server:
         self._monitor.subscribe(lambda state: self._update_health())
         self._monitor.subscribe_incomplete(self.metrics.on_incomplete)
         self._platforms = Platforms(_saved_model_options(config), self.metrics.on_graph_state)
-        self._dispatcher = Dispatcher(DispatchOptions(inline_below_s=config.inline_below_us / 1e6))
+        self._dispatcher = Dispatcher(
+            DispatchOptions(
+                inline_below_s=config.inline_below_us / 1e6, workers=max(2, os.cpu_count() or 1)
+            )
+        )
         self._models = ServingMap(self._monitor, self._dispatcher)
         self._manager = Manager(
             ManagerState(availability_preserving, config.max_num_load_retries),

@@ -23,7 +23,7 @@ class SavedModelOptions:
     """Where optimised graphs are kept; empty: nowhere."""
 
     threads: int = 0
-    """Threads of a session of a heavy model; 0: one per core."""
+    """Threads that a heavy model's session may get, if that pays; 0: one per core."""
 
     def __post_init__(self) -> None:
         if self.optimize_models not in OPTIMIZE_MODELS:

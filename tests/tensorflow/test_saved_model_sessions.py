@@ -37,7 +37,7 @@ WAYS = {
 
 
 def open_by(way: str, path: Path) -> RunningSession:
-    return RunningSession(WAYS[way](str(path)), read_meta_graph(str(path), TAGS).signatures)
+    return RunningSession(WAYS[way](str(path)), read_meta_graph(str(path), TAGS).signatures, 1)
 
 
 def plain(path: Path, tags: tuple[str, ...] = TAGS) -> RunningSession:

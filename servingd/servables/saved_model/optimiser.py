@@ -36,6 +36,7 @@ from servingd.servables.saved_model.sessions import (
     same_answers,
 )
 from servingd.servables.saved_model.tensorflow import give_memory_back, tensorflow
+from servingd.servables.saved_model.width import better
 
 OnGraphState: TypeAlias = Callable[[ServableId, str], None]
 """Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`; empty once unloaded."""
@@ -171,7 +172,7 @@ class GraphOptimiser:
                 if not improvement.cancelled.is_set():
                     _log.info("%s is served as it is, not optimised: %s", improvement.id, reason)
         if session is None and improvement.threads > 1 and not improvement.cancelled.is_set():
-            session = _plain_on_all_threads(improvement)
+            session = _wide_plain(improvement)
         if improvement.cancelled.is_set():
             if session is not None:
                 session.close()
@@ -183,7 +184,7 @@ class GraphOptimiser:
                 "%s runs on a graph that is %s, on %d threads",
                 improvement.id,
                 state if state == "optimised" else "plain",
-                improvement.threads,
+                session.threads,
             )
         self._on_state(improvement.id, state)
 
@@ -276,35 +277,47 @@ def _proven(improvement: Improvement, place: Path) -> RunningSession:
     if improvement.cancelled.is_set():
         raise _Declined("cancelled")
     signatures = improvement.meta_graph.signatures
-    session = open_optimised(
-        str(place / GRAPH_FILE),
-        improvement.path,
-        report["initialiser"],
-        report["assets"],
-        improvement.threads,
-        signatures,
-    )
+
+    def on(threads: int) -> RunningSession:
+        return open_optimised(
+            str(place / GRAPH_FILE),
+            improvement.path,
+            report["initialiser"],
+            report["assets"],
+            threads,
+            signatures,
+        )
+
+    session = on(1)
     try:
         if not same_answers(improvement.servable.session, session, signatures, improvement.warm):
             raise _Declined("the optimised graph gives other answers here")
+        wide = None
+        if improvement.threads > 1 and not improvement.cancelled.is_set():
+            wide = better(session, lambda: on(improvement.threads), signatures, improvement.warm)
     except BaseException:
         session.close()
         raise
-    return session
+    if wide is not None:
+        session.close()
+    return wide or session
 
 
-def _plain_on_all_threads(improvement: Improvement) -> RunningSession | None:
-    try:
-        return open_plain(
+def _wide_plain(improvement: Improvement) -> RunningSession | None:
+    """The plain graph on all threads, if that pays."""
+    signatures = improvement.meta_graph.signatures
+    return better(
+        improvement.servable.session,
+        lambda: open_plain(
             improvement.path,
             improvement.tags,
             improvement.threads,
             improvement.meta_graph,
             improvement.warm,
-        )
-    except ServingError as error:  # its files may have gone since it was loaded
-        _log.info("%s stays on one thread: %s", improvement.id, error)
-        return None
+        ),
+        signatures,
+        improvement.warm,
+    )
 
 
 def _weights(path: str) -> int:

@@ -19,10 +19,8 @@ from servingd.servables.saved_model.optimiser import GraphOptimiser, Improvement
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import open_plain
 from servingd.servables.saved_model.tensorflow import give_memory_back
+from servingd.servables.saved_model.width import WORTH_A_LOOK_S
 from servingd.wire import protos
-
-_HEAVY_S = 1e-3
-"""A call of at least this long is worth all cores; a cheaper one only disturbs its neighbours."""
 
 
 class SavedModelPlatform:
@@ -85,7 +83,7 @@ class SavedModelLoader:
         warm = _may_be_run(meta_graph)
         session = open_plain(self._path, tags, 1, meta_graph, warm)
         try:
-            heavy = session.slowest_s >= _HEAVY_S
+            heavy = session.slowest_s >= WORTH_A_LOOK_S
         except BaseException:
             session.close()
             raise

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 _WRONG_VARIABLES = "Could not find variable"
 _WARM_RUNS = 3
-_WARM_S = 0.05
+_WARM_S = 0.5
 """A signature is run so often to warm and measure it, or for so long."""
 
 
@@ -57,10 +57,13 @@ class RunningSession:
     Its owner may replace it while it is in use: `close` waits for the runs that have begun.
     """
 
-    __slots__ = ("_body", "_idle", "_users", "calls", "enter", "leave", "slowest_s")
+    __slots__ = ("_body", "_idle", "_users", "calls", "enter", "leave", "slowest_s", "threads")
 
-    def __init__(self, body: _Openable | ObjectModel, signatures: Mapping[str, Signature]) -> None:
+    def __init__(
+        self, body: _Openable | ObjectModel, signatures: Mapping[str, Signature], threads: int
+    ) -> None:
         self._body = body
+        self.threads = threads
         try:
             self.calls = {name: _signature_call(body, s) for name, s in signatures.items()}
         except BaseException:
@@ -120,7 +123,7 @@ def open_plain(
         ways.insert(0, ("the C API", lambda: c_api.load_saved_model(path, tags, threads)))
     for last, (name, way) in _with_last(ways):
         try:
-            return _open_warm(way, meta_graph.signatures, warm)
+            return _open_warm(way, meta_graph.signatures, warm, threads)
         except Exception as error:
             translated = translate(error)
             if last or not isinstance(translated, FailedPrecondition):
@@ -138,16 +141,28 @@ def _open_warm(
     way: Callable[[], _Openable | ObjectModel],
     signatures: Mapping[str, Signature],
     warm: Mapping[str, bool],
+    threads: int,
 ) -> RunningSession:
-    session = RunningSession(way(), signatures)
+    session = RunningSession(way(), signatures, threads)
     try:
-        for name, signature in signatures.items():
-            if warm[name]:
-                session.slowest_s = max(session.slowest_s, _warm_up(session, signature))
+        session.slowest_s = measure(session, signatures, warm)
     except BaseException:
         session.close()
         raise
     return session
+
+
+def measure(
+    session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
+) -> float:
+    """Run every signature that may be run on made-up inputs; the seconds of the slowest one.
+
+    0 if none could be measured. Raises a ServingError if this way of opening is the wrong one.
+    """
+    return max(
+        (_warm_up(session, signature) for name, signature in signatures.items() if warm[name]),
+        default=0.0,
+    )
 
 
 def _warm_up(session: RunningSession, signature: Signature) -> float:
@@ -190,7 +205,7 @@ def open_optimised(
     except BaseException:
         body.close()
         raise
-    return RunningSession(body, signatures)
+    return RunningSession(body, signatures, threads)
 
 
 def _path_tensor(path: str) -> Any:
