@@ -23,8 +23,8 @@ _BATCH = 64
 _WAKE_MS = 500
 """How often the drain thread looks up without work: `close` wakes it only sometimes."""
 
-_TOGETHER = 16
-"""Answers handed over at a time: more would make the first ones wait."""
+_TOGETHER_S = 500e-6
+"""So long after its batch has begun to be answered, an answer is handed over at once."""
 
 _MAX_STREAMS = 256
 _BACKLOG = 4096
@@ -56,14 +56,16 @@ def unusable_because() -> str | None:
 class _Outbox:
     """Answers given on the drain thread: handed to the front together.
 
-    Each hand-over may wake the thread that writes; one wake-up for several is much cheaper.
+    Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. None
+    waits longer than the batch it came in, or `_TOGETHER_S`.
     """
 
-    __slots__ = ("_answers", "_respond", "owner")
+    __slots__ = ("_answers", "_respond", "_since", "owner")
 
     def __init__(self, respond: Callable[[int, bytes], bool]) -> None:
         self._respond = respond
         self._answers: list[tuple[int, bytes]] = []
+        self._since = 0.0
         self.owner = 0  # the drain thread, once it runs
 
     def add(self, call: int, payload: bytes) -> bool:
@@ -71,7 +73,7 @@ class _Outbox:
         if get_ident() != self.owner:
             return self._respond(call, payload)
         self._answers.append((call, payload))
-        if len(self._answers) >= _TOGETHER:
+        if time.perf_counter() > self._since + _TOGETHER_S:
             self.flush()
         return True
 
@@ -80,6 +82,10 @@ class _Outbox:
         for call, payload in self._answers:
             self._respond(call, payload)
         self._answers.clear()
+
+    def begin(self) -> None:
+        """A batch begins."""
+        self._since = time.perf_counter()
 
 
 class _NativeReply:
@@ -187,6 +193,7 @@ class NativeCarrier:
         receive, outbox = self._front.recv_batch_details, self._outbox
         outbox.owner = get_ident()
         while (events := receive(_BATCH, _WAKE_MS)) is not None:
+            outbox.begin()
             self._take(events)
             outbox.flush()
             del events  # else the last batch stays in memory
