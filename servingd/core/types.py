@@ -12,8 +12,8 @@ import numpy as np
 from servingd.errors import ServingError
 
 Tensors: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
-"""Tensors by alias. Strings are object arrays of `bytes`. Never write to an output: it can be the
-model's own memory."""
+"""Tensors by alias. Strings are object arrays of `bytes`. An input may be a read-only view that is
+not aligned in memory. Never write to an output: it can be the model's own memory."""
 
 
 class DataType(enum.IntEnum):

@@ -26,6 +26,7 @@ from servingd.inference.predict import predict
 from servingd.inference.status import model_status
 from servingd.observability.requests import Cell, RequestMetrics
 from servingd.wire import protos
+from servingd.wire.request_templates import RequestTemplates, Template
 from servingd.wire.signatures import signature_def_map
 from servingd.wire.tensors import decode, encode_model_spec, encode_predict_response, type_name
 
@@ -52,6 +53,7 @@ class RpcMethods:
         self._metrics = metrics
         self._max_request_bytes = max_request_bytes
         self._predict_request = protos.PredictRequest
+        self._templates = RequestTemplates()
 
     def table(self) -> Mapping[str, Handler]:
         """Full method name to handler."""
@@ -64,15 +66,26 @@ class RpcMethods:
     def _predict(self, payload: bytes, reply: Reply) -> None:
         call = _Predict(reply, self._metrics)
         try:
-            request = self._parse(self._predict_request, payload)
-            if not request.HasField("model_spec"):
-                raise InvalidArgument("Missing ModelSpec")
-            call.spec = _model_spec(request.model_spec)
-            call.tensors = call.aliases = request.inputs
-            call.output_filter = request.output_filter
+            template = self._templates.find(payload)
+            if template is not None:
+                call.template, call.payload = template, payload
+                call.spec, call.aliases = template.spec, template.aliases
+                call.output_filter = template.output_filter
+            else:
+                self._read(payload, call)
             predict(self._models, call)
         except Exception as error:
             call.fail(_blame(error, "Predict"))
+
+    def _read(self, payload: bytes, call: _Predict) -> None:
+        """Parse a request that no template fits."""
+        request = self._parse(self._predict_request, payload)
+        if not request.HasField("model_spec"):
+            raise InvalidArgument("Missing ModelSpec")
+        call.spec = _model_spec(request.model_spec)
+        call.tensors = call.aliases = request.inputs
+        call.output_filter = request.output_filter
+        self._templates.learn(payload, request, call.spec)
 
     def _simple(self, method: str, answer: Callable[[bytes], tuple[bytes, ModelSpec]]) -> Handler:
         """A handler of a method that is answered here and now."""
@@ -137,7 +150,9 @@ class _Predict:
         "lane",
         "lease",
         "output_filter",
+        "payload",
         "spec",
+        "template",
         "tensors",
     )
 
@@ -149,6 +164,8 @@ class _Predict:
         self.lane: Lane | None = None
         self.deadline = reply.deadline
         self.spec: ModelSpec
+        self.template: Template | None = None
+        self.payload = b""
         self.tensors: Mapping[str, TensorProto] = {}
         self.aliases: Collection[str] = ()
         self.output_filter: Sequence[str] = ()
@@ -157,10 +174,14 @@ class _Predict:
         return self._reply.alive()
 
     def decode(self, alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
-        tensor = self.tensors[alias]
-        array = decode(tensor, alias)
-        if tensor.dtype != spec.data_type:  # type: ignore[comparison-overlap]
-            raise _wrong_type(self.lane, alias, spec, tensor.dtype)
+        template = self.template
+        if template is not None:
+            array, came = template.array(self.payload), template.data_type
+        else:
+            tensor = self.tensors[alias]
+            array, came = decode(tensor, alias), tensor.dtype
+        if came != spec.data_type:
+            raise _wrong_type(self.lane, alias, spec, came)
         return array
 
     def succeed(self, outputs: Tensors) -> None:
