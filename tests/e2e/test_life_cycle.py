@@ -86,7 +86,8 @@ def test_garbage_as_a_new_version_harms_nothing(serving, base):
         assert serving.states("m") == {3: "START", 1: "AVAILABLE"}
     assert caller.failures == []
     assert "incomplete" in serving.get("/servingd/v1/models/m")[1]
-    assert "version 3 of model m is incomplete: saved_model.pb does not parse" in serving.tail()
+    reason = "version 3 of model m is incomplete: saved_model.pb does not parse"
+    serving.wait_for("the reason", lambda: reason in serving.tail())
 
 
 def test_a_copy_that_stalls_does_not_go_live_early(serving, base, models):
