@@ -23,6 +23,9 @@ from servingd.observability.logs import configure_logging
 _FAILED = 255
 """TensorFlow Serving's exit status when it cannot start."""
 
+_SWITCH_INTERVAL_S = 500e-6
+"""A thread that serves waits at most so long for one that loads to let Python go; default 5 ms."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -32,6 +35,7 @@ def serve(program: str, arguments: Sequence[str], defaults: Mapping[str, Any]) -
         sys.stdout.write(f"TensorFlow ModelServer: servingd {__version__}\n{_tensorflow()}\n")
         return 0
     configure_logging()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = _StopSignal()
     try:
         config = _with_environment(parse_flags(program, arguments, defaults))
