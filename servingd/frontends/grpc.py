@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
+import platform
+import tempfile
 from collections.abc import Mapping
 
 from servingd.errors import InvalidConfig
@@ -37,12 +38,7 @@ class GrpcFrontend:
         target = f"{address}:{port}"
         self._native: NativeCarrier | None = None
         if self.transport == "native":
-            # An abstract socket where there are such: no file, no limit of its path's length.
-            name = f"servingd-{os.getpid()}-{next(_serial)}"
-            if sys.platform != "linux":
-                name = f"/tmp/{name}"  # a socket, gone when the server stops
-            behind = f"unix-abstract:{name}" if sys.platform == "linux" else f"unix:{name}"
-            path = f"\0{name}" if sys.platform == "linux" else name
+            behind, path = _private_socket()
             self._native = NativeCarrier(target, handlers, path)
             target = behind
         self._grpcio = GrpcioCarrier(
@@ -95,3 +91,15 @@ def _choose(transport: str) -> str:
         raise InvalidConfig(f"--grpc_transport=native cannot be had: {reason}")
     _log.warning("gRPC is carried by grpcio: %s", reason)
     return "grpcio"
+
+
+def _private_socket() -> tuple[str, str]:
+    """Where grpcio listens behind the native carrier, and what that calls the same place.
+
+    An abstract socket where there are such: no file, and no limit of its path's length.
+    """
+    name = f"servingd-{os.getpid()}-{next(_serial)}"
+    if platform.system() == "Linux":
+        return f"unix-abstract:{name}", f"\0{name}"
+    path = os.path.join(tempfile.mkdtemp(prefix="servingd-"), "grpc")
+    return f"unix:{path}", path
