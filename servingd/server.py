@@ -57,11 +57,7 @@ class Server:
         self._looked = False  # whether the source has told which models there are
 
         self.metrics = Metrics()
-        self._monitor = StateMonitor()
-        self._monitor.subscribe(log_state)
-        self._monitor.subscribe(self.metrics.on_state)
-        self._monitor.subscribe(lambda state: self._update_health())
-        self._monitor.subscribe_incomplete(self.metrics.on_incomplete)
+        self._monitor = self._make_monitor()
         self._platforms = Platforms(_saved_model_options(config), self.metrics.on_graph_state)
         self._dispatcher = Dispatcher(
             DispatchOptions(
@@ -86,17 +82,32 @@ class Server:
             self._configure,
             config.file_system_poll_wait_seconds,
         )
+        self._grpc = self._make_grpc()
+        self._health = Health(self._grpc.set_health, self._grpc.forget_health)
+        self._http = self._make_http() if config.rest_api_port else None
+
+    def _make_monitor(self) -> StateMonitor:
+        monitor = StateMonitor()
+        monitor.subscribe(log_state)
+        monitor.subscribe(self.metrics.on_state)
+        monitor.subscribe(lambda state: self._update_health())
+        monitor.subscribe_incomplete(self.metrics.on_incomplete)
+        return monitor
+
+    def _make_grpc(self) -> GrpcFrontend:
+        config = self._config
         methods = RpcMethods(
             self._models, self._monitor, self.metrics.requests, config.max_request_bytes
         )
-        self._grpc = GrpcFrontend(
+        return GrpcFrontend(
             _any_address(),
             config.port,
             methods.table(),
             config.grpc_transport,
             config.max_request_bytes,
         )
-        self._health = Health(self._grpc.set_health, self._grpc.forget_health)
+
+    def _make_http(self) -> HttpCarrier:
         routes = HttpRoutes(
             self._monitor,
             self.metrics.page,
@@ -104,8 +115,8 @@ class Server:
             self._why_not_started,
             lambda: describe_server(os.getpid()),
         )
-        limits = HttpLimits(max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY))
-        self._http = HttpCarrier(routes.handle, limits) if config.rest_api_port else None
+        body = min(self._config.max_request_bytes, _MAX_HTTP_BODY)
+        return HttpCarrier(routes.handle, HttpLimits(max_body_bytes=body))
 
     def start(self) -> None:
         """Open the ports, then load what is there; returns before the models are up.
