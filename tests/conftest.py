@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import exports
+
+# No test is timed: machines are noisy.
+settings.register_profile("servingd", deadline=None)
+settings.load_profile("servingd")
 
 
 @pytest.fixture(scope="session")
