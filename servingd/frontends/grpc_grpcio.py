@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,7 +31,6 @@ class _WaitingReply:
 
     __slots__ = (
         "_answered",
-        "_context",
         "_gone",
         "_lock",
         "code",
@@ -40,8 +39,7 @@ class _WaitingReply:
         "payload",
     )
 
-    def __init__(self, context: grpc.ServicerContext, deadline: float | None) -> None:
-        self._context = context
+    def __init__(self, deadline: float | None) -> None:
         self.deadline = deadline
         self._answered = threading.Event()
         self._lock = threading.Lock()
@@ -80,17 +78,15 @@ class _WaitingReply:
         return True
 
 
-def _unary(handler: Handler, refusing: Callable[[], bool]) -> Any:
+def _unary(handler: Handler) -> Any:
     """A method handler on raw bytes."""
 
     def call(payload: bytes, context: grpc.ServicerContext) -> bytes:
         left = context.time_remaining()
         bounded = left is not None and left < threading.TIMEOUT_MAX  # none: None, or centuries
-        reply = _WaitingReply(context, time.monotonic() + left if bounded else None)
+        reply = _WaitingReply(time.monotonic() + left if bounded else None)
         if not context.add_callback(reply.gone):
             return b""  # it is over already
-        if refusing():
-            context.abort(grpc.StatusCode.UNAVAILABLE, "server is shutting down")
         handler(payload, reply)
         reply.wait()
         if reply.code is not Code.OK:
@@ -120,7 +116,6 @@ class GrpcioCarrier:
     ) -> None:
         self._targets = targets
         self._credentials = credentials
-        self._refusing = False  # written by refuse, read by servicers
         options = [
             ("grpc.max_receive_message_length", min(max_request_bytes, 2**31 - 1)),
             ("grpc.max_send_message_length", -1),
@@ -130,7 +125,7 @@ class GrpcioCarrier:
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="grpcio")
         self._server = grpc.server(self._workers, options=options)
         for service, methods in _by_service(handlers).items():
-            rpcs = {name: _unary(handler, lambda: self._refusing) for name, handler in methods}
+            rpcs = {name: _unary(handler) for name, handler in methods}
             self._server.add_generic_rpc_handlers(
                 [grpc.method_handlers_generic_handler(service, rpcs)]
             )
@@ -163,10 +158,6 @@ class GrpcioCarrier:
     def forget_health(self, service: str) -> None:
         """A model is no longer known: its health is not either."""
         self._health.set(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
-
-    def refuse(self) -> None:
-        """Answer every new call with UNAVAILABLE from now on."""
-        self._refusing = True
 
     def wait_idle(self, deadline: float) -> bool:
         """Close the listener, and let calls in flight finish until `deadline` (monotonic)."""
