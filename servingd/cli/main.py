@@ -9,6 +9,7 @@ from servingd import __version__
 
 _USAGE = """usage: servingd serve [flags]             serve models; --help lists the flags
        servingd predict MODEL INPUTS    call a model once; --help lists the options
+       servingd config-reference        print what can be configured, as Markdown
        servingd --version
 """
 
@@ -25,6 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from servingd.cli.predict import predict
 
         return predict(rest)
+    if command == "config-reference":
+        from servingd.cli.config_reference import config_reference
+
+        sys.stdout.write(config_reference())
+        return 0
     if command in ("--version", "version"):
         sys.stdout.write(f"servingd {__version__}\n")
         return 0

@@ -15,8 +15,10 @@ from types import FrameType
 from typing import Any
 
 from servingd import __version__
-from servingd.config.flags import parse_flags
+from servingd.config.flags import given_flags, make_config
+from servingd.config.notes import notes
 from servingd.config.server import ServerConfig
+from servingd.config.servingd_yaml import read_servingd_yaml
 from servingd.errors import Code, ServingError
 from servingd.observability.logs import configure_logging
 
@@ -31,14 +33,15 @@ _log = logging.getLogger(__name__)
 
 def serve(program: str, arguments: Sequence[str], defaults: Mapping[str, Any]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. A second signal exits at once."""
-    if "--version" in arguments:
-        sys.stdout.write(f"TensorFlow ModelServer: servingd {__version__}\n{_tensorflow()}\n")
-        return 0
     configure_logging()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = _StopSignal()
     try:
-        config = _with_environment(parse_flags(program, arguments, defaults))
+        given = given_flags(program, arguments, defaults)
+        if given.get("version"):
+            sys.stdout.write(f"TensorFlow ModelServer: servingd {__version__}\n{_tensorflow()}\n")
+            return 0
+        config = _configure(given, defaults)
         from servingd.server import Server
 
         server = Server(config)
@@ -77,6 +80,16 @@ def _failed(code: Code, message: str) -> int:
     sys.stdout.write(f"Failed to start server. Error: {code.name}: {message}\n")
     sys.stdout.flush()
     return _FAILED
+
+
+def _configure(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> ServerConfig:
+    """The command line before `servingd.yaml`, that before the environment, then the defaults."""
+    path = given.get("servingd_config_file")
+    file = read_servingd_yaml(path).flags if path else {}
+    config = _with_environment(make_config(given, file, defaults))
+    for line in notes(config, given.keys() | file.keys()):
+        _log.warning("%s", line)
+    return config
 
 
 def _with_environment(config: ServerConfig) -> ServerConfig:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from servingd.config.request_log import LoggingConfig
 from servingd.core.versions import Latest, VersionPolicy
 from servingd.errors import InvalidConfig
 
@@ -26,6 +29,12 @@ class ModelConfig:
     version_policy: VersionPolicy = field(default_factory=Latest)
     """Which of the versions that are there ought to be loaded."""
 
+    version_labels: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Versions by names that callers may use instead; several may share a version."""
+
+    logging: LoggingConfig | None = None
+    """Which requests are logged; None: none."""
+
     def __post_init__(self) -> None:
         if not self.name:
             raise InvalidConfig(f"name: a model needs one; its base_path is {self.base_path!r}")
@@ -34,6 +43,7 @@ class ModelConfig:
                 f"Expected model {self.name} to have an absolute path or URI; "
                 f"got base_path()={self.base_path}"
             )
+        object.__setattr__(self, "version_labels", MappingProxyType(dict(self.version_labels)))
 
 
 def check_unique(models: tuple[ModelConfig, ...]) -> None:
@@ -43,3 +53,15 @@ def check_unique(models: tuple[ModelConfig, ...]) -> None:
         if model.name in seen:
             raise InvalidConfig(f"Illegal to list model {model.name} multiple times in config list")
         seen.add(model.name)
+
+
+def check_transition(old: tuple[ModelConfig, ...], new: tuple[ModelConfig, ...]) -> None:
+    """Raise InvalidConfig if a model that stays would be of another platform."""
+    platforms = {model.name: model.platform for model in old}
+    for model in new:
+        before = platforms.get(model.name, model.platform)
+        if before != model.platform:
+            raise InvalidConfig(
+                f"Illegal to change a model's platform. For model {model.name} platform was "
+                f"{before} and new platform requested is {model.platform}"
+            )

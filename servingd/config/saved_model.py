@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from servingd.config.batching import BatchingParameters
 from servingd.errors import InvalidConfig
 
 OPTIMIZE_MODELS = ("off", "background", "wait")
@@ -25,11 +26,58 @@ class SavedModelOptions:
     threads: int = 0
     """Threads that a heavy model's session may get, if that pays; 0: one per core."""
 
+    intra_op_threads: int = 0
+    """Threads within an operation, if said; 0: open."""
+
+    inter_op_threads: int = 0
+    """Threads between operations, if said; 0: open."""
+
+    gpu_memory_fraction: float = 0.0
+    """Share of a GPU's memory to take, if said; 0: TensorFlow's choice."""
+
+    session_config: bytes = b""
+    """A serialised `tensorflow.ConfigProto` that holds these three and all else that was said."""
+
+    xla: bool = False
+    """Whether models may compile with XLA."""
+
+    enable_model_warmup: bool = True
+    """Whether a version's recorded calls are replayed before it serves."""
+
+    warmup_iterations: int = 1
+    """How often each of them is."""
+
+    warmup_threads: int = 1
+    """By how many threads."""
+
+    prefer_tflite_model: bool = False
+    """Whether a version's `model.tflite` is served if there is one."""
+
+    num_tflite_pools: int = 0
+    """Pools of TF Lite interpreters; 0: one per core."""
+
+    num_tflite_interpreters_per_pool: int = 1
+    """Interpreters in each of them."""
+
+    batching: BatchingParameters | None = None
+    """How calls are merged when that is asked for; None: it is not."""
+
+    enable_per_model_batching: bool = False
+    """Whether a version's `batching_params.pbtxt` says it instead; without one: not merged."""
+
     def __post_init__(self) -> None:
         if self.optimize_models not in OPTIMIZE_MODELS:
             raise InvalidConfig(
                 f"optimize_models: expected one of {', '.join(OPTIMIZE_MODELS)}, "
                 f"got {self.optimize_models!r}"
             )
-        if self.threads < 0:
-            raise InvalidConfig(f"threads: expected 0 or more, got {self.threads}")
+        for name, least in (
+            ("threads", 0),
+            ("gpu_memory_fraction", 0),
+            ("warmup_iterations", 1),
+            ("warmup_threads", 1),
+            ("num_tflite_pools", 0),
+            ("num_tflite_interpreters_per_pool", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InvalidConfig(f"{name}: expected {least} or more, got {getattr(self, name)}")

@@ -1,10 +1,14 @@
-"""ModelServerConfig in text format, as the models that we serve."""
+"""ModelServerConfig, and what else names models, as the models that we serve."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from servingd.config.models import DEFAULT_PLATFORM, ModelConfig, check_unique
+from servingd.config.request_log import LoggingConfig, PerTaskSampling
+from servingd.config.server import ServerConfig, no_models
+from servingd.config.servingd_yaml import merge_models, read_servingd_yaml
 from servingd.core.versions import All, Latest, Specific, VersionPolicy
 from servingd.errors import InvalidConfig, ServingError
 from servingd.wire import protos
@@ -17,27 +21,67 @@ if TYPE_CHECKING:
 _TENSORFLOW, _OTHER = 1, 2  # enum ModelType
 
 
+def configured_models(config: ServerConfig) -> tuple[ModelConfig, ...]:
+    """The models that flags and files name, all but those of a watched repository. Reads files.
+
+    Raises NotFound, or InvalidConfig naming the file and the field.
+    """
+    yaml = config.servingd_config_file
+    entries = read_servingd_yaml(yaml).models if yaml else ()
+    if config.model_config_file:
+        listed = read_models(config.model_config_file)
+    elif config.model_base_path and not config.model_repository:
+        path = os.path.abspath(config.model_base_path)
+        listed = (ModelConfig(name=config.model_name, base_path=path),)
+    else:
+        listed = ()
+    if not (entries or config.model_config_file or config.model_repository or listed):
+        raise no_models(f"{yaml} names no models either.")
+    return merge_models(listed, entries, others_may_come=bool(config.model_repository))
+
+
 def read_models(path: str) -> tuple[ModelConfig, ...]:
-    """The models of a configuration file. Raises NotFound or InvalidConfig naming the field."""
+    """The models of a configuration file; none if it says nothing.
+
+    Raises NotFound, or InvalidConfig naming the file and the field.
+    """
     message: ModelServerConfig = parse_text(path, protos.ModelServerConfig)
-    if message.HasField("custom_model_config"):
-        raise InvalidConfig(
-            f"{path}: custom_model_config: only model_config_list is supported here"
-        )
     try:
-        models = tuple(_model(entry) for entry in message.model_config_list.config)
-        check_unique(models)
+        return models_from_message(message)
     except ServingError as error:
         raise InvalidConfig(f"{path}: {error.message}") from error
+
+
+def models_from_message(message: ModelServerConfig, where: str = "") -> tuple[ModelConfig, ...]:
+    """The models of a message; `where` stands before the names of fields in errors.
+
+    Raises InvalidConfig; what TensorFlow Serving has a text for is told in that text alone.
+    """
+    before = f"{where}." if where else ""
+    if message.HasField("custom_model_config"):
+        raise InvalidConfig(
+            f"{before}custom_model_config: only model_config_list is supported here"
+        )
+    models = tuple(
+        _model(entry, f"{before}model_config_list.config[{index}]")
+        for index, entry in enumerate(message.model_config_list.config)
+    )
+    check_unique(models)
     return models
 
 
-def _model(entry: ModelConfigMessage) -> ModelConfig:
+def _model(entry: ModelConfigMessage, place: str) -> ModelConfig:
+    if not entry.name:
+        raise InvalidConfig(
+            f"{place}.name: a model needs one; its base_path is {entry.base_path!r}"
+        )
     return ModelConfig(
         name=entry.name,
         base_path=entry.base_path,
         platform=_platform(entry),
         version_policy=_version_policy(entry),
+        version_labels=dict(entry.version_labels),
+        logging=_logging(entry, f"{place}.logging_config"),
     )
 
 
@@ -68,3 +112,29 @@ def _version_policy(entry: ModelConfigMessage) -> VersionPolicy:
             return Specific(tuple(policy.specific.versions))
         case _:
             return Latest(policy.latest.num_versions or 1)
+
+
+def _logging(entry: ModelConfigMessage, place: str) -> LoggingConfig | None:
+    if not entry.HasField("logging_config"):
+        return None
+    message = entry.logging_config
+    if message.HasField("custom_logging_config"):
+        raise InvalidConfig(f"{place}.custom_logging_config: not supported here")
+    sampling = message.sampling_config
+    try:
+        return LoggingConfig(
+            type=message.log_collector_config.type,
+            filename_prefix=message.log_collector_config.filename_prefix,
+            sampling_rate=sampling.sampling_rate,
+            attributes=sampling.attributes,
+            per_task=tuple(
+                PerTaskSampling(
+                    dc=task.dc,
+                    task_index=task.task_index if task.HasField("task_index") else None,
+                    sampling_rate=task.sampling_rate,
+                )
+                for task in sampling.per_task_sampling_configs
+            ),
+        )
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{place}.sampling_config.{error.message}") from error
