@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from servingd.core.lifecycle import PublicState, ServableState
@@ -20,6 +20,9 @@ class _Waiter:
     names: frozenset[str]
     goal: PublicState
     notify: Notify
+    since: int
+    patient: bool
+    absent: set[str] = field(default_factory=set)
 
 
 class StateHistory:
@@ -32,6 +35,8 @@ class StateHistory:
     def __init__(self, max_ended: int = 100, max_log: int = 1000) -> None:
         self._max_ended = max_ended
         self._states: dict[str, dict[int, ServableState]] = {}
+        self._failed: dict[str, int] = {}  # the announcement of a model's last failure, by number
+        self._announcements = 0
         self._incomplete: dict[str, Mapping[int, str]] = {}
         self._configured: frozenset[str] = frozenset()
         self._waiters: list[_Waiter] = []
@@ -41,6 +46,9 @@ class StateHistory:
         """Take an announcement; return the waiters that it satisfies, each with its answer."""
         versions = self._states.setdefault(state.id.name, {})
         versions[state.id.version] = state
+        self._announcements += 1
+        if state.state is PublicState.END and state.error is not None:
+            self._failed[state.id.name] = self._announcements
         self.log.append(state)
         ended = sorted(v for v, s in versions.items() if s.state is PublicState.END)
         for version in ended[: -self._max_ended or None]:
@@ -54,18 +62,28 @@ class StateHistory:
         else:
             self._incomplete.pop(name, None)
 
+    def report_absent(self, name: str) -> list[tuple[Notify, bool]]:
+        """A model has no version that can be loaded: those who are not patient wait no longer."""
+        for waiter in self._waiters:
+            if not waiter.patient and name in waiter.names:
+                waiter.absent.add(name)
+        return self._satisfied()
+
     def configure(self, names: Iterable[str]) -> None:
         """Replace the set of models that ought to be served."""
         self._configured = frozenset(names)
 
     def notify_when(
-        self, names: Collection[str], goal: PublicState, notify: Notify
+        self, names: Collection[str], goal: PublicState, notify: Notify, patient: bool = True
     ) -> list[tuple[Notify, bool]]:
         """Call `notify` once, when every model has a version in `goal` or has only ended ones.
 
-        It is told whether all reached the goal. Returned are the calls that are due at once.
+        Who is not patient counts what ended before now as nothing, but gives up a model that fails
+        from now on, or of which no version can be found. `notify` is told whether all reached the
+        goal. Returned are the calls that are due at once.
         """
-        self._waiters.append(_Waiter(frozenset(names), goal, notify))
+        waiter = _Waiter(frozenset(names), goal, notify, self._announcements, patient)
+        self._waiters.append(waiter)
         return self._satisfied()
 
     def forget(self, notify: Notify) -> None:
@@ -99,9 +117,13 @@ class StateHistory:
     def _has(self, name: str, goal: PublicState) -> bool:
         return any(s.state is goal for s in self._states.get(name, {}).values())
 
-    def _over(self, name: str) -> bool:
+    def _over(self, name: str, waiter: _Waiter) -> bool:
         states = self._states.get(name, {}).values()
-        return bool(states) and all(s.state is PublicState.END for s in states)
+        ended = all(s.state is PublicState.END for s in states)
+        if waiter.patient:
+            return bool(states) and ended
+        failed = self._failed.get(name, 0) > waiter.since
+        return ended and (failed or name in waiter.absent)
 
     def _satisfied(self) -> list[tuple[Notify, bool]]:
         due: list[tuple[Notify, bool]] = []
@@ -109,7 +131,8 @@ class StateHistory:
         for waiter in self._waiters:
             reached = [self._has(name, waiter.goal) for name in waiter.names]
             if all(
-                there or self._over(name) for name, there in zip(waiter.names, reached, strict=True)
+                there or self._over(name, waiter)
+                for name, there in zip(waiter.names, reached, strict=True)
             ):
                 due.append((waiter.notify, all(reached)))
             else:

@@ -1,4 +1,4 @@
-"""What is ready now, and who uses it.
+"""What is ready now, under which versions and labels, and who uses it.
 
 Readers take one immutable map by reference and one counter; they never wait for a load. A version
 that is withdrawn leaves the map first and then waits for its own users only.
@@ -6,10 +6,12 @@ that is withdrawn leaves the map first and then waits for its own users only.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from servingd.core.interfaces import Dispatcher, Lane, Servable
+from servingd.core.labels import Labels, effective_labels
 from servingd.core.types import ModelSpec, ServableId, Signature
 from servingd.core.users import Users
 from servingd.core.versions import why_not_ready
@@ -52,12 +54,19 @@ class _Model:
 
 
 class ServingMap:
-    """The map of ready versions. Written by the manager's thread, read by every request thread."""
+    """The map of ready versions and of labels. Read by every request thread, without a lock.
+
+    Versions are written by the manager's thread, wanted labels by whoever applies a configuration.
+    """
 
     def __init__(self, monitor: StateMonitor, dispatcher: Dispatcher) -> None:
         self._monitor = monitor
         self._dispatcher = dispatcher
-        self._models: Mapping[str, _Model] = {}  # replaced whole; readers take the reference
+        # Replaced whole, by writers that hold the lock; readers take the references.
+        self._lock = threading.Lock()
+        self._models: Mapping[str, _Model] = {}
+        self._labels: Labels = {}
+        self._wanted_labels: Labels = {}  # guarded by _lock
 
     def publish(self, servable: ServableId, body: Servable, on_drained: OnDrained) -> None:
         """Let lookups find a version. On return they do."""
@@ -72,29 +81,57 @@ class ServingMap:
         self._replace(servable.name, versions)
         ready.close()
 
+    def label(self, wanted: Labels) -> None:
+        """Replace all labels. One that names a version which is not ready moves when it is."""
+        with self._lock:
+            self._wanted_labels = wanted
+            self._move_labels()
+
+    def wanted_labels(self) -> Labels:
+        """What labels ought to lead to."""
+        with self._lock:
+            return self._wanted_labels
+
     def acquire(self, spec: ModelSpec) -> ReadyVersion:
         """A lease on what `spec` means; see `core.interfaces.Models`."""
         if spec.version is None and spec.label is None:  # by far the most frequent
             model = self._models.get(spec.name)
             if model is not None and model.latest.enter():
                 return model.latest
-        while (ready := self._find(spec)) is not None:
+        while True:
+            resolved = self._resolve(spec)
+            ready = self._find(resolved)
+            if ready is None:
+                break
             if ready.enter():
                 return ready
             # It was withdrawn between the look-up and the lease: the map is a newer one by now.
         raise why_not_ready(
-            spec, spec.name in self._monitor.configured(), self._monitor.of_model(spec.name)
+            resolved, spec.name in self._monitor.configured(), self._monitor.of_model(spec.name)
         )
 
-    def _find(self, spec: ModelSpec) -> ReadyVersion | None:
+    def _resolve(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with the version that its label leads to."""
         if not spec.name:
             raise InvalidArgument("ModelSpec has no name specified.")
-        model = self._models.get(spec.name)
-        if spec.version is not None:
-            return model.versions.get(spec.version) if model else None
-        if spec.label is not None:
+        if spec.label is None:
+            return spec
+        version = self._labels.get(spec.name, {}).get(spec.label)
+        if version is None:
             raise InvalidArgument(f"Unrecognized servable version label: {spec.label}")
-        return model.latest if model else None
+        return spec._replace(version=version, label=None)
+
+    def _find(self, spec: ModelSpec) -> ReadyVersion | None:
+        model = self._models.get(spec.name)
+        if model is None:
+            return None
+        return model.latest if spec.version is None else model.versions.get(spec.version)
+
+    def _move_labels(self) -> None:
+        self._labels = effective_labels(self._wanted_labels, self._labels, self._is_ready)
+
+    def _is_ready(self, name: str, version: int) -> bool:
+        return version in self._versions(name)
 
     def _versions(self, name: str) -> Mapping[int, ReadyVersion]:
         model = self._models.get(name)
@@ -106,4 +143,7 @@ class ServingMap:
             models[name] = _Model(versions[max(versions)], versions)
         else:
             models.pop(name, None)
-        self._models = models
+        with self._lock:
+            self._models = models
+            if name in self._wanted_labels:
+                self._move_labels()

@@ -25,6 +25,7 @@ class StateMonitor:
     def __init__(self, history: StateHistory | None = None) -> None:
         self._lock = threading.Lock()
         self._history = history or StateHistory()  # guarded by _lock
+        self._absent: dict[str, str] = {}  # guarded by _lock
         # Constant once the manager runs.
         self._subscribers: list[Subscriber] = []
         self._incomplete_subscribers: list[IncompleteSubscriber] = []
@@ -54,15 +55,34 @@ class StateMonitor:
         for subscriber in self._incomplete_subscribers:
             _guard(subscriber, name, incomplete)
 
+    def report_absent(self, name: str, reason: str) -> None:
+        """A model has no version that can be loaded; from any thread."""
+        with self._lock:
+            self._absent[name] = reason
+            due = self._history.report_absent(name)
+        _call(due)
+
+    def why_not(self, name: str) -> str:
+        """Why a model has no version that is available, as far as that is known."""
+        with self._lock:
+            failed = [s for s in self._history.of_model(name) if s.error is not None]
+            absent = self._absent.get(name, "no version of it has been found")
+        if failed and failed[0].error is not None:
+            return f"{failed[0].id} due to error: {failed[0].error.code.name}: {failed[0].error}"
+        return f"{{name: {name}}} due to error: NOT_FOUND: {absent}"
+
     def configure(self, names: Iterable[str]) -> None:
         """Replace the set of models that ought to be served; from any thread."""
         with self._lock:
             self._history.configure(names)
+            self._absent = {n: r for n, r in self._absent.items() if n in self._history.configured}
 
-    def notify_when(self, names: Collection[str], goal: PublicState, notify: Notify) -> None:
-        """Call `notify` once every model has a version in `goal`, or has ended altogether."""
+    def notify_when(
+        self, names: Collection[str], goal: PublicState, notify: Notify, patient: bool = True
+    ) -> None:
+        """Call `notify` once every model has a version in `goal` or has failed; see the history."""
         with self._lock:
-            due = self._history.notify_when(names, goal, notify)
+            due = self._history.notify_when(names, goal, notify, patient)
         _call(due)
 
     def forget(self, notify: Notify) -> None:

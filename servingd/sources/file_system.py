@@ -12,19 +12,21 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from servingd.config.models import ModelConfig
 from servingd.core.interfaces import Aspire
 from servingd.core.types import AspiredVersions
 from servingd.sources.model_directory import ModelDirectory, PlatformNamed, Recognise
+from servingd.sources.rosters import Roster
 
 Configure = Callable[[Iterable[str]], None]
 """Told of all models that ought to be served, before anything is stated about a new one."""
+
+Absent = Callable[[str, str], None]
+"""Told, at each look, of a model of which no version can be loaded, and why."""
 
 _MIN_GAP_S = 0.05
 """At least this long between two looks: a copy under way sends events without end."""
@@ -32,56 +34,11 @@ _MIN_GAP_S = 0.05
 _log = logging.getLogger(__name__)
 
 
-class Roster(Protocol):
-    """Says which models there are."""
-
-    def models(self) -> tuple[ModelConfig, ...]:
-        """All models now. Raises OSError if that cannot be told; then the last answer stands."""
-        ...
-
-    def watched(self) -> str | None:
-        """A folder whose entries change the answer."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class FixedRoster:
-    """The models of a configuration."""
-
-    configured: tuple[ModelConfig, ...]
-
-    def models(self) -> tuple[ModelConfig, ...]:
-        """All of them, always."""
-        return self.configured
-
-    def watched(self) -> str | None:
-        """Nothing."""
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryRoster:
-    """Every subfolder of a folder is a model, unless its name begins with a dot or underscore."""
-
-    folder: str
-
-    def models(self) -> tuple[ModelConfig, ...]:
-        """The subfolders now."""
-        return tuple(
-            ModelConfig(name=entry.name, base_path=os.path.abspath(entry.path), platform="")
-            for entry in sorted(os.scandir(self.folder), key=lambda e: e.name)
-            if not entry.name.startswith((".", "_")) and entry.is_dir()
-        )
-
-    def watched(self) -> str | None:
-        """The folder itself."""
-        return self.folder
-
-
 class FileSystemSource:
     """Owns the thread `file-system-source` and watchdog's; see `core.interfaces.Source`.
 
-    `poll_wait_s` above 0: look at least so often; 0: look once; below 0: look upon events only.
+    `poll_wait_s` above 0: look at least so often; 0: look once, and when the roster has changed;
+    below 0: look upon events only.
     """
 
     def __init__(
@@ -92,8 +49,10 @@ class FileSystemSource:
         aspire: Aspire,
         configure: Configure,
         poll_wait_s: float = 1.0,
+        absent: Absent = lambda name, reason: None,
     ) -> None:
         self._roster = roster
+        self._absent = absent
         self._platform_named = platform_named
         self._recognise = recognise
         self._aspire = aspire
@@ -118,6 +77,10 @@ class FileSystemSource:
         self._thread.join(10)
         self._watcher.stop()
 
+    def look_soon(self) -> None:
+        """Look now, also where polling is off: the roster has changed. From any thread."""
+        self._wake.set()
+
     def scan(self) -> None:
         """Look at every model once. On the source's thread, or before `start` in a test."""
         self._update_models()
@@ -135,6 +98,8 @@ class FileSystemSource:
             if statement is not None and statement != self._last.get(name):
                 self._last[name] = statement
                 self._state(statement)
+            if directory.absent:
+                self._absent(name, directory.absent)
 
     # The source's thread --------------------------------------------------------------------------
 
@@ -147,8 +112,9 @@ class FileSystemSource:
                 # Before the look: what happens after it, or during it, wakes us.
                 self._watcher.watch(self._folders())
             self._look()
-            if self._poll_wait_s == 0:
-                return
+            if self._poll_wait_s == 0:  # once, and when the models are others
+                self._wake.wait()
+                continue
             due = started + self._poll_wait_s - time.monotonic()
             self._wake.wait(None if self._poll_wait_s < 0 else max(0.0, due))
             self._stopping.wait(max(0.0, started + _MIN_GAP_S - time.monotonic()))

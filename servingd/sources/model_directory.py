@@ -43,6 +43,8 @@ class ModelDirectory:
     recognise: Recognise
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _published: dict[int, VersionData] = field(default_factory=dict)
+    absent: str = ""
+    """Why no version of it can be loaded, as of the last look; empty if one can."""
     _trouble: str = ""
 
     def scan(self) -> AspiredVersions | None:
@@ -55,10 +57,11 @@ class ModelDirectory:
         try:
             present = self._list()
         except OSError as error:
-            self._complain(
+            self.absent = (
                 f"Could not find base path {self.model.base_path} for servable "
                 f"{self.model.name} with error {error}"
             )
+            self._complain(self.absent)
             return None
         incomplete: dict[int, str] = {}
         for version in self._worth_a_look(present):
@@ -71,7 +74,8 @@ class ModelDirectory:
             self._seen.pop(gone, None)
             self._published.pop(gone, None)
         wanted = aspired(self._published.keys() & present.keys(), self.model.version_policy)
-        self._complain("" if wanted or incomplete else self._nothing_there())
+        self.absent = "" if wanted else self._why_absent(incomplete)
+        self._complain("" if incomplete else self.absent)
         return AspiredVersions(
             self.model.name,
             tuple(AspiredVersion(v, self._published[v]) for v in wanted),
@@ -130,7 +134,9 @@ class ModelDirectory:
         except InvalidArgument as error:
             return error.message
 
-    def _nothing_there(self) -> str:
+    def _why_absent(self, incomplete: dict[int, str]) -> str:
+        for version, reason in incomplete.items():
+            return f"version {version} of model {self.model.name} is incomplete: {reason}"
         return (
             f"No versions of servable {self.model.name} found under base path "
             f"{self.model.base_path}. Did you forget to name your leaf directory as a number "

@@ -15,7 +15,8 @@ import pytest
 from servingd.config.models import ModelConfig
 from servingd.core.types import AspiredVersions
 from servingd.core.versions import All, Latest, Specific
-from servingd.sources.file_system import FileSystemSource, FixedRoster, RepositoryRoster
+from servingd.sources.file_system import FileSystemSource
+from servingd.sources.rosters import ConfiguredRoster, RepositoryRoster
 from tests.runtime.fakes import TIMEOUT, FakePlatform, FakePlatforms
 
 FOR_EVER = 3600.0
@@ -105,11 +106,11 @@ def base(tmp_path):
 
 @pytest.fixture
 def watch(base):
-    return Watch(FixedRoster((model(base),)))
+    return Watch(ConfiguredRoster((model(base),)))
 
 
 def watch_all(base):
-    return Watch(FixedRoster((model(base, policy=All()),)))
+    return Watch(ConfiguredRoster((model(base, policy=All()),)))
 
 
 # What is there ----------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ def test_a_file_whose_name_is_not_utf8_does_no_harm(watch, base):
 def test_the_policy_decides_which_versions_are_stated(base, policy, versions):
     for version in (17, 30, 33, 42):
         write_version(base / str(version))
-    watch = Watch(FixedRoster((model(base, policy=policy),)))
+    watch = Watch(ConfiguredRoster((model(base, policy=policy),)))
     assert watch.scan() == {"m": (versions, {})}
 
 
@@ -319,7 +320,7 @@ def test_a_type_that_crashes_on_one_version_hides_no_other_model(base, tmp_path)
     write_version(base / "1")
     write_version(tmp_path / "n" / "1")
     watch = Watch(
-        FixedRoster((model(base, platform="bad"), model(tmp_path / "n", "n"))),
+        ConfiguredRoster((model(base, platform="bad"), model(tmp_path / "n", "n"))),
         FakePlatforms(bad, FakePlatform()),
     )
     assert watch.scan()["n"] == ([1], {})
@@ -342,7 +343,7 @@ def test_a_type_that_crashes_on_one_version_hides_no_other_version(base):
 def test_a_missing_base_path_is_no_statement_and_others_are_not_affected(tmp_path):
     write_version(tmp_path / "here" / "1")
     models = (model(tmp_path / "missing", "a"), model(tmp_path / "here", "b"))
-    watch = Watch(FixedRoster(models))
+    watch = Watch(ConfiguredRoster(models))
     assert watch.scan() == {"b": ([1], {})}
     write_version(tmp_path / "missing" / "3")
     assert watch.scan() == {"a": ([3], {})}
@@ -378,11 +379,11 @@ def test_a_base_path_that_cannot_be_listed_concerns_its_model_only(tmp_path, kin
         bad.symlink_to(bad if kind == "loop" else tmp_path / "nowhere")
     write_version(tmp_path / "good" / "1")
     models = (model(bad, "a"), model(tmp_path / "good", "b"))
-    assert Watch(FixedRoster(models)).scan() == {"b": ([1], {})}
+    assert Watch(ConfiguredRoster(models)).scan() == {"b": ([1], {})}
 
 
 def test_trouble_with_a_base_path_is_logged_once(tmp_path, caplog):
-    watch = Watch(FixedRoster((model(tmp_path / "missing"),)))
+    watch = Watch(ConfiguredRoster((model(tmp_path / "missing"),)))
     for _ in range(3):
         watch.scan()
     texts = [r.getMessage() for r in caplog.records]
@@ -410,7 +411,7 @@ def platform_of(watch):
 
 def test_the_contents_tell_the_type_where_the_configuration_does_not(base, two_types):
     write_version(base / "1")
-    watch = Watch(FixedRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
     assert watch.scan() == {"m": ([1], {})}
     assert platform_of(watch) == "second"
 
@@ -418,7 +419,7 @@ def test_the_contents_tell_the_type_where_the_configuration_does_not(base, two_t
 def test_a_platform_file_beside_the_versions_overrules_the_contents(base, two_types):
     write_version(base / "1")
     (base / "platform").write_text("first\n")
-    watch = Watch(FixedRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
     watch.scan()
     assert platform_of(watch) == "first"
 
@@ -426,14 +427,14 @@ def test_a_platform_file_beside_the_versions_overrules_the_contents(base, two_ty
 def test_the_configuration_overrules_a_platform_file(base, two_types):
     write_version(base / "1")
     (base / "platform").write_text("first\n")
-    watch = Watch(FixedRoster((model(base, platform="second"),)), two_types)
+    watch = Watch(ConfiguredRoster((model(base, platform="second"),)), two_types)
     watch.scan()
     assert platform_of(watch) == "second"
 
 
 def test_contents_of_no_known_type_are_incomplete(base, two_types):
     (base / "1").mkdir()
-    watch = Watch(FixedRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
     assert watch.scan() == {"m": ([], {1: "its contents are of no known servable type"})}
     write_version(base / "1")
     assert watch.scan() == {"m": ([1], {})}
@@ -442,14 +443,14 @@ def test_contents_of_no_known_type_are_incomplete(base, two_types):
 def test_a_platform_file_with_an_unknown_name_is_told_as_the_reason(base, two_types):
     write_version(base / "1")
     (base / "platform").write_text("third")
-    watch = Watch(FixedRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
     assert watch.scan() == {"m": ([], {1: "unsupported platform 'third'"})}
 
 
 def test_a_platform_file_that_is_corrected_or_added_later_takes_effect(base, two_types):
     (base / "1").mkdir()
     (base / "1" / "done").touch()
-    watch = Watch(FixedRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
     assert watch.scan() == {"m": ([], {1: "its contents are of no known servable type"})}
     (base / "platform").write_text("third")
     assert watch.scan() == {"m": ([], {1: "unsupported platform 'third'"})}
@@ -461,7 +462,7 @@ def test_a_platform_file_that_is_corrected_or_added_later_takes_effect(base, two
 def test_a_platform_file_that_cannot_be_read_is_told_as_the_reason(base, two_types):
     write_version(base / "1")
     (base / "platform").mkdir()
-    watch = Watch(FixedRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
     versions, incomplete = watch.scan()["m"]
     assert versions == []
     assert incomplete.keys() == {1}
@@ -470,7 +471,7 @@ def test_a_platform_file_that_cannot_be_read_is_told_as_the_reason(base, two_typ
 def test_a_platform_file_that_is_not_text_is_told_as_the_reason(base, two_types):
     write_version(base / "1")
     (base / "platform").write_bytes(b"\xff\xfe\x00")
-    watch = Watch(FixedRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
     versions, incomplete = watch.scan()["m"]
     assert versions == []
     assert incomplete.keys() == {1}
@@ -581,7 +582,7 @@ def test_models_kept_across_a_reload_get_nothing_and_one_whose_policy_changed_it
 
 def test_a_fixed_roster_has_its_models_and_watches_nothing(tmp_path):
     models = (model(tmp_path / "a", "a"), model(tmp_path / "b", "b"))
-    roster = FixedRoster(models)
+    roster = ConfiguredRoster(models)
     assert roster.models() == models
     assert roster.watched() is None
     watch = Watch(roster)
@@ -591,7 +592,7 @@ def test_a_fixed_roster_has_its_models_and_watches_nothing(tmp_path):
 
 
 def test_no_models_at_all_are_told_too():
-    watch = Watch(FixedRoster(()))
+    watch = Watch(ConfiguredRoster(()))
     assert watch.scan() == {}
     assert watch.configured == [[]]
 
@@ -687,7 +688,7 @@ def test_a_model_that_is_removed_and_made_anew_is_still_watched(watch_repository
 def test_a_base_path_that_is_removed_and_made_anew_is_watched_again(tmp_path, run):
     for name in "ab":
         (tmp_path / name).mkdir()
-    watch = run(Watch(FixedRoster(tuple(model(tmp_path / name, name) for name in "ab"))))
+    watch = run(Watch(ConfiguredRoster(tuple(model(tmp_path / name, name) for name in "ab"))))
     watch.wait_for("b")
     wait_until_watched(watch, tmp_path / "a")
     (tmp_path / "a").rmdir()
@@ -714,7 +715,7 @@ def test_a_version_that_appears_during_the_first_look_is_not_overlooked(watch, b
 
 def test_polling_finds_what_no_event_told(tmp_path, run):
     """A base path that is not there cannot be watched."""
-    watch = run(Watch(FixedRoster((model(tmp_path / "m"),)), poll_wait_s=0.05))
+    watch = run(Watch(ConfiguredRoster((model(tmp_path / "m"),)), poll_wait_s=0.05))
     write_version(tmp_path / "later" / "1")
     (tmp_path / "later").rename(tmp_path / "m")
     watch.wait_for("m", 1)
@@ -722,7 +723,7 @@ def test_polling_finds_what_no_event_told(tmp_path, run):
 
 def test_a_poll_wait_of_zero_looks_once(watch, base, run):
     write_version(base / "1")
-    once = Watch(FixedRoster((model(base),)), poll_wait_s=0)
+    once = Watch(ConfiguredRoster((model(base),)), poll_wait_s=0)
     run(once).wait_for("m", 1)
     run(watch).wait_for("m", 1)
     wait_until_watched(watch, base)
@@ -733,7 +734,7 @@ def test_a_poll_wait_of_zero_looks_once(watch, base, run):
 
 
 def test_a_poll_wait_below_zero_looks_upon_events_only(base, run):
-    watch = Watch(FixedRoster((model(base),)), poll_wait_s=-1)
+    watch = Watch(ConfiguredRoster((model(base),)), poll_wait_s=-1)
     run(watch).wait_for("m")
     wait_until_watched(watch, base)
     publish(base, 1)
@@ -744,7 +745,7 @@ def test_a_poll_wait_below_zero_looks_upon_events_only(base, run):
 def test_making_a_source_opens_nothing(base):
     """A user has 128 inotify instances: one may not be had, and then polling has to do."""
     before = set(os.listdir("/proc/self/fd"))
-    watch = Watch(FixedRoster((model(base),)))
+    watch = Watch(ConfiguredRoster((model(base),)))
     assert set(os.listdir("/proc/self/fd")) == before
     assert watch.scan() == {"m": ([], {})}
 
@@ -763,7 +764,7 @@ def test_nothing_is_stated_after_stop(base, tmp_path):
     models = tuple(model(tmp_path / name, name) for name in "abc")
     for name in "abc":
         write_version(tmp_path / name / "1")
-    watch = Watch(FixedRoster(models), poll_wait_s=0.001)
+    watch = Watch(ConfiguredRoster(models), poll_wait_s=0.001)
     inside, go_on = threading.Event(), threading.Event()
 
     def hold(statement):

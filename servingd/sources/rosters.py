@@ -1,0 +1,81 @@
+"""Which models there are: those of a configuration, or whatever a folder holds."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+from servingd.config.models import ModelConfig
+from servingd.config.server import ServerConfig
+from servingd.config.servingd_yaml import ModelEntry, merge_models, read_servingd_yaml
+from servingd.errors import InvalidConfig
+from servingd.wire.model_server_config import configured_models
+
+
+class Roster(Protocol):
+    """Says which models there are."""
+
+    def models(self) -> tuple[ModelConfig, ...]:
+        """All models now. Raises OSError if that cannot be told; then the last answer stands."""
+        ...
+
+    def watched(self) -> str | None:
+        """A folder whose entries change the answer."""
+        ...
+
+
+class ConfiguredRoster:
+    """The models of a configuration, which may be replaced; from any thread."""
+
+    def __init__(self, configured: tuple[ModelConfig, ...]) -> None:
+        self._configured = configured  # replaced whole; readers take the reference
+
+    def models(self) -> tuple[ModelConfig, ...]:
+        """All of them."""
+        return self._configured
+
+    def replace(self, configured: tuple[ModelConfig, ...]) -> None:
+        """Others from the next look on."""
+        self._configured = configured
+
+    def watched(self) -> str | None:
+        """Nothing."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryRoster:
+    """Every subfolder of a folder is a model, unless its name begins with a dot or underscore.
+
+    What `servingd.yaml` says of one of them counts, and its other models are served besides.
+    """
+
+    folder: str
+    entries: tuple[ModelEntry, ...] = ()
+
+    def models(self) -> tuple[ModelConfig, ...]:
+        """The subfolders now."""
+        found = tuple(
+            ModelConfig(name=entry.name, base_path=os.path.abspath(entry.path), platform="")
+            for entry in sorted(os.scandir(self.folder), key=lambda e: e.name)
+            if not entry.name.startswith((".", "_")) and entry.is_dir()
+        )
+        return merge_models(found, self.entries, others_may_come=True)
+
+    def watched(self) -> str | None:
+        """The folder itself."""
+        return self.folder
+
+
+def make_roster(config: ServerConfig) -> Roster:
+    """The roster that a configuration means. Reads files; raises NotFound or InvalidConfig."""
+    if config.model_repository and not config.model_config_file:
+        yaml = config.servingd_config_file
+        if not os.path.isdir(config.model_repository):
+            raise InvalidConfig(
+                f"--model_repository: expected a folder, got {config.model_repository!r}"
+            )
+        entries = read_servingd_yaml(yaml).models if yaml else ()
+        return RepositoryRoster(os.path.abspath(config.model_repository), entries)
+    return ConfiguredRoster(configured_models(config))
