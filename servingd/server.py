@@ -8,14 +8,14 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
+from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
-from servingd.config.saved_model import SavedModelOptions
+from servingd.config.monitoring import MonitoringConfig
 from servingd.config.server import ServerConfig
 from servingd.core.interfaces import Loader
 from servingd.core.lifecycle import PublicState
@@ -23,22 +23,32 @@ from servingd.core.policies import availability_preserving
 from servingd.core.reconcile import ManagerState
 from servingd.core.types import ServableId, VersionData
 from servingd.core.versions import ready
-from servingd.errors import InvalidConfig
-from servingd.frontends.grpc import GrpcFrontend
+from servingd.errors import FailedPrecondition, ServingError
+from servingd.frontends.calls import CallContext
+from servingd.frontends.grpc import GrpcFrontend, GrpcOptions
+from servingd.frontends.grpc_grpcio import DEFAULT_WORKERS
 from servingd.frontends.health import Health
 from servingd.frontends.http import HttpCarrier
 from servingd.frontends.http_connection import HttpLimits
 from servingd.frontends.rest import HttpRoutes, describe_server
+from servingd.frontends.rest_api import RestApi, RestOptions
 from servingd.frontends.rpc import RpcMethods
+from servingd.frontends.tls import ssl_context
 from servingd.observability.life_cycle import log_state
 from servingd.observability.metrics import Metrics
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.manager import Manager, ManagerOptions
+from servingd.runtime.reloader import Reloader
 from servingd.runtime.serving_map import ServingMap
 from servingd.runtime.state_monitor import StateMonitor
+from servingd.runtime.threads import WorkerPool
 from servingd.servables.registry import Platforms
-from servingd.sources.file_system import FileSystemSource, FixedRoster, RepositoryRoster, Roster
-from servingd.wire.model_server_config import read_models
+from servingd.sources.config_file import ConfigFilePoll
+from servingd.sources.file_system import FileSystemSource
+from servingd.sources.rosters import ConfiguredRoster, Roster, make_roster
+from servingd.wire.config_files import read_monitoring, read_tls
+from servingd.wire.model_server_config import configured_models
+from servingd.wire.saved_model_options import saved_model_options
 
 _MAX_HTTP_BODY = 256 << 20
 _UNLOAD_TIMEOUT_S = 30.0
@@ -58,7 +68,7 @@ class Server:
 
         self.metrics = Metrics()
         self._monitor = self._make_monitor()
-        self._platforms = Platforms(_saved_model_options(config), self.metrics.on_graph_state)
+        self._platforms = Platforms(saved_model_options(config), self.metrics.on_graph_state)
         self._dispatcher = Dispatcher(
             DispatchOptions(
                 inline_below_s=config.inline_below_us / 1e6, workers=max(2, os.cpu_count() or 1)
@@ -74,16 +84,36 @@ class Server:
             _manager_options(config),
             self.metrics.on_load,
         )
+        self._roster = make_roster(config)
         self._source = FileSystemSource(
-            _roster(config),
+            self._roster,
             self._platforms.__getitem__,
             self._platforms.recognise,
             self._manager.aspire,
             self._configure,
             config.file_system_poll_wait_seconds,
+            self._monitor.report_absent,
         )
+        self._reloader = Reloader(
+            self._models,
+            self._monitor,
+            self._platforms.names,
+            self._replace_models,
+            config.allow_version_labels_for_unavailable_models,
+        )
+        self._config_file = self._make_config_file_poll()
+        self._calls = CallContext(
+            models=self._models,
+            metrics=self.metrics.requests,
+            knows=lambda name: name in self._monitor.configured(),
+            check_method_name=config.enable_signature_method_name_check,
+            as_content=config.enable_serialization_as_tensor_content,
+        )
+        file = config.monitoring_config_file
+        self._monitoring = read_monitoring(file) if file else MonitoringConfig()
         self._grpc = self._make_grpc()
         self._health = Health(self._grpc.set_health, self._grpc.forget_health)
+        self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
         self._http = self._make_http() if config.rest_api_port else None
 
     def _make_monitor(self) -> StateMonitor:
@@ -94,29 +124,68 @@ class Server:
         monitor.subscribe_incomplete(self.metrics.on_incomplete)
         return monitor
 
+    def _make_config_file_poll(self) -> ConfigFilePoll | None:
+        config = self._config
+        wait_s = config.model_config_file_poll_wait_seconds
+        if wait_s <= 0 or not config.model_config_file:
+            return None
+        return ConfigFilePoll(
+            lambda: configured_models(config),
+            lambda models: self._reload(models, None, _log_reload),
+            wait_s,
+        )
+
     def _make_grpc(self) -> GrpcFrontend:
         config = self._config
         methods = RpcMethods(
-            self._models, self._monitor, self.metrics.requests, config.max_request_bytes
-        )
-        return GrpcFrontend(
-            _any_address(),
-            config.port,
-            methods.table(),
-            config.grpc_transport,
+            self._calls,
+            self._monitor,
+            self._reload,
+            self.metrics.serving_values,
+            self._platforms.profiler if config.enable_profiler else None,
             config.max_request_bytes,
         )
+        options = GrpcOptions(
+            port=config.port,
+            socket_path=config.grpc_socket_path,
+            admin_port=config.admin_port,
+            transport=config.grpc_transport,
+            max_request_bytes=config.max_request_bytes,
+            ssl=read_tls(config.ssl_config_file) if config.ssl_config_file else None,
+            alts=config.use_alts_credentials,
+            arguments=channel_arguments(config.grpc_channel_arguments),
+            workers=max(DEFAULT_WORKERS, config.grpc_max_threads),
+        )
+        return GrpcFrontend(options, methods.table(), methods.admin_table())
 
     def _make_http(self) -> HttpCarrier:
+        config = self._config
+        timeout_s = config.rest_api_timeout_in_ms / 1000
+        api = RestApi(
+            self._calls,
+            self._monitor,
+            self._rest_workers,
+            RestOptions(
+                timeout_s=timeout_s if timeout_s > 0 else None,
+                cors=config.rest_api_enable_cors_support,
+                max_message_bytes=config.max_request_bytes,
+            ),
+        )
         routes = HttpRoutes(
+            api.handle,
             self._monitor,
             self.metrics.page,
             self._why_not_ready,
             self._why_not_started,
             lambda: describe_server(os.getpid()),
+            self._monitoring.path if self._monitoring.enabled else "",
         )
-        body = min(self._config.max_request_bytes, _MAX_HTTP_BODY)
-        return HttpCarrier(routes.handle, HttpLimits(max_body_bytes=body))
+        limits = HttpLimits(
+            max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY),
+            sweep_s=min(0.5, max(0.01, timeout_s / 10)) if timeout_s > 0 else 0.5,
+        )
+        ssl = config.rest_ssl_config_file
+        return HttpCarrier(routes.handle, limits, ssl_context(read_tls(ssl)) if ssl else None)
 
     def start(self) -> None:
         """Open the ports, then load what is there; returns before the models are up.
@@ -126,11 +195,15 @@ class Server:
         with ExitStack() as stack:
             self._open_ports(stack)
             self._update_health()
+            self._reloader.begin(_listed(self._roster))
             self._manager.start()
             stack.callback(self._manager.stop, _UNLOAD_TIMEOUT_S)
             stack.callback(self._platforms.stop)  # first: a load may wait for an optimiser
             self._source.start()
             stack.callback(self._source.stop)
+            if self._config_file is not None:
+                self._config_file.start()
+                stack.callback(self._config_file.stop)
             stack.callback(self._drain)
             self._stack = stack.pop_all()
 
@@ -144,6 +217,8 @@ class Server:
         stack.callback(self._grpc.stop)
         if self._http is not None:
             rest_port = self._http.bind("", self._config.rest_api_port)
+            self._rest_workers.start()
+            stack.callback(self._rest_workers.stop, 2.0)
             stack.callback(self._http.stop)
             self._http.start()
             _log.info("Exporting HTTP/REST API at:localhost:%d ...", rest_port)
@@ -164,6 +239,27 @@ class Server:
             idle = self._http.wait_idle(deadline) and idle
         if not idle:
             _log.warning("calls are cut off after %.1f s", self._config.drain_timeout_s)
+
+    # What administrators ask ----------------------------------------------------------------------
+
+    def _reload(
+        self,
+        models: tuple[ModelConfig, ...],
+        timeout_s: float | None,
+        done: Callable[[ServingError | None], None],
+    ) -> None:
+        """Replace the models that were configured; see `Reloader`."""
+        if not isinstance(self._roster, ConfiguredRoster):
+            raise FailedPrecondition(
+                f"the models are those of {self._config.model_repository}: they cannot be reloaded"
+            )
+        longest = self._config.reload_timeout_s
+        self._reloader.reload(models, min(longest, timeout_s or longest), done)
+
+    def _replace_models(self, models: tuple[ModelConfig, ...]) -> None:
+        assert isinstance(self._roster, ConfiguredRoster)  # only such a one is reloaded
+        self._roster.replace(models)
+        self._source.look_soon()
 
     # What the parts ask ---------------------------------------------------------------------------
 
@@ -208,17 +304,14 @@ class Server:
         )
 
 
-def _roster(config: ServerConfig) -> Roster:
-    if config.model_config_file:
-        return FixedRoster(read_models(config.model_config_file))
-    if config.model_repository:
-        if not os.path.isdir(config.model_repository):
-            raise InvalidConfig(
-                f"--model_repository: expected a folder, got {config.model_repository!r}"
-            )
-        return RepositoryRoster(os.path.abspath(config.model_repository))
-    model = ModelConfig(name=config.model_name, base_path=os.path.abspath(config.model_base_path))
-    return FixedRoster((model,))
+def _listed(roster: Roster) -> tuple[ModelConfig, ...]:
+    """The models that a configuration lists by name."""
+    return roster.models() if isinstance(roster, ConfiguredRoster) else ()
+
+
+def _log_reload(error: ServingError | None) -> None:
+    if error is not None:
+        _log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)
 
 
 def _manager_options(config: ServerConfig) -> ManagerOptions:
@@ -227,15 +320,3 @@ def _manager_options(config: ServerConfig) -> ManagerOptions:
         num_unload_threads=config.num_unload_threads or 1,
         load_retry_interval_s=config.load_retry_interval_micros / 1e6,
     )
-
-
-def _saved_model_options(config: ServerConfig) -> SavedModelOptions:
-    return SavedModelOptions(
-        tags=tuple(config.saved_model_tags.split(",")),
-        optimize_models=config.optimize_models,
-        cache_dir=config.cache_dir,
-    )
-
-
-def _any_address() -> str:
-    return "[::]" if socket.has_dualstack_ipv6() else "0.0.0.0"

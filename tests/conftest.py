@@ -24,6 +24,7 @@ def models(tmp_path_factory) -> Path:
         exports.slow,
         exports.counter,
         exports.tf1_with_table,
+        exports.examples,
         exports.keras_saved_plainly,
         exports.keras_exported,
     ):

@@ -113,6 +113,49 @@ def tf1_with_table(path: Path) -> None:
         builder.save()
 
 
+def examples(path: Path) -> None:
+    """A TensorFlow 1 export over Examples with features `x` (float) and `word` (bytes).
+
+    y = 0.5 x + 2 as a regression and as one class; two classes with labels, scores alone, labels
+    alone; and signatures that answer what they should not.
+    """
+    import tensorflow as tf
+
+    tf1 = tf.compat.v1
+    with tf.Graph().as_default(), tf1.Session() as session:
+        serialized = tf1.placeholder(tf.string, [None], name="examples")
+        parsed = tf1.parse_example(
+            serialized,
+            {
+                "x": tf1.FixedLenFeature([1], tf.float32, default_value=[0.0]),
+                "word": tf1.FixedLenFeature([1], tf.string, default_value=[b"none"]),
+            },
+        )
+        x = parsed["x"]
+        y = x * 0.5 + 2.0
+        both = tf.concat([y, -y], 1)
+        labels = tf.concat([parsed["word"], tf.fill(tf.shape(x), b"other")], 1)
+        save = tf1.saved_model
+        classify, regress = save.classification_signature_def, save.regression_signature_def
+        tensors = {"inputs": serialized}
+        signatures = {
+            "serving_default": regress(serialized, y),
+            "flat": regress(serialized, tf.squeeze(y, 1)),
+            "classify": classify(serialized, labels, both),
+            "scores": classify(serialized, None, both),
+            "classes": classify(serialized, labels, None),
+            "two_values": save.predict_signature_def(tensors, {"outputs": both}),
+            "doubles": save.predict_signature_def(tensors, {"outputs": tf.cast(y, tf.float64)}),
+            "one_answer": save.predict_signature_def(tensors, {"outputs": y[:1]}),
+            "flat_scores": save.predict_signature_def(tensors, {"scores": y[:, 0]}),
+            "other_names": save.predict_signature_def({"x": serialized}, {"y": y}),
+            "floats": save.predict_signature_def({"inputs": x}, {"outputs": y}),
+        }
+        builder = save.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map=signatures)
+        builder.save()
+
+
 def keras_saved_plainly(path: Path) -> None:
     """A Keras 3 model given to `tf.saved_model.save`: its variables go by other names."""
     import keras

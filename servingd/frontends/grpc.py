@@ -1,4 +1,4 @@
-"""gRPC: which carrier takes the port, and what stands behind it."""
+"""gRPC: which carrier takes the ports, and what stands behind it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import itertools
 import logging
 import os
 import platform
+import socket
+import stat
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from servingd.errors import InvalidConfig
-from servingd.frontends.grpc_grpcio import GrpcioCarrier
+from servingd.config.tls import SSLConfig
+from servingd.errors import Code, InvalidConfig
+from servingd.frontends.grpc_grpcio import DEFAULT_WORKERS, GrpcioCarrier
 from servingd.frontends.grpc_native import NativeCarrier, unusable_because
-from servingd.frontends.reply import Handler
+from servingd.frontends.reply import Handler, Reply
+from servingd.frontends.tls import grpc_credentials
 from servingd.wire.protos import POOL
 
 _serial = itertools.count()
@@ -20,74 +25,132 @@ _serial = itertools.count()
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcOptions:
+    """Where gRPC is served, and how."""
+
+    port: int
+    """The TCP port, on every address; 0: none."""
+    socket_path: str = ""
+    """A Unix socket besides; empty: none."""
+    admin_port: int = 0
+    """Where administrators' methods are served, and there alone; 0: with all others."""
+    transport: str = "auto"
+    """`auto`, `native` or `grpcio`."""
+    max_request_bytes: int = 2**31 - 1
+    ssl: SSLConfig | None = None
+    alts: bool = False
+    arguments: tuple[tuple[str, int | str], ...] = ()
+    """Channel arguments of grpcio."""
+    workers: int = DEFAULT_WORKERS
+    """Threads of grpcio."""
+
+
 class GrpcFrontend:
-    """One method table behind one port, by the native carrier or by grpcio alone.
+    """One method table behind all ports, by the native carrier or by grpcio alone.
 
     `bind`, `start`, `drain` and `stop` once each, in this order.
     """
 
     def __init__(
-        self,
-        address: str,
-        port: int,
-        handlers: Mapping[str, Handler],
-        transport: str,
-        max_request_bytes: int,
+        self, options: GrpcOptions, table: Mapping[str, Handler], admin_table: Mapping[str, Handler]
     ) -> None:
-        self.transport = _choose(transport)
-        target = f"{address}:{port}"
+        self._options = options
+        everything = {**table, **admin_table}
+        public = everything
+        if options.admin_port:
+            refused: dict[str, Handler] = dict.fromkeys(admin_table, _not_here)
+            public = {**table, **refused}
+        self.transport = _choose(options)
+        targets = [f"{any_address()}:{options.port}"] if options.port else []
         self._native: NativeCarrier | None = None
         if self.transport == "native":
             behind, path = _private_socket()
-            self._native = NativeCarrier(target, handlers, path)
-            target = behind
-        self._grpcio = GrpcioCarrier(
-            [target], handlers, pool=POOL, max_request_bytes=max_request_bytes
+            self._native = NativeCarrier(targets[0], public, path)
+            targets = [behind]
+        if options.socket_path:
+            targets.append(f"unix:{options.socket_path}")
+        self._grpcio = self._make_grpcio(targets, public)
+        self._admin: GrpcioCarrier | None = None
+        if options.admin_port:
+            self._admin = self._make_grpcio([f"{any_address()}:{options.admin_port}"], everything)
+
+    def _make_grpcio(self, targets: list[str], handlers: Mapping[str, Handler]) -> GrpcioCarrier:
+        options = self._options
+        return GrpcioCarrier(
+            targets,
+            handlers,
+            pool=POOL,
+            max_request_bytes=options.max_request_bytes,
+            credentials=grpc_credentials(options.ssl, options.alts),
+            arguments=options.arguments,
+            workers=options.workers,
         )
 
     def bind(self) -> int:
-        """Take the port; return its number. Raises OSError naming it."""
+        """Take the ports; return the TCP port's number. Raises OSError naming what is busy."""
+        if self._options.socket_path:
+            _remove_dead_socket(self._options.socket_path)
         port = self._grpcio.bind()
+        if self._admin:
+            self._admin.bind()
         return self._native.bind() if self._native else port
 
     def start(self) -> None:
         """Answer calls."""
-        self._grpcio.start()
-        if self._native:
-            self._native.start()
+        for carrier in (self._grpcio, self._admin, self._native):
+            if carrier:
+                carrier.start()
 
     def set_health(self, service: str, serving: bool) -> None:
         """Say how a service is; from any thread."""
         self._grpcio.set_health(service, serving)
+        if self._admin:
+            self._admin.set_health(service, serving)
 
     def forget_health(self, service: str) -> None:
         """A service is not known any more."""
         self._grpcio.forget_health(service)
+        if self._admin:
+            self._admin.forget_health(service)
 
     def drain(self, deadline: float) -> bool:
         """Refuse new calls and wait for those in flight; False if some are left at `deadline`."""
-        if self._native is None:
-            return self._grpcio.wait_idle(deadline)
-        self._native.refuse()
+        if self._native:
+            self._native.refuse()
         # Open streams go through the front: it must be the last to close.
-        behind = self._grpcio.wait_idle(deadline)
-        return self._native.wait_idle(deadline) and behind
+        idle = self._grpcio.wait_idle(deadline)
+        if self._admin:
+            idle = self._admin.wait_idle(deadline) and idle
+        if self._native:
+            idle = self._native.wait_idle(deadline) and idle
+        return idle
 
     def stop(self) -> None:
-        """Close the port; what is left in flight is cut off."""
-        if self._native:
-            self._native.stop()
-        self._grpcio.stop()
+        """Close the ports; what is left in flight is cut off."""
+        for carrier in (self._native, self._admin, self._grpcio):
+            if carrier:
+                carrier.stop()
 
 
-def _choose(transport: str) -> str:
+def _not_here(payload: bytes, reply: Reply) -> None:
+    reply.fail(Code.PERMISSION_DENIED, "administrators' calls are served on another port")
+
+
+def _choose(options: GrpcOptions) -> str:
     """The carrier that takes the port. Raises InvalidConfig if the one asked for cannot."""
-    if transport == "grpcio":
-        return transport
+    if options.transport == "grpcio":
+        return options.transport
     reason = unusable_because()
+    if not options.port:
+        reason = "there is no TCP port"
+    elif options.ssl or options.alts:
+        reason = "it cannot encrypt"
+    elif options.arguments:
+        reason = "channel arguments are grpcio's"
     if reason is None:
         return "native"
-    if transport == "native":
+    if options.transport == "native":
         raise InvalidConfig(f"--grpc_transport=native cannot be had: {reason}")
     _log.warning("gRPC is carried by grpcio: %s", reason)
     return "grpcio"
@@ -103,3 +166,25 @@ def _private_socket() -> tuple[str, str]:
         return f"unix-abstract:{name}", f"\0{name}"
     path = os.path.join(tempfile.mkdtemp(prefix="servingd-"), "grpc")
     return f"unix:{path}", path
+
+
+def _remove_dead_socket(path: str) -> None:
+    """Remove what a server that has died has left; a socket that answers is another server's."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(f"cannot listen on unix:{path}: there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(f"cannot listen on unix:{path}: another server does")
+
+
+def any_address() -> str:
+    """Every address, of both families where there are."""
+    return "[::]" if socket.has_dualstack_ipv6() else "0.0.0.0"

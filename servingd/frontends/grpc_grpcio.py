@@ -20,9 +20,10 @@ from grpc_reflection.v1alpha import reflection
 
 from servingd.errors import Code
 from servingd.frontends.reply import Handler
+from servingd.frontends.status_codes import grpc_message
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_WORKERS = 64
+DEFAULT_WORKERS = 64
 """A waiting servicer holds a thread: this many calls can be in flight."""
 
 
@@ -55,7 +56,7 @@ class _WaitingReply:
         return self._answer(Code.OK, "", bytes(payload))
 
     def fail(self, code: Code, message: str) -> bool:
-        return self._answer(code, message, None)
+        return self._answer(code, grpc_message(message), None)
 
     def gone(self) -> None:
         """The client has left, or its time is up."""
@@ -113,6 +114,7 @@ class GrpcioCarrier:
         max_request_bytes: int,
         credentials: grpc.ServerCredentials | None = None,
         arguments: Sequence[tuple[str, int | str]] = (),
+        workers: int = DEFAULT_WORKERS,
     ) -> None:
         self._targets = targets
         self._credentials = credentials
@@ -122,7 +124,7 @@ class GrpcioCarrier:
             ("grpc.so_reuseport", 0),  # a busy port is an error
             *arguments,
         ]
-        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="grpcio")
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="grpcio")
         self._server = grpc.server(self._workers, options=options)
         for service, methods in _by_service(handlers).items():
             rpcs = {name: _unary(handler) for name, handler in methods}
@@ -134,17 +136,17 @@ class GrpcioCarrier:
         _add_reflection(self._server, list(_by_service(handlers)), pool)
 
     def bind(self) -> int:
-        """Take every target; return the last one's port. Raises OSError naming what is busy."""
-        port = 0
+        """Take every target; return the first one's port. Raises OSError naming what is busy."""
+        ports = []
         for target in self._targets:
             try:
                 if self._credentials is None:
-                    port = self._server.add_insecure_port(target)
+                    ports.append(self._server.add_insecure_port(target))
                 else:
-                    port = self._server.add_secure_port(target, self._credentials)
+                    ports.append(self._server.add_secure_port(target, self._credentials))
             except RuntimeError as error:
                 raise OSError(f"cannot listen on {target}: {error}") from error
-        return port
+        return int(ports[0])
 
     def start(self) -> None:
         """Answer calls."""

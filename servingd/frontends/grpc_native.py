@@ -18,6 +18,7 @@ from typing import Any
 
 from servingd.errors import Code
 from servingd.frontends.reply import Handler
+from servingd.frontends.status_codes import grpc_message
 
 _BATCH = 64
 _WAKE_MS = 500
@@ -112,7 +113,7 @@ class _NativeReply:
 
     def fail(self, code: Code, message: str) -> bool:
         self.over = True
-        return self._fail(self.call, int(code), message)
+        return self._fail(self.call, int(code), grpc_message(message))
 
 
 class NativeCarrier:

@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 
 from servingd.frontends.http_connection import Connection, HttpHandler, HttpLimits
 
-_SWEEP_S = 0.5
-"""How often connections are looked through for clients that have used their time up."""
-
 
 class HttpCarrier:
     """Owns the port and the thread `http`. `bind`, `start` and `stop` once each, in this order."""
 
-    def __init__(self, handler: HttpHandler, limits: HttpLimits | None = None) -> None:
+    def __init__(
+        self,
+        handler: HttpHandler,
+        limits: HttpLimits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
         self.handler = handler
+        self._ssl = ssl_context
         self.limits = limits or HttpLimits()
         self.refusing = False  # written by refuse, read by the loop
         self._socket: socket.socket | None = None
@@ -108,7 +112,9 @@ class HttpCarrier:
 
     async def _serve(self) -> None:
         assert self._socket is not None  # bound before start
-        server = await self._loop.create_server(lambda: Connection(self), sock=self._socket)
+        server = await self._loop.create_server(
+            lambda: Connection(self), sock=self._socket, ssl=self._ssl
+        )
         sweeper = self._loop.create_task(self._sweep())
         await self._ended.wait()
         sweeper.cancel()
@@ -122,7 +128,7 @@ class HttpCarrier:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(_SWEEP_S)
+            await asyncio.sleep(self.limits.sweep_s)
             now = time.monotonic()
             for connection in list(self._connections):
                 connection.expire(now)

@@ -36,6 +36,11 @@ class HttpLimits:
     """Without a byte of a body, or without a byte of an answer taken."""
     idle_s: float = 120.0
     """Between two requests."""
+    sweep_s: float = 0.5
+    """How often connections are looked through for time that is used up."""
+
+
+Headers: TypeAlias = "tuple[tuple[str, str], ...]"
 
 
 @dataclass(slots=True)
@@ -78,31 +83,43 @@ class Carrier(Protocol):
 class HttpReply:
     """A request's way back: answered once, from any thread."""
 
-    __slots__ = ("_connection", "_done", "_head", "_keep_alive", "payload")
+    __slots__ = ("_connection", "_head", "_keep_alive", "_unanswered", "due", "expire", "payload")
 
     def __init__(self, connection: Connection, head: bool, keep_alive: bool) -> None:
         self._connection = connection
         self._head = head
         self._keep_alive = keep_alive
-        self._done = False
+        self._unanswered = [True]  # whoever takes it out answers: one step, whatever the threads
         self.payload: bytes | None = None  # set once, before the loop is told
+        self.due = float("inf")
+        """When the handler's own time for it is up, in monotonic seconds."""
+        self.expire: Callable[[], None] = _nothing
+        """What then answers, on the loop's thread, up to one sweep late."""
 
-    def send(
-        self, status: int, body: bytes, content_type: str, headers: tuple[tuple[str, str], ...] = ()
-    ) -> None:
-        """Answer; a second answer is dropped."""
-        if self._done:
-            return
-        self._done = True
+    def alive(self) -> bool:
+        """Whether anybody still waits for the answer."""
+        return bool(self._unanswered) and not self._connection.lost
+
+    def send(self, status: int, body: bytes, content_type: str, headers: Headers = ()) -> bool:
+        """Answer; False, and nothing is sent, if there was an answer already."""
+        try:
+            self._unanswered.pop()
+        except IndexError:
+            return False
         self.payload = render(
             status, body, content_type, headers, keep_alive=self._keep_alive, head=self._head
         )
         self._connection.carrier.answered(self._connection)
+        return True
 
     @property
     def closes(self) -> bool:
         """Whether the connection ends with this answer."""
         return not self._keep_alive
+
+
+def _nothing() -> None:
+    """Nothing expires."""
 
 
 HttpHandler: TypeAlias = "Callable[[HttpRequest, HttpReply], None]"
@@ -113,7 +130,7 @@ def render(
     status: int,
     body: bytes,
     content_type: str,
-    headers: tuple[tuple[str, str], ...] = (),
+    headers: Headers = (),
     *,
     keep_alive: bool,
     head: bool = False,
@@ -166,6 +183,7 @@ class Connection(asyncio.Protocol):
         self._replies: deque[HttpReply] = deque()  # in the order of their requests
         self._paused = False
         self._closing = False
+        self.lost = False  # whether the client has gone
         self.due = 0.0  # when patience with this client ends
 
     # asyncio --------------------------------------------------------------------------------------
@@ -179,7 +197,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
-        self._closing = True
+        self._closing = self.lost = True
         self.carrier.forget(self)
 
     def data_received(self, data: bytes) -> None:
@@ -310,7 +328,14 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def expire(self, now: float) -> None:
-        """Close if the client has used its time up; while it waits for us, it has time."""
+        """Close if the client has used its time up; while it waits for us, it has time.
+
+        Requests that have used up the time that their handler gave them are answered so.
+        """
+        for reply in list(self._replies):
+            if reply.due <= now:
+                reply.due = float("inf")
+                reply.expire()
         our_turn = self._replies and not self._transport.get_write_buffer_size()
         if now < self.due or our_turn:
             return

@@ -1,4 +1,4 @@
-"""The one table of HTTP routes."""
+"""The one table of HTTP routes: ours here, TensorFlow Serving's in `rest_api`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 from servingd import __version__
 from servingd.core.interfaces import States
 from servingd.errors import Code, NotFound, ServingError
-from servingd.frontends.http_connection import HttpReply, HttpRequest
+from servingd.frontends.http_connection import HttpHandler, HttpReply, HttpRequest
 from servingd.frontends.status_codes import HTTP
 from servingd.inference.status import versions_of
 from servingd.observability.metrics import CONTENT_TYPE
@@ -27,19 +27,23 @@ Check = Callable[[], str | None]
 
 
 class HttpRoutes:
-    """Probes, metrics, and status under `/servingd/v1/`."""
+    """Probes, metrics, status under `/servingd/v1/`, and TensorFlow Serving's API under `/v1/`."""
 
     def __init__(
         self,
+        api: HttpHandler,
         states: States,
         metrics_page: Callable[[], bytes],
         ready: Check,
         started: Check,
         describe: Callable[[], Mapping[str, Any]],
+        monitoring_path: str = "",
     ) -> None:
+        self._api = api
         self._states = states
         self._metrics_page = metrics_page
         self._describe = describe
+        self._monitoring_path = monitoring_path
         self._routes: Sequence[tuple[re.Pattern[str], Callable[..., Answer]]] = [
             (re.compile(pattern), answer)
             for pattern, answer in (
@@ -54,7 +58,22 @@ class HttpRoutes:
 
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
         """Answer a request; runs on the loop's thread."""
-        reply.send(*self._answer(request))
+        target = request.target
+        if target[:4] == "/v1/" and not self._monitoring_path:
+            self._api(request, reply)
+        elif self._monitoring_path and request.path == self._monitoring_path:
+            reply.send(*self._monitoring(target))
+        elif target[:4].lower() == "/v1/":
+            self._api(request, reply)
+        else:
+            reply.send(*self._answer(request))
+
+    def _monitoring(self, target: str) -> Answer:
+        """The page where TensorFlow Serving has it, by its rules: any method, but no query."""
+        if target != self._monitoring_path:
+            text = f"Unexpected path: {target}. Should be {self._monitoring_path}"
+            return 400, text.encode(), _TEXT
+        return 200, self._metrics_page(), CONTENT_TYPE
 
     def _answer(self, request: HttpRequest) -> Answer:
         for pattern, answer in self._routes:

@@ -2,64 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from servingd.core.interfaces import Completion, Lane, Lease, Models
-from servingd.core.types import ModelSpec, Signature, Tensors, TensorSpec
-from servingd.errors import FailedPrecondition, InvalidArgument
+from servingd.core.interfaces import Models
+from servingd.core.types import Signature, Tensors, TensorSpec
+from servingd.errors import InvalidArgument, ServingError
+from servingd.inference.calls import (
+    CLASSIFY_METHOD,
+    DEFAULT_SIGNATURE,
+    PREDICT_METHOD,
+    REGRESS_METHOD,
+    InferenceCall,
+    check_shape,
+)
 
-DEFAULT_SIGNATURE = "serving_default"
+_METHODS = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
 
-Shape = Sequence[int | None]
+Decode: TypeAlias = Callable[[str, TensorSpec], np.ndarray[Any, Any]]
+"""One input as an array of the type that its spec names; raises InvalidArgument."""
 
 
-class PredictCall(Completion, Protocol):
-    """One call, as its wire presents it; it is completed by the servable.
+class PredictCall(InferenceCall, Protocol):
+    """A Predict call."""
 
-    It owns the lease that it is given and releases it when its reply is sent, failed or dropped.
-    """
+    @property
+    def output_filter(self) -> Sequence[str]:
+        """The outputs that are wanted; empty: all of the signature."""
+        ...
 
-    lease: Lease | None
-    lane: Lane | None
-    """What is being called, once it is known."""
+    def bind(self, signature: Signature) -> Tensors:
+        """Every input of the signature, in its order, decoded and checked."""
+        ...
 
-    spec: ModelSpec
-    output_filter: Sequence[str]
-    """The outputs that are wanted; empty: all of the signature."""
-
-    aliases: Collection[str]
-    """The names of the inputs that came."""
-
-    def decode(self, alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
-        """One input as an array of the type of `spec`; raises InvalidArgument."""
+    def no_such_signature(self, name: str) -> ServingError:
+        """What the call's wire says where the servable has no signature of that name."""
         ...
 
 
-def predict(models: Models, call: PredictCall) -> None:
+def predict(models: Models, call: PredictCall, check_method_name: bool = False) -> None:
     """Run one call. It is completed now or later; a ServingError raised here is its failure.
 
-    The order of the checks, their codes and texts are TensorFlow Serving's. It does not check
-    shapes against the signature, and we do: a wrong one may compute nonsense.
+    The order of the checks, their codes and texts are TensorFlow Serving's.
     """
     spec = call.spec
     lease = call.lease = models.acquire(spec)
     name = spec.signature_name or DEFAULT_SIGNATURE
     lane = lease.lanes.get(name)
     if lane is None:
-        raise FailedPrecondition(f'Serving signature key "{name}" not found.')
+        raise call.no_such_signature(name)
     call.lane = lane
     signature = lane.signature
-    inputs = _inputs(call, signature)
+    if check_method_name and signature.method_name not in _METHODS:
+        raise InvalidArgument(
+            "Expected prediction signature method_name to be one of "
+            f"{{{', '.join(_METHODS)}}}. Was: {signature.method_name}"
+        )
+    inputs = call.bind(signature)
     if call.output_filter:
         _check_filter(call.output_filter, signature)
     lane.run(inputs, call)
 
 
-def _inputs(call: PredictCall, signature: Signature) -> Tensors:
-    aliases = call.aliases
+def bind(signature: Signature, aliases: Collection[str], decode: Decode) -> Tensors:
+    """The inputs that came under `aliases`, bound to a signature: a PredictRequest's rules."""
     wanted = signature.inputs
     if len(aliases) != len(wanted):
         _check_count(aliases, signature)
@@ -68,9 +76,9 @@ def _inputs(call: PredictCall, signature: Signature) -> Tensors:
     for alias, spec in wanted.items():
         if alias in aliases:
             used += 1
-            array = inputs[alias] = call.decode(alias, spec)
+            array = inputs[alias] = decode(alias, spec)
             if spec.shape is not None:
-                _check_shape(alias, array.shape, spec.shape)
+                check_shape(alias, array.shape, spec)
         elif alias in signature.defaults:
             inputs[alias] = signature.defaults[alias]
         else:
@@ -105,18 +113,6 @@ def _missing(
     )
 
 
-def _check_shape(alias: str, shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> None:
-    if len(shape) == len(wanted):
-        for size, fixed in zip(shape, wanted, strict=True):
-            if fixed is not None and size != fixed:
-                break
-        else:
-            return
-    raise InvalidArgument(
-        f"input {alias}: expected a tensor of shape {_shape(wanted)}, got {_shape(shape)}"
-    )
-
-
 def _check_filter(output_filter: Sequence[str], signature: Signature) -> None:
     seen: set[str] = set()
     for alias in output_filter:
@@ -130,9 +126,5 @@ def _check_filter(output_filter: Sequence[str], signature: Signature) -> None:
         seen.add(alias)
 
 
-def _list(names: Any) -> str:
+def _list(names: Iterable[str]) -> str:
     return ",".join(sorted(names))
-
-
-def _shape(shape: Shape) -> str:
-    return f"[{','.join('-1' if size is None else str(size) for size in shape)}]"

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from servingd.core.lifecycle import PublicState, ServableState
 from servingd.core.types import ServableId
-from servingd.errors import Code
-from servingd.observability.requests import EDGES_US, Cell, RequestMetrics, edges_s
+from servingd.observability.requests import RequestMetrics
+from servingd.observability.serving_families import (
+    ServingCounts,
+    cumulative,
+    families,
+    first_value,
+    write,
+)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _REQUEST_LABELS = ("model", "version", "signature", "method", "code")
 _LOAD_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
-_INFERENCE_METHODS = frozenset({"Predict", "Classify", "Regress"})
 
 
 class Metrics:
@@ -24,6 +29,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.requests = RequestMetrics()
+        self.counts = ServingCounts()
         self._registry = CollectorRegistry()
         self._registry.register(_RequestCollector(self.requests))
         self._state = Gauge(
@@ -61,6 +67,7 @@ class Metrics:
             self.requests.revive(state.id)
         if state.state is PublicState.END:
             self.requests.retire(state.id)
+            self.counts.forget(state.id)
         if state.state is PublicState.END and state.error is None:
             self._state.remove(*labels)
         else:
@@ -89,9 +96,18 @@ class Metrics:
         """Record one load attempt."""
         self._load.labels(servable.name, "succeeded" if succeeded else "failed").observe(seconds)
 
+    def serving_values(self, names: Sequence[str]) -> dict[str, int]:
+        """What HandleReloadConfig reports of metrics, by TensorFlow Serving's raw names."""
+        known = {family.raw_name: family for family in families(self.requests, self.counts)}
+        return {name: first_value(known.get(name)) for name in names}
+
     def page(self) -> bytes:
         """All families as Prometheus text."""
-        return generate_latest(self._registry) + serving_families(self.requests).encode()
+        return generate_latest(self._registry) + self.serving_page()
+
+    def serving_page(self) -> bytes:
+        """TensorFlow Serving's families alone, as its own exporter writes them."""
+        return write(families(self.requests, self.counts)).encode()
 
 
 class _RequestCollector:
@@ -112,48 +128,5 @@ class _RequestCollector:
         for key, cell in self._requests.cells():
             labels = (key.model, str(key.version or ""), key.signature, key.method, key.code.name)
             counts.add_metric(labels, cell.count)
-            times.add_metric(labels, list(_cumulative(cell, edges_s())), cell.seconds)
+            times.add_metric(labels, list(cumulative(cell)), cell.total)
         return counts, times
-
-
-def serving_families(requests: RequestMetrics) -> str:
-    """TensorFlow Serving's request families, with its names, labels, buckets and spelling."""
-    counts: dict[tuple[str, str], int] = {}
-    latencies: list[str] = []
-    for (model, method, code), cell in requests.totals().items():
-        api = method if method in _INFERENCE_METHODS else method.lower()
-        if method not in _INFERENCE_METHODS and method != api:
-            continue  # it counts no other gRPC method
-        counts[model, code.name] = counts.get((model, code.name), 0) + cell.count
-        if code is Code.OK:
-            entrypoint = "GRPC" if method in _INFERENCE_METHODS else "REST"
-            labels = f'model_name="{_escape(model)}",API="{api}",entrypoint="{entrypoint}"'
-            latencies += _histogram(":tensorflow:serving:request_latency", labels, cell)
-    lines = ["# TYPE :tensorflow:serving:request_count counter"]
-    lines += [
-        f':tensorflow:serving:request_count{{model_name="{_escape(model)}",status="{code}"}} {n}'
-        for (model, code), n in sorted(counts.items())
-    ]
-    lines += ["# TYPE :tensorflow:serving:request_latency histogram", *latencies]
-    return "\n".join(lines) + "\n"
-
-
-def _histogram(name: str, labels: str, cell: Cell) -> list[str]:
-    lines = [
-        f'{name}_bucket{{{labels},le="{edge}"}} {int(n)}' for edge, n in _cumulative(cell, EDGES_US)
-    ]
-    lines.append(f"{name}_sum{{{labels}}} {cell.seconds * 1e6:g}")
-    lines.append(f"{name}_count{{{labels}}} {cell.count}")
-    return lines
-
-
-def _cumulative(cell: Cell, edges: tuple[float, ...]) -> Iterator[tuple[str, float]]:
-    total = 0
-    for edge, n in zip(edges, cell.buckets, strict=False):
-        total += n
-        yield f"{edge:g}", total
-    yield "+Inf", cell.count
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

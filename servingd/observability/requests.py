@@ -19,6 +19,9 @@ from servingd.errors import Code
 EDGES_US: tuple[float, ...] = tuple(10 * 1.8**i for i in range(33))
 """TensorFlow Serving's bucket edges for latencies, in microseconds."""
 
+EXAMPLE_EDGES: tuple[float, ...] = tuple(float(2**i) for i in range(15))
+"""Its bucket edges for the number of examples in a call."""
+
 _EDGES_S = tuple(edge / 1e6 for edge in EDGES_US)
 _LOT = 500
 _KEPT_VERSIONS = 5
@@ -36,24 +39,27 @@ class Key(NamedTuple):
 
 
 class Cell:
-    """Count, sum of seconds and buckets of one key. The last bucket has no upper edge.
+    """Count, sum and buckets of one key: of seconds, unless it has other edges.
 
-    Adding is one list append; what was added is sorted into the buckets in lots, or when asked for.
+    The last bucket has no upper edge; a sample that is one of the edges lies above it, as
+    TensorFlow Serving has it. Adding is one list append; what was added is sorted into the buckets
+    in lots, or when asked for.
     """
 
-    __slots__ = ("_added", "_lock", "buckets", "count", "seconds")
+    __slots__ = ("_added", "_lock", "buckets", "count", "edges", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, edges: tuple[float, ...] = _EDGES_S) -> None:
+        self.edges = edges
         self._lock = threading.Lock()
         self._added: list[float] = []
         # Guarded by _lock:
         self.count = 0
-        self.seconds = 0.0
-        self.buckets = [0] * (len(_EDGES_S) + 1)
+        self.total = 0.0
+        self.buckets = [0] * (len(edges) + 1)
 
-    def add(self, seconds: float) -> None:
-        """Record one request; from any thread."""
-        self._added.append(seconds)
+    def add(self, sample: float) -> None:
+        """Record one sample; from any thread."""
+        self._added.append(sample)
         if len(self._added) > _LOT:
             self._sort_in()
 
@@ -61,27 +67,27 @@ class Cell:
         """A consistent copy."""
         while self._added:
             self._sort_in()
-        result = Cell()
+        result = Cell(self.edges)
         with self._lock:
-            result.count, result.seconds = self.count, self.seconds
+            result.count, result.total = self.count, self.total
             result.buckets = list(self.buckets)
         return result
 
     def merge(self, other: Cell) -> None:
         """Add what another cell has recorded. Not for cells that are shared."""
         self.count += other.count
-        self.seconds += other.seconds
+        self.total += other.total
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
 
     def _sort_in(self) -> None:
         with self._lock:
             lot = self._added[:_LOT]
             del self._added[: len(lot)]  # others may append meanwhile: at the end
-            places = np.searchsorted(_EDGES_S, lot)
+            places = np.searchsorted(self.edges, lot, side="right")
             for place, n in enumerate(np.bincount(places).tolist()):
                 self.buckets[place] += n
             self.count += len(lot)
-            self.seconds += sum(lot)
+            self.total += sum(lot)
 
 
 @dataclass(slots=True)
@@ -101,6 +107,8 @@ class RequestMetrics:
         self._lock = threading.Lock()
         self._totals: dict[tuple[str, str, Code], Cell] = {}  # guarded by _lock
         self._retired: dict[str, _Retired] = {}  # guarded by _lock
+        self._runtimes: dict[tuple[str, str], Cell] = {}
+        self._examples: dict[str, Cell] = {}
 
     def record(
         self, model: str, version: int, signature: str, method: str, code: Code, seconds: float
@@ -114,6 +122,24 @@ class RequestMetrics:
         if cell is None:
             cell = self._cells.setdefault(Key(model, version, signature, method, code), Cell())
         return cell
+
+    def runtime_cell(self, model: str, api: str) -> Cell:
+        """Where the times of a model's runs go; `api` is `Predict`, `Classify` or `Regress`."""
+        cell = self._runtimes.get((model, api))
+        return cell or self._runtimes.setdefault((model, api), Cell())
+
+    def count_examples(self, model: str, count: int) -> None:
+        """Record how many examples a MultiInference call has had."""
+        cell = self._examples.get(model)
+        (cell or self._examples.setdefault(model, Cell(EXAMPLE_EDGES))).add(count)
+
+    def runtimes(self) -> list[tuple[tuple[str, str], Cell]]:
+        """Consistent copies of all cells of run times, in order."""
+        return [(key, cell.copy()) for key, cell in sorted(self._runtimes.copy().items())]
+
+    def examples(self) -> list[tuple[str, Cell]]:
+        """Consistent copies of all cells of example counts, in order."""
+        return [(key, cell.copy()) for key, cell in sorted(self._examples.copy().items())]
 
     def retire(self, servable: ServableId) -> None:
         """A version has been unloaded: its series may go when newer ones have followed."""
@@ -149,8 +175,3 @@ class RequestMetrics:
         for key in [k for k in self._cells.copy() if k[0] == model and k[1] == version]:
             cell = self._cells.pop(key)
             self._totals.setdefault((model, key[3], key[4]), Cell()).merge(cell.copy())
-
-
-def edges_s() -> tuple[float, ...]:
-    """The buckets' upper edges in seconds."""
-    return _EDGES_S

@@ -12,6 +12,7 @@ from servingd.errors import InvalidArgument
 from servingd.servables.lookup_table import LookupTablePlatform
 from servingd.servables.saved_model.optimiser import OnGraphState
 from servingd.servables.saved_model.platform import SavedModelPlatform
+from servingd.servables.saved_model.profiler import Profiler
 
 
 class Platforms:
@@ -22,6 +23,8 @@ class Platforms:
         saved_model: SavedModelOptions | None = None,
         on_graph_state: OnGraphState = lambda servable, state: None,
     ) -> None:
+        self.profiler = Profiler()
+        """Takes traces of what TensorFlow does here."""
         self._by_name: Mapping[str, Platform] = {
             "tensorflow": cast("Platform", SavedModelPlatform(saved_model, on_graph_state)),
             "lookup_table": LookupTablePlatform(),

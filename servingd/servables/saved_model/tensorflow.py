@@ -13,7 +13,13 @@ import time
 from types import ModuleType
 from typing import Any
 
-from servingd.errors import ServingError, Unimplemented, as_serving_error, error_from_code
+from servingd.errors import (
+    InvalidArgument,
+    ServingError,
+    Unimplemented,
+    as_serving_error,
+    error_from_code,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +75,9 @@ def _import_tensorflow() -> ModuleType:
 
 def translate(error: Exception) -> ServingError:
     """A failure of TensorFlow as ours: its canonical code, and its text without the tail."""
+    if isinstance(error, UnicodeDecodeError):
+        # TensorFlow quotes the caller's bytes in a text that should be UTF-8, and its code is lost.
+        return InvalidArgument(clean(error.object.decode(errors="replace")))
     code = getattr(error, "error_code", None)
     if code is None:
         return as_serving_error(error)

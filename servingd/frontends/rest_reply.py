@@ -1,0 +1,67 @@
+"""A REST call's way back: messages and failures as HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from servingd.errors import Code
+from servingd.frontends.content_coding import accepts_gzip, deflated
+from servingd.frontends.http_connection import Headers, HttpReply
+from servingd.frontends.status_codes import HTTP
+from servingd.wire.json_results import encode_error
+
+JSON = "application/json"
+PROTOBUF = "application/x-protobuf"
+
+EXPIRED = "Timed out waiting for notification"
+"""TensorFlow's text for a run that took too long."""
+
+
+class RestReply:
+    """Answers with a message's bytes, or with a JSON document that says what went wrong.
+
+    See `Reply`. Answers are gzip where the client takes that and it is worth it.
+    """
+
+    __slots__ = ("_gzip", "_headers", "_reply", "content_type", "deadline")
+
+    def __init__(
+        self,
+        reply: HttpReply,
+        request_headers: Mapping[str, str],
+        headers: Headers,
+        timeout_s: float | None,
+    ) -> None:
+        self._reply = reply
+        self._gzip = accepts_gzip(request_headers)
+        self._headers = headers
+        self.content_type = JSON
+        self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def alive(self) -> bool:
+        """Whether anybody still waits."""
+        return self._reply.alive() and (self.deadline is None or time.monotonic() < self.deadline)
+
+    def send(self, payload: bytes) -> bool:
+        """Answer with a document or a message."""
+        return self._send(200, payload, self.content_type)
+
+    def fail(self, code: Code, message: str) -> bool:
+        """Answer with what went wrong."""
+        if code is Code.DEADLINE_EXCEEDED:
+            message = EXPIRED
+        return self._send(HTTP[code], encode_error(message), JSON)
+
+    def _send(self, status: int, body: bytes, content_type: str) -> bool:
+        headers = self._headers
+        if self._gzip:
+            packed = deflated(body)
+            headers = (*headers, ("vary", "accept-encoding"))
+            if packed is not None:
+                body, headers = packed, (*headers, ("content-encoding", "gzip"))
+        return self._reply.send(status, body, content_type, headers)
+
+    def expire(self) -> None:
+        """The time is up: answer so, unless there is an answer; on the loop's thread."""
+        self.fail(Code.DEADLINE_EXCEEDED, EXPIRED)

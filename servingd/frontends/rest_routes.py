@@ -1,0 +1,75 @@
+"""TensorFlow Serving's URLs: what a method and a target mean."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from servingd.core.types import ModelSpec
+from servingd.errors import InvalidArgument, ServingError
+
+_POST = re.compile(
+    r"/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?:(classify|regress|predict)",
+    re.IGNORECASE | re.ASCII,
+)
+_GET = re.compile(
+    r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?",
+    re.IGNORECASE | re.ASCII,
+)
+_INT64_MAX = 2**63 - 1
+
+
+class Route(NamedTuple):
+    """A target's meaning; with an `error` there is nothing else to do."""
+
+    verb: str
+    """`predict`, `classify`, `regress`, `status`, `metadata`, `models`, or empty."""
+    spec: ModelSpec
+    error: ServingError | None = None
+    silent: bool = False
+    """Whether the error is told by its status alone, as TensorFlow Serving does."""
+
+
+@lru_cache(maxsize=1024)
+def route(method: str, target: str) -> Route:
+    """What is asked for; the target is matched with its query, and names are decoded afterwards.
+
+    The rules are TensorFlow Serving's, but that `GET /v1/models` lists the models.
+    """
+    match = _POST.fullmatch(target) if method == "POST" else None
+    if match is not None:
+        name, version, label, verb = match.groups()
+        if verb not in ("classify", "regress", "predict"):
+            return _malformed(method, target)
+        return _to_model(verb, name, version, label)
+    match = _GET.fullmatch(target) if method == "GET" else None
+    if match is None:
+        return _malformed(method, target)
+    name, version, label, metadata = match.groups()
+    if name is None:
+        if target.lower() == "/v1/models":
+            return Route("models", ModelSpec(""))
+        return Route("", ModelSpec(""), InvalidArgument("Missing model name in request."))
+    # Matched in any case, but compared in one.
+    return _to_model("metadata" if metadata == "metadata" else "status", name, version, label)
+
+
+def _to_model(verb: str, name: str, version: str | None, label: str | None) -> Route:
+    name = unquote(name, errors="surrogateescape")
+    if version is not None and int(version) > _INT64_MAX:
+        error = InvalidArgument(f"Failed to convert version: {version} to numeric.")
+        return Route(verb, ModelSpec(name), error, silent=True)
+    return Route(
+        verb,
+        ModelSpec(
+            name,
+            None if version is None else int(version),
+            None if label is None else unquote(label, errors="surrogateescape"),
+        ),
+    )
+
+
+def _malformed(method: str, target: str) -> Route:
+    return Route("", ModelSpec(""), InvalidArgument(f"Malformed request: {method} {target}"))

@@ -1,0 +1,55 @@
+"""What every RPC method does with its message: parse it, and read its ModelSpec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import DecodeError
+
+from servingd.core.types import ModelSpec
+from servingd.errors import InvalidArgument, ResourceExhausted
+
+if TYPE_CHECKING:
+    from servingd.wire.protos import ModelSpec as ModelSpecMessage
+
+_new_tuple = tuple.__new__
+
+
+class MessageParser:
+    """Parses requests of at most `max_bytes`."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+
+    def parse(self, kind: Any, payload: bytes, name: str = "") -> Any:
+        """The message in a payload; `name` is what its sender calls it if `kind` is a twin.
+
+        Raises ResourceExhausted (too large) or InvalidArgument (it does not parse).
+        """
+        if len(payload) > self._max_bytes:
+            raise ResourceExhausted(
+                f"Received message larger than max ({len(payload)} vs. {self._max_bytes})"
+            )
+        try:
+            return kind.FromString(payload)
+        except DecodeError as error:
+            raise InvalidArgument(
+                f"the request does not parse as {name or kind.DESCRIPTOR.full_name}: {error}"
+            ) from error
+
+
+def model_spec(message: ModelSpecMessage) -> ModelSpec:
+    """What a caller asks for."""
+    version = label = None
+    choice = message.WhichOneof("version_choice")
+    if choice == "version":
+        version = message.version.value
+    elif choice is not None:
+        label = message.version_label
+    # Twice as fast as calling the class.
+    return _new_tuple(ModelSpec, (message.name, version, label, message.signature_name))
+
+
+def optional_model_spec(request: Any) -> ModelSpec | None:
+    """A request's ModelSpec, if it has one."""
+    return model_spec(request.model_spec) if request.HasField("model_spec") else None

@@ -1,0 +1,183 @@
+"""Classify and Regress: Examples in, scores or values out.
+
+A model of either kind takes one vector of serialised `tensorflow.Example`s. The checks, their order
+and texts are TensorFlow Serving's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from google.protobuf import text_format
+
+from servingd.core.interfaces import Models
+from servingd.core.types import DataType, Signature, Tensors
+from servingd.errors import InvalidArgument
+from servingd.inference.calls import (
+    CLASSIFY_METHOD,
+    DEFAULT_SIGNATURE,
+    REGRESS_METHOD,
+    InferenceCall,
+    check_shape,
+    shape_text,
+)
+from servingd.wire.signatures import signature_def
+from servingd.wire.tensors import type_name
+
+_INPUTS, _OUTPUTS, _CLASSES, _SCORES = "inputs", "outputs", "classes", "scores"
+_KINDS = {CLASSIFY_METHOD: "classification", REGRESS_METHOD: "regression"}
+
+
+class ExamplesCall(InferenceCall, Protocol):
+    """A Classify or Regress call."""
+
+    count: int
+    """How many examples it has, once they are read."""
+
+    def examples(self) -> Sequence[bytes]:
+        """Its examples, each serialised; raises InvalidArgument."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """For each example and class a label (`bytes`) and a score (float32), where the model has it.
+
+    Both are of shape [examples, classes].
+    """
+
+    labels: np.ndarray[Any, Any] | None
+    scores: np.ndarray[Any, Any] | None
+
+
+def run_examples(
+    models: Models, call: ExamplesCall, method: str, check_method_name: bool = False
+) -> None:
+    """Run one call, as `predict` does; `method` is the signature method asked for.
+
+    Its outputs are to be read by `classification` or `regression`.
+    """
+    spec = call.spec
+    lease = call.lease = models.acquire(spec)
+    name = spec.signature_name or DEFAULT_SIGNATURE
+    lane = lease.lanes.get(name)
+    if lane is None:
+        raise InvalidArgument(f"No signature was found with the name: {name}")
+    call.lane = lane
+    check_signature(lane.signature, method, check_method_name)
+    examples = call.examples()
+    call.count = len(examples)
+    lane.run(bind_examples(lane.signature, examples), call)
+
+
+def check_signature(signature: Signature, method: str, check_method_name: bool = False) -> None:
+    """Raise InvalidArgument unless a signature has the inputs and outputs of `method`."""
+    kind = _KINDS[method]
+    if check_method_name and signature.method_name != method:
+        raise InvalidArgument(
+            f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}"
+        )
+    if len(signature.inputs) != 1:
+        raise InvalidArgument("Expected one input Tensor.")
+    outputs = signature.outputs
+    if method == CLASSIFY_METHOD and len(outputs) not in (1, 2):
+        raise InvalidArgument(f"Expected one or two output Tensors, found {len(outputs)}")
+    if method == REGRESS_METHOD and len(outputs) != 1:
+        raise InvalidArgument("Expected one output Tensor.")
+    if _INPUTS not in signature.inputs:
+        raise InvalidArgument(f"No {kind} inputs found in SignatureDef: {_dump(signature)}")
+    if method == CLASSIFY_METHOD and not {_CLASSES, _SCORES} & outputs.keys():
+        raise InvalidArgument(
+            "Expected classification signature outputs to contain at least one of "
+            f'"classes" or "scores". Signature was: {_dump(signature)}'
+        )
+    if method == REGRESS_METHOD and _OUTPUTS not in outputs:
+        raise InvalidArgument(f"No regression outputs found in SignatureDef: {_dump(signature)}")
+
+
+def bind_examples(signature: Signature, examples: Sequence[bytes]) -> Tensors:
+    """The examples as the signature's one input; raises InvalidArgument."""
+    if not examples:
+        raise InvalidArgument("Input is empty.")
+    (alias, spec), *_ = signature.inputs.items()
+    if spec.data_type is not DataType.STRING:
+        raise InvalidArgument(
+            f"Expects arg[0] to be {type_name(spec.data_type)} but string is provided"
+        )
+    vector = np.empty(len(examples), object)
+    vector[:] = examples
+    check_shape(alias, vector.shape, spec)
+    return {alias: vector}
+
+
+def classification(signature: Signature, outputs: Tensors, count: int) -> Classification:
+    """What a model answered for `count` examples; raises InvalidArgument if it is no such thing."""
+    labels = _per_class(signature, outputs, _CLASSES, DataType.STRING, count)
+    scores = _per_class(signature, outputs, _SCORES, DataType.FLOAT, count)
+    if labels is not None and scores is not None and labels.shape[1] != scores.shape[1]:
+        raise InvalidArgument(
+            "Tensors class and score should match in dim_size(1). Got "
+            f"{labels.shape[1]} vs. {scores.shape[1]}"
+        )
+    return Classification(labels, scores)
+
+
+def regression(signature: Signature, outputs: Tensors, count: int) -> np.ndarray[Any, Any]:
+    """One float32 for each of `count` examples; raises InvalidArgument if it is no such thing."""
+    if _OUTPUTS not in outputs:
+        name = signature.outputs[_OUTPUTS].tensor_name
+        raise InvalidArgument(f"Could not find output tensor '{name}'")
+    array = np.asarray(outputs[_OUTPUTS])
+    if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
+        raise InvalidArgument(
+            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
+            f"{shape_text(array.shape)}"
+        )
+    if array.shape[0] != count:
+        raise InvalidArgument(
+            f"Input batch size did not match output batch size: {count} vs. {array.shape[0]}"
+        )
+    _check_type(signature, _OUTPUTS, DataType.FLOAT, "Expected output Tensor of DT_FLOAT.  Got: ")
+    return array.reshape(-1)
+
+
+def _per_class(
+    signature: Signature, outputs: Tensors, alias: str, data_type: DataType, count: int
+) -> np.ndarray[Any, Any] | None:
+    if alias not in signature.outputs:
+        return None
+    array = np.asarray(outputs[alias])
+    if array.ndim != 2:
+        raise InvalidArgument(
+            f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array.shape)}"
+        )
+    _check_type(
+        signature, alias, data_type, f"Expected {alias} Tensor of DT_{data_type.name}. Got: "
+    )
+    if array.shape[0] != count:
+        raise InvalidArgument(
+            f"Expected {alias} output batch size of {count}. Got: {array.shape[0]}"
+        )
+    return array
+
+
+def _check_type(signature: Signature, alias: str, wanted: DataType, text: str) -> None:
+    data_type = signature.outputs[alias].data_type
+    if data_type is not wanted:
+        raise InvalidArgument(f"{text}DT_{data_type.name}")
+
+
+def _dump(signature: Signature) -> str:
+    text: str = text_format.MessageToString(signature_def(signature))
+    return text
+
+
+def results(
+    signature: Signature, method: str, outputs: Mapping[str, Any], count: int
+) -> Classification | np.ndarray[Any, Any]:
+    """`classification` or `regression`, whichever `method` asks for."""
+    read = classification if method == CLASSIFY_METHOD else regression
+    return read(signature, outputs, count)

@@ -1,0 +1,141 @@
+"""MultiInference: the same Examples to several signatures of one version."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from servingd.core.interfaces import Lane, Lease, Models
+from servingd.core.types import ModelSpec, Tensors
+from servingd.errors import InvalidArgument, ServingError, Unimplemented
+from servingd.inference.calls import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD
+from servingd.inference.examples import bind_examples, check_signature
+
+
+class Task(NamedTuple):
+    """One signature to run, and what its answer is to be read as."""
+
+    spec: ModelSpec
+    method: str
+
+
+class TaskOutputs(NamedTuple):
+    """What one task's signature answered."""
+
+    lane: Lane
+    outputs: Tensors
+
+
+class MultiInferenceCall(Protocol):
+    """One call; exactly one of `finish` and `fail` is called, from any thread."""
+
+    lease: Lease | None
+    deadline: float | None
+    tasks: Sequence[Task]
+
+    def examples(self) -> Sequence[bytes]:
+        """Its examples, each serialised; raises InvalidArgument."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether anybody still waits."""
+        ...
+
+    def finish(self, answers: Sequence[TaskOutputs]) -> None:
+        """Take the outputs of all tasks, in their order."""
+        ...
+
+    def fail(self, error: ServingError) -> None:
+        """Take the failure: one task's is the whole call's."""
+        ...
+
+
+def multi_inference(
+    models: Models, call: MultiInferenceCall, check_method_name: bool = False
+) -> None:
+    """Run one call; a ServingError raised here is its failure.
+
+    The first task's version answers for all (TensorFlow Serving's rule). Where that feeds one run
+    of the session, we run each signature by itself: the answers are the same.
+    """
+    tasks = call.tasks
+    lease = call.lease = models.acquire(tasks[0].spec if tasks else ModelSpec(""))
+    lanes = _lanes(lease, tasks, check_method_name)
+    examples = call.examples()
+    inputs = [bind_examples(lane.signature, examples) for lane in lanes]
+    parts = _Parts(call, lanes)
+    for number, lane in enumerate(lanes):
+        part = _Part(parts, number)
+        try:
+            lane.run(inputs[number], part)
+        except ServingError as error:
+            part.fail(error)
+
+
+def _lanes(lease: Lease, tasks: Sequence[Task], check_method_name: bool) -> list[Lane]:
+    lanes: list[Lane] = []
+    seen: set[str] = set()
+    for task in tasks:
+        if not task.spec.name:
+            raise InvalidArgument("Found ModelSpec with an empty model name.")
+        if task.spec.name != tasks[0].spec.name:
+            raise InvalidArgument(
+                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
+        name = task.spec.signature_name or DEFAULT_SIGNATURE
+        if name in seen:
+            raise InvalidArgument(f"Duplicate evaluation of signature: {name}")
+        seen.add(name)
+        lane = lease.lanes.get(name)
+        if lane is None:
+            raise InvalidArgument(f"Requested signature not found in model graph: {name}")
+        if task.method not in (CLASSIFY_METHOD, REGRESS_METHOD):
+            raise Unimplemented(f"Unsupported signature method_name: {task.method}")
+        check_signature(lane.signature, task.method, check_method_name)
+        lanes.append(lane)
+    return lanes
+
+
+class _Parts:
+    """The tasks under way; the last to end completes the call, so that its lease outlives all."""
+
+    def __init__(self, call: MultiInferenceCall, lanes: Sequence[Lane]) -> None:
+        self.call = call
+        self._lanes = lanes
+        self._lock = threading.Lock()
+        self._outcomes: dict[int, Tensors | ServingError] = {}  # guarded by _lock
+
+    def take(self, number: int, outcome: Tensors | ServingError) -> None:
+        with self._lock:
+            self._outcomes[number] = outcome
+            if len(self._outcomes) < len(self._lanes):
+                return
+        answers = []
+        for place, lane in enumerate(self._lanes):
+            ended = self._outcomes[place]
+            if isinstance(ended, ServingError):
+                self.call.fail(ended)
+                return
+            answers.append(TaskOutputs(lane, ended))
+        self.call.finish(answers)
+
+
+class _Part:
+    """One task's completion."""
+
+    __slots__ = ("_number", "_parts", "deadline")
+
+    def __init__(self, parts: _Parts, number: int) -> None:
+        self._parts = parts
+        self._number = number
+        self.deadline = parts.call.deadline
+
+    def alive(self) -> bool:
+        return self._parts.call.alive()
+
+    def succeed(self, outputs: Tensors) -> None:
+        self._parts.take(self._number, outputs)
+
+    def fail(self, error: ServingError) -> None:
+        self._parts.take(self._number, error)

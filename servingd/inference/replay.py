@@ -1,0 +1,199 @@
+"""Recorded requests, run again on one servable: what warms it up.
+
+The use cases are those of real calls, checks and conversions included. Only the way to the servable
+is another one: it is the only one there is, whatever model and version the record names.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from servingd.core.interfaces import Lane, Lease, Servable
+from servingd.core.types import ModelSpec, ServableId, Signature, Tensors, TensorSpec
+from servingd.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    ServingError,
+    Unimplemented,
+    as_serving_error,
+)
+from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
+from servingd.inference.examples import results, run_examples
+from servingd.inference.multi_inference import Task, TaskOutputs, multi_inference
+from servingd.inference.predict import bind, predict
+from servingd.wire import protos
+from servingd.wire.examples import serialized_examples
+from servingd.wire.prediction_logs import RecordedRequest
+from servingd.wire.tensors import decode, encode_predict_response, type_name
+
+_PATIENCE_S = 600.0
+"""How long a servable that answers from another thread may take."""
+
+
+def replay(servable: Servable, request: RecordedRequest, check_method_name: bool = False) -> None:
+    """Run one recorded request and drop its answer.
+
+    Raises what a caller would have got: a ServingError; Unimplemented for kinds that are not
+    replayed. Its texts are TensorFlow Serving's.
+    """
+    models = _OneServable(servable)
+    content, check = request.content, check_method_name
+    call: _Replay
+    match request.kind:
+        case "predict_log":
+            call = _Predict(protos.PredictRequest.FromString(content))
+            predict(models, call, check)
+        case "classify_log" | "regress_log":
+            method = CLASSIFY_METHOD if request.kind == "classify_log" else REGRESS_METHOD
+            call = _Examples(protos.ExamplesRequest.FromString(content), method)
+            run_examples(models, call, method, check)
+        case "multi_inference_log":
+            call = _MultiInference(protos.MultiExamplesRequest.FromString(content))
+            multi_inference(models, call, check)
+        case _:
+            raise Unimplemented(f"Unsupported log_type for warmup: {request.number}")
+    call.wait()
+
+
+class _DirectLane:
+    """Leads to one signature, in this thread; see `core.interfaces.Lane`."""
+
+    def __init__(self, servable: Servable, signature: Signature) -> None:
+        self._servable = servable
+        self.signature = signature
+        self.notes: dict[str, Any] = {}
+
+    def run(self, inputs: Tensors, done: Any) -> None:
+        self._servable.run(self.signature, inputs, done)
+
+
+class _OneServable:
+    """The servable as `core.interfaces.Models`, and as the lease on itself."""
+
+    def __init__(self, servable: Servable) -> None:
+        self.id = ServableId("", 0)
+        self.metadata = servable.metadata
+        self.lanes: Mapping[str, Lane] = {
+            name: _DirectLane(servable, signature)
+            for name, signature in servable.signatures.items()
+        }
+
+    def acquire(self, spec: ModelSpec) -> Lease:
+        return self
+
+    def release(self) -> None:
+        pass
+
+
+class _Replay:
+    """A call whose answer is made and dropped; whoever runs it waits for its end."""
+
+    def __init__(self) -> None:
+        self.deadline: float | None = time.monotonic() + _PATIENCE_S
+        self.lease: Lease | None = None
+        self.lane: Lane | None = None
+        self._over = threading.Event()
+        self._error: ServingError | None = None
+
+    def alive(self) -> bool:
+        return True
+
+    def succeed(self, outputs: Tensors) -> None:
+        try:
+            assert self.lane is not None  # it runs the call
+            self.encode(outputs, self.lane.signature)
+        except Exception as error:
+            self._error = as_serving_error(error)
+        self._over.set()
+
+    def fail(self, error: ServingError) -> None:
+        self._error = error
+        self._over.set()
+
+    def encode(self, outputs: Tensors, signature: Signature) -> None:
+        """Make the answer, as for a caller."""
+        raise NotImplementedError
+
+    def wait(self) -> None:
+        """Return when the call has ended well; raise its failure."""
+        if not self._over.wait(_PATIENCE_S):
+            raise DeadlineExceeded(f"a warm-up request was not answered within {_PATIENCE_S:.0f} s")
+        if self._error is not None:
+            raise self._error
+
+
+class _Predict(_Replay):
+    def __init__(self, request: protos.PredictRequest) -> None:
+        super().__init__()
+        self._tensors = request.inputs
+        self.spec = _spec(request.model_spec)
+        self.output_filter: Sequence[str] = request.output_filter
+
+    def bind(self, signature: Signature) -> Tensors:
+        return bind(signature, self._tensors, self._decode)
+
+    def no_such_signature(self, name: str) -> ServingError:
+        return FailedPrecondition(f'Serving signature key "{name}" not found.')
+
+    def encode(self, outputs: Tensors, signature: Signature) -> None:
+        wanted = {alias: outputs[alias] for alias in self.output_filter or outputs}
+        encode_predict_response(wanted, signature.outputs, b"")
+
+    def _decode(self, alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
+        tensor = self._tensors[alias]
+        array = decode(tensor, alias)
+        if tensor.dtype != spec.data_type:
+            place = list(self.lane.signature.inputs).index(alias) if self.lane else 0
+            raise InvalidArgument(
+                f"Expects arg[{place}] to be {type_name(spec.data_type)} "
+                f"but {type_name(tensor.dtype)} is provided"
+            )
+        return array
+
+
+class _Examples(_Replay):
+    def __init__(self, request: protos.ExamplesRequest, method: str) -> None:
+        super().__init__()
+        self._input = request.input
+        self._method = method
+        self.spec = _spec(request.model_spec)
+        self.count = 0
+
+    def examples(self) -> Sequence[bytes]:
+        return serialized_examples(self._input)
+
+    def encode(self, outputs: Tensors, signature: Signature) -> None:
+        results(signature, self._method, outputs, self.count)
+
+
+class _MultiInference(_Replay):
+    def __init__(self, request: protos.MultiExamplesRequest) -> None:
+        super().__init__()
+        self._input = request.input
+        self._count = 0
+        self.tasks: Sequence[Task] = [
+            Task(_spec(task.model_spec), task.method_name) for task in request.tasks
+        ]
+
+    def examples(self) -> Sequence[bytes]:
+        found = serialized_examples(self._input)
+        self._count = len(found)
+        return found
+
+    def finish(self, answers: Sequence[TaskOutputs]) -> None:
+        try:
+            for task, (lane, outputs) in zip(self.tasks, answers, strict=True):
+                results(lane.signature, task.method, outputs, self._count)
+        except Exception as error:
+            self._error = as_serving_error(error)
+        self._over.set()
+
+
+def _spec(message: protos.ModelSpec) -> ModelSpec:
+    return ModelSpec(message.name, signature_name=message.signature_name)

@@ -1,0 +1,174 @@
+"""TensorFlow Serving's metric families, with its names, labels, buckets and spelling.
+
+prometheus-client would add `_total` and `_created` to the names, and puts a sample that equals a
+bucket's edge below it: dashboards made for TensorFlow Serving rely on neither.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from servingd.core.types import ServableId
+from servingd.errors import Code
+from servingd.observability.requests import Cell, RequestMetrics
+
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+
+_GRPC_METHODS = ("Predict", "Classify", "Regress")
+_REST_METHODS = ("predict", "classify", "regress")
+_US = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: its raw name (`/tensorflow/serving/...`), and a value or a cell per label set."""
+
+    raw_name: str
+    kind: str
+    rows: Sequence[tuple[Labels, int | Cell]]
+    unit: float = 1.0
+    """What a cell's samples are multiplied by."""
+
+
+class ServingCounts:
+    """What is counted besides requests. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._warm_up: dict[ServableId, tuple[str, Cell, int]] = {}  # guarded by _lock
+        self._logged: dict[tuple[str, str], int] = {}  # guarded by _lock
+
+    def warmed_up(self, servable: ServableId, path: str, seconds: float, records: int) -> None:
+        """A version has answered the records of its warm-up file."""
+        cell = Cell()
+        cell.add(seconds)
+        with self._lock:
+            self._warm_up[servable] = (path, cell, records)
+
+    def logged(self, model: str, code: Code) -> None:
+        """A request has been written to the request log, or could not be."""
+        with self._lock:
+            key = (model, code.name)
+            self._logged[key] = self._logged.get(key, 0) + 1
+
+    def forget(self, servable: ServableId) -> None:
+        """A version is unloaded: its series go."""
+        with self._lock:
+            self._warm_up.pop(servable, None)
+
+    def warm_up(self) -> list[tuple[Labels, Cell, int]]:
+        """Per version: labels, time, and records read."""
+        with self._lock:
+            found = sorted(self._warm_up.values(), key=lambda entry: entry[0])
+        return [
+            ((("model_path", path), ("status", "OK")), cell.copy(), records)
+            for path, cell, records in found
+        ]
+
+    def logs(self) -> list[tuple[Labels, int]]:
+        """Per model and outcome: requests logged."""
+        with self._lock:
+            found = sorted(self._logged.items())
+        return [((("model_name", m), ("status_code", code)), n) for (m, code), n in found]
+
+
+def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
+    """All families, by raw name."""
+    request_counts, latencies = _requests(requests)
+    examples = [((("model", model),), cell) for model, cell in requests.examples()]
+    warm_up = counts.warm_up()
+    runtimes: list[tuple[Labels, int | Cell]] = [
+        ((("model_name", model), ("API", api), ("runtime", "TF1")), cell)
+        for (model, api), cell in requests.runtimes()
+    ]
+    found = [
+        _family("request_count", "counter", request_counts),
+        _family("request_latency", "histogram", latencies, _US),
+        _family("runtime_latency", "histogram", runtimes, _US),
+        _family("request_example_counts", "histogram", examples),
+        _family(
+            "request_example_count_total",
+            "counter",
+            [(labels, int(cell.total)) for labels, cell in examples],
+        ),
+        _family("request_log_count", "counter", counts.logs()),
+        _family("model_warmup_latency", "histogram", [(ls, c) for ls, c, _ in warm_up], _US),
+        _family("model_warmup_records_read", "counter", [(ls, n) for ls, _, n in warm_up]),
+    ]
+    return sorted(found, key=lambda family: family.raw_name)
+
+
+def _family(
+    name: str, kind: str, rows: Sequence[tuple[Labels, int | Cell]], unit: float = 1.0
+) -> Family:
+    return Family(f"/tensorflow/serving/{name}", kind, rows, unit)
+
+
+def _requests(
+    requests: RequestMetrics,
+) -> tuple[list[tuple[Labels, int | Cell]], list[tuple[Labels, int | Cell]]]:
+    """Counts by model and status, and times of the good ones: of gRPC's inference calls only."""
+    counts: dict[tuple[str, str], int] = {}
+    latencies: dict[Labels, Cell] = {}
+    for (model, method, code), cell in requests.totals().items():
+        if method not in _GRPC_METHODS and method != method.lower():
+            continue
+        counts[model, code.name] = counts.get((model, code.name), 0) + cell.count
+        if code is Code.OK:
+            grpc = method in _GRPC_METHODS
+            api = method if grpc or method in _REST_METHODS else ""
+            entry = "GRPC" if grpc else "REST"
+            labels = (("model_name", model), ("API", api), ("entrypoint", entry))
+            latencies.setdefault(labels, Cell()).merge(cell)
+    rows: list[tuple[Labels, int | Cell]] = [
+        ((("model_name", model), ("status", status)), n)
+        for (model, status), n in sorted(counts.items())
+    ]
+    return rows, sorted(latencies.items(), key=lambda row: row[0])
+
+
+def first_value(family: Family | None) -> int:
+    """The value of a family's first series; 0 for a histogram, and where there is none."""
+    value = family.rows[0][1] if family is not None and family.rows else 0
+    return value if isinstance(value, int) else 0
+
+
+def write(found: Sequence[Family]) -> str:
+    """Families as text."""
+    lines: list[str] = []
+    for family in found:
+        name = re.sub(r"[^a-zA-Z0-9_]", ":", family.raw_name)
+        lines.append(f"# TYPE {name} {family.kind}")
+        for labels, value in family.rows:
+            text = ",".join(f'{key}="{_escape(label)}"' for key, label in labels)
+            if isinstance(value, Cell):
+                lines += _histogram(name, text, value, family.unit)
+            else:
+                lines.append(f"{name}{{{text}}} {value}")
+    return "\n".join(lines) + "\n"
+
+
+def cumulative(cell: Cell, unit: float = 1.0) -> Iterator[tuple[str, float]]:
+    """Upper edge and number of samples below it, for each bucket."""
+    total = 0
+    for edge, n in zip(cell.edges, cell.buckets, strict=False):
+        total += n
+        yield f"{edge * unit:g}", total
+    yield "+Inf", cell.count
+
+
+def _histogram(name: str, labels: str, cell: Cell, unit: float) -> list[str]:
+    lines = [
+        f'{name}_bucket{{{labels},le="{edge}"}} {int(n)}' for edge, n in cumulative(cell, unit)
+    ]
+    lines.append(f"{name}_sum{{{labels}}} {cell.total * unit:g}")
+    lines.append(f"{name}_count{{{labels}}} {cell.count}")
+    return lines
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
