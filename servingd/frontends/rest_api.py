@@ -97,7 +97,10 @@ class RestApi:
         try:
             body = inflated(request.headers, request.body)
         except ServingError as error:
-            rest.fail(error.code, error.message)
+            if error.code is Code.RESOURCE_EXHAUSTED:
+                rest.refuse_body(error.message)
+            else:
+                rest.fail(error.code, error.message)
             self._count(found.verb, found.spec, error.code, 0.0)
             return
         if kind.startswith(PROTOBUF):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from servingd.errors import Code
 from servingd.frontends.content_coding import accepts_gzip, deflated
@@ -52,6 +53,10 @@ class RestReply:
         if code is Code.DEADLINE_EXCEEDED:
             message = EXPIRED
         return self._send(HTTP[code], encode_error(message), JSON)
+
+    def refuse_body(self, message: str) -> bool:
+        """Answer that the body is too large: sent again it would be no smaller."""
+        return self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, encode_error(message), JSON)
 
     def _send(self, status: int, body: bytes, content_type: str) -> bool:
         headers = self._headers
