@@ -1,27 +1,44 @@
 # servingd in TensorFlow Serving's place: the same ports, variables and program name.
 #   docker build -t servingd .                          CPU
-#   docker build -t servingd --build-arg EXTRA=gpu .    GPU
-FROM python:3.11-slim-bookworm
+#   docker build -t servingd:gpu --target gpu .         GPU
+#   docker run -p 8500:8500 -p 8501:8501 -v /models/m:/models/m -e MODEL_NAME=m servingd
+# With a read-only root file system, give it --tmpfs /tmp and, to keep optimised graphs, a volume at
+# /var/cache/servingd.
+FROM python:3.11-slim-bookworm AS base
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin servingd
 
-ARG EXTRA=cpu
-COPY .ci/constraints.txt /tmp/constraints.txt
-COPY pyproject.toml README.md /src/
-COPY servingd /src/servingd
-RUN pip install --no-cache-dir -c /tmp/constraints.txt "/src[${EXTRA}]" \
-    && rm -rf /src /tmp/constraints.txt \
-    && ln -s /usr/local/bin/tensorflow_model_server /usr/bin/tensorflow_model_server \
-    && useradd --system --no-create-home servingd \
-    && mkdir -p /models /var/cache/servingd \
-    && chown servingd /var/cache/servingd \
-    && chmod 0700 /var/cache/servingd
+FROM base AS cpu-files
+WORKDIR /src
+COPY . .
+RUN .ci/image/install.sh /src "" cpu
 
+FROM base AS gpu-files
+WORKDIR /src
+COPY . .
+RUN .ci/image/install.sh /src "" gpu
+
+FROM base AS runtime
 ENV MODEL_NAME=model \
     MODEL_BASE_PATH=/models \
     SERVINGD_CACHE_DIR=/var/cache/servingd \
+    PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-
-USER servingd
 EXPOSE 8500 8501
 STOPSIGNAL SIGTERM
-# `exec`, so that signals reach the server; arguments of `docker run` come last and so win.
-ENTRYPOINT ["/bin/sh", "-c", "exec tensorflow_model_server --port=8500 --rest_api_port=8501 --model_name=\"${MODEL_NAME}\" --model_base_path=\"${MODEL_BASE_PATH}/${MODEL_NAME}\" \"$@\"", "--"]
+ENTRYPOINT ["/usr/bin/tf_serving_entrypoint.sh"]
+
+FROM runtime AS gpu
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=gpu-files /opt/servingd /opt/servingd
+COPY --from=gpu-files /usr/bin/servingd /usr/bin/tensorflow_model_server /usr/bin/tf_serving_entrypoint.sh /usr/bin/
+COPY --from=gpu-files /models /models
+COPY --from=gpu-files --chown=servingd:servingd /var/cache/servingd /var/cache/servingd
+USER servingd
+
+FROM runtime AS cpu
+COPY --from=cpu-files /opt/servingd /opt/servingd
+COPY --from=cpu-files /usr/bin/servingd /usr/bin/tensorflow_model_server /usr/bin/tf_serving_entrypoint.sh /usr/bin/
+COPY --from=cpu-files /models /models
+COPY --from=cpu-files --chown=servingd:servingd /var/cache/servingd /var/cache/servingd
+USER servingd

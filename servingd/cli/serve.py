@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,8 @@ _FAILED = 255
 _SWITCH_INTERVAL_S = 500e-6
 """A thread that serves waits at most so long for one that loads to let Python go; default 5 ms."""
 
+_SHARED_MEMORY = "/dev/shm"
+
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +38,7 @@ def serve(program: str, arguments: Sequence[str], defaults: Mapping[str, Any]) -
     """Serve until SIGTERM or SIGINT; return the exit status. A second signal exits at once."""
     configure_logging()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _find_temporary_folder()
     stop = _StopSignal()
     try:
         given = given_flags(program, arguments, defaults)
@@ -55,6 +59,20 @@ def serve(program: str, arguments: Sequence[str], defaults: Mapping[str, Any]) -
     logging.shutdown()
     # Threads of TensorFlow's, and any that would not end, are not worth waiting for.
     os._exit(0)
+
+
+def _find_temporary_folder() -> None:
+    """Take shared memory for temporary files where no folder can be written.
+
+    So it is in a container whose root file system is read-only; it has shared memory all the same.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        if not os.access(_SHARED_MEMORY, os.W_OK):
+            _log.warning("no folder for temporary files can be written: set TMPDIR")
+            return
+        os.environ["TMPDIR"] = tempfile.tempdir = _SHARED_MEMORY
 
 
 class _StopSignal:
