@@ -1,52 +1,264 @@
-"""What calls cost, and so where they run."""
+"""When calls that wait leave together, and which of them.
+
+A queue stands in front of one signature. Calls of different kinds (shapes beyond the first
+dimension, types) never share a batch, so that an odd client harms nobody. Time is given from
+outside, in seconds; rows are counted along the first dimension.
+"""
 
 from __future__ import annotations
 
-import math
+import enum
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-DECAY = 1.02
-"""How much a minimum rises with each dearer measurement: 70 of them for a factor of four."""
+from servingd.errors import InvalidArgument, Unavailable
 
-
-OUTLIER_S = 10e-3
-"""A call this dear may not be taken for a cheap one soon again, whatever others cost."""
-
-OUTLIER_CALLS = 100
-"""For so many calls."""
+P = TypeVar("P")
 
 
-class CostMeter:
-    """The decaying minimum of what calls of about one size have cost, in seconds.
+class Priority(enum.IntEnum):
+    """Who goes first; what is lower is refused sooner."""
 
-    Sizes are told apart by powers of two of the inputs' bytes. A size that was never seen costs
-    infinity; so does one of which a call has just been very dear: its cost may depend on the
-    values. Threads may race on an observation; any outcome is a valid estimate.
-    """
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
 
-    __slots__ = ("_best", "_wary")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRules:
+    """Limits of a queue; the meaning is TensorFlow Serving's `BatchingParameters`."""
+
+    max_request_rows: int
+    """Rows of the largest request."""
+    max_batch_rows: int
+    """Rows of the largest batch. A larger request leaves alone, unless it may be split."""
+    max_enqueued_batches: int
+    """Batches of one kind that may wait."""
+    splits: bool = False
+    """Whether a request may be spread over several batches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How long a batch that is not full is held."""
+
+    full_rows: int
+    """A batch of so many rows leaves at once."""
+    hold_s: float = 0.0
+    """Another leaves when its oldest call has waited so long."""
+    beside: bool = True
+    """Whether it may leave while a batch of this queue runs; else it is what comes next."""
+    reason: str = "idle"
+    """What leaving unfilled is called: `idle` (nobody had to wait), `timer` or `goal`."""
+
+
+@dataclass(slots=True)
+class Piece(Generic[P]):
+    """Rows of one call, from `start` on."""
+
+    payload: P
+    start: int
+    rows: int
+
+
+@dataclass(slots=True)
+class Batch(Generic[P]):
+    """What runs together, and what nobody waits for any more."""
+
+    pieces: list[Piece[P]]
+    rows: int
+    reason: str
+    oldest: float
+    """When its oldest call came."""
+    dropped: list[P] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Item(Generic[P]):
+    payload: P
+    rows: int
+    came: float
+    taken: int = 0
+
+
+class _Line(Generic[P]):
+    """Calls of one kind, by priority and then in order of arrival."""
+
+    __slots__ = ("closed", "items", "open_rows", "rows")
 
     def __init__(self) -> None:
-        self._best: dict[int, float] = {}
-        self._wary: dict[int, int] = {}
+        self.items: tuple[deque[_Item[P]], ...] = tuple(deque() for _ in Priority)
+        self.rows = 0
+        # As TensorFlow Serving counts what waits: batches that are closed, rows of the open one.
+        self.closed = 0
+        self.open_rows = 0
 
-    def cost(self, size: int) -> float:
-        """The estimate for inputs of `size` bytes."""
-        bucket = size.bit_length()
-        return math.inf if bucket in self._wary else self._best.get(bucket, math.inf)
+    def heads(self) -> Iterator[_Item[P]]:
+        return (line[0] for line in self.items if line)
 
-    def observe(self, size: int, seconds: float) -> None:
-        """Take a measurement of one call."""
-        bucket = size.bit_length()
-        best = self._best.get(bucket, math.inf)
-        self._best[bucket] = seconds if seconds <= best else best * DECAY
-        if seconds > OUTLIER_S and best < OUTLIER_S:
-            self._wary[bucket] = OUTLIER_CALLS
-        elif bucket in self._wary:
-            self._calm(bucket)
+    def oldest(self) -> float:
+        return min(item.came for item in self.heads())
 
-    def _calm(self, bucket: int) -> None:
-        left = self._wary.get(bucket, 1) - 1
-        if left > 0:
-            self._wary[bucket] = left
+
+class BatchQueue(Generic[P]):
+    """The calls that wait for one signature. For one thread at a time."""
+
+    def __init__(self, rules: BatchRules) -> None:
+        self.rules = rules
+        self.rows = 0
+        """Rows that wait."""
+        self.calls = 0
+        """Calls that wait."""
+        self._lines: dict[Hashable, _Line[P]] = {}
+
+    def add(
+        self,
+        payload: P,
+        rows: int,
+        kind: Hashable,
+        now: float,
+        priority: Priority = Priority.NORMAL,
+    ) -> None:
+        """Let a call wait.
+
+        Raises InvalidArgument (more rows than a request may have) or Unavailable (full), with
+        TensorFlow Serving's texts.
+        """
+        limit = self.rules.max_request_rows
+        if rows > limit:
+            raise InvalidArgument(
+                f"Task size {rows} is larger than maximum input batch size {limit}"
+            )
+        line = self._lines.get(kind)
+        if line is None:
+            line = _Line()
+        self._pack(line, rows)
+        self._lines[kind] = line
+        line.items[priority].append(_Item(payload, rows, now))
+        line.rows += rows
+        self.rows += rows
+        self.calls += 1
+
+    def next(
+        self, now: float, running: int, pace: Pace, alive: Callable[[P], bool] = lambda call: True
+    ) -> Batch[P] | None:
+        """The batch that leaves now, if one does; `running` ones of this queue are under way.
+
+        A call that is not `alive` when its turn comes is dropped: it takes no room.
+        """
+        due = [
+            (line.oldest(), kind, reason)
+            for kind, line in self._lines.items()
+            if (reason := _why(line, now, running, pace))
+        ]
+        if not due:
+            return None
+        oldest, kind, reason = min(due, key=lambda entry: entry[0])
+        return self._take(kind, oldest, reason, alive)
+
+    def wait_s(self, now: float, running: int, pace: Pace) -> float | None:
+        """How long until `next` gives a batch if nothing else happens; None: it never does."""
+        waits = [
+            0.0 if line.rows >= pace.full_rows else max(0.0, line.oldest() + pace.hold_s - now)
+            for line in self._lines.values()
+            if line.rows >= pace.full_rows or pace.beside or running == 0
+        ]
+        return min(waits, default=None)
+
+    def drain(self) -> list[P]:
+        """Take all calls out."""
+        found = [
+            item.payload for line in self._lines.values() for items in line.items for item in items
+        ]
+        self._lines.clear()
+        self.rows = self.calls = 0
+        return found
+
+    def _pack(self, line: _Line[P], rows: int) -> None:
+        """Count a call's rows into batches; raises Unavailable if there would be too many."""
+        rules, room = self.rules, self.rules.max_batch_rows
+        waiting, allowed = line.closed + 1, rules.max_enqueued_batches
+        text = "The batch scheduling queue to which this task was submitted is full; "
+        if rules.splits:
+            capacity = (allowed - waiting) * room + (room - line.open_rows)
+            if rows > capacity:
+                raise Unavailable(
+                    f"{text}task size is {rows} but scheduling capacity is only {capacity} "
+                    f"(num_enqueued_batches={waiting}, max_enqueued_batches={allowed}, "
+                    f"open_batch_size={line.open_rows}, max_execution_batch_size={room})"
+                )
+            total = line.open_rows + rows
+            more = max(0, (total - 1) // room)
+            line.closed += more
+            line.open_rows = total - more * room
+            return
+        if line.open_rows + rows > room:
+            if waiting >= allowed:
+                raise Unavailable(
+                    f"{text}currently {waiting} batches enqueued and max_enqueued_batches is "
+                    f"{allowed}"
+                )
+            line.closed += 1
+            line.open_rows = 0
+        line.open_rows += rows
+
+    def _take(
+        self, kind: Hashable, oldest: float, reason: str, alive: Callable[[P], bool]
+    ) -> Batch[P]:
+        line = self._lines[kind]
+        batch: Batch[P] = Batch([], 0, reason, oldest)
+        for items in line.items:
+            self._fill(batch, line, items, alive)
+        if line.closed:
+            line.closed -= 1
         else:
-            self._wary.pop(bucket, None)
+            line.open_rows = 0
+        if not any(line.items):
+            del self._lines[kind]
+        return batch
+
+    def _fill(
+        self,
+        batch: Batch[P],
+        line: _Line[P],
+        items: deque[_Item[P]],
+        alive: Callable[[P], bool],
+    ) -> None:
+        """Move calls from the front of a line into a batch while there is room."""
+        most = self.rules.max_batch_rows
+        while items:
+            item = items[0]
+            left, room = item.rows - item.taken, most - batch.rows
+            if item.taken == 0 and not alive(item.payload):
+                self._leave(line, items, left)
+                batch.dropped.append(item.payload)
+                continue
+            rows = min(left, room) if self.rules.splits else left
+            if rows == 0 or (rows > room and batch.rows):
+                return
+            batch.pieces.append(Piece(item.payload, item.taken, rows))
+            batch.rows += rows
+            if rows == left:
+                self._leave(line, items, rows)
+            else:
+                item.taken += rows
+                line.rows -= rows
+                self.rows -= rows
+                return
+
+    def _leave(self, line: _Line[P], items: deque[_Item[P]], rows: int) -> None:
+        items.popleft()
+        line.rows -= rows
+        self.rows -= rows
+        self.calls -= 1
+
+
+def _why(line: _Line[P], now: float, running: int, pace: Pace) -> str:
+    """Why a line's batch leaves now; empty if it does not."""
+    if line.rows >= pace.full_rows:
+        return "full"
+    if (pace.beside or running == 0) and now >= line.oldest() + pace.hold_s:
+        return pace.reason
+    return ""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from servingd.core.batching import CostMeter
+from servingd.core.costs import CostMeter
 from servingd.core.interfaces import Completion, Lane, Servable
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import DeadlineExceeded, ServingError, Unavailable, as_serving_error

@@ -1,92 +1,217 @@
-"""What calls cost: a decaying minimum by size."""
+"""When batches leave and what is in them: examples, and random arrivals with a made-up clock."""
 
-import math
+from __future__ import annotations
 
-import hypothesis.strategies as st
+import contextlib
+
+import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from servingd.core.batching import DECAY, OUTLIER_CALLS, OUTLIER_S, CostMeter
+from servingd.core.batching import Batch, BatchQueue, BatchRules, Pace, Priority
+from servingd.errors import InvalidArgument, ServingError, Unavailable
 
-CHEAP, DEAR = 50e-6, 20e-3
-seconds = st.floats(1e-6, 1e-3)
-
-
-def meter(*measurements, size=8):
-    m = CostMeter()
-    for measured in measurements:
-        m.observe(size, measured)
-    return m
+IDLE = Pace(full_rows=4, beside=False)
 
 
-def test_what_was_never_seen_costs_infinity():
-    assert CostMeter().cost(8) == math.inf
-    assert meter(CHEAP, size=8).cost(8_000_000) == math.inf
+def queue(most=4, enqueued=100, splits=False, request=None) -> BatchQueue[str]:
+    return BatchQueue(
+        BatchRules(
+            max_request_rows=request or (100 if splits else most),
+            max_batch_rows=most,
+            max_enqueued_batches=enqueued,
+            splits=splits,
+        )
+    )
 
 
-def test_the_first_measurement_is_the_estimate():
-    assert meter(CHEAP).cost(8) == CHEAP
+def shown(batch: Batch[str] | None):
+    return batch and ([(p.payload, p.start, p.rows) for p in batch.pieces], batch.reason)
 
 
-@given(st.lists(seconds, min_size=1))
-def test_the_estimate_is_never_above_a_measurement_just_made_nor_below_the_least(measured):
-    m = meter(*measured)
-    assert min(measured) <= m.cost(8)
-    assert meter(*measured, min(measured) / 2).cost(8) == min(measured) / 2
+def test_what_waits_when_the_last_batch_ends_is_the_next_batch():
+    q = queue()
+    q.add("a", 1, "k", 0.0)
+    assert shown(q.next(0.0, 0, IDLE)) == ([("a", 0, 1)], "idle")
+    q.add("b", 1, "k", 0.1)
+    q.add("c", 1, "k", 0.2)
+    assert q.next(0.3, 1, IDLE) is None
+    assert q.wait_s(0.3, 1, IDLE) is None
+    assert shown(q.next(0.4, 0, IDLE)) == ([("b", 0, 1), ("c", 0, 1)], "idle")
+    assert q.rows == q.calls == 0
 
 
-def test_a_minimum_rises_with_dearer_measurements_but_slowly():
-    m = meter(CHEAP, 10 * CHEAP)
-    assert m.cost(8) == CHEAP * DECAY
-    for _ in range(69):
-        m.observe(8, 10 * CHEAP)
-    assert 3.9 < m.cost(8) / CHEAP < 4.1
+def test_a_full_batch_leaves_beside_another():
+    q = queue()
+    for name in "abcde":
+        q.add(name, 1, "k", 0.0)
+    assert shown(q.next(0.0, 1, IDLE)) == ([(n, 0, 1) for n in "abcd"], "full")
+    assert q.next(0.0, 1, IDLE) is None
 
 
-def test_sizes_are_told_apart_by_powers_of_two():
-    m = meter(CHEAP, size=1024)
-    assert m.cost(2047) == CHEAP
-    assert m.cost(2048) == m.cost(1023) == math.inf
+def test_with_a_timer_the_oldest_call_decides():
+    pace = Pace(full_rows=4, hold_s=0.5, reason="timer")
+    q = queue()
+    q.add("a", 1, "k", 10.0)
+    q.add("b", 1, "k", 10.4)
+    assert q.next(10.4, 0, pace) is None
+    assert q.wait_s(10.4, 0, pace) == pytest.approx(0.1)
+    assert shown(q.next(10.5, 3, pace)) == ([("a", 0, 1), ("b", 0, 1)], "timer")
 
 
-def test_calls_without_bytes_are_a_size_of_their_own():
-    m = meter(CHEAP, size=0)
-    assert m.cost(0) == CHEAP
-    assert m.cost(1) == math.inf
+def test_an_odd_client_harms_nobody():
+    q = queue()
+    q.add("odd", 1, ("f", (7,)), 0.0)
+    q.add("a", 2, ("f", (3,)), 0.1)
+    q.add("b", 2, ("f", (3,)), 0.2)
+    assert shown(q.next(0.3, 0, IDLE)) == ([("odd", 0, 1)], "idle")
+    assert shown(q.next(0.3, 1, IDLE)) == ([("a", 0, 2), ("b", 0, 2)], "full")
 
 
-def test_after_one_very_dear_call_none_is_taken_for_a_cheap_one_for_a_while():
-    m = meter(CHEAP, DEAR)
-    for _ in range(OUTLIER_CALLS):
-        assert m.cost(8) == math.inf
-        m.observe(8, CHEAP)
-    assert m.cost(8) < 2 * CHEAP
+def test_who_is_more_important_goes_first():
+    q = queue(most=2)
+    for name, priority in (("l", Priority.LOW), ("n", Priority.NORMAL), ("h", Priority.HIGH)):
+        q.add(name, 1, "k", 0.0, priority)
+    assert shown(q.next(0.0, 0, IDLE)) == ([("h", 0, 1), ("n", 0, 1)], "idle")
 
 
-def test_a_second_very_dear_call_starts_the_while_again():
-    m = meter(CHEAP, DEAR)
-    for _ in range(OUTLIER_CALLS - 1):
-        m.observe(8, CHEAP)
-    m.observe(8, DEAR)
-    for _ in range(OUTLIER_CALLS):
-        assert m.cost(8) == math.inf
-        m.observe(8, CHEAP)
-    assert m.cost(8) < 2 * CHEAP
+def test_who_has_gone_takes_no_room():
+    q = queue()
+    for name in "abcdef":
+        q.add(name, 1, "k", 0.0)
+    batch = q.next(0.0, 0, IDLE, alive=lambda name: name not in "bc")
+    assert shown(batch) == ([(n, 0, 1) for n in "adef"], "full")
+    assert batch is not None
+    assert batch.dropped == ["b", "c"]
 
 
-def test_a_very_dear_call_concerns_its_size_only():
-    m = meter(CHEAP, DEAR, size=8)
-    m.observe(1024, CHEAP)
-    assert m.cost(1024) == CHEAP
+def test_a_large_request_is_split_where_that_is_allowed():
+    q = queue(most=4, splits=True)
+    q.add("a", 3, "k", 0.0)
+    q.add("b", 6, "k", 0.0)
+    assert shown(q.next(0.0, 0, IDLE)) == ([("a", 0, 3), ("b", 0, 1)], "full")
+    assert shown(q.next(0.0, 0, IDLE)) == ([("b", 1, 4)], "full")
+    assert shown(q.next(0.0, 0, IDLE)) == ([("b", 5, 1)], "idle")
 
 
-def test_a_call_that_is_always_dear_is_no_outlier():
-    assert meter(DEAR, DEAR).cost(8) == DEAR
+def test_a_request_that_is_larger_than_a_batch_leaves_alone_where_it_may_come():
+    q = queue(most=4, request=100)
+    for name, rows in (("a", 1), ("b", 9), ("c", 2)):
+        q.add(name, rows, "k", 0.0)
+    assert shown(q.next(0.0, 0, IDLE)) == ([("a", 0, 1)], "full")
+    assert shown(q.next(0.0, 0, IDLE)) == ([("b", 0, 9)], "full")
+    assert shown(q.next(0.0, 0, IDLE)) == ([("c", 0, 2)], "idle")
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**40), st.floats(0, 1)), max_size=50))
-def test_any_measurements_leave_an_estimate_that_is_no_less_than_nothing(measured):
-    m = CostMeter()
-    for size, cost in measured:
-        m.observe(size, cost)
-        assert m.cost(size) >= 0
-        assert cost <= OUTLIER_S or m.cost(size) >= min(c for _, c in measured)
+def test_tensorflow_servings_texts():
+    q = queue(most=10, enqueued=2)
+    with pytest.raises(InvalidArgument) as error:
+        q.add("a", 11, "k", 0.0)
+    assert error.value.message == "Task size 11 is larger than maximum input batch size 10"
+    q.add("a", 9, "k", 0.0)
+    q.add("b", 9, "k", 0.0)
+    with pytest.raises(Unavailable) as full:
+        q.add("c", 2, "k", 0.0)
+    assert full.value.message == (
+        "The batch scheduling queue to which this task was submitted is full; currently 2 batches "
+        "enqueued and max_enqueued_batches is 2"
+    )
+    q.add("d", 1, "k", 0.0)  # there is room in the open batch
+    q = queue(most=10, enqueued=2, splits=True)
+    q.add("a", 12, "k", 0.0)
+    with pytest.raises(Unavailable) as split:
+        q.add("b", 9, "k", 0.0)
+    assert split.value.message == (
+        "The batch scheduling queue to which this task was submitted is full; task size is 9 but "
+        "scheduling capacity is only 8 (num_enqueued_batches=2, max_enqueued_batches=2, "
+        "open_batch_size=2, max_execution_batch_size=10)"
+    )
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("add"),
+            st.integers(1, 9),
+            st.sampled_from("xy"),
+            st.sampled_from(list(Priority)),
+        ),
+        st.tuples(st.just("next"), st.integers(0, 2)),
+        st.tuples(st.just("pass"), st.floats(0, 0.3)),
+    ),
+    max_size=60,
+)
+paces = st.builds(
+    Pace, full_rows=st.integers(1, 8), hold_s=st.sampled_from([0.0, 0.2]), beside=st.booleans()
+)
+
+
+class Watched:
+    """A queue, and what has gone in and come out."""
+
+    def __init__(self, pace: Pace, splits: bool, most: int) -> None:
+        self.pace, self.most = pace, most
+        self.queue: BatchQueue[int] = queue(most, 4, splits, request=9 if splits else most)
+        self.clock = 0.0
+        self.added: list[tuple[int, str, Priority]] = []
+        self.ran: dict[int, int] = {}
+        self.left: list[int] = []
+
+    def add(self, rows: int, kind: str, priority: Priority) -> None:
+        with contextlib.suppress(ServingError):
+            self.queue.add(len(self.added), rows, kind, self.clock, priority)
+            self.added.append((rows, kind, priority))
+
+    def take(self, running: int) -> bool:
+        """Take the next batch and check it; whether there was one."""
+        wait = self.queue.wait_s(self.clock, running, self.pace)
+        batch = self.queue.next(self.clock, running, self.pace)
+        assert (batch is not None) == (wait == 0.0)
+        if batch is None:
+            return False
+        assert 0 < batch.rows <= self.most
+        assert batch.rows == sum(piece.rows for piece in batch.pieces)
+        assert len({self.added[piece.payload][1] for piece in batch.pieces}) == 1
+        if batch.reason != "full":
+            assert self.clock >= batch.oldest + self.pace.hold_s
+            assert self.pace.beside or running == 0
+        for piece in batch.pieces:
+            assert piece.start == self.ran.get(piece.payload, 0)
+            self.ran[piece.payload] = piece.start + piece.rows
+            if piece.start == 0:
+                self.left.append(piece.payload)
+        return True
+
+
+@given(steps, paces, st.booleans(), st.integers(1, 8))
+def test_random_arrivals_are_all_run_once_in_order_and_within_the_limits(steps, pace, splits, most):
+    watched = Watched(pace, splits, most)
+    for step in steps:
+        match step:
+            case ("add", rows, kind, priority):
+                watched.add(rows, kind, priority)
+            case ("pass", seconds):
+                watched.clock += seconds
+            case ("next", running):
+                watched.take(running)
+    watched.clock += 10
+    while watched.take(0):
+        pass
+    assert watched.ran == {n: rows for n, (rows, _, _) in enumerate(watched.added)}
+    assert (watched.queue.rows, watched.queue.calls) == (0, 0)
+    assert watched.queue.wait_s(watched.clock, 0, pace) is None
+    for kind in "xy":
+        for priority in Priority:
+            alike = [n for n in watched.left if watched.added[n][1:] == (kind, priority)]
+            assert alike == sorted(alike)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=50), st.booleans())
+def test_what_may_wait_is_bounded(arrivals, splits):
+    q: BatchQueue[int] = queue(4, 3, splits, request=9 if splits else 4)
+    for number, (rows, take_one) in enumerate(arrivals):
+        with contextlib.suppress(Unavailable, InvalidArgument):
+            q.add(number, rows, "k", float(number))
+        if take_one:
+            q.next(float(number), 0, Pace(full_rows=4))
+        assert q.rows <= 3 * 4 + (0 if splits else 4)

@@ -1,0 +1,145 @@
+"""Tensors of several calls as one, and the answer taken apart again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from servingd.core.types import Tensors, TensorSpec
+from servingd.errors import FailedPrecondition, InvalidArgument
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_MAX_RANK = 6
+
+
+class Merged(NamedTuple):
+    """Inputs to run, and what is needed to take the outputs apart."""
+
+    inputs: dict[str, Array]
+    rows: int
+    """With those that only fill up."""
+    lengths: Sequence[Mapping[int, frozenset[int]]]
+    """Per call: what a padded size of a dimension was before, by the padded size."""
+
+
+def rows_of(inputs: Tensors) -> int:
+    """The rows of a call.
+
+    Raises InvalidArgument with TensorFlow Serving's texts if it cannot be merged.
+    """
+    rows = -1
+    for array in inputs.values():
+        if array.ndim == 0:
+            raise InvalidArgument("Batching Run() input tensors must have at least one dimension")
+        if rows not in (-1, array.shape[0]):
+            raise InvalidArgument("Batching Run() input tensors must have equal 0th-dimension size")
+        rows = array.shape[0]
+    if rows < 0:
+        raise InvalidArgument("Batching Run() must have at least one input tensor")
+    return rows
+
+
+def kind_of(inputs: Tensors, pads_lengths: bool = False) -> Hashable:
+    """What calls must have in common to be merged: types, and shapes beyond the first dimension.
+
+    With `pads_lengths` the ranks are enough.
+    """
+    if pads_lengths:
+        return tuple((array.dtype.char, array.ndim) for array in inputs.values())
+    return tuple((array.dtype.char, array.shape[1:]) for array in inputs.values())
+
+
+def merge(calls: Sequence[Tensors], target_rows: int = 0) -> Merged:
+    """The calls' inputs, one below the other; they are of one kind.
+
+    Tensors of different lengths are padded at the end of each dimension with their own first
+    element, and rows are added up to `target_rows`: copies of the last call's first row (both are
+    TensorFlow Serving's rules).
+
+    Raises InvalidArgument for what cannot be padded.
+    """
+    rows = sum(rows_of(call) for call in calls)
+    uneven = len(calls) > 1 and len({kind_of(call) for call in calls}) > 1
+    lengths: list[dict[int, set[int]]] = [{} for _ in calls]
+    inputs: dict[str, Array] = {}
+    for alias in calls[0]:
+        parts = [call[alias] for call in calls]
+        if uneven:
+            parts = _same_lengths(parts, lengths)
+        if target_rows > rows:
+            parts = [*parts, np.repeat(parts[-1][:1], target_rows - rows, axis=0)]
+        inputs[alias] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    frozen = [{size: frozenset(own) for size, own in known.items()} for known in lengths]
+    return Merged(inputs, max(rows, target_rows), frozen)
+
+
+def _same_lengths(parts: list[Array], lengths: list[dict[int, set[int]]]) -> list[Array]:
+    if not 1 <= parts[0].ndim <= _MAX_RANK:
+        raise InvalidArgument(f"Only tensors with rank from 1 to {_MAX_RANK} can be padded.")
+    most = tuple(max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True))
+    padded = []
+    for part, known in zip(parts, lengths, strict=True):
+        for size, own in zip(most, part.shape[1:], strict=True):
+            known.setdefault(size, set()).add(own)
+        padded.append(_padded(part, most))
+    return padded
+
+
+def _padded(part: Array, most: tuple[int, ...]) -> Array:
+    if part.shape[1:] == most:
+        return part
+    if part.size == 0:
+        raise InvalidArgument("Got empty tensor in batch of non-empty tensors.")
+    whole = np.full((part.shape[0], *most), part.flat[0], part.dtype)
+    whole[tuple(slice(size) for size in part.shape)] = part
+    return whole
+
+
+def split(
+    outputs: Tensors, specs: Mapping[str, TensorSpec], rows: Sequence[int], merged: Merged
+) -> list[dict[str, Any]]:
+    """Each call's rows of the outputs, as views; rows that only filled up are left out.
+
+    A dimension that may vary and has a padded length is cut to the call's own, where it is plain
+    which that is. Raises FailedPrecondition if the outputs are not row by row.
+    """
+    arrays: dict[str, Array] = {}
+    for alias, value in outputs.items():
+        array = arrays[alias] = np.asarray(value)
+        if array.ndim == 0:
+            raise FailedPrecondition("Batched output tensor has 0 dimensions")
+        if array.shape[0] != merged.rows:
+            raise FailedPrecondition(
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension "
+                "sizes of the input tensors"
+            )
+    answers = []
+    start = 0
+    for number, count in enumerate(rows):
+        answer = {alias: array[start : start + count] for alias, array in arrays.items()}
+        if merged.lengths[number]:
+            answer = {
+                alias: _own_length(array, specs[alias], merged.lengths[number])
+                for alias, array in answer.items()
+            }
+        answers.append(answer)
+        start += count
+    return answers
+
+
+def _own_length(array: Array, spec: TensorSpec, lengths: Mapping[int, frozenset[int]]) -> Array:
+    if spec.shape is None or len(spec.shape) != array.ndim:
+        return array
+    cut = [slice(None)]
+    for size, fixed in zip(array.shape[1:], spec.shape[1:], strict=True):
+        own = lengths.get(size, frozenset())
+        cut.append(slice(next(iter(own))) if fixed is None and len(own) == 1 else slice(None))
+    return array[tuple(cut)]
+
+
+def next_allowed(rows: int, allowed: Sequence[int]) -> int:
+    """The size that a batch is filled up to: the next of those allowed, or its own."""
+    return next((size for size in allowed if size >= rows), rows)
