@@ -39,6 +39,8 @@ class ServingError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+        self.retry_after_s: float | None = None
+        """When it may be worth while to try again, where that is known."""
 
 
 class InvalidArgument(ServingError):

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.monitoring import MonitoringConfig
+from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
 from servingd.core.interfaces import Loader
 from servingd.core.lifecycle import PublicState
@@ -34,14 +35,17 @@ from servingd.frontends.rest import HttpRoutes, describe_server
 from servingd.frontends.rest_api import RestApi, RestOptions
 from servingd.frontends.rpc import RpcMethods
 from servingd.frontends.tls import ssl_context
+from servingd.inference.replay import replay
 from servingd.observability.life_cycle import log_state
 from servingd.observability.metrics import Metrics
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.manager import Manager, ManagerOptions
 from servingd.runtime.reloader import Reloader
+from servingd.runtime.request_log import RequestLogs
 from servingd.runtime.serving_map import ServingMap
 from servingd.runtime.state_monitor import StateMonitor
 from servingd.runtime.threads import WorkerPool
+from servingd.runtime.warm_up import WarmUp
 from servingd.servables.registry import Platforms
 from servingd.sources.config_file import ConfigFilePoll
 from servingd.sources.file_system import FileSystemSource
@@ -68,11 +72,20 @@ class Server:
 
         self.metrics = Metrics()
         self._monitor = self._make_monitor()
-        self._platforms = Platforms(saved_model_options(config), self.metrics.on_graph_state)
+        saved_models = saved_model_options(config)
+        warm_up = self._make_warm_up(saved_models)
+        self._platforms = Platforms(saved_models, self.metrics.on_graph_state, warm_up.again)
+        self._request_logs = RequestLogs(
+            config.request_log_max_bytes,
+            config.request_log_max_files,
+            self.metrics.counts.logged,
+            saved_models.tags,
+        )
         self._dispatcher = Dispatcher(
             DispatchOptions(
                 inline_below_s=config.inline_below_us / 1e6, workers=max(2, os.cpu_count() or 1)
-            )
+            ),
+            self.metrics.batches,
         )
         self._models = ServingMap(self._monitor, self._dispatcher)
         self._manager = Manager(
@@ -81,7 +94,7 @@ class Server:
             self._models,
             self._monitor,
             self._dispatcher,
-            _manager_options(config),
+            _manager_options(config, warm_up),
             self.metrics.on_load,
         )
         self._roster = make_roster(config)
@@ -106,6 +119,7 @@ class Server:
             models=self._models,
             metrics=self.metrics.requests,
             knows=lambda name: name in self._monitor.configured(),
+            request_log=self._request_logs,
             check_method_name=config.enable_signature_method_name_check,
             as_content=config.enable_serialization_as_tensor_content,
         )
@@ -123,6 +137,16 @@ class Server:
         monitor.subscribe(lambda state: self._update_health())
         monitor.subscribe_incomplete(self.metrics.on_incomplete)
         return monitor
+
+    def _make_warm_up(self, options: SavedModelOptions) -> WarmUp:
+        check = self._config.enable_signature_method_name_check
+        return WarmUp(
+            lambda body, request: replay(body, request, check),
+            self.metrics.counts.warmed_up,
+            enabled=options.enable_model_warmup,
+            iterations=options.warmup_iterations,
+            threads=options.warmup_threads,
+        )
 
     def _make_config_file_poll(self) -> ConfigFilePoll | None:
         config = self._config
@@ -193,6 +217,8 @@ class Server:
         Raises OSError for a port that is busy. What had started is stopped again.
         """
         with ExitStack() as stack:
+            self._request_logs.start()
+            stack.callback(self._request_logs.stop)
             self._open_ports(stack)
             self._update_health()
             self._reloader.begin(_listed(self._roster))
@@ -269,6 +295,7 @@ class Server:
     def _configure(self, names: Iterable[str]) -> None:
         models = frozenset(names)
         self._monitor.configure(models)
+        self._request_logs.configure(_with_logs(self._roster))
         if not self._looked:
             self._looked = True
             self._monitor.notify_when(models, PublicState.AVAILABLE, self._all_up)
@@ -314,9 +341,18 @@ def _log_reload(error: ServingError | None) -> None:
         _log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)
 
 
-def _manager_options(config: ServerConfig) -> ManagerOptions:
+def _with_logs(roster: Roster) -> tuple[ModelConfig, ...]:
+    """The models that are there; none where that cannot be told."""
+    try:
+        return roster.models()
+    except OSError:
+        return ()
+
+
+def _manager_options(config: ServerConfig, warm_up: WarmUp) -> ManagerOptions:
     return ManagerOptions(
         num_load_threads=config.num_load_threads or 2,
         num_unload_threads=config.num_unload_threads or 1,
         load_retry_interval_s=config.load_retry_interval_micros / 1e6,
+        warm_up=warm_up,
     )

@@ -31,3 +31,12 @@ def models(tmp_path_factory) -> Path:
         export(root / export.__name__)
     exports.half_plus_two(root / "half_plus_three", 3.0)
     return root
+
+
+@pytest.fixture(scope="session")
+def tflite_models(tmp_path_factory) -> Path:
+    """The same of TF Lite models: apart, since they are versions only where they are preferred."""
+    root = tmp_path_factory.mktemp("tflite")
+    for export in (exports.tflite, exports.tflite_without_signatures):
+        export(root / export.__name__)
+    return root

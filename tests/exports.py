@@ -189,6 +189,55 @@ def _save(module: object, path: Path, signatures: dict) -> None:
     tf.saved_model.save(module, str(path), signatures=signatures)
 
 
+def tflite(path: Path) -> None:
+    """A TF Lite model: y = 0.5 x + 2, a gather of strings, and a product of matrices."""
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    def spec(name: str, kind: str, *shape: int | None) -> tf.TensorSpec:
+        return tf.TensorSpec(shape, kind, name=name)
+
+    vector = spec("x", "float32", None)
+    module.half = tf.function(lambda x: {"y": 0.5 * x + 2.0}, input_signature=[vector])
+    module.gather = tf.function(
+        lambda words, places: {"found": tf.gather(words, places)},
+        input_signature=[spec("words", "string", None), spec("places", "int32", None)],
+    )
+    module.product = tf.function(
+        lambda a, b: {"c": tf.matmul(a, b)},
+        input_signature=[spec("a", "float32", None, None), spec("b", "float32", None, 2)],
+    )
+    signatures = {
+        "serving_default": module.half,
+        "gather": module.gather,
+        "product": module.product,
+    }
+    saved = path.with_name(f"{path.name}-saved-model")
+    _save(module, saved, signatures)
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(saved), signature_keys=list(signatures)
+    )
+    _write_tflite(path, converter)
+
+
+def tflite_without_signatures(path: Path) -> None:
+    """A TF Lite model that names its tensors alone: `Identity` = 0.5 `x` + 2."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    spec = tf.TensorSpec([None], tf.float32, name="x")
+    module.f = tf.function(lambda x: 0.5 * x + 2.0, input_signature=[spec])
+    concrete = module.f.get_concrete_function()
+    # Given the module as well, it would write a signature.
+    _write_tflite(path, tf.lite.TFLiteConverter.from_concrete_functions([concrete]))
+
+
+def _write_tflite(path: Path, converter: object) -> None:
+    path.mkdir(parents=True)
+    (path / "model.tflite").write_bytes(converter.convert())
+
+
 def copy_version(source: Path, target: Path) -> None:
     """Copy a version beside its place, then rename it in: as a careful publisher does."""
     staging = target.with_name(f".staging-{target.name}")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from servingd.errors import InvalidConfig
 
+TYPES = ("", "tfrecord")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerTaskSampling:
@@ -21,7 +23,7 @@ class PerTaskSampling:
     """The task's number; None: any."""
 
     def __post_init__(self) -> None:
-        _check_rate("per_task_sampling_configs.sampling_rate", self.sampling_rate)
+        _check_rate("sampling_config.per_task_sampling_configs.sampling_rate", self.sampling_rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +31,10 @@ class LoggingConfig:
     """A sample of a model's requests, written to files."""
 
     type: str = ""
-    """Which kind of log."""
+    """Which kind of log: `tfrecord`, which nothing means as well."""
 
     filename_prefix: str = ""
-    """What the names of its files begin with, folder included."""
+    """What the names of its files begin with, folder included; absolute."""
 
     sampling_rate: float = 0.0
     """From 0 (none) to 1 (all)."""
@@ -44,7 +46,29 @@ class LoggingConfig:
     """The first that fits the task that runs here replaces `sampling_rate`."""
 
     def __post_init__(self) -> None:
-        _check_rate("sampling_rate", self.sampling_rate)
+        _check_rate("sampling_config.sampling_rate", self.sampling_rate)
+        if self.type not in TYPES:
+            raise InvalidConfig(
+                f"log_collector_config.type: expected tfrecord or nothing, got {self.type!r}"
+            )
+        prefix = self.filename_prefix
+        if prefix and (not prefix.startswith("/") or "\0" in prefix):
+            raise InvalidConfig(
+                f"log_collector_config.filename_prefix: expected an absolute path, got {prefix!r}"
+            )
+        rates = [self.sampling_rate, *(task.sampling_rate for task in self.per_task)]
+        if not prefix and max(rates) > 0:
+            raise InvalidConfig(
+                "log_collector_config.filename_prefix: expected an absolute path, since requests "
+                "are sampled; got nothing"
+            )
+
+    def rate(self, dc: str = "", task_index: int | None = None) -> float:
+        """The share of requests that is logged by the task that runs here."""
+        for task in self.per_task:
+            if task.dc in ("", dc) and task.task_index in (None, task_index):
+                return task.sampling_rate
+        return self.sampling_rate
 
 
 def _check_rate(name: str, rate: float) -> None:

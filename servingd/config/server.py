@@ -28,8 +28,6 @@ GRPC_TRANSPORTS = ("auto", "native", "grpcio")
 
 _MAX_MESSAGE = 2**31 - 1
 
-_NOT_MERGED_YET = "this version does not merge calls; a file is read and checked all the same"
-
 
 def _each_cpu() -> int:
     """one per CPU core"""  # noqa: D403, D415 -- shown as the default
@@ -55,17 +53,16 @@ class ServerConfig:
         30_000, "longest run of a REST inference; 0 or below: no limit", int32
     )
     rest_api_enable_cors_support: bool = flag(False, "answer browsers of other origins")
-    enable_batching: bool = flag(False, "merge calls that come together", no_effect=_NOT_MERGED_YET)
+    enable_batching: bool = flag(False, "merge calls that come together")
     allow_version_labels_for_unavailable_models: bool = flag(
         False, "a new label may point to a version that is not available yet"
     )
     batching_parameters_file: str = flag(
-        "", "text-format BatchingParameters; needs --enable_batching", no_effect=_NOT_MERGED_YET
+        "", "text-format BatchingParameters; needs --enable_batching"
     )
     enable_per_model_batching_parameters: bool = flag(
         False,
         "batching_params.pbtxt in a version's folder replaces those of the file",
-        no_effect=_NOT_MERGED_YET,
     )
     model_config_file: str = flag(
         "", "text-format ModelServerConfig with the models to serve; before --model_base_path"

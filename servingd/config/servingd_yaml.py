@@ -189,7 +189,11 @@ def _logging(value: Value) -> LoggingConfig:
         "sampling_rate": _rate,
     }
     entries = value.entries(readers)
-    return LoggingConfig(**{name: readers[name](part) for name, part in entries.items()})
+    fields = {name: readers[name](part) for name, part in entries.items()}
+    try:
+        return LoggingConfig(**fields)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{value.where}: {error.message}") from error
 
 
 def _rate(value: Value) -> float:

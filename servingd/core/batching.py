@@ -45,7 +45,7 @@ class Pace:
     """How long a batch that is not full is held."""
 
     full_rows: int
-    """A batch of so many rows leaves at once."""
+    """A batch of so many rows leaves at once, and has no more."""
     hold_s: float = 0.0
     """Another leaves when its oldest call has waited so long."""
     beside: bool = True
@@ -156,7 +156,9 @@ class BatchQueue(Generic[P]):
         if not due:
             return None
         oldest, kind, reason = min(due, key=lambda entry: entry[0])
-        return self._take(kind, oldest, reason, alive)
+        batch: Batch[P] = Batch([], 0, reason, oldest)
+        self._take(kind, batch, min(pace.full_rows, self.rules.max_batch_rows), alive)
+        return batch
 
     def wait_s(self, now: float, running: int, pace: Pace) -> float | None:
         """How long until `next` gives a batch if nothing else happens; None: it never does."""
@@ -204,30 +206,26 @@ class BatchQueue(Generic[P]):
             line.open_rows = 0
         line.open_rows += rows
 
-    def _take(
-        self, kind: Hashable, oldest: float, reason: str, alive: Callable[[P], bool]
-    ) -> Batch[P]:
+    def _take(self, kind: Hashable, batch: Batch[P], most: int, alive: Callable[[P], bool]) -> None:
         line = self._lines[kind]
-        batch: Batch[P] = Batch([], 0, reason, oldest)
         for items in line.items:
-            self._fill(batch, line, items, alive)
+            self._fill(batch, line, items, most, alive)
         if line.closed:
             line.closed -= 1
         else:
             line.open_rows = 0
         if not any(line.items):
             del self._lines[kind]
-        return batch
 
     def _fill(
         self,
         batch: Batch[P],
         line: _Line[P],
         items: deque[_Item[P]],
+        most: int,
         alive: Callable[[P], bool],
     ) -> None:
-        """Move calls from the front of a line into a batch while there is room."""
-        most = self.rules.max_batch_rows
+        """Move calls from the front of a line into a batch of at most so many rows."""
         while items:
             item = items[0]
             left, room = item.rows - item.taken, most - batch.rows

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from servingd.core.batching import BatchRules, Priority
 from servingd.core.lifecycle import ServableState
 from servingd.core.publish import Listing
 from servingd.core.types import (
@@ -24,6 +26,13 @@ class Completion(Protocol):
     deadline: float | None
     """Monotonic seconds after which nobody waits any more; None where the caller set none."""
 
+    alone: bool = False
+    """Whether its carrier has no other call in hand: then nothing is gained by letting it wait."""
+
+    def priority(self) -> Priority:
+        """Who goes first where calls wait."""
+        return Priority.NORMAL
+
     def alive(self) -> bool:
         """Whether anybody still waits: False once cancelled or expired."""
         ...
@@ -35,6 +44,21 @@ class Completion(Protocol):
     def fail(self, error: ServingError) -> None:
         """Hand over the failure."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuledBatching:
+    """Batches by an operator's rules: TensorFlow Serving's `BatchingParameters`."""
+
+    rules: BatchRules
+    hold_s: float
+    """How long an unfilled batch waits."""
+    allowed_rows: tuple[int, ...] = ()
+    """Sizes that batches are filled up to; empty: any."""
+    pads_lengths: bool = False
+    """Whether tensors of different lengths may share a batch."""
+    threads: int = 0
+    """How many batches of a signature may run at a time; 0: as the server is configured."""
 
 
 class Servable(Protocol):
@@ -49,6 +73,19 @@ class Servable(Protocol):
     def metadata(self) -> Mapping[str, Signature]:
         """What GetModelMetadata shows: the signatures, and those that are never called."""
         ...
+
+    @property
+    def ruled_batching(self) -> RuledBatching | None:
+        """How its calls are batched, where an operator has said so."""
+        return None
+
+    def rows_worth_merging(self, signature: str) -> int:
+        """Up to how many rows a run of a signature gets cheaper per row.
+
+        0 unless it is known to work row by row: f([a; b]) = [f(a); f(b)]. May change while it
+        serves; called often.
+        """
+        return 0
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         """Compute all outputs of `signature` and complete `done`, now or later, from any thread.

@@ -76,9 +76,11 @@ class Call:
         "_context",
         "_reply",
         "_started",
+        "alone",
         "deadline",
         "lane",
         "lease",
+        "priority",
         "ran_at",
         "spec",
     )
@@ -90,6 +92,8 @@ class Call:
         self.lease: Lease | None = None
         self.lane: Lane | None = None
         self.deadline = reply.deadline
+        self.alone = reply.alone
+        self.priority = reply.priority
         self.spec: ModelSpec
         self.ran_at = self._started
 

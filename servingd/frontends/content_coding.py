@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from servingd.errors import InvalidArgument, ResourceExhausted
 
 MAX_INFLATED_BYTES = 100 << 20
 """TensorFlow Serving's limit of an inflated body."""
 
+_MAX_MEMBERS = 4096
+_PIECE_BYTES = 64 << 10
 _WORTH_IT_BYTES = 1024
 _GZIP = 16 + zlib.MAX_WBITS
 _FAST = 1
@@ -27,23 +29,32 @@ def inflated(headers: Mapping[str, str], body: bytes) -> bytes:
     coding = headers.get("content-encoding")
     if coding is None or "gzip" not in coding:
         return body
-    parts: list[bytes] = []
-    left = MAX_INFLATED_BYTES
     try:
-        while body:  # members may follow each other
-            member = zlib.decompressobj(_GZIP)
-            parts.append(member.decompress(body, left + 1))
-            left -= len(parts[-1])
-            if left < 0:
-                raise ResourceExhausted(
-                    f"the body inflates to more than {MAX_INFLATED_BYTES} bytes"
-                )
-            if not member.eof:
-                raise InvalidArgument("the body is gzip that is cut off")
-            body = member.unused_data
+        return b"".join(_members(body))
     except zlib.error as error:
         raise InvalidArgument(f"the body is not the gzip that its header says: {error}") from error
-    return b"".join(parts)
+
+
+def _members(body: bytes) -> Iterator[bytes]:
+    """Inflate members that follow each other.
+
+    They are fed in pieces: what follows a member is copied by zlib, each time.
+    """
+    member, at, left, members = zlib.decompressobj(_GZIP), 0, MAX_INFLATED_BYTES, 1
+    while at < len(body):
+        if member.eof:
+            member, members = zlib.decompressobj(_GZIP), members + 1
+            if members > _MAX_MEMBERS:
+                raise InvalidArgument(f"the body is more than {_MAX_MEMBERS} pieces of gzip")
+        piece = body[at : at + _PIECE_BYTES]
+        inflated_piece = member.decompress(piece, left + 1)
+        left -= len(inflated_piece)
+        if left < 0:
+            raise ResourceExhausted(f"the body inflates to more than {MAX_INFLATED_BYTES} bytes")
+        yield inflated_piece
+        at += len(piece) - len(member.unused_data)
+    if body and not member.eof:
+        raise InvalidArgument("the body is gzip that is cut off")
 
 
 def accepts_gzip(headers: Mapping[str, str]) -> bool:

@@ -18,8 +18,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from servingd.core.batching import Priority
 from servingd.errors import Code
-from servingd.frontends.reply import Handler
+from servingd.frontends.reply import PRIORITY_HEADER, Handler, priority_of
 from servingd.frontends.status_codes import grpc_message
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -32,6 +33,7 @@ class _WaitingReply:
 
     __slots__ = (
         "_answered",
+        "_context",
         "_gone",
         "_lock",
         "code",
@@ -40,7 +42,10 @@ class _WaitingReply:
         "payload",
     )
 
-    def __init__(self, deadline: float | None) -> None:
+    alone = False  # other servicers have calls in hand, most likely
+
+    def __init__(self, context: grpc.ServicerContext, deadline: float | None) -> None:
+        self._context = context
         self.deadline = deadline
         self._answered = threading.Event()
         self._lock = threading.Lock()
@@ -48,6 +53,12 @@ class _WaitingReply:
         self.payload: bytes | None = None
         self.code = Code.OK
         self.message = ""
+
+    def priority(self) -> Priority:
+        for name, value in self._context.invocation_metadata():
+            if name == PRIORITY_HEADER:
+                return priority_of(value)
+        return Priority.NORMAL
 
     def alive(self) -> bool:
         return not self._gone and (self.deadline is None or time.monotonic() < self.deadline)
@@ -85,7 +96,7 @@ def _unary(handler: Handler) -> Any:
     def call(payload: bytes, context: grpc.ServicerContext) -> bytes:
         left = context.time_remaining()
         bounded = left is not None and left < threading.TIMEOUT_MAX  # none: None, or centuries
-        reply = _WaitingReply(time.monotonic() + left if bounded else None)
+        reply = _WaitingReply(context, time.monotonic() + left if bounded else None)
         if not context.add_callback(reply.gone):
             return b""  # it is over already
         handler(payload, reply)

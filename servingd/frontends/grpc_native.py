@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from threading import get_ident
 from typing import Any
 
+from servingd.core.batching import Priority
 from servingd.errors import Code
-from servingd.frontends.reply import Handler
+from servingd.frontends.reply import PRIORITY_HEADER, Handler, priority_of
 from servingd.frontends.status_codes import grpc_message
 
 _BATCH = 64
@@ -92,20 +93,29 @@ class _Outbox:
 class _NativeReply:
     """A call of the native front; see `Reply`."""
 
-    __slots__ = ("_fail", "_outbox", "call", "deadline", "gone", "over")
+    __slots__ = ("_details", "_fail", "_outbox", "alone", "call", "deadline", "gone", "over")
 
     def __init__(
-        self, outbox: _Outbox, fail: Callable[..., bool], call: int, deadline: float | None
+        self, outbox: _Outbox, fail: Callable[..., bool], call: int, details: Any, alone: bool
     ) -> None:
         self._outbox = outbox
         self._fail = fail
+        self._details = details  # metadata, peer, seconds left
         self.call = call
-        self.deadline = deadline
+        left = details[2]
+        self.deadline = None if left is None else time.monotonic() + left
+        self.alone = alone
         self.gone = False  # cancelled
         self.over = False  # answered
 
     def alive(self) -> bool:
         return not self.gone and (self.deadline is None or time.monotonic() < self.deadline)
+
+    def priority(self) -> Priority:
+        for name, value in self._details[0]:
+            if name == PRIORITY_HEADER:
+                return priority_of(value)
+        return Priority.NORMAL
 
     def send(self, payload: bytes) -> bool:
         self.over = True
@@ -202,15 +212,14 @@ class NativeCarrier:
     def _take(self, events: list[Any]) -> None:
         call_event, handlers = self._call_event, self._handlers
         outbox, fail = self._outbox, self._front.fail
+        alone = len(events) == 1
         for kind, call, method, payload, _, details in events:
             try:
                 if kind != call_event:
                     self._cancelled(call)
                     continue
-                left = details[2]
-                deadline = None if left is None else time.monotonic() + left
-                reply = _NativeReply(outbox, fail, call, deadline)
-                if self._draining or left == 0.0:
+                reply = _NativeReply(outbox, fail, call, details, alone)
+                if self._draining or details[2] == 0.0:
                     self._refuse(reply)
                     continue
                 handlers[method](payload, reply)

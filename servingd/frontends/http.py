@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import threading
 import time
 
-from servingd.frontends.http_connection import Connection, HttpHandler, HttpLimits
+from servingd.frontends.http_connection import Connection, HttpLimits
+from servingd.frontends.http_messages import HttpHandler
+
+_log = logging.getLogger(__name__)
 
 
 class HttpCarrier:
@@ -62,6 +66,10 @@ class HttpCarrier:
             pause.wait(0.01)
         return True
 
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
     def stop(self) -> None:
         """Close the port, cut off what is left, end the thread."""
         if self._thread.is_alive():
@@ -71,6 +79,11 @@ class HttpCarrier:
             self._socket.close()
 
     # Called by connections and replies ------------------------------------------------------------
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no more than one connection; a glance, from any thread."""
+        return len(self._connections) <= 1
 
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in, unless there are too many."""
@@ -113,7 +126,10 @@ class HttpCarrier:
     async def _serve(self) -> None:
         assert self._socket is not None  # bound before start
         server = await self._loop.create_server(
-            lambda: Connection(self), sock=self._socket, ssl=self._ssl
+            lambda: Connection(self),
+            sock=self._socket,
+            ssl=self._ssl,
+            ssl_handshake_timeout=self.limits.head_s if self._ssl else None,
         )
         sweeper = self._loop.create_task(self._sweep())
         await self._ended.wait()
@@ -131,7 +147,10 @@ class HttpCarrier:
             await asyncio.sleep(self.limits.sweep_s)
             now = time.monotonic()
             for connection in list(self._connections):
-                connection.expire(now)
+                try:
+                    connection.expire(now)
+                except Exception:  # else nobody's time would ever be up again
+                    _log.exception("a connection's time limits failed")
 
     async def _busy(self) -> bool:
         return any(connection.busy for connection in self._connections)

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 client: its requests, parsed by httptools, and its answers, in order.
+"""One HTTP/1.1 client: its requests, and its answers, in order.
 
 Everything a client can make the server hold or wait for has a limit (`HttpLimits`), and what
 exceeds one is answered or closed alone.
@@ -10,53 +10,17 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
-import httptools
+from servingd.frontends.http_messages import HttpHandler, HttpReply, HttpRequest
+from servingd.frontends.http_reader import HttpLimits, Refused, RequestReader, Upgraded
+
+__all__ = ["Carrier", "Connection", "HttpLimits"]
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
-    """What one client may make the server hold or wait for."""
-
-    max_body_bytes: int = 256 << 20
-    max_head_bytes: int = 64 << 10
-    max_headers: int = 128
-    max_url_bytes: int = 16 << 10
-    max_pipelined: int = 32
-    max_connections: int = 10_000
-    head_s: float = 20.0
-    """From a request's first byte to the end of its headers."""
-    progress_s: float = 30.0
-    """Without a byte of a body, or without a byte of an answer taken."""
-    idle_s: float = 120.0
-    """Between two requests."""
-    sweep_s: float = 0.5
-    """How often connections are looked through for time that is used up."""
-
-
-Headers: TypeAlias = "tuple[tuple[str, str], ...]"
-
-
-@dataclass(slots=True)
-class HttpRequest:
-    """One request, whole."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    """By lower-case name; of several the values are joined with commas."""
-    body: bytes
-
-    @property
-    def path(self) -> str:
-        """The target without its query."""
-        return self.target.partition("?")[0]
+_PIECE_BYTES = 512
+"""Of requests that come at once, this much is parsed at a time: sixteen at most."""
 
 
 class Carrier(Protocol):
@@ -66,6 +30,11 @@ class Carrier(Protocol):
     handler: HttpHandler
     refusing: bool
     """Whether connections are to be closed after their next answer."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no more than one connection."""
+        ...
 
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in, unless there are too many."""
@@ -80,111 +49,25 @@ class Carrier(Protocol):
         ...
 
 
-class HttpReply:
-    """A request's way back: answered once, from any thread."""
-
-    __slots__ = ("_connection", "_head", "_keep_alive", "_unanswered", "due", "expire", "payload")
-
-    def __init__(self, connection: Connection, head: bool, keep_alive: bool) -> None:
-        self._connection = connection
-        self._head = head
-        self._keep_alive = keep_alive
-        self._unanswered = [True]  # whoever takes it out answers: one step, whatever the threads
-        self.payload: bytes | None = None  # set once, before the loop is told
-        self.due = float("inf")
-        """When the handler's own time for it is up, in monotonic seconds."""
-        self.expire: Callable[[], None] = _nothing
-        """What then answers, on the loop's thread, up to one sweep late."""
-
-    def alive(self) -> bool:
-        """Whether anybody still waits for the answer."""
-        return bool(self._unanswered) and not self._connection.lost
-
-    def send(self, status: int, body: bytes, content_type: str, headers: Headers = ()) -> bool:
-        """Answer; False, and nothing is sent, if there was an answer already."""
-        try:
-            self._unanswered.pop()
-        except IndexError:
-            return False
-        self.payload = render(
-            status, body, content_type, headers, keep_alive=self._keep_alive, head=self._head
-        )
-        self._connection.carrier.answered(self._connection)
-        return True
-
-    @property
-    def closes(self) -> bool:
-        """Whether the connection ends with this answer."""
-        return not self._keep_alive
-
-
-def _nothing() -> None:
-    """Nothing expires."""
-
-
-HttpHandler: TypeAlias = "Callable[[HttpRequest, HttpReply], None]"
-"""Completes the reply now or later; runs on the loop's thread and must not wait."""
-
-
-def render(
-    status: int,
-    body: bytes,
-    content_type: str,
-    headers: Headers = (),
-    *,
-    keep_alive: bool,
-    head: bool = False,
-) -> bytes:
-    """An answer as bytes."""
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = "Client Error"
-    lines = [
-        f"HTTP/1.1 {status} {phrase}",
-        f"content-type: {content_type}",
-        f"content-length: {len(body)}",
-        *(f"{name}: {value}" for name, value in headers),
-    ]
-    if not keep_alive:
-        lines.append("connection: close")
-    start = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-    return start if head else start + body
-
-
-class _Refused(Exception):
-    """A request that breaks a limit; answered with a status, and the connection is closed."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-@dataclass(slots=True, eq=False)
-class _Incoming:
-    """The request that is being received."""
-
-    target: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    head_bytes: int = 0
-    body: list[bytes] = field(default_factory=list)
-    body_bytes: int = 0
-    head_over: bool = False
-
-
 class Connection(asyncio.Protocol):
     """One client. Everything here runs on the loop's thread."""
 
     def __init__(self, carrier: Carrier) -> None:
         self.carrier = carrier
-        self._parser = httptools.HttpRequestParser(self)
+        self._reader = RequestReader(self, carrier.limits)
         self._transport: Any = None
-        self._incoming: _Incoming | None = None
+        self._requests = 0  # whole ones
+        self._held = b""  # received, but not parsed yet
+        self._turn = False  # whether the loop will parse some of it
         self._replies: deque[HttpReply] = deque()  # in the order of their requests
-        self._paused = False
-        self._closing = False
-        self.lost = False  # whether the client has gone
-        self.due = 0.0  # when patience with this client ends
+        self._written = 0  # bytes
+        self._taken = 0  # bytes that the client had taken when its time was last renewed
+        self._choked = False  # it takes its answers too slowly
+        self._paused = False  # nothing is read from it
+        self._closing = False  # what it sends is dropped
+        self._lingers = False
+        self.lost = False  # whether it has gone
+        self.due = 0.0  # when patience with it ends
 
     # asyncio --------------------------------------------------------------------------------------
 
@@ -198,114 +81,59 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
         self._closing = self.lost = True
+        self._held = b""
         self.carrier.forget(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; answer and close what cannot be."""
+        """Parse what came, a piece at a time if it may be a crowd of requests."""
         if self._closing:
             return
-        incoming = self._incoming
-        if incoming is None:
-            self.due = time.monotonic() + self.carrier.limits.head_s
-        elif incoming.head_over:
-            self.due = time.monotonic() + self.carrier.limits.progress_s
-        try:
-            if incoming is None or not incoming.head_over:
-                self._count_head(len(data) if incoming else 0)
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # An upgrade is declined by answering as if none had been asked for; what follows the
-            # request on this connection cannot be told apart any more.
-            self._close_after_answers()
-        except _Refused as refusal:
-            self._refuse(refusal.status, str(refusal))
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            if not isinstance(cause, _Refused):
-                raise
-            self._refuse(cause.status, str(cause))
-        except httptools.HttpParserError as error:
-            self._refuse(400, f"malformed request: {error}")
+        many = len(data) > max(_PIECE_BYTES, self._reader.body_left()) and _are_many(data)
+        if self._held or many:
+            self._held += data
+            self._take_held()
+        else:
+            self._parse(data)
 
     def eof_received(self) -> bool:
         """The client has closed its side; it may still wait for answers."""
-        return bool(self._replies)
+        waits = bool(self._replies) and self._transport.can_write_eof()  # TLS ends as a whole
+        self._close_after_answers()
+        return waits
 
     def pause_writing(self) -> None:
         """The client takes its answers too slowly: read nothing more from it meanwhile."""
+        self._choked = True
+        self._taken = self._written - self._transport.get_write_buffer_size()
         self.due = time.monotonic() + self.carrier.limits.progress_s
-        self._pause()
+        self._regulate()
 
     def resume_writing(self) -> None:
         """It takes them again."""
+        self._choked = False
         self._patience()
-        self._resume()
+        self._regulate()
 
-    # httptools ------------------------------------------------------------------------------------
+    # its reader -----------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._incoming = _Incoming()
-
-    def on_url(self, url: bytes) -> None:
-        """A piece of its target."""
-        incoming = self._receiving()
-        incoming.target += url
-        if len(incoming.target) > self.carrier.limits.max_url_bytes:
-            raise _Refused(414, f"the URL is longer than {self.carrier.limits.max_url_bytes} bytes")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        incoming = self._receiving()
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        before = incoming.headers.get(key)
-        incoming.headers[key] = text if before is None else f"{before},{text}"
-        incoming.head_bytes += len(name) + len(value)
-        limits = self.carrier.limits
-        if (
-            len(incoming.headers) > limits.max_headers
-            or incoming.head_bytes > limits.max_head_bytes
-        ):
-            raise _Refused(431, "the request's headers are too many or too long")
-
-    def on_headers_complete(self) -> None:
-        """What the headers announce is refused before it is received."""
-        incoming = self._receiving()
-        incoming.head_over = True
-        self.due = time.monotonic() + self.carrier.limits.progress_s
-        length = incoming.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.carrier.limits.max_body_bytes:
-            raise self._too_large(int(length))
-        if self._parser.should_upgrade() and length != "0":
-            raise _Refused(400, "Upgrade is not supported")
-        if incoming.headers.get("expect", "").lower() == "100-continue" and not self._replies:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of its body."""
-        incoming = self._receiving()
-        incoming.body.append(body)
-        incoming.body_bytes += len(body)
-        if incoming.body_bytes > self.carrier.limits.max_body_bytes:
-            raise self._too_large(incoming.body_bytes)
-
-    def on_message_complete(self) -> None:
-        """The request is whole: hand it over."""
-        incoming, self._incoming = self._receiving(), None
-        method = self._parser.get_method().decode()
-        keep_alive = self._parser.should_keep_alive() and not self.carrier.refusing
-        reply = HttpReply(self, method == "HEAD", keep_alive)
+    def take(self, request: HttpRequest, keep_alive: bool) -> None:
+        """Hand a request over that is whole."""
+        self._requests += 1
+        head = request.method == "HEAD"
+        reply = HttpReply(self, head, keep_alive and not self.carrier.refusing)
         self._replies.append(reply)
-        self.due = float("inf")  # it is our turn
         if len(self._replies) >= self.carrier.limits.max_pipelined:
-            self._pause()
-        body = incoming.body[0] if len(incoming.body) == 1 else b"".join(incoming.body)
-        request = HttpRequest(method, incoming.target.decode("latin-1"), incoming.headers, body)
+            self._regulate()
         try:
             self.carrier.handler(request, reply)
         except Exception:  # one bad request must not end the others of this client
-            _log.exception("%s %s failed", method, request.path)
+            _log.exception("%s %s failed", request.method, request.path)
             reply.send(500, b"internal error", "text/plain; charset=utf-8")
+
+    def encourage(self) -> None:
+        """Give leave to send a body, unless other answers come first: it must then do without."""
+        if not self._replies:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # ours -----------------------------------------------------------------------------------------
 
@@ -319,13 +147,15 @@ class Connection(asyncio.Protocol):
             closes = reply.closes
         if not ready or self._transport.is_closing():
             return
-        self._transport.write(b"".join(ready))
+        data = b"".join(ready)
+        self._written += len(data)
+        self._transport.write(data)
         if closes:
             self._close()
             return
         self._patience()
-        if len(self._replies) < self.carrier.limits.max_pipelined:
-            self._resume()
+        if self._paused:
+            self._regulate()
 
     def expire(self, now: float) -> None:
         """Close if the client has used its time up; while it waits for us, it has time.
@@ -336,10 +166,13 @@ class Connection(asyncio.Protocol):
             if reply.due <= now:
                 reply.due = float("inf")
                 reply.expire()
-        our_turn = self._replies and not self._transport.get_write_buffer_size()
-        if now < self.due or our_turn:
+        if self._choked:
+            self._renew_for_taken(now)
+        elif self._replies or self._held:
             return
-        if self._incoming is not None and not self._replies:
+        if now < self.due:
+            return
+        if self._reader.receiving and not self._choked:
             self._refuse(408, "the request did not arrive in time")
         else:
             self._transport.abort()
@@ -349,57 +182,53 @@ class Connection(asyncio.Protocol):
         if abort:
             self._transport.abort()
         elif not self._replies:
-            self._close()
+            self._closing = True
+            self._transport.close()
 
     @property
     def busy(self) -> bool:
         """Whether an answer is still to be given or written."""
         return bool(self._replies) or self._transport.get_write_buffer_size() > 0
 
-    def _receiving(self) -> _Incoming:
-        if self._incoming is None:
-            raise _Refused(400, "malformed request")
-        return self._incoming
+    # what comes in --------------------------------------------------------------------------------
 
-    def _count_head(self, size: int) -> None:
-        """Headers that are cut into pieces without end are counted before they are parsed."""
-        if self._incoming is not None:
-            self._incoming.head_bytes += size
-            if self._incoming.head_bytes > 2 * self.carrier.limits.max_head_bytes:
-                raise _Refused(431, "the request's headers are too long")
+    def _take_held(self) -> None:
+        """Parse what is held; after each request, other clients have their turn."""
+        self._turn = False
+        data, at, before = memoryview(self._held), 0, self._requests
+        while at < len(data) and before == self._requests and not self._closing:
+            if self._owes_too_much():
+                break
+            size = max(_PIECE_BYTES, self._reader.body_left())
+            self._parse(data[at : at + size])
+            at += size
+        self._held = b"" if self._closing else bytes(data[at:])
+        self._regulate()
 
-    def _too_large(self, size: int) -> _Refused:
-        return _Refused(
-            413, f"the body is larger than {self.carrier.limits.max_body_bytes} bytes ({size})"
-        )
+    def _parse(self, data: bytes | memoryview) -> None:
+        try:
+            self._reader.feed(data)
+        except Refused as refusal:
+            self._refuse(refusal.status, str(refusal))
+        except Upgraded:  # declined by answering as if it had not been asked for
+            self._lingers = True
+            self._close_after_answers()
 
-    def _refuse(self, status: int, text: str) -> None:
-        """Answer after what is pending, and close: the rest of the input means nothing any more."""
-        self._closing = True
-        self._incoming = None
-        reply = HttpReply(self, head=False, keep_alive=False)
-        self._replies.append(reply)
-        reply.send(status, text.encode(), "text/plain; charset=utf-8")
-        self.due = time.monotonic() + self.carrier.limits.progress_s
-        self._pause()
+    def _owes_too_much(self) -> bool:
+        return self._choked or len(self._replies) >= self.carrier.limits.max_pipelined
 
-    def _close_after_answers(self) -> None:
-        self._closing = True
-        for reply in self._replies:
-            reply._keep_alive = False
-        if not self._replies:
-            self._close()
-
-    def _close(self) -> None:
-        self._closing = True
-        self.due = time.monotonic() + self.carrier.limits.progress_s
-        self._transport.close()
-
-    def _patience(self) -> None:
-        limits = self.carrier.limits
-        if not self._replies:
-            wait = limits.progress_s if self._incoming is not None else limits.idle_s
-            self.due = time.monotonic() + wait
+    def _regulate(self) -> None:
+        """Read and parse on, unless too many answers are owed, or not taken."""
+        if self._closing:
+            return
+        wait = self._owes_too_much()
+        if wait or self._held:
+            self._pause()
+        else:
+            self._resume()
+        if self._held and not wait and not self._turn:
+            self._turn = True
+            asyncio.get_running_loop().call_soon(self._take_held)
 
     def _pause(self) -> None:
         if not self._paused and not self._transport.is_closing():
@@ -407,6 +236,57 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if self._paused and not self._closing and not self._transport.is_closing():
+        if self._paused and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
+
+    # the end --------------------------------------------------------------------------------------
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer after what is pending, and close: the rest of the input means nothing any more."""
+        self._closing = self._lingers = True
+        self._reader.drop()
+        reply = HttpReply(self, head=False, keep_alive=False)
+        self._replies.append(reply)
+        self._pause()
+        reply.send(status, text.encode(), "text/plain; charset=utf-8")
+
+    def _close_after_answers(self) -> None:
+        self._closing = True
+        self._reader.drop()
+        if self._replies:
+            self._replies[-1].close()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        """Close; a refused client is read from until it has its answer: a reset would lose that."""
+        self._closing = True
+        self.due = time.monotonic() + self.carrier.limits.progress_s
+        if self._lingers and self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._resume()
+        else:
+            self._transport.close()
+
+    # patience -------------------------------------------------------------------------------------
+
+    def _patience(self) -> None:
+        """All answers are given, or taken: wait for what comes next."""
+        if not self._replies and not self._choked:
+            limits = self.carrier.limits
+            wait = limits.progress_s if self._reader.receiving else limits.idle_s
+            self.due = time.monotonic() + wait
+
+    def _renew_for_taken(self, now: float) -> None:
+        """A client that takes its answers slowly has time as long as it takes enough."""
+        taken = self._written - self._transport.get_write_buffer_size()
+        if taken - self._taken >= self.carrier.limits.progress_bytes:
+            self._taken = taken
+            self.due = now + self.carrier.limits.progress_s
+
+
+def _are_many(data: bytes) -> bool:
+    """Whether there may be several requests: something follows the first blank line, and lines."""
+    blank = data.find(b"\r\n\r\n")
+    return blank >= 0 and data.find(b"\r", blank + 4) >= 0

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from servingd.core.batching import Priority
 from servingd.errors import Code
+
+PRIORITY_HEADER = "x-servingd-priority"
 
 
 class Reply(Protocol):
@@ -13,6 +16,13 @@ class Reply(Protocol):
 
     deadline: float | None
     """Monotonic seconds after which nobody waits any more."""
+
+    alone: bool
+    """Whether the carrier has no other call in hand."""
+
+    def priority(self) -> Priority:
+        """What the caller says of its importance: `x-servingd-priority`."""
+        ...
 
     def alive(self) -> bool:
         """Whether anybody still waits for the answer."""
@@ -29,3 +39,11 @@ class Reply(Protocol):
 
 Handler: TypeAlias = Callable[[bytes, Reply], None]
 """Takes a request's bytes; completes the reply now or later; never raises."""
+
+
+def priority_of(text: str) -> Priority:
+    """What a header says: `high`, `normal` or `low`; anything else is normal."""
+    return _PRIORITIES.get(text, Priority.NORMAL)
+
+
+_PRIORITIES = {priority.name.lower(): priority for priority in Priority}

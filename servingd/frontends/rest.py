@@ -11,7 +11,7 @@ import orjson
 from servingd import __version__
 from servingd.core.interfaces import States
 from servingd.errors import Code, NotFound, ServingError
-from servingd.frontends.http_connection import HttpHandler, HttpReply, HttpRequest
+from servingd.frontends.http_messages import HttpHandler, HttpReply, HttpRequest
 from servingd.frontends.status_codes import HTTP
 from servingd.inference.status import versions_of
 from servingd.observability.metrics import CONTENT_TYPE

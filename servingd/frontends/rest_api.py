@@ -13,7 +13,7 @@ from servingd.core.types import ModelSpec
 from servingd.errors import Code, ServingError, Unavailable
 from servingd.frontends.calls import CallContext, blame
 from servingd.frontends.content_coding import inflated
-from servingd.frontends.http_connection import Headers, HttpReply, HttpRequest
+from servingd.frontends.http_messages import Headers, HttpReply, HttpRequest
 from servingd.frontends.rest_calls import start_json, start_proto
 from servingd.frontends.rest_reply import JSON, PROTOBUF, RestReply
 from servingd.frontends.rest_routes import Route, route

@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from servingd.core.batching import Priority
 from servingd.errors import Code
 from servingd.frontends.content_coding import accepts_gzip, deflated
-from servingd.frontends.http_connection import Headers, HttpReply
+from servingd.frontends.http_messages import Headers, HttpReply
+from servingd.frontends.reply import PRIORITY_HEADER, priority_of
 from servingd.frontends.status_codes import HTTP
 from servingd.wire.json_results import encode_error
 
@@ -25,7 +27,15 @@ class RestReply:
     See `Reply`. Answers are gzip where the client takes that and it is worth it.
     """
 
-    __slots__ = ("_gzip", "_headers", "_reply", "content_type", "deadline")
+    __slots__ = (
+        "_gzip",
+        "_headers",
+        "_reply",
+        "_request_headers",
+        "alone",
+        "content_type",
+        "deadline",
+    )
 
     def __init__(
         self,
@@ -35,7 +45,9 @@ class RestReply:
         timeout_s: float | None,
     ) -> None:
         self._reply = reply
+        self._request_headers = request_headers
         self._gzip = accepts_gzip(request_headers)
+        self.alone = reply.alone
         self._headers = headers
         self.content_type = JSON
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -43,6 +55,10 @@ class RestReply:
     def alive(self) -> bool:
         """Whether anybody still waits."""
         return self._reply.alive() and (self.deadline is None or time.monotonic() < self.deadline)
+
+    def priority(self) -> Priority:
+        """What the caller says of its importance."""
+        return priority_of(self._request_headers.get(PRIORITY_HEADER, ""))
 
     def send(self, payload: bytes) -> bool:
         """Answer with a document or a message."""

@@ -19,6 +19,7 @@ _GET = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _INT64_MAX = 2**63 - 1
+_INT64_DIGITS = 19
 
 
 class Route(NamedTuple):
@@ -58,14 +59,15 @@ def route(method: str, target: str) -> Route:
 
 def _to_model(verb: str, name: str, version: str | None, label: str | None) -> Route:
     name = unquote(name, errors="surrogateescape")
-    if version is not None and int(version) > _INT64_MAX:
+    digits = version and (version.lstrip("0") or "0")  # Python reads 4,300 digits, and no more
+    if digits and (len(digits) > _INT64_DIGITS or int(digits) > _INT64_MAX):
         error = InvalidArgument(f"Failed to convert version: {version} to numeric.")
         return Route(verb, ModelSpec(name), error, silent=True)
     return Route(
         verb,
         ModelSpec(
             name,
-            None if version is None else int(version),
+            int(digits) if digits else None,
             None if label is None else unquote(label, errors="surrogateescape"),
         ),
     )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from servingd.core.interfaces import Lease
 from servingd.core.types import Signature, Tensors
@@ -25,6 +24,7 @@ from servingd.inference.examples import (
 )
 from servingd.inference.multi_inference import Task, TaskOutputs, multi_inference
 from servingd.wire import protos
+from servingd.wire.examples import serialized_examples
 from servingd.wire.prediction_logs import classification_response, regression_response
 from servingd.wire.results import classification_result, regression_result
 
@@ -201,19 +201,3 @@ def _fill(result: Any, found: Classification | np.ndarray[Any, Any]) -> None:
         classification_result(found.labels, found.scores, result.classification_result)
     else:
         regression_result(found, result.regression_result)
-
-
-def serialized_examples(content: bytes) -> list[bytes]:
-    """The Examples of a serialised `Input`; a context's bytes stand in front of each of them.
-
-    So the Example's own features win over the context's: that is how messages merge. TensorFlow
-    Serving answers INTERNAL where the bytes do not parse; they are the caller's.
-    """
-    try:
-        message = protos.SerializedInput.FromString(content)
-    except DecodeError as error:
-        raise InvalidArgument(f"Error parsing serialized input: {error}") from error
-    if message.WhichOneof("kind") == "example_list_with_context":
-        both = message.example_list_with_context
-        return [both.context + example for example in both.examples]
-    return list(message.example_list.examples)

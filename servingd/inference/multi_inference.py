@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from servingd.core.interfaces import Lane, Lease, Models
+from servingd.core.interfaces import Completion, Lane, Lease, Models
 from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
 from servingd.inference.calls import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD
@@ -121,10 +121,8 @@ class _Parts:
         self.call.finish(answers)
 
 
-class _Part:
+class _Part(Completion):
     """One task's completion."""
-
-    __slots__ = ("_number", "_parts", "deadline")
 
     def __init__(self, parts: _Parts, number: int) -> None:
         self._parts = parts

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from servingd.core.interfaces import Lane, Lease, Servable
+from servingd.core.interfaces import Completion, Lane, Lease, Servable
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors, TensorSpec
 from servingd.errors import (
     DeadlineExceeded,
@@ -91,7 +91,7 @@ class _OneServable:
         pass
 
 
-class _Replay:
+class _Replay(Completion):
     """A call whose answer is made and dropped; whoever runs it waits for its end."""
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 
 from servingd.core.lifecycle import PublicState, ServableState
 from servingd.core.types import ServableId
+from servingd.observability.batches import BatchMetrics
 from servingd.observability.requests import RequestMetrics
 from servingd.observability.serving_families import (
     ServingCounts,
@@ -30,6 +31,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests = RequestMetrics()
         self.counts = ServingCounts()
+        self.batches = BatchMetrics()
         self._registry = CollectorRegistry()
         self._registry.register(_RequestCollector(self.requests))
         self._state = Gauge(

@@ -3,6 +3,8 @@
 A thread hand-off costs more than a cheap model; a slow model run in the carrier's thread would
 delay every other call. Which it is, is measured: by signature and by size of the inputs, as a
 decaying minimum, because a mean rises under contention and would send cheap calls behind slow ones.
+Calls of a signature that works row by row are merged in its queue, unless they are so cheap that
+merging costs more, or come alone.
 """
 
 from __future__ import annotations
@@ -10,20 +12,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from servingd.core.admission import AdmissionLimits
+from servingd.core.batching import BatchRules, Pace
 from servingd.core.costs import CostMeter
-from servingd.core.interfaces import Completion, Lane, Servable
+from servingd.core.interfaces import Completion, Lane, RuledBatching, Servable
+from servingd.core.merging import kind_of, rows_of
+from servingd.core.pacing import MAX_ROWS, FixedPacer, GoalPacer, Pacer, RunTimes, WaitingPacer
 from servingd.core.types import ServableId, Signature, Tensors
-from servingd.errors import DeadlineExceeded, ServingError, Unavailable, as_serving_error
-from servingd.runtime.threads import join
-
-_Run = Callable[[Tensors, Completion, int], None]
+from servingd.errors import InvalidArgument, ServingError, as_serving_error
+from servingd.observability.batches import BatchMetrics, LaneStats
+from servingd.runtime.batch_runner import BatchRunner
+from servingd.runtime.batcher import Batcher, BatcherOptions
+from servingd.runtime.waiting_calls import SplitCall, WaitingCall
 
 _log = logging.getLogger(__name__)
+
+_ALONE = Pace(full_rows=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +41,23 @@ class DispatchOptions:
     inline_below_s: float = 200e-6
     """A call measured below this runs in the carrier's thread."""
 
-    max_waiting_calls: int = 1000
-    """Calls that may wait in front of one signature; more are refused."""
+    merge_above_s: float = 30e-6
+    """A call measured below this is not merged: that would cost more."""
+
+    merge: bool = True
+    """Whether calls that wait together run together where that is known to be right."""
+
+    max_merged_rows: int = 64
+    """The largest batch that is made without anybody asking for it."""
+
+    goal_s: Callable[[str], float | None] = lambda model: None
+    """A model's latency goal, if it has one."""
+
+    limits: AdmissionLimits = field(default_factory=AdmissionLimits)
+    """What may wait in front of one signature."""
 
     workers: int = 2
-    """Threads of one signature's queue, each running one call at a time."""
+    """Threads of one signature's queue, each running one batch at a time."""
 
     idle_s: float = 30.0
     """A queue's thread ends after this long without work, and is started again when needed."""
@@ -46,31 +66,93 @@ class DispatchOptions:
 class QueueOrInline:
     """One signature's lane. `run` from any thread."""
 
-    __slots__ = ("_inline_below_s", "_meter", "_queue", "_servable", "notes", "signature")
+    __slots__ = (
+        "_batcher",
+        "_inline_below_s",
+        "_merge_above_s",
+        "_meter",
+        "_ruled",
+        "_servable",
+        "notes",
+        "pacer",
+        "signature",
+        "stats",
+        "times",
+    )
 
     def __init__(
-        self, name: str, servable: Servable, signature: Signature, options: DispatchOptions
+        self,
+        servable: ServableId,
+        body: Servable,
+        signature: Signature,
+        options: DispatchOptions,
+        stats: LaneStats,
     ) -> None:
         self.signature = signature
         self.notes: dict[str, Any] = {}
-        self._servable = servable
+        self.stats = stats
+        self.times = RunTimes()
+        self._servable = body
         self._inline_below_s = options.inline_below_s
+        self._merge_above_s = options.merge_above_s
         self._meter = CostMeter()
-        self._queue = _Queue(name, self._run_now, options)
+        self._ruled = body.ruled_batching
+        self.pacer = _pacer(servable.name, body, signature, options, self.times)
+        runner = BatchRunner(
+            body,
+            signature,
+            self.times,
+            self._observe,
+            stats,
+            self._ruled.allowed_rows if self._ruled else (),
+        )
+        ruled_threads = self._ruled.threads if self._ruled else 0
+        self._batcher = Batcher(
+            f"{servable.name}:{servable.version}/{signature.name}",
+            runner,
+            self.pacer,
+            self.times,
+            BatcherOptions(
+                workers=ruled_threads or options.workers,
+                idle_s=options.idle_s,
+                limits=options.limits,
+            ),
+            stats,
+        )
 
     def run(self, inputs: Tensors, done: Completion) -> None:
-        """Run inputs now if calls of their size are cheap, else queue them."""
+        """Run inputs now if calls of their size are cheap, else let them wait."""
         size = 0
         for array in inputs.values():
             size += array.nbytes
-        if self._meter.cost(size) < self._inline_below_s:
-            self._run_now(inputs, done, size)
-        else:
-            self._queue.put(inputs, done, size)
+        cost = self._meter.cost(size)
+        if self._ruled is None and cost < self._inline_below_s:
+            quiet = done.alone and self._batcher.quiet
+            if cost < self._merge_above_s or quiet or not self._merges():
+                self._run_now(inputs, done, size)
+                return
+        self._wait(inputs, done, size)
 
     def close(self) -> None:
         """End the queue's threads. No call is waiting: the lane's version has been drained."""
-        self._queue.close()
+        self._batcher.close()
+
+    def _merges(self) -> bool:
+        return self.pacer.pace().full_rows > 1
+
+    def _wait(self, inputs: Tensors, done: Completion, size: int) -> None:
+        ruled = self._ruled
+        rows, kind = _shape(inputs, ruled, self._merges() or ruled is not None)
+        if rows == 0:  # there is nothing that could be a batch, and nothing to compute
+            self._run_now(inputs, done, size)
+            return
+        call = WaitingCall(inputs, done, rows, time.monotonic())
+        if ruled is not None:
+            for _ in inputs:
+                self.stats.input_rows.add(rows)
+            if ruled.rules.splits:
+                call.split = SplitCall()
+        self._batcher.put(call, kind, done.priority())
 
     def _run_now(self, inputs: Tensors, done: Completion, size: int) -> None:
         started = time.perf_counter()
@@ -83,73 +165,58 @@ class QueueOrInline:
             done.fail(as_serving_error(error))
         self._meter.observe(size, time.perf_counter() - started)
 
+    def _observe(self, inputs: Tensors, seconds: float) -> None:
+        self._meter.observe(sum(array.nbytes for array in inputs.values()), seconds)
 
-class _Queue:
-    """Calls that wait for one signature, and the threads that run them, made when first needed."""
 
-    def __init__(self, name: str, run: _Run, options: DispatchOptions) -> None:
-        self._name = name
-        self._run = run
-        self._options = options
-        self._changed = threading.Condition()
-        # All below: guarded by _changed.
-        self._waiting: deque[tuple[Tensors, Completion, int]] = deque()
-        self._threads: list[threading.Thread] = []
-        self._idle = 0
-        self._closed = False
+def _shape(inputs: Tensors, ruled: RuledBatching | None, merges: bool) -> tuple[int, Hashable]:
+    """How many rows a call has, and which others it may be merged with.
 
-    def put(self, inputs: Tensors, done: Completion, size: int) -> None:
-        with self._changed:
-            if self._closed or len(self._waiting) >= self._options.max_waiting_calls:
-                raise Unavailable(f"queue of {self._name} is full ({len(self._waiting)} waiting)")
-            self._waiting.append((inputs, done, size))
-            self._changed.notify()
-            # A thread counts as idle until it has woken up: it serves one of those that wait.
-            if len(self._waiting) > self._idle and len(self._threads) < self._options.workers:
-                self._add_thread()
+    Raises InvalidArgument where rules say that all calls are batched, and this one cannot be.
+    """
+    if ruled is not None:
+        return rows_of(inputs), kind_of(inputs, ruled.pads_lengths)
+    if not merges:
+        return 1, None
+    try:
+        return rows_of(inputs), kind_of(inputs)
+    except InvalidArgument:
+        return 1, object()  # the model may know what to do with it, by itself
 
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            threads = list(self._threads)
-            self._changed.notify_all()
-        join([t for t in threads if t is not threading.current_thread()], 5.0)
 
-    def _add_thread(self) -> None:
-        thread = threading.Thread(
-            target=self._work, name=f"run {self._name}-{len(self._threads)}", daemon=True
-        )
-        self._threads.append(thread)
-        thread.start()
+def _pacer(
+    model: str, body: Servable, signature: Signature, options: DispatchOptions, times: RunTimes
+) -> Pacer:
+    ruled = body.ruled_batching
+    if ruled is not None:
+        reason = "timer" if ruled.hold_s else "idle"
+        pace = Pace(full_rows=ruled.rules.max_batch_rows, hold_s=ruled.hold_s, reason=reason)
+        return FixedPacer(ruled.rules, pace)
+    rules = BatchRules(
+        max_request_rows=MAX_ROWS,
+        max_batch_rows=options.max_merged_rows,
+        max_enqueued_batches=MAX_ROWS,
+    )
+    if not options.merge:
+        return FixedPacer(rules, _ALONE)
 
-    def _work(self) -> None:
-        while (waiting := self._next()) is not None:
-            inputs, done, size = waiting
-            if done.alive():
-                self._run(inputs, done, size)
-            else:  # nobody waits for it any more: never run
-                done.fail(DeadlineExceeded("Deadline Exceeded"))
-            del waiting, inputs, done  # else the last call's tensors live until the next one
+    def rows_worth() -> int:
+        return min(options.max_merged_rows, body.rows_worth_merging(signature.name))
 
-    def _next(self) -> tuple[Tensors, Completion, int] | None:
-        deadline = time.monotonic() + self._options.idle_s
-        with self._changed:
-            while not self._waiting:
-                left = deadline - time.monotonic()
-                if self._closed or left <= 0:
-                    self._threads.remove(threading.current_thread())
-                    return None
-                self._idle += 1
-                self._changed.wait(left)
-                self._idle -= 1
-            return self._waiting.popleft()
+    goal_s = options.goal_s(model)
+    if goal_s is not None:
+        return GoalPacer(rules, goal_s, times, rows_worth)
+    return WaitingPacer(rules, rows_worth)
 
 
 class Dispatcher:
     """Opens a lane per signature of each ready servable; see `core.interfaces.Dispatcher`."""
 
-    def __init__(self, options: DispatchOptions | None = None) -> None:
+    def __init__(
+        self, options: DispatchOptions | None = None, metrics: BatchMetrics | None = None
+    ) -> None:
         self._options = options or DispatchOptions()
+        self._metrics = metrics or BatchMetrics()
         self._lock = threading.Lock()
         self._lanes: dict[ServableId, dict[str, QueueOrInline]] = {}  # guarded by _lock
 
@@ -157,7 +224,11 @@ class Dispatcher:
         """One lane per signature; starts no thread."""
         lanes = {
             name: QueueOrInline(
-                f"{servable.name}:{servable.version}/{name}", body, signature, self._options
+                servable,
+                body,
+                signature,
+                self._options,
+                self._metrics.open(servable, name, body.ruled_batching is not None),
             )
             for name, signature in body.signatures.items()
         }
@@ -171,3 +242,4 @@ class Dispatcher:
             lanes = self._lanes.pop(servable, {})
         for lane in lanes.values():
             lane.close()
+        self._metrics.close(servable)

@@ -42,6 +42,7 @@ from servingd.runtime.threads import WorkerPool, join
 
 MakeLoader = Callable[[ServableId, VersionData], Loader]
 OnLoad = Callable[[ServableId, float, bool], None]
+WarmUpCall = Callable[[ServableId, VersionData, Servable], None]
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,9 @@ class ManagerOptions:
 
     load_retry_interval_s: float = 60.0
     """Pause between two attempts; 0 or less: none."""
+
+    warm_up: WarmUpCall = lambda servable, data, body: None
+    """The last part of each load, in its thread; what it raises is the load's failure."""
 
 
 @dataclass(slots=True)
@@ -178,10 +182,7 @@ class Manager:
         outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable)
         try:
             live.loader = live.loader or self._make_loader(servable, data)
-            body = live.loader.load()
-            # One that cannot tell its signatures is a failed load, not a fault at publishing.
-            _log.debug("%s has signatures %s", servable, [*body.signatures, *body.metadata])
-            live.servable = body
+            live.servable = self._load_warm(servable, data, live.loader)
         except Exception as error:
             _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
             # A new error: the old one's traceback holds all that the load had in its hands.
@@ -189,6 +190,21 @@ class Manager:
             outcome = LoadFailed(servable, error_from_code(blamed.code, blamed.message))
         self._inbox.put(outcome)
         self._on_load(servable, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
+
+    def _load_warm(self, servable: ServableId, data: VersionData, loader: Loader) -> Servable:
+        body = loader.load()
+        try:
+            # One that cannot tell its signatures is a failed load, not a fault at publishing.
+            _log.debug("%s has signatures %s", servable, [*body.signatures, *body.metadata])
+            self._options.warm_up(servable, data, body)
+        except BaseException:
+            _log.info("Unloading just-loaded servable version %s", servable)
+            try:
+                loader.unload(body)
+            except Exception:  # the load's own failure is the one to tell
+                _log.exception("Unloading servable: %s failed", servable)
+            raise
+        return body
 
     def _unload(self, servable: ServableId, departing: _Live) -> None:
         self._dispatcher.close(servable)

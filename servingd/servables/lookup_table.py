@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from servingd.core.interfaces import Completion, Servable
+from servingd.core.interfaces import Completion, RuledBatching, Servable
 from servingd.core.publish import Listing
 from servingd.core.types import DataType, ServableId, Signature, Tensors, TensorSpec, VersionData
 from servingd.errors import InvalidArgument, NotFound
@@ -94,6 +94,12 @@ class LookupTable:
 
     def __init__(self, table: Mapping[bytes, bytes]) -> None:
         self._table = table
+
+    ruled_batching: RuledBatching | None = None
+
+    def rows_worth_merging(self, signature: str) -> int:
+        """A look-up costs less than merging would."""
+        return 0
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         """Look every key up."""

@@ -11,7 +11,7 @@ from servingd.core.publish import Listing
 from servingd.errors import InvalidArgument
 from servingd.servables.lookup_table import LookupTablePlatform
 from servingd.servables.saved_model.optimiser import OnGraphState
-from servingd.servables.saved_model.platform import SavedModelPlatform
+from servingd.servables.saved_model.platform import SavedModelPlatform, WarmUp
 from servingd.servables.saved_model.profiler import Profiler
 
 
@@ -22,11 +22,15 @@ class Platforms:
         self,
         saved_model: SavedModelOptions | None = None,
         on_graph_state: OnGraphState = lambda servable, state: None,
+        warm_up: WarmUp = lambda servable, data, body: None,
     ) -> None:
+        """`warm_up` runs a version's recorded requests on what is to take over from its body."""
         self.profiler = Profiler()
         """Takes traces of what TensorFlow does here."""
         self._by_name: Mapping[str, Platform] = {
-            "tensorflow": cast("Platform", SavedModelPlatform(saved_model, on_graph_state)),
+            "tensorflow": cast(
+                "Platform", SavedModelPlatform(saved_model, on_graph_state, warm_up)
+            ),
             "lookup_table": LookupTablePlatform(),
         }
 

@@ -137,4 +137,4 @@ def _logging(entry: ModelConfigMessage, place: str) -> LoggingConfig | None:
             ),
         )
     except InvalidConfig as error:
-        raise InvalidConfig(f"{place}.sampling_config.{error.message}") from error
+        raise InvalidConfig(f"{place}.{error.message}") from error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from servingd.core.interfaces import Completion
+from servingd.core.interfaces import Completion, RuledBatching
 from servingd.core.lifecycle import PublicState, ServableState
 from servingd.core.publish import Listing
 from servingd.core.types import (
@@ -95,7 +95,12 @@ class FakeServable:
         self.running = threading.Event()
         self.ran_on: list[threading.Thread] = []
         self.closed_on: threading.Thread | None = None
+        self.ruled_batching: RuledBatching | None = None
+        self.rows_worth = 0
         self._body = body
+
+    def rows_worth_merging(self, signature: str) -> int:
+        return self.rows_worth
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         assert self.closed_on is None, "a run after close"

@@ -6,6 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
+from servingd.core.admission import AdmissionLimits
 from servingd.core.types import ServableId
 from servingd.errors import Code, InvalidArgument, Unavailable
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
@@ -110,12 +111,12 @@ def test_a_slow_signature_never_runs_in_the_callers_thread(opened_lane):
 def test_a_full_queue_refuses_and_names_itself(opened_lane):
     servable = FakeServable()
     servable.may_run.clear()
-    lane = opened_lane(servable, max_waiting_calls=2, workers=1)
+    lane = opened_lane(servable, limits=AdmissionLimits(max_calls=2), workers=1)
     running = call(lane)
     assert servable.running.wait(TIMEOUT)
     waiting = [call(lane), call(lane)]
     refused = RecordingCompletion()
-    with pytest.raises(Unavailable, match=r"queue of m:1/serving_default is full \(2 waiting\)"):
+    with pytest.raises(Unavailable, match=r"queue of m:1/serving_default is full \(2 waiting, 2 rows\)"):
         call(lane, completion=refused)
     servable.may_run.set()
     for done in (running, *waiting):
@@ -127,7 +128,7 @@ def test_a_full_queue_refuses_and_names_itself(opened_lane):
 def test_one_full_queue_blocks_no_other_signature():
     servable = FakeServable("one", "two")
     servable.may_run.clear()
-    dispatcher = Dispatcher(DispatchOptions(max_waiting_calls=1, workers=1))
+    dispatcher = Dispatcher(DispatchOptions(limits=AdmissionLimits(max_calls=1), workers=1))
     lanes = dispatcher.open(M1, servable)
     first = call(lanes["one"])
     assert servable.running.wait(TIMEOUT)
@@ -297,7 +298,7 @@ def test_a_queue_keeps_no_tensors_of_a_call_that_is_over(opened_lane):
 
 def test_every_call_is_completed_exactly_once_under_load(opened_lane):
     servable = FakeServable()
-    lane = opened_lane(servable, inline_below_s=1e-6, max_waiting_calls=10_000)
+    lane = opened_lane(servable, inline_below_s=1e-6, limits=AdmissionLimits(max_calls=20_000))
     completions = [[RecordingCompletion() for _ in range(300)] for _ in range(4)]
 
     def work(mine):

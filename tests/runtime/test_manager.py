@@ -18,6 +18,7 @@ from tests.runtime.fakes import (
     TIMEOUT,
     FakeLoader,
     FakeLoaders,
+    FakeServable,
     Heard,
     RecordingCompletion,
     aspire,
@@ -34,6 +35,14 @@ def broken():
 
 def said(error):
     return error.code, error.message
+
+
+class ReloadableLoader(FakeLoader):
+    """Makes another servable each time."""
+
+    def load(self):
+        self.servable = FakeServable()
+        return super().load()
 
 
 class House:
@@ -598,9 +607,73 @@ def test_a_listener_to_loads_that_fails_stops_no_load(build):
     house.heard.wait("n", 1, "END")
 
 
+def test_a_version_is_warmed_up_by_its_load_before_it_is_available(build):
+    warm, may_end = threading.Event(), threading.Event()
+    seen = []
+
+    def warm_up(servable, data, body):
+        seen.append((servable, data.path, body, threading.current_thread().name))
+        warm.set()
+        assert may_end.wait(TIMEOUT)
+
+    house = build(warm_up=warm_up).start()
+    loader = house.loaders.prepare("m", 1)
+    house.aspire("m", 1)
+    assert warm.wait(TIMEOUT)
+    assert house.heard.names_of("m", 1) == ["START", "LOADING"]
+    may_end.set()
+    house.heard.wait("m", 1, "AVAILABLE")
+    ((servable, path, body, thread),) = seen
+    assert (servable, path, body) == (M1, "/models/m/1", loader.servable)
+    assert thread.startswith("load-")
+
+
+@pytest.mark.parametrize("failure", [InvalidArgument("a record is bad"), ZeroDivisionError("odd")])
+def test_a_warm_up_that_fails_is_a_load_that_fails_and_its_servable_goes(build, failure):
+    def warm_up(servable, data, body):
+        raise failure
+
+    house = build(warm_up=warm_up).start()
+    loader = house.loaders.prepare("m", 1)
+    house.aspire("m", 1)
+    error = house.heard.wait("m", 1, "END").error
+    assert str(failure) in error.message
+    assert loader.servable.closed_on.name.startswith("load-")
+    assert house.attempts == [(M1, False)]
+    with pytest.raises(Unavailable):
+        house.acquire()
+
+
+def test_a_warm_up_that_fails_is_tried_again_like_any_load(build):
+    failures = [DataLoss("half a record")]
+
+    def warm_up(servable, data, body):
+        if failures:
+            raise failures.pop()
+
+    house = build(retries=1, load_retry_interval_s=0.01, warm_up=warm_up).start()
+    loader = ReloadableLoader()
+    house.loaders.prepare_this(M1, loader)
+    house.serve("m", 1)
+    assert loader.attempts == 2
+    assert house.call() == 1
+    assert house.attempts == [(M1, False), (M1, True)]
+
+
+def test_a_servable_that_cannot_be_unloaded_after_its_warm_up_fails_with_the_warm_ups_error(build):
+    def warm_up(servable, data, body):
+        raise DataLoss("half a record")
+
+    house = build(warm_up=warm_up).start()
+    house.loaders.prepare("m", 1).unload_failure = RuntimeError("stuck")
+    house.aspire("m", 1)
+    assert house.heard.wait("m", 1, "END").error.message == "half a record"
+
+
 def test_a_servable_that_cannot_tell_its_signatures_ends_alone(house):
     loader = house.loaders.prepare("m", 1)
     del loader.servable.signatures
     house.aspire("m", 1)
     house.heard.wait("m", 1, "END")
+    assert loader.servable.closed_on is not None
     house.serve("n", 1)

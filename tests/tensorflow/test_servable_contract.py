@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import shutil
@@ -27,6 +28,13 @@ pytestmark = pytest.mark.tf
 ID = ServableId("m", 3)
 
 
+def options(**given: Any) -> SavedModelOptions:
+    return SavedModelOptions(optimize_models="off", **given)
+
+
+PLAIN = options()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One type: a version of it, and what the version answers."""
@@ -45,6 +53,14 @@ class Case:
 
     damage: Mapping[str, Code]
     """Contents of the first needed file, by the way they are wrong, and what loading says then."""
+
+    platform: str = ""
+    """The type's name, if the case has another one: a second way to serve the same type."""
+
+    options: SavedModelOptions = PLAIN
+
+    exports: str = "models"
+    """The fixture with the folder that `make` is given."""
 
 
 def text(*values: str) -> np.ndarray:
@@ -78,6 +94,16 @@ CASES = {
         bad_question={"x": np.array(["one"], object)},
         damage={"": Code.NOT_FOUND, "\xff\xff garbage": Code.DATA_LOSS},
     ),
+    "TF Lite": Case(
+        make=lambda path, exports: shutil.copytree(exports / "tflite", path),
+        needed=("model.tflite",),
+        question=half_plus_two,
+        bad_question={"x": np.array(["one"], object)},
+        damage={"": Code.DATA_LOSS, "\xff\xff garbage": Code.DATA_LOSS},
+        platform="tensorflow",
+        options=options(prefer_tflite_model=True, num_tflite_pools=2),
+        exports="tflite_models",
+    ),
     "lookup_table": Case(
         make=write_table,
         needed=("table.csv",),
@@ -110,26 +136,28 @@ class Outcome:
 
 
 @pytest.fixture
-def platforms():
-    made = Platforms(SavedModelOptions(optimize_models="off"))
+def platforms(case: Case):
+    made = Platforms(case.options)
     yield made
     made.stop()
 
 
-@pytest.fixture(params=Platforms().names)
-def name(request) -> str:
+@pytest.fixture(params=sorted({*Platforms().names, *CASES}))
+def case(request) -> Case:
     assert request.param in CASES, "a servable type has no case in this test"
-    return request.param
+    return dataclasses.replace(
+        CASES[request.param], platform=CASES[request.param].platform or request.param
+    )
 
 
 @pytest.fixture
-def case(name: str) -> Case:
-    return CASES[name]
+def name(case: Case) -> str:
+    return case.platform
 
 
 @pytest.fixture
-def version(case: Case, models: Path, tmp_path: Path) -> Path:
-    case.make(tmp_path / "m" / "3", models)
+def version(case: Case, request, tmp_path: Path) -> Path:
+    case.make(tmp_path / "m" / "3", request.getfixturevalue(case.exports))
     return tmp_path / "m" / "3"
 
 
@@ -303,7 +331,7 @@ def test_a_version_that_went_before_the_load_is_not_found(loader, version):
 
 
 def test_a_loader_works_on_after_its_platform_is_gone(name, case, version):
-    platforms = Platforms(SavedModelOptions(optimize_models="off"))
+    platforms = Platforms(case.options)
     platform = platforms[name]
     loader = platform.loader(ID, VersionData(str(version), name))
     gone = weakref.ref(platform)

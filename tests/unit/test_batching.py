@@ -169,7 +169,9 @@ class Watched:
         assert (batch is not None) == (wait == 0.0)
         if batch is None:
             return False
-        assert 0 < batch.rows <= self.most
+        most = min(self.most, self.pace.full_rows)
+        alone = len(batch.pieces) == 1 and not self.queue.rules.splits
+        assert 0 < batch.rows <= (self.most if alone else most)
         assert batch.rows == sum(piece.rows for piece in batch.pieces)
         assert len({self.added[piece.payload][1] for piece in batch.pieces}) == 1
         if batch.reason != "full":

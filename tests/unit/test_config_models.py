@@ -57,7 +57,7 @@ MODEL = 'name: "m" base_path: "/m" model_platform: "tensorflow"'
         ("logging_config { }", "logging", LoggingConfig()),
         (
             """logging_config {
-              log_collector_config { type: "file" filename_prefix: "/logs/m" }
+              log_collector_config { type: "tfrecord" filename_prefix: "/logs/m" }
               sampling_config {
                 sampling_rate: 0.5 attributes: 3
                 per_task_sampling_configs { dc: "x" task_index: 0 sampling_rate: 1 }
@@ -66,7 +66,7 @@ MODEL = 'name: "m" base_path: "/m" model_platform: "tensorflow"'
             }""",
             "logging",
             LoggingConfig(
-                type="file",
+                type="tfrecord",
                 filename_prefix="/logs/m",
                 sampling_rate=0.5,
                 attributes=3,
@@ -140,6 +140,24 @@ WRONG_MODELS = [
         "sampling_rate: 1.5 } } } }",
         "model_config_list.config[0].logging_config.sampling_config.sampling_rate",
         ": expected a number from 0 to 1, got 1.5",
+    ),
+    (
+        f"model_config_list {{ config {{ {MODEL} logging_config {{ log_collector_config {{ "
+        'type: "kafka" } } } }',
+        "model_config_list.config[0].logging_config.log_collector_config.type",
+        ": expected tfrecord or nothing, got 'kafka'",
+    ),
+    (
+        f"model_config_list {{ config {{ {MODEL} logging_config {{ log_collector_config {{ "
+        'filename_prefix: "logs/m" } } } }',
+        "model_config_list.config[0].logging_config.log_collector_config.filename_prefix",
+        ": expected an absolute path, got 'logs/m'",
+    ),
+    (
+        f"model_config_list {{ config {{ {MODEL} logging_config {{ sampling_config {{ "
+        "sampling_rate: 0.5 } } } }",
+        "model_config_list.config[0].logging_config.log_collector_config.filename_prefix",
+        ": expected an absolute path, since requests are sampled; got nothing",
     ),
     (
         f"model_config_list {{ config {{ {MODEL} logging_config {{ sampling_config {{ "

@@ -47,7 +47,7 @@ models:
     platform: tensorflow
     version_policy: {specific: [1, 2]}
     version_labels: {stable: 1, canary: 2}
-    logging: {type: file, filename_prefix: /logs/a, sampling_rate: 1}
+    logging: {type: tfrecord, filename_prefix: /logs/a, sampling_rate: 1}
   - {name: b, base_path: /models/b}
 """)
     found = read_servingd_yaml(str(file))
@@ -58,7 +58,7 @@ models:
             base_path="/models/a",
             version_policy=Specific((1, 2)),
             version_labels={"stable": 1, "canary": 2},
-            logging=LoggingConfig(type="file", filename_prefix="/logs/a", sampling_rate=1.0),
+            logging=LoggingConfig(type="tfrecord", filename_prefix="/logs/a", sampling_rate=1.0),
         ),
         ModelConfig(name="b", base_path="/models/b", platform=""),
     )
@@ -152,6 +152,10 @@ MODEL = "models:\n- name: m\n  base_path: /m\n"
         (
             f"{MODEL}  logging:\n    sampling_rate: 2",
             "5: models[0].logging.sampling_rate: expected a number from 0 to 1, got '2'",
+        ),
+        (
+            f"{MODEL}  logging: {{type: kafka}}",
+            "4: models[0].logging: log_collector_config.type: expected tfrecord or nothing, got ",
         ),
         (f"{MODEL}  logging: {{kind: x}}", "4: models[0].logging.kind: unknown key; known: "),
         ("port: [", "1: expected the node content, but found '<stream end>'"),

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from servingd import __version__
-from servingd.core.types import ServableId
-from servingd.errors import ServingError
+from servingd.core.interfaces import Completion, Servable
+from servingd.core.types import ServableId, Signature, Tensors
+from servingd.errors import Cancelled, ServingError
 from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.meta_graph import MetaGraph
@@ -66,6 +67,8 @@ class Improvement:
     warm: Mapping[str, bool]
     threads: int
     servable: SavedModelServable
+    warm_up: Callable[[Servable], None] = lambda servable: None
+    """Runs the recorded requests on what is to take over; raises a ServingError if one fails."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -199,7 +202,7 @@ class GraphOptimiser:
         kept = cache.find(key)
         if kept is not None:
             try:
-                return _proven(improvement, kept)
+                return _rehearsed(improvement, _proven(improvement, kept))
             except _Declined:
                 raise
             except Exception as error:
@@ -207,7 +210,7 @@ class GraphOptimiser:
                 cache.forget(kept)
         place = self._made(improvement, key, weights)
         try:
-            return _proven(improvement, place)
+            return _rehearsed(improvement, _proven(improvement, place))
         finally:
             cache.drop(place)
 
@@ -306,7 +309,7 @@ def _proven(improvement: Improvement, place: Path) -> RunningSession:
 def _wide_plain(improvement: Improvement) -> RunningSession | None:
     """The plain graph on all threads, if that pays."""
     signatures = improvement.meta_graph.signatures
-    return better(
+    session = better(
         improvement.servable.session,
         lambda: open_plain(
             improvement.path,
@@ -318,6 +321,37 @@ def _wide_plain(improvement: Improvement) -> RunningSession | None:
         signatures,
         improvement.warm,
     )
+    try:
+        return session and _rehearsed(improvement, session)
+    except _Declined as reason:
+        if not improvement.cancelled.is_set():
+            _log.warning("%s stays on one thread: %s", improvement.id, reason)
+        return None
+
+
+class _Trial(SavedModelServable):
+    """A session before its first caller: its runs end when it is not wanted any more."""
+
+    def __init__(self, improvement: Improvement, session: RunningSession) -> None:
+        super().__init__(improvement.meta_graph, session)
+        self._cancelled = improvement.cancelled
+
+    def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled("the version is unloaded")
+        super().run(signature, inputs, done)
+
+
+def _rehearsed(improvement: Improvement, session: RunningSession) -> RunningSession:
+    """The session, once it has answered the recorded requests; closed if it does not."""
+    try:
+        improvement.warm_up(_Trial(improvement, session))
+    except BaseException as error:
+        session.close()
+        if isinstance(error, ServingError):
+            raise _Declined(f"a recorded request fails on the new session: {error}") from error
+        raise
+    return session
 
 
 def _weights(path: str) -> int:

@@ -1,17 +1,22 @@
-"""The platform `tensorflow`: what a SavedModel's folder looks like, and who loads it."""
+"""The platform `tensorflow`: what a SavedModel's folder looks like, and who loads it.
+
+Where TF Lite is preferred, a version with such a model is its affair, whatever else lies there.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.interfaces import Servable
+from servingd.core.interfaces import Loader, Servable
 from servingd.core.publish import Listing
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import DataLoss
+from servingd.servables.saved_model.beside import batching_of, check_saved_model_config
 from servingd.servables.saved_model.completeness import what_is_missing
 from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.meta_graph import FILE, MetaGraph, read_meta_graph
@@ -20,7 +25,10 @@ from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import open_plain
 from servingd.servables.saved_model.tensorflow import give_memory_back
 from servingd.servables.saved_model.width import WORTH_A_LOOK_S
+from servingd.servables.tflite.platform import TfLite
 from servingd.wire import protos
+
+WarmUp: TypeAlias = Callable[[ServableId, VersionData, Servable], None]
 
 
 class SavedModelPlatform:
@@ -32,25 +40,35 @@ class SavedModelPlatform:
         self,
         options: SavedModelOptions | None = None,
         on_graph_state: OnGraphState = lambda servable, state: None,
+        warm_up: WarmUp = lambda servable, data, body: None,
     ) -> None:
+        """`warm_up` runs a version's recorded requests on a session that is to take over."""
         self._options = options or SavedModelOptions()
         self._on_graph_state = on_graph_state
+        self._warm_up = warm_up
+        self._tflite = TfLite(self._options) if self._options.prefer_tflite_model else None
         self._optimiser = GraphOptimiser(
             self._options.cache_dir, self._options.optimize_models != "off", on_graph_state
         )
 
     def recognises(self, listing: Listing) -> bool:
-        """Whether a version's folder holds a SavedModel, complete or not."""
+        """Whether a version's folder holds a SavedModel, complete or not, or what is preferred."""
+        if self._tflite is not None and self._tflite.recognises(listing):
+            return True
         return FILE in listing.sizes or any(n.startswith("variables/") for n in listing.sizes)
 
     def missing(self, listing: Listing) -> str | None:
         """What a version still lacks, or None if it is complete."""
+        if self._tflite is not None and self._tflite.recognises(listing):
+            return self._tflite.missing(listing)
         return what_is_missing(listing, self._options.tags)
 
-    def loader(self, servable: ServableId, data: VersionData) -> SavedModelLoader:
+    def loader(self, servable: ServableId, data: VersionData) -> Loader:
         """A loader for one version."""
+        if self._tflite is not None and self._tflite.is_at(data.path):
+            return self._tflite.loader(data)
         return SavedModelLoader(
-            servable, data.path, self._options, self._optimiser, self._on_graph_state
+            servable, data, self._options, self._optimiser, self._on_graph_state, self._warm_up
         )
 
     def stop(self) -> None:
@@ -64,22 +82,27 @@ class SavedModelLoader:
     def __init__(
         self,
         servable: ServableId,
-        path: str,
+        data: VersionData,
         options: SavedModelOptions,
         optimiser: GraphOptimiser,
         on_graph_state: OnGraphState,
+        warm_up: WarmUp,
     ) -> None:
         self._id = servable
-        self._path = path
+        self._data = data
+        self._path = data.path
         self._options = options
         self._optimiser = optimiser
         self._on_graph_state = on_graph_state
+        self._warm_up = warm_up
         self._improvement: Improvement | None = None
 
     def load(self) -> Servable:
         """Open the session in this thread, warm it, and hand it to the optimiser."""
         tags = self._options.tags
         meta_graph = read_meta_graph(self._path, tags)
+        batching = batching_of(self._path, self._options)
+        check_saved_model_config(self._path)
         warm = _may_be_run(meta_graph)
         session = open_plain(self._path, tags, 1, meta_graph, warm)
         try:
@@ -87,17 +110,24 @@ class SavedModelLoader:
         except BaseException:
             session.close()
             raise
-        servable = SavedModelServable(meta_graph, session)
+        servable = SavedModelServable(meta_graph, session, batching)
         self._on_graph_state(self._id, "plain")
         threads = (self._options.threads or _cores()) if heavy else 1
         if self._options.optimize_models != "off" or threads > 1:
-            self._improvement = Improvement(
-                self._id, self._path, tags, meta_graph, warm, threads, servable
+            self._improve(
+                Improvement(self._id, self._path, tags, meta_graph, warm, threads, servable)
             )
-            self._optimiser.submit(self._improvement)
-            if self._options.optimize_models == "wait":
-                self._improvement.over.wait()
         return servable
+
+    def _improve(self, improvement: Improvement) -> None:
+        self._improvement = improvement
+        if self._options.optimize_models == "wait":
+            self._optimiser.submit(improvement)
+            improvement.over.wait()
+            return
+        # Unlike above, the version is warmed up on its first session: the new one needs its own.
+        improvement.warm_up = lambda body: self._warm_up(self._id, self._data, body)
+        self._optimiser.submit(improvement)
 
     def unload(self, servable: Servable) -> None:
         """Free the session and give its memory back to the system."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from servingd.config.batching import BatchingParameters
 from servingd.core.interfaces import Completion
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Unavailable
+from servingd.servables.batching_rules import ruled
 from servingd.servables.saved_model.meta_graph import MetaGraph
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import translate
@@ -15,7 +17,13 @@ from servingd.servables.saved_model.tensorflow import translate
 class SavedModelServable:
     """Answers calls with all outputs of a signature; see `core.interfaces.Servable`."""
 
-    def __init__(self, meta_graph: MetaGraph, session: RunningSession) -> None:
+    def __init__(
+        self,
+        meta_graph: MetaGraph,
+        session: RunningSession,
+        batching: BatchingParameters | None = None,
+    ) -> None:
+        self.ruled_batching = ruled(batching)
         self.signatures = meta_graph.signatures
         self.metadata: Mapping[str, Signature] = {
             **meta_graph.signatures,
@@ -27,6 +35,10 @@ class SavedModelServable:
     def session(self) -> RunningSession:
         """What it runs on now."""
         return self._session
+
+    def rows_worth_merging(self, signature: str) -> int:
+        """As measured when the session was warmed; 0 unless it is proven row by row."""
+        return self._session.rows_worth.get(signature, 0)
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         """Run in this thread, without the GIL; raises TensorFlow's errors, translated."""

@@ -57,7 +57,17 @@ class RunningSession:
     Its owner may replace it while it is in use: `close` waits for the runs that have begun.
     """
 
-    __slots__ = ("_body", "_idle", "_users", "calls", "enter", "leave", "slowest_s", "threads")
+    __slots__ = (
+        "_body",
+        "_idle",
+        "_users",
+        "calls",
+        "enter",
+        "leave",
+        "rows_worth",
+        "slowest_s",
+        "threads",
+    )
 
     def __init__(
         self, body: _Openable | ObjectModel, signatures: Mapping[str, Signature], threads: int
@@ -70,6 +80,7 @@ class RunningSession:
             body.close()
             raise
         self.slowest_s = 0.0  # of the signatures' fastest runs while warming; 0: none was measured
+        self.rows_worth: dict[str, int] = {}  # of signatures that are proven to work row by row
         self._idle = threading.Event()
         self._users = Users(self._idle.set)
         # Begin a run (False once closing has begun: take the newer session), and end it.

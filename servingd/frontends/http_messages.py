@@ -1,0 +1,110 @@
+"""HTTP requests, whole, and the way back to who sent them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from servingd.frontends.http_connection import Connection
+
+Headers: TypeAlias = "tuple[tuple[str, str], ...]"
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """One request, whole."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    """By lower-case name; of several the values are joined with commas."""
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+
+class HttpReply:
+    """A request's way back: answered once, from any thread."""
+
+    __slots__ = ("_connection", "_head", "_keep_alive", "_unanswered", "due", "expire", "payload")
+
+    def __init__(self, connection: Connection, head: bool, keep_alive: bool) -> None:
+        self._connection = connection
+        self._head = head
+        self._keep_alive = keep_alive
+        self._unanswered = [True]  # whoever takes it out answers: one step, whatever the threads
+        self.payload: bytes | None = None  # set once, before the loop is told
+        self.due = float("inf")
+        """When the handler's own time for it is up, in monotonic seconds."""
+        self.expire: Callable[[], None] = _nothing
+        """What then answers, on the loop's thread, up to one sweep late."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is connected."""
+        return self._connection.carrier.alone
+
+    def alive(self) -> bool:
+        """Whether anybody still waits for the answer."""
+        return bool(self._unanswered) and not self._connection.lost
+
+    def send(self, status: int, body: bytes, content_type: str, headers: Headers = ()) -> bool:
+        """Answer; False, and nothing is sent, if there was an answer already."""
+        try:
+            self._unanswered.pop()
+        except IndexError:
+            return False
+        self.payload = render(
+            status, body, content_type, headers, keep_alive=self._keep_alive, head=self._head
+        )
+        self._connection.carrier.answered(self._connection)
+        return True
+
+    def close(self) -> None:
+        """Let the connection end with this answer."""
+        self._keep_alive = False
+
+    @property
+    def closes(self) -> bool:
+        """Whether the connection ends with this answer."""
+        return not self._keep_alive
+
+
+def _nothing() -> None:
+    """Nothing expires."""
+
+
+HttpHandler: TypeAlias = "Callable[[HttpRequest, HttpReply], None]"
+"""Completes the reply now or later; runs on the loop's thread and must not wait."""
+
+
+def render(
+    status: int,
+    body: bytes,
+    content_type: str,
+    headers: Headers = (),
+    *,
+    keep_alive: bool,
+    head: bool = False,
+) -> bytes:
+    """An answer as bytes."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Client Error"
+    lines = [
+        f"HTTP/1.1 {status} {phrase}",
+        f"content-type: {content_type}",
+        f"content-length: {len(body)}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    if not keep_alive:
+        lines.append("connection: close")
+    start = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return start if head else start + body

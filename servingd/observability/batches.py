@@ -1,0 +1,64 @@
+"""What happened to calls in queues: why batches left, their sizes, how long calls waited."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+from servingd.core.types import ServableId
+from servingd.observability.requests import Cell
+
+ROW_EDGES: tuple[float, ...] = tuple(float(2**i) for i in range(14))
+QUEUE_EDGES_S: tuple[float, ...] = tuple(100e-6 * 1.2**i for i in range(52))
+"""TensorFlow Serving's bucket edges of `batching_session`."""
+
+
+@dataclass(slots=True)
+class LaneStats:
+    """One signature's queue. Cells may be added to from any thread, the rest under its lock."""
+
+    servable: ServableId
+    signature: str
+    configured: bool = False
+    """Whether batching was asked for: TensorFlow Serving's families count only that."""
+    queue_s: Cell = field(default_factory=lambda: Cell(QUEUE_EDGES_S))
+    rows: Cell = field(default_factory=lambda: Cell(ROW_EDGES))
+    left: Counter[str] = field(default_factory=Counter)
+    """Batches by why they left: `full`, `idle`, `timer` or `goal`."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Calls that were not let in, by code."""
+    dropped: int = 0
+    """Calls whose time was up, or whose client had gone, before they ran."""
+    waiting_rows: int = 0
+    input_rows: Cell = field(default_factory=lambda: Cell(ROW_EDGES))
+    """Rows of each input tensor of each call that was merged by rule."""
+    padding: dict[int, Cell] = field(default_factory=dict)
+    """Rows that only fill up, by the size of the batch."""
+
+
+class BatchMetrics:
+    """All queues that are open; from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lanes: dict[tuple[ServableId, str], LaneStats] = {}  # guarded by _lock
+
+    def open(self, servable: ServableId, signature: str, configured: bool = False) -> LaneStats:
+        """The figures of a queue that begins."""
+        stats = LaneStats(servable, signature, configured)
+        with self._lock:
+            self._lanes[servable, signature] = stats
+        return stats
+
+    def close(self, servable: ServableId) -> None:
+        """A version's queues have ended."""
+        with self._lock:
+            for key in [key for key in self._lanes if key[0] == servable]:
+                del self._lanes[key]
+
+    def lanes(self) -> list[LaneStats]:
+        """Those that have seen a call, in order."""
+        with self._lock:
+            found = sorted(self._lanes.items())
+        return [stats for _, stats in found if stats.left or stats.refused or stats.waiting_rows]

@@ -1,0 +1,150 @@
+"""Runs what left a queue: merged where there are several calls, each its own rows of the answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from servingd.core.batching import Batch, Piece
+from servingd.core.interfaces import Completion, Servable
+from servingd.core.merging import Merged, merge, next_allowed, split
+from servingd.core.pacing import RunTimes
+from servingd.core.types import Signature, Tensors
+from servingd.errors import DeadlineExceeded, ServingError, as_serving_error
+from servingd.observability.batches import ROW_EDGES, LaneStats
+from servingd.observability.requests import Cell
+from servingd.runtime.waiting_calls import WaitingCall
+
+_log = logging.getLogger(__name__)
+
+Observe = Callable[[Tensors, float], None]
+"""Told what one call's run, by itself, has cost in seconds."""
+
+
+class BatchRunner:
+    """Carries out the batches of one signature; from several threads at once."""
+
+    def __init__(
+        self,
+        servable: Servable,
+        signature: Signature,
+        times: RunTimes,
+        observe: Observe,
+        stats: LaneStats,
+        allowed_rows: Sequence[int] = (),
+    ) -> None:
+        self._servable = servable
+        self._signature = signature
+        self._times = times
+        self._observe = observe
+        self._stats = stats
+        self._allowed_rows = allowed_rows
+
+    def __call__(self, batch: Batch[WaitingCall]) -> None:
+        """Run a batch and complete its calls; never raises."""
+        for call in batch.dropped:
+            call.done.fail(DeadlineExceeded("Deadline Exceeded"))
+        pieces = batch.pieces
+        if not pieces:
+            return
+        alone = len(pieces) == 1 and pieces[0].rows == pieces[0].payload.rows
+        if alone and next_allowed(batch.rows, self._allowed_rows) == batch.rows:
+            self._run_alone(pieces[0].payload)
+        else:
+            self._run_merged(pieces, batch.rows)
+
+    def _run_alone(self, call: WaitingCall) -> None:
+        started = time.perf_counter()
+        self._run(call.inputs, call.done)
+        seconds = time.perf_counter() - started
+        self._times.observe(call.rows, seconds)
+        self._observe(call.inputs, seconds)
+
+    def _run_merged(self, pieces: list[Piece[WaitingCall]], rows: int) -> None:
+        target = next_allowed(rows, self._allowed_rows)
+        try:
+            merged = merge(
+                [piece.payload.part(piece.start, piece.rows) for piece in pieces], target
+            )
+        except Exception as error:  # they cannot be merged: each says so by itself
+            self._one_by_one(pieces, as_serving_error(error))
+            return
+        self._count(rows, merged.rows)
+        started = time.perf_counter()
+        self._run(merged.inputs, _Shared(self, pieces, merged))
+        self._times.observe(merged.rows, time.perf_counter() - started)
+
+    def deliver(self, pieces: list[Piece[WaitingCall]], merged: Merged, outputs: Tensors) -> None:
+        """Give each call its rows."""
+        try:
+            answers = split(
+                outputs, self._signature.outputs, [piece.rows for piece in pieces], merged
+            )
+        except Exception as error:
+            self._one_by_one(pieces, as_serving_error(error))
+            return
+        for piece, answer in zip(pieces, answers, strict=True):
+            piece.payload.succeed(piece.start, piece.rows, answer)
+
+    def _one_by_one(self, pieces: list[Piece[WaitingCall]], error: ServingError) -> None:
+        """Run calls by themselves whose merged run failed: one of them may have spoilt it."""
+        if len(pieces) == 1:
+            pieces[0].payload.fail(error)
+            return
+        for piece in pieces:
+            self._run(piece.payload.part(piece.start, piece.rows), _Alone(piece))
+
+    def _run(self, inputs: Tensors, done: Completion) -> None:
+        try:
+            self._servable.run(self._signature, inputs, done)
+        except ServingError as error:
+            done.fail(error)
+        except Exception as error:
+            _log.exception("a call of signature %s failed", self._signature.name)
+            done.fail(as_serving_error(error))
+
+    def _count(self, rows: int, filled: int) -> None:
+        if self._stats.configured:
+            padding = self._stats.padding
+            (padding.get(filled) or padding.setdefault(filled, Cell(ROW_EDGES))).add(filled - rows)
+
+
+class _Shared(Completion):
+    """The completion of a merged run."""
+
+    deadline: float | None = None
+
+    def __init__(
+        self, runner: BatchRunner, pieces: list[Piece[WaitingCall]], merged: Merged
+    ) -> None:
+        self._runner = runner
+        self._pieces = pieces
+        self._merged = merged
+
+    def alive(self) -> bool:
+        return any(piece.payload.done.alive() for piece in self._pieces)
+
+    def succeed(self, outputs: Tensors) -> None:
+        self._runner.deliver(self._pieces, self._merged, outputs)
+
+    def fail(self, error: ServingError) -> None:
+        self._runner._one_by_one(self._pieces, error)
+
+
+class _Alone(Completion):
+    """The completion of one piece that runs by itself."""
+
+    def __init__(self, piece: Piece[WaitingCall]) -> None:
+        self._piece = piece
+        self.deadline = piece.payload.done.deadline
+
+    def alive(self) -> bool:
+        return self._piece.payload.done.alive()
+
+    def succeed(self, outputs: Tensors) -> None:
+        piece = self._piece
+        piece.payload.succeed(piece.start, piece.rows, dict(outputs))
+
+    def fail(self, error: ServingError) -> None:
+        self._piece.payload.fail(error)

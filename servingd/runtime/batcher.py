@@ -1,0 +1,184 @@
+"""The queue in front of one signature, and the threads that run what leaves it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from servingd.core.admission import AdmissionLimits, Backlog, refusal
+from servingd.core.batching import Batch, BatchQueue, Pace, Priority
+from servingd.core.pacing import Pacer, RunTimes
+from servingd.errors import Unavailable
+from servingd.observability.batches import LaneStats
+from servingd.runtime.threads import join
+from servingd.runtime.waiting_calls import WaitingCall
+
+Run = Callable[[Batch[WaitingCall]], None]
+"""Runs a batch and completes its calls, dropped ones too; never raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatcherOptions:
+    """How much may wait, and who runs it."""
+
+    workers: int = 2
+    """Threads, each running one batch at a time."""
+    idle_s: float = 30.0
+    """A thread ends after this long without work, and is started again when needed."""
+    limits: AdmissionLimits = field(default_factory=AdmissionLimits)
+
+
+class Batcher:
+    """Owns the threads `run NAME-N`, made when first needed."""
+
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        pacer: Pacer,
+        times: RunTimes,
+        options: BatcherOptions,
+        stats: LaneStats,
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._pacer = pacer
+        self._times = times
+        self._options = options
+        self._stats = stats
+        self._changed = threading.Condition()
+        # All below: guarded by _changed.
+        self._queue: BatchQueue[WaitingCall] = BatchQueue(pacer.rules)
+        self._threads: list[threading.Thread] = []
+        self._idle = 0  # waiting for work
+        self._woken = 0  # of these, told that there is some
+        self._running = 0
+        self._closed = False
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing waits and nothing runs; a glance, without the lock."""
+        return not self._running and not self._queue.calls
+
+    def put(self, call: WaitingCall, kind: Hashable, priority: Priority = Priority.NORMAL) -> None:
+        """Let a call wait for its turn.
+
+        Raises Unavailable (full, or closed), ResourceExhausted (it could not be answered in time)
+        or InvalidArgument (more rows than a request may have).
+        """
+        with self._changed:
+            if self._closed:
+                raise Unavailable(f"queue of {self._name} is closed")
+            self._admit(call, priority)
+            self._queue.add(call, call.rows, kind, call.came, priority)
+            self._pacer.came(call.rows, call.came)
+            self._stats.waiting_rows = self._queue.rows
+            self._see_to_it(call.came)
+
+    def close(self) -> None:
+        """End the threads. No call is waiting: the lane's version has been drained."""
+        with self._changed:
+            self._closed = True
+            threads = list(self._threads)
+            self._changed.notify_all()
+        join([t for t in threads if t is not threading.current_thread()], 5.0)
+
+    def estimate(self) -> tuple[float, Pace]:
+        """How long a call that comes now would wait, and the pace; for whoever explains them."""
+        with self._changed:
+            return self._backlog(1).wait_s, self._pacer.pace()
+
+    # All below: with the lock held ----------------------------------------------------------------
+
+    def _admit(self, call: WaitingCall, priority: Priority) -> None:
+        left_s = None if call.done.deadline is None else call.done.deadline - call.came
+        backlog = self._backlog(call.rows)
+        error = refusal(self._name, backlog, left_s, priority, self._options.limits)
+        if error is not None:
+            self._stats.refused[error.code.name] += 1
+            raise error
+
+    def _backlog(self, rows: int) -> Backlog:
+        """What a call of so many rows finds: batches before it, over the threads that run them."""
+        full = self._pacer.pace().full_rows
+        batch_s = self._times.estimate(min(full, max(1, self._queue.rows))) or 0.0
+        batches = self._queue.rows / full + 0.5 * self._running
+        return Backlog(
+            calls=self._queue.calls,
+            rows=self._queue.rows,
+            wait_s=batches * batch_s / self._options.workers,
+            run_s=self._times.estimate(rows) or 0.0,
+        )
+
+    def _see_to_it(self, now: float) -> None:
+        """Have a thread look at the queue, if one could take a batch now or must wait for it."""
+        wait_s = self._queue.wait_s(now, self._running, self._pacer.pace())
+        if wait_s is None:
+            return  # whoever runs now takes it next
+        if self._idle > self._woken:
+            self._woken += 1
+            self._changed.notify()
+        elif len(self._threads) < self._options.workers and (wait_s == 0.0 or not self._threads):
+            self._add_thread()
+
+    def _add_thread(self) -> None:
+        thread = threading.Thread(
+            target=self._work, name=f"run {self._name}-{len(self._threads)}", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    # The queue's threads --------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (batch := self._next()) is not None:
+            try:
+                self._run(batch)
+            finally:
+                with self._changed:
+                    self._running -= 1
+            del batch  # else the last batch's tensors live until the next one
+
+    def _next(self) -> Batch[WaitingCall] | None:
+        """The next batch, as soon as one leaves; None when this thread is to end."""
+        idle_until = time.monotonic() + self._options.idle_s
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                pace = self._pacer.pace()
+                batch = self._queue.next(now, self._running, pace, _alive)
+                if batch is not None:
+                    self._leaves(batch, now)
+                    return batch
+                left_s = idle_until - now
+                if self._closed or left_s <= 0:
+                    self._threads.remove(threading.current_thread())
+                    return None
+                wait_s = self._queue.wait_s(now, self._running, pace)
+                self._sleep(left_s if wait_s is None else min(wait_s, left_s))
+
+    def _sleep(self, seconds: float) -> None:
+        self._idle += 1
+        if self._changed.wait(seconds):
+            self._woken -= 1
+        self._idle -= 1
+        self._woken = max(0, min(self._woken, self._idle))
+
+    def _leaves(self, batch: Batch[WaitingCall], now: float) -> None:
+        self._running += 1
+        stats = self._stats
+        stats.waiting_rows = self._queue.rows
+        stats.dropped += len(batch.dropped)
+        if batch.pieces:
+            stats.left[batch.reason] += 1
+            stats.rows.add(batch.rows)
+            for piece in batch.pieces:
+                if piece.start == 0:
+                    stats.queue_s.add(now - piece.payload.came)
+        self._see_to_it(now)  # there may be enough for another thread
+
+
+def _alive(call: WaitingCall) -> bool:
+    return call.done.alive()

@@ -1,0 +1,50 @@
+"""Files beside a SavedModel that say how it is served."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from servingd.config.batching import BatchingParameters
+from servingd.config.saved_model import SavedModelOptions
+from servingd.errors import NotFound
+from servingd.wire import protos
+from servingd.wire.config_files import read_batching
+
+BATCHING_FILE = "batching_params.pbtxt"
+CONFIG_FILE = "assets.extra/saved_model_config.pb"
+
+_log = logging.getLogger(__name__)
+
+
+def batching_of(path: str, options: SavedModelOptions) -> BatchingParameters | None:
+    """How calls of the version under `path` are merged; None: they are not.
+
+    The threads are those of all models, whatever its own file says of them. Raises InvalidConfig.
+    """
+    shared = options.batching
+    if shared is None or not options.enable_per_model_batching:
+        return shared
+    try:
+        own = read_batching(str(Path(path, BATCHING_FILE)))
+    except NotFound:
+        return None
+    return dataclasses.replace(
+        own,
+        num_batch_threads=shared.num_batch_threads,
+        thread_pool_name=shared.thread_pool_name,
+    )
+
+
+def check_saved_model_config(path: str) -> None:
+    """Warn of a `saved_model_config.pb` that cannot be read; what it says has no effect here."""
+    file = Path(path, CONFIG_FILE)
+    try:
+        protos.SavedModelConfig.FromString(file.read_bytes())
+    except FileNotFoundError:
+        pass
+    except (OSError, DecodeError) as error:
+        _log.warning("Failed to load saved model config: %s: %s", file, error)

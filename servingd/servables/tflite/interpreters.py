@@ -1,0 +1,194 @@
+"""TF Lite's interpreters: one call at a time each, so there is a pool of them."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from servingd.core.types import Signature, Tensors, TensorSpec
+from servingd.errors import (
+    DataLoss,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    ServingError,
+    Unavailable,
+    Unimplemented,
+)
+from servingd.servables.saved_model.tensorflow import tensorflow
+from servingd.wire.tensors import data_type_of
+
+DEFAULT_SIGNATURE = "serving_default"
+
+_PATIENCE_S = 600.0
+"""How long a call without a deadline waits for an interpreter."""
+
+_MAX_SAID = 64 << 10
+"""An interpreter keeps all that it ever complained of; with so many bytes it is made anew."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Call(Protocol):
+    """One signature of one interpreter, as TF Lite's own runners have it."""
+
+    def get_input_details(self) -> Mapping[str, Any]: ...
+
+    def get_output_details(self) -> Mapping[str, Any]: ...
+
+    def __call__(self, **inputs: Any) -> dict[str, Any]: ...
+
+
+class Interpreter:
+    """One interpreter of a model; used from one thread at a time.
+
+    A model with SignatureDefs is run through them; of another one, all inputs and outputs make up
+    one signature, by the names of their tensors.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        """Raises DataLoss, Unimplemented or Internal if the model cannot be run here."""
+        self._content = content
+        self._make()
+
+    def _make(self) -> None:
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+        lite = tensorflow().lite
+        try:
+            self._body = lite.Interpreter(model_content=self._content, num_threads=1)
+        except (ValueError, RuntimeError) as error:
+            raise DataLoss(f"the TF Lite model cannot be read: {error}") from error
+        self._said = 0
+        self._allocate()
+        self._calls: dict[str, _Call] = {
+            name: self._body.get_signature_runner(name) for name in self._body.get_signature_list()
+        }
+        if not self._calls:
+            self._calls[DEFAULT_SIGNATURE] = _PlainCall(self._body)
+
+    def _allocate(self) -> None:
+        """Plan the memory, if the sizes that the model itself has allow it."""
+        try:
+            self._body.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            text = self._complaint(error)
+            if "custom op" in text or "Select TensorFlow op" in text:
+                raise Unimplemented(f"the TF Lite model cannot be run: {text}") from error
+            if not any(-1 in d["shape_signature"] for d in self._body.get_input_details()):
+                raise Internal(f"the TF Lite model cannot be run: {text}") from error
+            _log.debug("a TF Lite model needs other sizes than its own: %s", text)
+
+    def signatures(self) -> dict[str, Signature]:
+        """How the model may be called. Raises Unimplemented for types that are not served."""
+        return {
+            name: Signature(
+                name, _specs(call.get_input_details()), _specs(call.get_output_details())
+            )
+            for name, call in self._calls.items()
+        }
+
+    def run(self, name: str, inputs: Tensors) -> Tensors:
+        """All outputs of a signature; they are copies. Raises a ServingError."""
+        try:
+            return self._calls[name](**inputs)
+        except ValueError as error:  # a type or a value that cannot be set
+            raise InvalidArgument(str(error).strip()) from error
+        except RuntimeError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: RuntimeError) -> ServingError:
+        text = self._complaint(error)
+        if self._said > _MAX_SAID:
+            self._make()
+        # It is prepared for the sizes of the inputs, and invoked with their values.
+        return InvalidArgument(text) if "failed to prepare" in text else Internal(text)
+
+    def _complaint(self, error: Exception) -> str:
+        """What is new in a failure's text: TF Lite repeats what other calls were told."""
+        text = str(error)
+        new = text[self._said :] if isinstance(error, RuntimeError) else text
+        self._said = max(self._said, len(text)) if isinstance(error, RuntimeError) else self._said
+        return new.strip() or "TF Lite does not say why"
+
+
+class _PlainCall:
+    """Runs a model without SignatureDefs, as a signature runner would."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self._inputs = {d["name"]: d for d in body.get_input_details()}
+        self._outputs = {d["name"]: d for d in body.get_output_details()}
+        self._shapes: dict[str, tuple[int, ...]] = {}  # those that memory is planned for
+
+    def get_input_details(self) -> Mapping[str, Any]:
+        return self._inputs
+
+    def get_output_details(self) -> Mapping[str, Any]:
+        return self._outputs
+
+    def __call__(self, **inputs: Any) -> dict[str, Any]:
+        shapes = {alias: array.shape for alias, array in inputs.items()}
+        if shapes != self._shapes:
+            self._shapes = {}  # if this fails, nothing is planned
+            for alias, shape in shapes.items():
+                self._body.resize_tensor_input(self._inputs[alias]["index"], shape)
+            self._body.allocate_tensors()
+            self._shapes = shapes
+        for alias, array in inputs.items():
+            self._body.set_tensor(self._inputs[alias]["index"], array)
+        self._body.invoke()
+        return {a: self._body.get_tensor(d["index"]) for a, d in self._outputs.items()}
+
+
+def _specs(details: Mapping[str, Any]) -> dict[str, TensorSpec]:
+    return {
+        alias: TensorSpec(
+            data_type_of(np.dtype(found["dtype"])),
+            tuple(None if size < 0 else int(size) for size in found["shape_signature"]),
+            found["name"],
+        )
+        for alias, found in sorted(details.items())
+    }
+
+
+class Pool:
+    """The interpreters of one model. From any thread."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        """Makes them all: a call must not wait for one to be made. Raises as Interpreter does."""
+        first = Interpreter(content)
+        self.signatures = first.signatures()
+        self._size = size
+        self._idle: queue.LifoQueue[Interpreter] = queue.LifoQueue()  # the last used is warm
+        self._idle.put(first)
+        for _ in range(size - 1):
+            self._idle.put(Interpreter(content))
+
+    @contextmanager
+    def borrow(self, deadline: float | None) -> Iterator[Interpreter]:
+        """An interpreter for one call, as soon as one is free.
+
+        Raises DeadlineExceeded, or Unavailable where the call has no deadline.
+        """
+        patience = _PATIENCE_S if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            interpreter = self._idle.get(timeout=patience)
+        except queue.Empty:
+            text = f"none of {self._size} TF Lite interpreters was free for {patience:.3f} s"
+            raise (Unavailable if deadline is None else DeadlineExceeded)(text) from None
+        try:
+            yield interpreter
+        finally:
+            self._idle.put(interpreter)
+
+    def close(self) -> None:
+        """Free them; no call is under way."""
+        while not self._idle.empty():
+            self._idle.get_nowait()

@@ -1,0 +1,101 @@
+"""Versions with a `model.tflite`: what makes them complete, and who loads them.
+
+No platform of its own: `tensorflow` prefers such a file to a SavedModel where that is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from servingd.config.batching import BatchingParameters
+from servingd.config.flag_fields import cpus
+from servingd.config.saved_model import SavedModelOptions
+from servingd.core.interfaces import Completion, Servable
+from servingd.core.publish import Listing
+from servingd.core.types import Signature, Tensors, VersionData
+from servingd.errors import DeadlineExceeded
+from servingd.servables.batching_rules import ruled
+from servingd.servables.files import error_of_file
+from servingd.servables.saved_model.beside import batching_of
+from servingd.servables.saved_model.tensorflow import give_memory_back
+from servingd.servables.tflite.interpreters import Pool
+from servingd.servables.tflite.model_file import FILE, what_is_wrong
+
+
+class TfLite:
+    """What the platform `tensorflow` asks of versions with a TF Lite model."""
+
+    def __init__(self, options: SavedModelOptions) -> None:
+        self._options = options
+
+    def recognises(self, listing: Listing) -> bool:
+        """Whether a version has such a file."""
+        return FILE in listing.sizes
+
+    def is_at(self, path: str) -> bool:
+        """Whether the version under `path` has such a file now."""
+        return os.path.lexists(os.path.join(path, FILE))
+
+    def missing(self, listing: Listing) -> str | None:
+        """What its file still lacks, or None if it is whole. Raises OSError."""
+        reason = what_is_wrong(listing.read(FILE))
+        return None if reason is None else f"{FILE}: {reason}"
+
+    def loader(self, data: VersionData) -> TfLiteLoader:
+        """A loader for one version."""
+        return TfLiteLoader(data.path, self._options)
+
+
+class TfLiteLoader:
+    """Loads one model; see `core.interfaces.Loader`."""
+
+    def __init__(self, path: str, options: SavedModelOptions) -> None:
+        self._path = path
+        self._options = options
+
+    def load(self) -> Servable:
+        """Read the file, and make all interpreters."""
+        options = self._options
+        batching = batching_of(self._path, options)
+        try:
+            # Not mapped: whoever writes to the file must not reach a model that serves.
+            content = Path(self._path, FILE).read_bytes()
+        except OSError as error:
+            raise error_of_file(error) from error
+        pools = options.num_tflite_pools or cpus()
+        pool = Pool(content, pools * options.num_tflite_interpreters_per_pool)
+        return TfLiteServable(pool, batching)
+
+    def unload(self, servable: Servable) -> None:
+        """Free the interpreters and give their memory back to the system."""
+        servable.close()
+        del servable
+        give_memory_back()
+
+
+class TfLiteServable:
+    """Answers calls with all outputs of a signature; see `core.interfaces.Servable`."""
+
+    def __init__(self, pool: Pool, batching: BatchingParameters | None = None) -> None:
+        self.ruled_batching = ruled(batching)
+        self.signatures: Mapping[str, Signature] = pool.signatures
+        self.metadata = self.signatures
+        self._pool = pool
+
+    def rows_worth_merging(self, signature: str) -> int:
+        """Nothing is merged unless rules say so."""
+        return 0
+
+    def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
+        """Run in this thread, as soon as an interpreter is free."""
+        with self._pool.borrow(done.deadline) as interpreter:
+            if not done.alive():
+                raise DeadlineExceeded("nobody waits for the answer any more")
+            outputs = interpreter.run(signature.name, inputs)
+        done.succeed(outputs)
+
+    def close(self) -> None:
+        """Free the interpreters."""
+        self._pool.close()
