@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 from servingd.config.flag_fields import channel_arguments
@@ -18,6 +18,7 @@ from servingd.config.models import ModelConfig
 from servingd.config.monitoring import MonitoringConfig
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
+from servingd.core.admission import AdmissionLimits
 from servingd.core.interfaces import Loader
 from servingd.core.lifecycle import PublicState
 from servingd.core.policies import availability_preserving
@@ -68,6 +69,7 @@ class Server:
         self._stack = ExitStack()
         self._stopping = False
         self._started = threading.Event()  # every first model has come up, or failed for good
+        self._settings: Mapping[str, ModelConfig] = {}  # of each model; replaced whole
         self._looked = False  # whether the source has told which models there are
 
         self.metrics = Metrics()
@@ -83,7 +85,12 @@ class Server:
         )
         self._dispatcher = Dispatcher(
             DispatchOptions(
-                inline_below_s=config.inline_below_us / 1e6, workers=max(2, os.cpu_count() or 1)
+                inline_below_s=config.inline_below_us / 1e6,
+                merge=config.merge_waiting_calls,
+                goal_s=self._goal_s,
+                merging=lambda name: m.merging if (m := self._settings.get(name)) else "auto",
+                limits=AdmissionLimits(max_wait_s=config.max_queue_s),
+                workers=max(2, os.cpu_count() or 1),
             ),
             self.metrics.batches,
         )
@@ -295,11 +302,18 @@ class Server:
     def _configure(self, names: Iterable[str]) -> None:
         models = frozenset(names)
         self._monitor.configure(models)
-        self._request_logs.configure(_with_logs(self._roster))
+        known = _known_models(self._roster)
+        self._settings = {model.name: model for model in known}
+        self._request_logs.configure(known)
         if not self._looked:
             self._looked = True
             self._monitor.notify_when(models, PublicState.AVAILABLE, self._all_up)
         self._update_health()
+
+    def _goal_s(self, name: str) -> float:
+        model = self._settings.get(name)
+        own = model.latency_goal_ms if model else 0.0
+        return (own or self._config.latency_goal_ms) / 1e3
 
     def _all_up(self, all_available: bool) -> None:
         gc.freeze()  # what lives now lives long: no collection needs to look at it again
@@ -341,7 +355,7 @@ def _log_reload(error: ServingError | None) -> None:
         _log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)
 
 
-def _with_logs(roster: Roster) -> tuple[ModelConfig, ...]:
+def _known_models(roster: Roster) -> tuple[ModelConfig, ...]:
     """The models that are there; none where that cannot be told."""
     try:
         return roster.models()

@@ -11,6 +11,7 @@ from servingd.core.versions import Latest, VersionPolicy
 from servingd.errors import InvalidConfig
 
 DEFAULT_PLATFORM = "tensorflow"
+MERGING = ("auto", "always", "never")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,13 @@ class ModelConfig:
     logging: LoggingConfig | None = None
     """Which requests are logged; None: none."""
 
+    latency_goal_ms: float = 0.0
+    """What its calls ought to take at most: batches are made accordingly; 0: nothing is said."""
+
+    merging: str = "auto"
+    """Whether calls that wait together run together: `auto` (where it is proven to be right),
+    `always` (the operator knows that it is) or `never`."""
+
     def __post_init__(self) -> None:
         if not self.name:
             raise InvalidConfig(f"name: a model needs one; its base_path is {self.base_path!r}")
@@ -42,6 +50,14 @@ class ModelConfig:
             raise InvalidConfig(
                 f"Expected model {self.name} to have an absolute path or URI; "
                 f"got base_path()={self.base_path}"
+            )
+        if self.merging not in MERGING:
+            raise InvalidConfig(
+                f"merging: expected one of {', '.join(MERGING)}, got {self.merging!r}"
+            )
+        if not 0 <= self.latency_goal_ms < float("inf"):
+            raise InvalidConfig(
+                f"latency_goal_ms: expected a number of at least 0, got {self.latency_goal_ms}"
             )
         object.__setattr__(self, "version_labels", MappingProxyType(dict(self.version_labels)))
 

@@ -23,11 +23,8 @@ class SavedModelOptions:
     cache_dir: str = ""
     """Where optimised graphs are kept; empty: nowhere."""
 
-    threads: int = 0
-    """Threads that a heavy model's session may get, if that pays; 0: one per core."""
-
     intra_op_threads: int = 0
-    """Threads within an operation, if said; 0: open."""
+    """Threads within an operation, if said; 0: one, or one per core where that pays."""
 
     inter_op_threads: int = 0
     """Threads between operations, if said; 0: open."""
@@ -37,9 +34,6 @@ class SavedModelOptions:
 
     session_config: bytes = b""
     """A serialised `tensorflow.ConfigProto` that holds these three and all else that was said."""
-
-    xla: bool = False
-    """Whether models may compile with XLA."""
 
     enable_model_warmup: bool = True
     """Whether a version's recorded calls are replayed before it serves."""
@@ -59,6 +53,9 @@ class SavedModelOptions:
     num_tflite_interpreters_per_pool: int = 1
     """Interpreters in each of them."""
 
+    merge_waiting_calls: bool = True
+    """Whether calls that wait together run together where that is known to be right."""
+
     batching: BatchingParameters | None = None
     """How calls are merged when that is asked for; None: it is not."""
 
@@ -72,7 +69,6 @@ class SavedModelOptions:
                 f"got {self.optimize_models!r}"
             )
         for name, least in (
-            ("threads", 0),
             ("gpu_memory_fraction", 0),
             ("warmup_iterations", 1),
             ("warmup_threads", 1),

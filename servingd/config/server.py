@@ -28,6 +28,8 @@ GRPC_TRANSPORTS = ("auto", "native", "grpcio")
 
 _MAX_MESSAGE = 2**31 - 1
 
+_XLA = "a model that asks for XLA may always compile with it"
+
 
 def _each_cpu() -> int:
     """one per CPU core"""  # noqa: D403, D415 -- shown as the default
@@ -118,8 +120,12 @@ class ServerConfig:
     enable_signature_method_name_check: bool = flag(
         False, "refuse a signature whose method is not the call's"
     )
-    xla_cpu_compilation_enabled: bool = flag(False, "let models compile with XLA, on CPUs")
-    xla_gpu_compilation_enabled: bool = flag(False, "let models compile with XLA, on GPUs")
+    xla_cpu_compilation_enabled: bool = flag(
+        False, "let models compile with XLA, on CPUs", no_effect=_XLA
+    )
+    xla_gpu_compilation_enabled: bool = flag(
+        False, "let models compile with XLA, on GPUs", no_effect=_XLA
+    )
     enable_profiler: bool = flag(True, "serve TensorFlow's profiler on the gRPC port")
     thread_pool_factory_config_file: str = flag(
         "", "text-format ThreadPoolFactoryConfig; there is no factory: any use is an error"
@@ -165,6 +171,15 @@ class ServerConfig:
     cache_dir: str = own_flag("", "optimised graphs; empty: SERVINGD_CACHE_DIR or the user's cache")
     inline_below_us: int = own_flag(
         200, "a call measured below this runs in the carrier's thread", at_least(0)
+    )
+    merge_waiting_calls: bool = own_flag(
+        True, "run calls that wait together together, where that is proven to be right"
+    )
+    latency_goal_ms: float = own_flag(
+        0.0, "latency goal of all models that have none of their own; 0: none", at_least(0)
+    )
+    max_queue_s: float = own_flag(
+        30.0, "a call without a deadline is refused if it would wait longer", at_least(0)
     )
     drain_delay_s: float = own_flag(0.0, "at stop: not ready for so long first", at_least(0))
     drain_timeout_s: float = own_flag(

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from servingd.config.flags import FLAGS, TYPES
-from servingd.config.models import ModelConfig, check_unique
+from servingd.config.models import MERGING, ModelConfig, check_unique
 from servingd.config.request_log import LoggingConfig
 from servingd.config.yaml_values import Value, read_yaml
 from servingd.core.versions import MAX_VERSION, All, Latest, Specific, VersionPolicy
@@ -196,6 +196,20 @@ def _logging(value: Value) -> LoggingConfig:
         raise InvalidConfig(f"{value.where}: {error.message}") from error
 
 
+def _at_least_zero(value: Value) -> float:
+    number: float = value.scalar(float)
+    if number < 0:
+        raise value.error("a number of at least 0")
+    return number
+
+
+def _merging(value: Value) -> str:
+    text = _text(value)
+    if text not in MERGING:
+        raise value.error(f"one of {', '.join(MERGING)}")
+    return text
+
+
 def _rate(value: Value) -> float:
     rate: float = value.scalar(float)
     if not 0 <= rate <= 1:
@@ -227,6 +241,17 @@ MODEL_FIELDS: Mapping[str, ModelField] = MappingProxyType(
             "mapping with `type`, `filename_prefix`, `sampling_rate`",
             "which requests are logged (`sampling_rate`: from 0, none, to 1, all), and where to",
             _logging,
+        ),
+        "latency_goal_ms": ModelField(
+            "number",
+            "what its calls ought to take at most: batches are made, and held, accordingly",
+            _at_least_zero,
+        ),
+        "merging": ModelField(
+            "`auto`, `always` or `never`",
+            "whether calls that wait together run together: where it is proven to be right, "
+            "because you know that it is, or not at all",
+            _merging,
         ),
     }
 )

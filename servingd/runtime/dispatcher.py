@@ -50,8 +50,11 @@ class DispatchOptions:
     max_merged_rows: int = 64
     """The largest batch that is made without anybody asking for it."""
 
-    goal_s: Callable[[str], float | None] = lambda model: None
-    """A model's latency goal, if it has one."""
+    goal_s: Callable[[str], float] = lambda model: 0.0
+    """A model's latency goal; 0 if it has none."""
+
+    merging: Callable[[str], str] = lambda model: "auto"
+    """`auto`, `always` or `never`: whether a model's calls are merged."""
 
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
     """What may wait in front of one signature."""
@@ -197,14 +200,18 @@ def _pacer(
         max_batch_rows=options.max_merged_rows,
         max_enqueued_batches=MAX_ROWS,
     )
-    if not options.merge:
+    merging = options.merging(model)
+    if not options.merge or merging == "never":
         return FixedPacer(rules, _ALONE)
 
     def rows_worth() -> int:
-        return min(options.max_merged_rows, body.rows_worth_merging(signature.name))
+        known = body.rows_worth_merging(signature.name)
+        if not known and merging == "always":
+            return options.max_merged_rows
+        return min(options.max_merged_rows, known)
 
     goal_s = options.goal_s(model)
-    if goal_s is not None:
+    if goal_s:
         return GoalPacer(rules, goal_s, times, rows_worth)
     return WaitingPacer(rules, rows_worth)
 

@@ -190,7 +190,6 @@ def _options(message: SessionBundleConfig, path: str) -> SavedModelOptions:
     session, warm_up = message.session_config, message.model_warmup_options
     return SavedModelOptions(
         tags=tuple(message.saved_model_tags) or ("serve",),
-        threads=max(0, session.intra_op_parallelism_threads),
         intra_op_threads=session.intra_op_parallelism_threads,
         inter_op_threads=session.inter_op_parallelism_threads,
         gpu_memory_fraction=session.gpu_options.per_process_gpu_memory_fraction,

@@ -26,7 +26,7 @@ def saved_model_options(config: ServerConfig) -> SavedModelOptions:
         options,
         optimize_models=config.optimize_models,
         cache_dir=config.cache_dir,
-        xla=config.xla_cpu_compilation_enabled or config.xla_gpu_compilation_enabled,
+        merge_waiting_calls=config.merge_waiting_calls,
     )
 
 
@@ -34,7 +34,6 @@ def _from_flags(config: ServerConfig) -> SavedModelOptions:
     session = _session(config)
     return SavedModelOptions(
         tags=tuple(tag for tag in config.saved_model_tags.split(",") if tag),
-        threads=max(0, session.intra_op_parallelism_threads),
         intra_op_threads=session.intra_op_parallelism_threads,
         inter_op_threads=session.inter_op_parallelism_threads,
         gpu_memory_fraction=session.gpu_options.per_process_gpu_memory_fraction,

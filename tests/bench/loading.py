@@ -9,6 +9,7 @@ from pathlib import Path
 
 from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.python_session import PythonSession
+from servingd.servables.saved_model.tensorflow import ONE_THREAD
 from tests.bench.measure import Row
 
 TAGS = ("serve",)
@@ -21,8 +22,10 @@ def run(folder: Path) -> Iterator[Row]:
     path = folder / "mobilenet"
     keras.applications.MobileNetV2(weights=None).export(str(path), verbose=False)
     assert c_api.is_sound()
-    quick = min(_stall(lambda: c_api.load_saved_model(str(path), TAGS, 1)) for _ in range(3))
-    slow = min(_stall(lambda: PythonSession(str(path), TAGS, 1)) for _ in range(3))
+    quick = min(
+        _stall(lambda: c_api.load_saved_model(str(path), TAGS, ONE_THREAD)) for _ in range(3)
+    )
+    slow = min(_stall(lambda: PythonSession(str(path), TAGS, ONE_THREAD)) for _ in range(3))
     yield Row("longest stall while loading, C API over public loader", quick / slow, at_most=0.3)
 
 

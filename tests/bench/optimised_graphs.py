@@ -12,6 +12,7 @@ import numpy as np
 
 from servingd.servables.saved_model.meta_graph import read_meta_graph
 from servingd.servables.saved_model.sessions import open_optimised, open_plain
+from servingd.servables.saved_model.tensorflow import ONE_THREAD
 from tests.bench.measure import Row, ratio
 
 
@@ -41,13 +42,13 @@ def run(folder: Path) -> Iterator[Row]:
     report = json.loads((target / "report.json").read_text())
     meta_graph = read_meta_graph(str(source), ("serve",))
     warm = dict.fromkeys(meta_graph.signatures, True)
-    plain = open_plain(str(source), ("serve",), 1, meta_graph, warm)
+    plain = open_plain(str(source), ("serve",), ONE_THREAD, meta_graph, warm)
     optimised = open_optimised(
         str(target / "graph.pb"),
         str(source),
         report["initialiser"],
         report["assets"],
-        1,
+        ONE_THREAD,
         meta_graph.signatures,
     )
     x = {"x": np.random.default_rng(0).random((1, 28, 28, 1), np.float32)}

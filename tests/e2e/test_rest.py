@@ -208,7 +208,7 @@ def test_a_wrong_request_is_told_what_is_wrong(server, case):
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "GET"])
 def test_a_wrong_verb_is_malformed(server, method):
-    status, headers, body = call(server, method, HALF)
+    status, _, body = call(server, method, HALF)
     assert status == 400
     assert body.decode() == error(f"Malformed request: {method} {HALF}")
     assert call(server, "HEAD", HALF)[::2] == (400, b"")

@@ -100,8 +100,8 @@ def test_both_ports_can_be_encrypted(start, base, pki, tmp_path):
     with grpc.insecure_channel(f"localhost:{server.port}") as channel, pytest.raises(grpc.RpcError):
         predict(channel)
     plain = http.client.HTTPConnection("localhost", server.http_port, timeout=20)
+    plain.request("GET", "/livez")
     with pytest.raises((http.client.HTTPException, OSError)):
-        plain.request("GET", "/livez")
         plain.getresponse()
     plain.close()
 

@@ -116,7 +116,8 @@ def test_a_full_queue_refuses_and_names_itself(opened_lane):
     assert servable.running.wait(TIMEOUT)
     waiting = [call(lane), call(lane)]
     refused = RecordingCompletion()
-    with pytest.raises(Unavailable, match=r"queue of m:1/serving_default is full \(2 waiting, 2 rows\)"):
+    full = r"queue of m:1/serving_default is full \(2 waiting, 2 rows\)"
+    with pytest.raises(Unavailable, match=full):
         call(lane, completion=refused)
     servable.may_run.set()
     for done in (running, *waiting):

@@ -33,6 +33,7 @@ from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import open_optimised, open_plain
+from servingd.servables.saved_model.tensorflow import ONE_THREAD
 from servingd.servables.saved_model.warm_up import synthetic_inputs
 
 pytestmark = pytest.mark.tf
@@ -225,10 +226,10 @@ def open_both(path: Path, target: Path) -> tuple[Any, Any]:
         str(path),
         report["initialiser"],
         report["assets"],
-        1,
+        ONE_THREAD,
         meta_graph.signatures,
     )
-    return open_plain(str(path), TAGS, 1, meta_graph, warm), optimised
+    return open_plain(str(path), TAGS, ONE_THREAD, meta_graph, warm), optimised
 
 
 @pytest.mark.parametrize(
@@ -549,10 +550,10 @@ def test_too_little_memory_for_the_child_leaves_the_plain_graph(models, tmp_path
     path, states = models / "half_plus_two", States()
     meta_graph = read_meta_graph(str(path), TAGS)
     warm = dict.fromkeys(meta_graph.signatures, True)
-    plain = open_plain(str(path), TAGS, 1, meta_graph, warm)
+    plain = open_plain(str(path), TAGS, ONE_THREAD, meta_graph, warm)
     servable = SavedModelServable(meta_graph, plain)
     optimiser = GraphOptimiser(str(tmp_path), True, states, memory_limit=1_200_000_000)
-    improvement = Improvement(ID, str(path), TAGS, meta_graph, warm, 1, servable)
+    improvement = Improvement(ID, str(path), TAGS, meta_graph, warm, 1, ONE_THREAD, servable)
     optimiser.submit(improvement)
     assert improvement.over.wait(TIMEOUT)
     assert states.seen == ["optimising", "declined"]

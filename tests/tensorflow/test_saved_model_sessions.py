@@ -16,6 +16,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from servingd.config.saved_model import SavedModelOptions
+from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, ServingError
 from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.meta_graph import read_meta_graph
@@ -23,6 +25,7 @@ from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
 from servingd.servables.saved_model.sessions import RunningSession, open_plain
+from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions
 from servingd.servables.saved_model.warm_up import synthetic_inputs
 from servingd.wire.tensors import numpy_dtype
 
@@ -30,8 +33,8 @@ pytestmark = pytest.mark.tf
 
 TAGS = ("serve",)
 WAYS = {
-    "the C API": lambda path: c_api.load_saved_model(path, TAGS, 1),
-    "a session": lambda path: PythonSession(path, TAGS, 1),
+    "the C API": lambda path: c_api.load_saved_model(path, TAGS, ONE_THREAD),
+    "a session": lambda path: PythonSession(path, TAGS, ONE_THREAD),
     "an object": lambda path: ObjectModel(path, TAGS),
 }
 
@@ -43,7 +46,7 @@ def open_by(way: str, path: Path) -> RunningSession:
 def plain(path: Path, tags: tuple[str, ...] = TAGS) -> RunningSession:
     meta_graph = read_meta_graph(str(path), tags)
     warm = dict.fromkeys(meta_graph.signatures, True)
-    return open_plain(str(path), tags, 1, meta_graph, warm)
+    return open_plain(str(path), tags, ONE_THREAD, meta_graph, warm)
 
 
 def inputs_for(path: Path, signature: str, batch: int = 2) -> dict[str, Any]:
@@ -173,7 +176,7 @@ def test_wrong_tags_are_not_found(models):
     path = models / "half_plus_two"
     assert code_of_opening(path, ("serve", "gpu")) is Code.NOT_FOUND
     with pytest.raises(ServingError) as caught:
-        c_api.load_saved_model(str(path), ("gpu",), 1)
+        c_api.load_saved_model(str(path), ("gpu",), ONE_THREAD)
     assert caught.value.code is Code.NOT_FOUND
 
 
@@ -216,14 +219,14 @@ def test_a_missing_shard_is_not_found(broken):
 def test_an_empty_graph_file_is_data_loss(tmp_path):
     (tmp_path / "graph.pb").write_bytes(b"")
     with pytest.raises(ServingError) as caught:
-        c_api.load_graph_def(str(tmp_path / "graph.pb"), 1, optimised=True)
+        c_api.load_graph_def(str(tmp_path / "graph.pb"), ONE_THREAD, optimised=True)
     assert caught.value.code is Code.DATA_LOSS
 
 
 def test_a_graph_file_of_garbage_is_an_error_with_a_code(tmp_path):
     (tmp_path / "graph.pb").write_bytes(b"\xff" * 100)
     with pytest.raises(ServingError) as caught:
-        c_api.load_graph_def(str(tmp_path / "graph.pb"), 1, optimised=True)
+        c_api.load_graph_def(str(tmp_path / "graph.pb"), ONE_THREAD, optimised=True)
     assert caught.value.code is Code.INVALID_ARGUMENT
 
 
@@ -231,7 +234,7 @@ def test_a_graph_file_of_garbage_is_an_error_with_a_code(tmp_path):
 
 
 def test_closing_twice_frees_once(models):
-    session = c_api.load_saved_model(str(models / "half_plus_two"), TAGS, 1)
+    session = c_api.load_saved_model(str(models / "half_plus_two"), TAGS, ONE_THREAD)
     session.close()
     session.close()
 
@@ -241,10 +244,11 @@ def test_a_session_that_is_dropped_unclosed_does_not_end_the_process(models):
     program = """
 import gc, sys
 from servingd.servables.saved_model import c_api
-dropped = c_api.load_saved_model(sys.argv[1], ("serve",), 1)
+from servingd.servables.saved_model.tensorflow import ONE_THREAD
+dropped = c_api.load_saved_model(sys.argv[1], ("serve",), ONE_THREAD)
 del dropped
 gc.collect()
-left_at_exit = c_api.load_saved_model(sys.argv[1], ("serve",), 1)
+left_at_exit = c_api.load_saved_model(sys.argv[1], ("serve",), ONE_THREAD)
 print("alive")
 """
     command = [sys.executable, "-c", program, str(models / "half_plus_two")]
@@ -253,7 +257,7 @@ print("alive")
 
 
 def test_a_callable_that_outlives_its_session_says_so(models):
-    session = c_api.load_saved_model(str(models / "half_plus_two"), TAGS, 1)
+    session = c_api.load_saved_model(str(models / "half_plus_two"), TAGS, ONE_THREAD)
     signature = read_meta_graph(str(models / "half_plus_two"), TAGS).signatures["serving_default"]
     call = session.make_call(
         [signature.inputs["x"].tensor_name], [signature.outputs["y"].tensor_name]
@@ -313,7 +317,7 @@ def test_loading_lets_other_threads_run(tmp_path):
         loaded = []
         gap = longest_gap(
             lambda loaded=loaded: loaded.append(
-                c_api.load_saved_model(str(tmp_path / "large"), TAGS, 1)
+                c_api.load_saved_model(str(tmp_path / "large"), TAGS, ONE_THREAD)
             )
         )
         took.append(time.perf_counter() - started)
@@ -324,3 +328,28 @@ def test_loading_lets_other_threads_run(tmp_path):
     print(f"loads of {[f'{t:.3f}' for t in took]} s stalled {[f'{g * 1e3:.1f}' for g in gaps]} ms")
     assert min(gaps) < 0.05
     assert max(took) > 0.02, "too quick to tell"
+
+
+def test_what_an_operator_says_of_sessions_is_in_their_config():
+    from tensorflow.core.protobuf import config_pb2
+
+    said = config_pb2.ConfigProto(inter_op_parallelism_threads=3)
+    said.gpu_options.per_process_gpu_memory_fraction = 0.5
+    made = SessionOptions(2, said.SerializeToString()).config()
+    assert made.intra_op_parallelism_threads == 2
+    assert made.inter_op_parallelism_threads == 3
+    assert made.gpu_options.per_process_gpu_memory_fraction == 0.5
+    assert made.use_per_session_threads
+    assert ONE_THREAD.config().inter_op_parallelism_threads == 1
+
+
+@pytest.mark.parametrize("said", [0, 3])
+def test_a_session_has_the_threads_that_were_asked_for(models, said):
+    options = SavedModelOptions(intra_op_threads=said, optimize_models="off")
+    data = VersionData(str(models / "half_plus_two"), "tensorflow")
+    loader = SavedModelPlatform(options).loader(ServableId("m", 1), data)
+    servable = loader.load()
+    try:
+        assert servable.session.threads == max(1, said)
+    finally:
+        loader.unload(servable)

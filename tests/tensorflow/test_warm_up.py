@@ -12,6 +12,7 @@ from servingd.core.types import DataType, ServableId, Signature, TensorSpec, Ver
 from servingd.servables.saved_model.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.sessions import RunningSession, open_plain
+from servingd.servables.saved_model.tensorflow import ONE_THREAD
 from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
 from servingd.wire.tensors import numpy_dtype
 
@@ -57,7 +58,9 @@ class Outcome:
 def test_made_up_inputs_fit_every_export_and_are_answered(models: Path, name: str, batch: int):
     meta_graph = read_meta_graph(str(models / name), ("serve",))
     warm = dict.fromkeys(meta_graph.signatures, True)
-    session: RunningSession = open_plain(str(models / name), ("serve",), 1, meta_graph, warm)
+    session: RunningSession = open_plain(
+        str(models / name), ("serve",), ONE_THREAD, meta_graph, warm
+    )
     for each in meta_graph.signatures.values():
         inputs = synthetic_inputs(each, batch)
         assert inputs is not None

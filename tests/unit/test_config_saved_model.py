@@ -68,7 +68,6 @@ def _platform(text: str, key: str = "tensorflow") -> str:
             BatchingParameters(max_batch_size=8),
         ),
         ("session_config { intra_op_parallelism_threads: 3 }", "intra_op_threads", 3),
-        ("session_config { intra_op_parallelism_threads: 3 }", "threads", 3),
         ("session_config { inter_op_parallelism_threads: 3 }", "inter_op_threads", 3),
         (
             "session_config { gpu_options { per_process_gpu_memory_fraction: 0.5 } }",
@@ -188,7 +187,6 @@ def _options(**flags: Any) -> SavedModelOptions:
         ({}, "session_config", b""),
         ({"tensorflow_session_parallelism": 2}, "intra_op_threads", 2),
         ({"tensorflow_session_parallelism": 2}, "inter_op_threads", 2),
-        ({"tensorflow_session_parallelism": 2}, "threads", 2),
         (
             {"tensorflow_session_parallelism": 2, "tensorflow_intra_op_parallelism": 3},
             "intra_op_threads",
@@ -200,7 +198,7 @@ def _options(**flags: Any) -> SavedModelOptions:
             0,
         ),
         ({"tensorflow_inter_op_parallelism": 3}, "inter_op_threads", 3),
-        ({"tensorflow_intra_op_parallelism": -1}, "threads", 0),
+        ({"tensorflow_intra_op_parallelism": -1}, "intra_op_threads", -1),
         ({"per_process_gpu_memory_fraction": 0.5}, "gpu_memory_fraction", 0.5),
         ({}, "enable_model_warmup", True),
         ({"enable_model_warmup": False}, "enable_model_warmup", False),
@@ -211,9 +209,6 @@ def _options(**flags: Any) -> SavedModelOptions:
         ({}, "num_tflite_pools", cpus()),
         ({"num_tflite_pools": 3}, "num_tflite_pools", 3),
         ({"num_tflite_interpreters_per_pool": 3}, "num_tflite_interpreters_per_pool", 3),
-        ({}, "xla", False),
-        ({"xla_cpu_compilation_enabled": True}, "xla", True),
-        ({"xla_gpu_compilation_enabled": True}, "xla", True),
         ({}, "batching", None),
         (
             {"enable_batching": True},
@@ -262,10 +257,9 @@ def test_a_platform_file_replaces_the_flags_that_it_stands_for(file: Path) -> No
         saved_model_tags="b",
         enable_batching=True,
         optimize_models="off",
-        xla_cpu_compilation_enabled=True,
     )
     assert (options.tags, options.batching) == (("a",), None)
-    assert (options.optimize_models, options.xla) == ("off", True)
+    assert options.optimize_models == "off"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +271,7 @@ def test_a_file_that_is_not_there(flag: str) -> None:
         _options(**{flag: "/no/such"})
 
 
-@pytest.mark.parametrize("field", ["threads", "num_tflite_pools", "warmup_iterations"])
+@pytest.mark.parametrize("field", ["num_tflite_pools", "warmup_iterations"])
 def test_options_have_limits(field: str) -> None:
     with pytest.raises(InvalidConfig, match=f"{field}: expected . or more, got -1"):
         SavedModelOptions(**{field: -1})  # type: ignore[arg-type]

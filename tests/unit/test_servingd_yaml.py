@@ -129,7 +129,7 @@ MODEL = "models:\n- name: m\n  base_path: /m\n"
         ("models:\n- base_path: /m", "2: models[0]: expected a name, got a mapping"),
         ("models:\n- name: ''", "2: models[0].name: expected a text that is not empty, got ''"),
         (f"{MODEL}  base_pth: /x", "4: models[0].base_pth: unknown key; did you mean base_path?"),
-        (f"{MODEL}  x: /x", "4: models[0].x: unknown key; known: base_path, logging, name, "),
+        (f"{MODEL}  x: /x", "4: models[0].x: unknown key; known: base_path, latency_goal_ms, "),
         (f"{MODEL}  name: m", "4: models[0].name: stands twice; first in line 2"),
         (f"{MODEL}- name: m", "4: models[1].name: 'm' stands twice; first at "),
         (f"{MODEL}- name: n\n  base_path: x", "5: models[1].base_path: expected an absolute path,"),

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from servingd.errors import DataLoss, error_from_code
-from servingd.servables.saved_model.tensorflow import clean, config, tensorflow
+from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions, clean, tensorflow
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...]
     return functools.partial(pywrap_tf_session.TF_SessionRunCallable, session._session, handle)
 
 
-def load_saved_model(path: str, tags: tuple[str, ...], threads: int) -> CApiSession:
+def load_saved_model(path: str, tags: tuple[str, ...], said: SessionOptions) -> CApiSession:
     """Open the meta graph with exactly `tags`: restored, initialised, in this thread.
 
     Raises a ServingError with TensorFlow's code and text.
@@ -168,7 +168,7 @@ def load_saved_model(path: str, tags: tuple[str, ...], threads: int) -> CApiSess
 
     library = _library()
     names = (ctypes.c_char_p * len(tags))(*(tag.encode() for tag in tags))
-    options = _session_options(threads)
+    options = _session_options(said)
     run_options = _buffer(config_pb2.RunOptions(inter_op_thread_pool=-1).SerializeToString())
     graph = _POINTER(library.TF_NewGraph())
     try:
@@ -185,10 +185,10 @@ def load_saved_model(path: str, tags: tuple[str, ...], threads: int) -> CApiSess
     return _adopt(session, graph)
 
 
-def load_graph_def(path: str, threads: int, optimised: bool) -> CApiSession:
+def load_graph_def(path: str, said: SessionOptions, optimised: bool) -> CApiSession:
     """Open a session over a serialised GraphDef; `optimised` ones are not optimised again."""
     library = _library()
-    options = _session_options(threads, meta_optimizer=not optimised)
+    options = _session_options(said, meta_optimizer=not optimised)
     graph = _POINTER(library.TF_NewGraph())
     try:
         _import(graph, path)
@@ -230,10 +230,10 @@ def _buffer(content: bytes) -> _POINTER:
     return _POINTER(_library().TF_NewBufferFromString(content, ctypes.c_size_t(len(content))))
 
 
-def _session_options(threads: int, meta_optimizer: bool = True) -> _POINTER:
+def _session_options(said: SessionOptions, meta_optimizer: bool = True) -> _POINTER:
     library = _library()
     options = _POINTER(library.TF_NewSessionOptions())
-    settings = config(threads)
+    settings = said.config()
     if not meta_optimizer:
         settings.graph_options.rewrite_options.disable_meta_optimizer = True
     content = settings.SerializeToString()
@@ -265,7 +265,7 @@ def _self_test() -> bool:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "graph.pb")
         path.write_bytes(definition.SerializeToString())
-        session = load_graph_def(str(path), 1, optimised=False)
+        session = load_graph_def(str(path), ONE_THREAD, optimised=False)
     call = session.make_call(["x:0"], ["y:0"])
     (y,) = call(np.array([1.0, 2.0, 5.0], np.float32))
     right = bool(np.array_equal(y, [2.5, 3.0, 4.5]))

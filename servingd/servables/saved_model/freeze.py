@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from servingd.servables.saved_model.python_session import PythonSession
-from servingd.servables.saved_model.tensorflow import config, tensorflow
+from servingd.servables.saved_model.tensorflow import ONE_THREAD, tensorflow
 
 
 def freeze(plain: PythonSession, outputs: Sequence[str]) -> Any:
@@ -75,7 +75,7 @@ def optimise_graph(graph_def: Any, roots: Sequence[str], signatures: Iterable[An
     meta_graph.collection_def["train_op"].node_list.value.extend(roots)
     for number, signature in enumerate(signatures):
         meta_graph.signature_def[str(number)].CopyFrom(signature)
-    return tf_optimizer.OptimizeGraph(config(threads=1), meta_graph)
+    return tf_optimizer.OptimizeGraph(ONE_THREAD.config(), meta_graph)
 
 
 def _control(inputs: Sequence[str]) -> list[str]:

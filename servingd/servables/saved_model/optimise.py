@@ -31,7 +31,7 @@ from servingd.servables.saved_model.graph_safety import keeps_state, reachable_o
 from servingd.servables.saved_model.meta_graph import read_meta_graph
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.python_session import PythonSession
-from servingd.servables.saved_model.tensorflow import config, tensorflow, translate
+from servingd.servables.saved_model.tensorflow import ONE_THREAD, tensorflow, translate
 from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
 
 GRAPH_FILE = "graph.pb"
@@ -122,7 +122,7 @@ def optimise(source: str, tags: tuple[str, ...]) -> tuple[Any, Initialiser]:
     signatures = read_meta_graph(source, tags).signatures
     if not signatures:
         raise Declined("it has no signature")
-    plain = PythonSession(source, tags, threads=1)
+    plain = PythonSession(source, tags, ONE_THREAD)
     initialiser = _initialiser(plain.meta_graph)
     tensors = sorted(
         {
@@ -190,7 +190,7 @@ def _session(graph_def: Any, initialiser: Initialiser, source: str) -> Any:
     graph = tensorflow().Graph()
     with graph.as_default():
         tensorflow().import_graph_def(graph_def, name="")
-    session = tf1.Session(graph=graph, config=config(threads=1))
+    session = tf1.Session(graph=graph, config=ONE_THREAD.config())
     if initialiser.operation:
         feeds = {n: f"{source}/assets/{file}" for n, file in initialiser.assets.items()}
         session.run(_op(initialiser.operation), feeds)

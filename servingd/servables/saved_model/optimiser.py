@@ -29,6 +29,7 @@ from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.meta_graph import MetaGraph
 from servingd.servables.saved_model.optimise import GRAPH_FILE, REPORT_FILE
+from servingd.servables.saved_model.row_wise import rows_worth_merging
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import (
     RunningSession,
@@ -36,7 +37,7 @@ from servingd.servables.saved_model.sessions import (
     open_plain,
     same_answers,
 )
-from servingd.servables.saved_model.tensorflow import give_memory_back, tensorflow
+from servingd.servables.saved_model.tensorflow import SessionOptions, give_memory_back, tensorflow
 from servingd.servables.saved_model.width import better
 
 OnGraphState: TypeAlias = Callable[[ServableId, str], None]
@@ -66,11 +67,21 @@ class Improvement:
     meta_graph: MetaGraph
     warm: Mapping[str, bool]
     threads: int
+    """How many a session may get, if that pays."""
+    options: SessionOptions
+    """How its first session was opened."""
     servable: SavedModelServable
+    merges: bool = True
+    """Whether it is to be found out what is worth merging."""
     warm_up: Callable[[Servable], None] = lambda servable: None
     """Runs the recorded requests on what is to take over; raises a ServingError if one fails."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def may_widen(self) -> bool:
+        """Whether a session on more threads is worth a look."""
+        return self.threads > self.options.threads and not self.cancelled.is_set()
 
 
 class _Declined(Exception):
@@ -174,12 +185,17 @@ class GraphOptimiser:
                 state = "declined"
                 if not improvement.cancelled.is_set():
                     _log.info("%s is served as it is, not optimised: %s", improvement.id, reason)
-        if session is None and improvement.threads > 1 and not improvement.cancelled.is_set():
+        if session is None and improvement.may_widen:
             session = _wide_plain(improvement)
         if improvement.cancelled.is_set():
             if session is not None:
                 session.close()
             return
+        if improvement.merges:
+            chosen = session or improvement.servable.session
+            chosen.rows_worth = rows_worth_merging(
+                chosen, improvement.meta_graph.signatures, improvement.warm
+            )
         if session is not None:
             improvement.servable.swap(session)
             give_memory_back()
@@ -287,16 +303,16 @@ def _proven(improvement: Improvement, place: Path) -> RunningSession:
             improvement.path,
             report["initialiser"],
             report["assets"],
-            threads,
+            improvement.options._replace(threads=threads),
             signatures,
         )
 
-    session = on(1)
+    session = on(improvement.options.threads)
     try:
         if not same_answers(improvement.servable.session, session, signatures, improvement.warm):
             raise _Declined("the optimised graph gives other answers here")
         wide = None
-        if improvement.threads > 1 and not improvement.cancelled.is_set():
+        if improvement.may_widen:
             wide = better(session, lambda: on(improvement.threads), signatures, improvement.warm)
     except BaseException:
         session.close()
@@ -314,7 +330,7 @@ def _wide_plain(improvement: Improvement) -> RunningSession | None:
         lambda: open_plain(
             improvement.path,
             improvement.tags,
-            improvement.threads,
+            improvement.options._replace(threads=improvement.threads),
             improvement.meta_graph,
             improvement.warm,
         ),

@@ -21,9 +21,10 @@ from servingd.servables.saved_model.completeness import what_is_missing
 from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.meta_graph import FILE, MetaGraph, read_meta_graph
 from servingd.servables.saved_model.optimiser import GraphOptimiser, Improvement, OnGraphState
+from servingd.servables.saved_model.row_wise import rows_worth_merging
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import open_plain
-from servingd.servables.saved_model.tensorflow import give_memory_back
+from servingd.servables.saved_model.tensorflow import SessionOptions, give_memory_back
 from servingd.servables.saved_model.width import WORTH_A_LOOK_S
 from servingd.servables.tflite.platform import TfLite
 from servingd.wire import protos
@@ -104,7 +105,9 @@ class SavedModelLoader:
         batching = batching_of(self._path, self._options)
         check_saved_model_config(self._path)
         warm = _may_be_run(meta_graph)
-        session = open_plain(self._path, tags, 1, meta_graph, warm)
+        said = self._options.intra_op_threads
+        opening = SessionOptions(max(1, said), self._options.session_config)
+        session = open_plain(self._path, tags, opening, meta_graph, warm)
         try:
             heavy = session.slowest_s >= WORTH_A_LOOK_S
         except BaseException:
@@ -112,11 +115,24 @@ class SavedModelLoader:
             raise
         servable = SavedModelServable(meta_graph, session, batching)
         self._on_graph_state(self._id, "plain")
-        threads = (self._options.threads or _cores()) if heavy else 1
-        if self._options.optimize_models != "off" or threads > 1:
+        merges = self._options.merge_waiting_calls and batching is None
+        threads = _cores() if heavy and not said else opening.threads
+        if self._options.optimize_models != "off" or threads > opening.threads:
             self._improve(
-                Improvement(self._id, self._path, tags, meta_graph, warm, threads, servable)
+                Improvement(
+                    self._id,
+                    self._path,
+                    tags,
+                    meta_graph,
+                    warm,
+                    threads,
+                    opening,
+                    servable,
+                    merges=merges,
+                )
             )
+        elif merges:
+            session.rows_worth = rows_worth_merging(session, meta_graph.signatures, warm)
         return servable
 
     def _improve(self, improvement: Improvement) -> None:

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from servingd.servables.saved_model.c_api import make_call
-from servingd.servables.saved_model.tensorflow import config, tensorflow
+from servingd.servables.saved_model.tensorflow import SessionOptions, tensorflow
 
 
 class PythonSession:
     """A SavedModel in a `tf.compat.v1.Session`, with its meta graph."""
 
-    def __init__(self, path: str, tags: tuple[str, ...], threads: int) -> None:
+    def __init__(self, path: str, tags: tuple[str, ...], options: SessionOptions) -> None:
         tf1 = tensorflow().compat.v1
         self.graph = tensorflow().Graph()
-        self.session = tf1.Session(graph=self.graph, config=config(threads))
+        self.session = tf1.Session(graph=self.graph, config=options.config())
         try:
             with self.graph.as_default():
                 self.meta_graph = tf1.saved_model.load(self.session, list(tags), path)

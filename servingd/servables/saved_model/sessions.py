@@ -17,7 +17,7 @@ from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.meta_graph import MetaGraph
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
-from servingd.servables.saved_model.tensorflow import translate
+from servingd.servables.saved_model.tensorflow import SessionOptions, translate
 from servingd.servables.saved_model.warm_up import synthetic_inputs
 
 _log = logging.getLogger(__name__)
@@ -120,21 +120,25 @@ def _cannot_be_called(name: str) -> Callable[..., list[Any]]:
 
 
 def open_plain(
-    path: str, tags: tuple[str, ...], threads: int, meta_graph: MetaGraph, warm: Mapping[str, bool]
+    path: str,
+    tags: tuple[str, ...],
+    options: SessionOptions,
+    meta_graph: MetaGraph,
+    warm: Mapping[str, bool],
 ) -> RunningSession:
     """Open a SavedModel as it is, warm, by the first way that can run it.
 
     `warm` tells which signatures may be run with made-up inputs. Raises a ServingError.
     """
     ways: list[tuple[str, Callable[[], _Openable | ObjectModel]]] = [
-        ("a session", lambda: PythonSession(path, tags, threads)),
+        ("a session", lambda: PythonSession(path, tags, options)),
         ("an object", lambda: ObjectModel(path, tags)),
     ]
     if c_api.is_sound():
-        ways.insert(0, ("the C API", lambda: c_api.load_saved_model(path, tags, threads)))
+        ways.insert(0, ("the C API", lambda: c_api.load_saved_model(path, tags, options)))
     for last, (name, way) in _with_last(ways):
         try:
-            return _open_warm(way, meta_graph.signatures, warm, threads)
+            return _open_warm(way, meta_graph.signatures, warm, options.threads)
         except Exception as error:
             translated = translate(error)
             if last or not isinstance(translated, FailedPrecondition):
@@ -203,11 +207,11 @@ def open_optimised(
     source: str,
     initialiser: str,
     assets: Mapping[str, str],
-    threads: int,
+    options: SessionOptions,
     signatures: Mapping[str, Signature],
 ) -> RunningSession:
     """Open an optimised graph and initialise its tables from the model's assets."""
-    body = c_api.load_graph_def(path, threads, optimised=True)
+    body = c_api.load_graph_def(path, options, optimised=True)
     try:
         if initialiser:
             call = body.make_call(list(assets), [], [initialiser.split(":", 1)[0]])
@@ -216,7 +220,7 @@ def open_optimised(
     except BaseException:
         body.close()
         raise
-    return RunningSession(body, signatures, threads)
+    return RunningSession(body, signatures, options.threads)
 
 
 def _path_tensor(path: str) -> Any:

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from servingd.errors import (
     InvalidArgument,
@@ -89,16 +89,27 @@ def clean(message: str) -> str:
     return _TAIL.sub("", message.removeprefix(_HEAD)).strip()
 
 
-def config(threads: int) -> Any:
-    """The ConfigProto of a session whose operations use `threads` threads of their own."""
-    from tensorflow.core.protobuf import config_pb2
+class SessionOptions(NamedTuple):
+    """How a session is opened."""
 
-    return config_pb2.ConfigProto(
-        intra_op_parallelism_threads=threads,
-        inter_op_parallelism_threads=1,
-        use_per_session_threads=True,
-        allow_soft_placement=True,  # strings and tables have no kernels on accelerators
-    )
+    threads: int
+    """Threads of its own that an operation uses."""
+    said: bytes = b""
+    """A serialised `tensorflow.ConfigProto` with what an operator says besides."""
+
+    def config(self) -> Any:
+        """The ConfigProto."""
+        from tensorflow.core.protobuf import config_pb2
+
+        config = config_pb2.ConfigProto.FromString(self.said)
+        config.intra_op_parallelism_threads = self.threads
+        config.inter_op_parallelism_threads = config.inter_op_parallelism_threads or 1
+        config.use_per_session_threads = True
+        config.allow_soft_placement = True  # strings and tables have no kernels on accelerators
+        return config
+
+
+ONE_THREAD = SessionOptions(1)
 
 
 def give_memory_back() -> None:
