@@ -32,7 +32,7 @@ from servingd.frontends.grpc_grpcio import DEFAULT_WORKERS
 from servingd.frontends.health import Health
 from servingd.frontends.http import HttpCarrier
 from servingd.frontends.http_connection import HttpLimits
-from servingd.frontends.rest import HttpRoutes, describe_server
+from servingd.frontends.rest import HttpRoutes, Pages, describe_server
 from servingd.frontends.rest_api import RestApi, RestOptions
 from servingd.frontends.rpc import RpcMethods
 from servingd.frontends.tls import ssl_context
@@ -202,15 +202,15 @@ class Server:
                 max_message_bytes=config.max_request_bytes,
             ),
         )
-        routes = HttpRoutes(
-            api.handle,
-            self._monitor,
-            self.metrics.page,
-            self._why_not_ready,
-            self._why_not_started,
-            lambda: describe_server(os.getpid()),
-            self._monitoring.path if self._monitoring.enabled else "",
+        pages = Pages(
+            metrics=self.metrics.page,
+            ready=self._why_not_ready,
+            started=self._why_not_started,
+            describe=lambda: describe_server(os.getpid()),
+            explain=self._dispatcher.explain,
+            monitoring_path=self._monitoring.path if self._monitoring.enabled else "",
         )
+        routes = HttpRoutes(api.handle, self._monitor, pages)
         limits = HttpLimits(
             max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY),
             sweep_s=min(0.5, max(0.01, timeout_s / 10)) if timeout_s > 0 else 0.5,

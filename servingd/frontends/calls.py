@@ -135,7 +135,7 @@ class Call:
 
     def fail(self, error: ServingError) -> None:
         """Answer with a failure."""
-        self._reply.fail(error.code, error.message)
+        self._reply.fail(error.code, error.message, error.retry_after_s)
         lease, self.lease = self.lease, None
         model, version = self._context.blamed(lease, getattr(self, "spec", None))
         if lease:

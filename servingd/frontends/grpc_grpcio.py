@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from servingd.core.batching import Priority
 from servingd.errors import Code
 from servingd.frontends.reply import PRIORITY_HEADER, Handler, priority_of
-from servingd.frontends.status_codes import grpc_message
+from servingd.frontends.status_codes import grpc_message, retry_hint
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 DEFAULT_WORKERS = 64
@@ -66,7 +66,10 @@ class _WaitingReply:
     def send(self, payload: bytes) -> bool:
         return self._answer(Code.OK, "", bytes(payload))
 
-    def fail(self, code: Code, message: str) -> bool:
+    def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
+        hint = retry_hint(retry_after_s)
+        if hint is not None:
+            self._context.set_trailing_metadata(hint)
         return self._answer(code, grpc_message(message), None)
 
     def gone(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from servingd.core.batching import Priority
 from servingd.errors import Code
 from servingd.frontends.reply import PRIORITY_HEADER, Handler, priority_of
-from servingd.frontends.status_codes import grpc_message
+from servingd.frontends.status_codes import grpc_message, retry_hint
 
 _BATCH = 64
 _WAKE_MS = 500
@@ -121,9 +121,10 @@ class _NativeReply:
         self.over = True
         return self._outbox.add(self.call, payload)
 
-    def fail(self, code: Code, message: str) -> bool:
+    def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
         self.over = True
-        return self._fail(self.call, int(code), grpc_message(message))
+        hint = retry_hint(retry_after_s)
+        return self._fail(self.call, int(code), grpc_message(message), trailing_metadata=hint)
 
 
 class NativeCarrier:

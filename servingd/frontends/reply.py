@@ -9,6 +9,7 @@ from servingd.core.batching import Priority
 from servingd.errors import Code
 
 PRIORITY_HEADER = "x-servingd-priority"
+RETRY_HEADER = "retry-after-ms"
 
 
 class Reply(Protocol):
@@ -32,8 +33,8 @@ class Reply(Protocol):
         """Answer with a message; False if nobody waits any more."""
         ...
 
-    def fail(self, code: Code, message: str) -> bool:
-        """Answer with a status; False if nobody waits any more."""
+    def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
+        """Answer with a status, and when to try again; False if nobody waits any more."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -22,28 +23,38 @@ _TEXT = "text/plain; charset=utf-8"
 Answer = tuple[int, bytes, str]
 """Status, body, content type."""
 
+Explain = Callable[[str], Mapping[int, Sequence[Mapping[str, Any]]]]
+"""By version of a model, what its signatures' queues do."""
+
 Check = Callable[[], str | None]
 """Why not, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """What our own routes show."""
+
+    metrics: Callable[[], bytes]
+    ready: Check
+    started: Check
+    describe: Callable[[], Mapping[str, Any]]
+    """Which server speaks."""
+    explain: Explain = lambda name: {}
+    monitoring_path: str = ""
+    """Where TensorFlow Serving has the metrics; empty: nowhere."""
 
 
 class HttpRoutes:
     """Probes, metrics, status under `/servingd/v1/`, and TensorFlow Serving's API under `/v1/`."""
 
-    def __init__(
-        self,
-        api: HttpHandler,
-        states: States,
-        metrics_page: Callable[[], bytes],
-        ready: Check,
-        started: Check,
-        describe: Callable[[], Mapping[str, Any]],
-        monitoring_path: str = "",
-    ) -> None:
+    def __init__(self, api: HttpHandler, states: States, pages: Pages) -> None:
         self._api = api
         self._states = states
-        self._metrics_page = metrics_page
-        self._describe = describe
-        self._monitoring_path = monitoring_path
+        self._metrics_page = pages.metrics
+        self._describe = pages.describe
+        self._explain = pages.explain
+        self._monitoring_path = pages.monitoring_path
+        ready, started = pages.ready, pages.started
         self._routes: Sequence[tuple[re.Pattern[str], Callable[..., Answer]]] = [
             (re.compile(pattern), answer)
             for pattern, answer in (
@@ -95,7 +106,11 @@ class HttpRoutes:
     def _model(self, name: str) -> Answer:
         if name not in self._states.names():
             raise NotFound(f"Could not find any versions of model {name}")
-        return _json({**self._describe(), **self._describe_model(name)})
+        queues = self._explain(name)
+        model = self._describe_model(name)
+        for version in model["versions"]:
+            version["queues"] = queues.get(version["version"], [])
+        return _json({**self._describe(), **model})
 
     def _describe_model(self, name: str) -> Mapping[str, Any]:
         incomplete = self._states.incomplete(name)
@@ -126,7 +141,14 @@ def _probe(check: Check) -> Answer:
 
 
 def _json(content: Any) -> Answer:
-    return 200, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), _JSON
+    return (
+        200,
+        orjson.dumps(
+            content,
+            option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS,
+        ),
+        _JSON,
+    )
 
 
 def _error(status: int, message: str) -> Answer:

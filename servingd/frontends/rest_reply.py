@@ -11,7 +11,7 @@ from servingd.errors import Code
 from servingd.frontends.content_coding import accepts_gzip, deflated
 from servingd.frontends.http_messages import Headers, HttpReply
 from servingd.frontends.reply import PRIORITY_HEADER, priority_of
-from servingd.frontends.status_codes import HTTP
+from servingd.frontends.status_codes import HTTP, retry_header
 from servingd.wire.json_results import encode_error
 
 JSON = "application/json"
@@ -64,18 +64,19 @@ class RestReply:
         """Answer with a document or a message."""
         return self._send(200, payload, self.content_type)
 
-    def fail(self, code: Code, message: str) -> bool:
+    def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
         """Answer with what went wrong."""
         if code is Code.DEADLINE_EXCEEDED:
             message = EXPIRED
-        return self._send(HTTP[code], encode_error(message), JSON)
+        hint = retry_header(retry_after_s)
+        return self._send(HTTP[code], encode_error(message), JSON, hint)
 
     def refuse_body(self, message: str) -> bool:
         """Answer that the body is too large: sent again it would be no smaller."""
         return self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, encode_error(message), JSON)
 
-    def _send(self, status: int, body: bytes, content_type: str) -> bool:
-        headers = self._headers
+    def _send(self, status: int, body: bytes, content_type: str, more: Headers = ()) -> bool:
+        headers = (*self._headers, *more)
         if self._gzip:
             packed = deflated(body)
             headers = (*headers, ("vary", "accept-encoding"))

@@ -183,7 +183,7 @@ class MultiInferenceCall:
 
     def fail(self, error: ServingError) -> None:
         """Answer with a failure."""
-        self._reply.fail(error.code, error.message)
+        self._reply.fail(error.code, error.message, error.retry_after_s)
         self._end(error.code)
 
     def _end(self, code: Code) -> None:

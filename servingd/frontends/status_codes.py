@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
 from servingd.errors import Code
+from servingd.frontends.reply import RETRY_HEADER
 
 # gRPC's numbers are the canonical ones. Its texts are cut as TensorFlow Serving cuts them; much
 # longer ones break clients: they travel in headers.
@@ -31,6 +33,20 @@ HTTP: Mapping[Code, int] = {
     Code.DATA_LOSS: HTTPStatus.INTERNAL_SERVER_ERROR,
     Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
 }
+
+
+def retry_hint(retry_after_s: float | None) -> list[tuple[str, str]] | None:
+    """When to try again, as gRPC's trailing metadata."""
+    if retry_after_s is None:
+        return None
+    return [(RETRY_HEADER, str(math.ceil(retry_after_s * 1000)))]
+
+
+def retry_header(retry_after_s: float | None) -> tuple[tuple[str, str], ...]:
+    """When to try again, as HTTP's header, which knows whole seconds only."""
+    if retry_after_s is None:
+        return ()
+    return (("retry-after", str(math.ceil(retry_after_s))),)
 
 
 def grpc_message(text: str) -> str:

@@ -9,9 +9,11 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 
 from servingd.core.lifecycle import PublicState, ServableState
 from servingd.core.types import ServableId
+from servingd.observability.batch_families import BatchCollector, batching_session
 from servingd.observability.batches import BatchMetrics
 from servingd.observability.requests import RequestMetrics
 from servingd.observability.serving_families import (
+    Family,
     ServingCounts,
     cumulative,
     families,
@@ -34,6 +36,7 @@ class Metrics:
         self.batches = BatchMetrics()
         self._registry = CollectorRegistry()
         self._registry.register(_RequestCollector(self.requests))
+        self._registry.register(BatchCollector(self.batches))
         self._state = Gauge(
             "servingd_model_state",
             "State of a version: 10 start, 20 loading, 30 available, 40 unloading, 50 failed.",
@@ -100,8 +103,12 @@ class Metrics:
 
     def serving_values(self, names: Sequence[str]) -> dict[str, int]:
         """What HandleReloadConfig reports of metrics, by TensorFlow Serving's raw names."""
-        known = {family.raw_name: family for family in families(self.requests, self.counts)}
+        known = {family.raw_name: family for family in self._families()}
         return {name: first_value(known.get(name)) for name in names}
+
+    def _families(self) -> list[Family]:
+        found = families(self.requests, self.counts) + batching_session(self.batches)
+        return sorted(found, key=lambda family: family.raw_name)
 
     def page(self) -> bytes:
         """All families as Prometheus text."""
@@ -109,7 +116,7 @@ class Metrics:
 
     def serving_page(self) -> bytes:
         """TensorFlow Serving's families alone, as its own exporter writes them."""
-        return write(families(self.requests, self.counts)).encode()
+        return write(self._families()).encode()
 
 
 class _RequestCollector:

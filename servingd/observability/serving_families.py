@@ -77,7 +77,7 @@ class ServingCounts:
 
 
 def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
-    """All families, by raw name."""
+    """The families that are about requests, loads and logs."""
     request_counts, latencies = _requests(requests)
     examples = [((("model", model),), cell) for model, cell in requests.examples()]
     warm_up = counts.warm_up()
@@ -85,7 +85,7 @@ def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
         ((("model_name", model), ("API", api), ("runtime", "TF1")), cell)
         for (model, api), cell in requests.runtimes()
     ]
-    found = [
+    return [
         _family("request_count", "counter", request_counts),
         _family("request_latency", "histogram", latencies, _US),
         _family("runtime_latency", "histogram", runtimes, _US),
@@ -99,7 +99,6 @@ def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
         _family("model_warmup_latency", "histogram", [(ls, c) for ls, c, _ in warm_up], _US),
         _family("model_warmup_records_read", "counter", [(ls, n) for ls, _, n in warm_up]),
     ]
-    return sorted(found, key=lambda family: family.raw_name)
 
 
 def _family(
@@ -162,9 +161,8 @@ def cumulative(cell: Cell, unit: float = 1.0) -> Iterator[tuple[str, float]]:
 
 
 def _histogram(name: str, labels: str, cell: Cell, unit: float) -> list[str]:
-    lines = [
-        f'{name}_bucket{{{labels},le="{edge}"}} {int(n)}' for edge, n in cumulative(cell, unit)
-    ]
+    before = f"{labels}," if labels else ""
+    lines = [f'{name}_bucket{{{before}le="{edge}"}} {int(n)}' for edge, n in cumulative(cell, unit)]
     lines.append(f"{name}_sum{{{labels}}} {cell.total * unit:g}")
     lines.append(f"{name}_count{{{labels}}} {cell.count}")
     return lines

@@ -140,6 +140,26 @@ class QueueOrInline:
         """End the queue's threads. No call is waiting: the lane's version has been drained."""
         self._batcher.close()
 
+    def explain(self) -> Mapping[str, Any]:
+        """Why batches left and how large they were, what runs cost, and so what the pace is now."""
+        wait_s, pace = self._batcher.estimate()
+        stats, rows = self.stats, self.stats.rows.copy()
+        return {
+            "signature": self.signature.name,
+            "worth_merging": self._servable.rows_worth_merging(self.signature.name),
+            "batch": {
+                "full_rows": pace.full_rows,
+                "hold_ms": round(pace.hold_s * 1e3, 3),
+                "left": dict(stats.left),
+                "mean_rows": round(rows.total / rows.count, 2) if rows.count else None,
+            },
+            "run_ms_by_rows": {rows: round(s * 1e3, 3) for rows, s in self.times.by_rows().items()},
+            "waiting_rows": stats.waiting_rows,
+            "estimated_wait_ms": round(wait_s * 1e3, 3),
+            "dropped": stats.dropped,
+            "refused": dict(stats.refused),
+        }
+
     def _merges(self) -> bool:
         return self.pacer.pace().full_rows > 1
 
@@ -242,6 +262,16 @@ class Dispatcher:
         with self._lock:
             self._lanes[servable] = lanes
         return lanes
+
+    def explain(self, name: str) -> Mapping[int, list[Mapping[str, Any]]]:
+        """By version of a model, what its signatures' queues do; for people to read."""
+        with self._lock:
+            found = [
+                (s.version, list(lanes.values()))
+                for s, lanes in self._lanes.items()
+                if s.name == name
+            ]
+        return {version: [lane.explain() for lane in lanes] for version, lanes in found}
 
     def close(self, servable: ServableId) -> None:
         """End the threads of a drained servable's lanes."""

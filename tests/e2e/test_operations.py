@@ -118,9 +118,11 @@ def test_status_over_http(server):
     status, body = server.get("/servingd/v1/models/half_plus_two")
     assert status == 200
     answer = json.loads(body)
-    assert answer["versions"] == [
-        {"version": 1, "state": "AVAILABLE", "incomplete": None, "error": None}
-    ]
+    (version,) = answer["versions"]
+    (queue,) = version.pop("queues")
+    assert version == {"version": 1, "state": "AVAILABLE", "incomplete": None, "error": None}
+    assert queue["signature"] == "serving_default"
+    assert queue["waiting_rows"] == 0
     assert answer["process"] == server.process.pid
     names = [m["name"] for m in json.loads(server.get("/servingd/v1/models")[1])["models"]]
     assert {"half_plus_two", "digit_names"} <= set(names)
