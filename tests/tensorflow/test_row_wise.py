@@ -1,0 +1,88 @@
+"""What may be merged: signatures that answer rows together as they answer them apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from servingd.servables.saved_model.meta_graph import read_meta_graph
+from servingd.servables.saved_model.platform import _may_be_run
+from servingd.servables.saved_model.row_wise import MAX_ROWS, rows_worth_merging
+from servingd.servables.saved_model.sessions import open_plain
+from servingd.servables.saved_model.tensorflow import ONE_THREAD
+
+pytestmark = pytest.mark.tf
+
+TAGS = ("serve",)
+ROW_WISE = {"twice", "softmax_of_features", "two_inputs"}
+OTHERS = {
+    "softmax_of_the_batch",
+    "sorted_batch",
+    "sum",
+    "centred",
+    "fixed",
+    "noise",
+    "counted",
+    "longer",
+}
+
+
+@pytest.fixture(scope="module")
+def signatures(tmp_path_factory):
+    """A model with one signature per way to work on rows."""
+    import tensorflow as tf
+
+    path = tmp_path_factory.mktemp("row-wise") / "1"
+    module = tf.Module()
+    module.calls = tf.Variable(0.0)
+    rows = tf.TensorSpec([None, 3], tf.float32, name="x")
+    more = tf.TensorSpec([None], tf.float32, name="z")
+    exact = tf.TensorSpec([4, 3], tf.float32, name="x")
+
+    def counted(x):
+        return {"y": x + module.calls.assign_add(1.0)}
+
+    functions = {
+        "twice": (lambda x: {"y": 2.0 * x}, [rows]),
+        "softmax_of_features": (lambda x: {"y": tf.nn.softmax(x)}, [rows]),
+        "two_inputs": (lambda x, z: {"y": x * z[:, None], "z": z}, [rows, more]),
+        "softmax_of_the_batch": (lambda x: {"y": tf.nn.softmax(x, axis=0)}, [rows]),
+        "sorted_batch": (lambda x: {"y": tf.sort(x, axis=0)}, [rows]),
+        "sum": (lambda x: {"y": tf.reduce_sum(x)}, [rows]),
+        "centred": (lambda x: {"y": x - tf.reduce_mean(x, axis=0)}, [rows]),
+        "fixed": (lambda x: {"y": x}, [exact]),
+        "noise": (lambda x: {"y": x + tf.random.normal(tf.shape(x))}, [rows]),
+        "counted": (counted, [rows]),
+        "longer": (lambda x: {"y": tf.concat([x, x], 0)}, [rows]),
+    }
+    made = {
+        name: tf.function(function, input_signature=specs)
+        for name, (function, specs) in functions.items()
+    }
+    module.held = list(made.values())
+    tf.saved_model.save(module, str(path), signatures=made)
+    return path
+
+
+def test_only_what_works_row_by_row_is_merged(signatures):
+    meta_graph = read_meta_graph(str(signatures), TAGS)
+    warm = _may_be_run(meta_graph)
+    session = open_plain(str(signatures), TAGS, ONE_THREAD, meta_graph, warm)
+    try:
+        found = rows_worth_merging(session, meta_graph.signatures, warm)
+    finally:
+        session.close()
+    assert set(meta_graph.signatures) == ROW_WISE | OTHERS
+    assert set(found) == ROW_WISE
+    assert all(1 <= rows <= MAX_ROWS for rows in found.values())
+
+
+def test_what_cannot_be_run_is_not_merged(models):
+    meta_graph = read_meta_graph(str(models / "counter"), TAGS)
+    session = open_plain(
+        str(models / "counter"), TAGS, ONE_THREAD, meta_graph, _may_be_run(meta_graph)
+    )
+    try:
+        nothing = dict.fromkeys(meta_graph.signatures, False)
+        assert rows_worth_merging(session, meta_graph.signatures, nothing) == {}
+    finally:
+        session.close()
