@@ -132,6 +132,14 @@ class Process:
         return self.log.read_text()[-4000:]
 
 
+def memory_mib(server: Process) -> float:
+    """What the server holds of real memory."""
+    for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmRSS")
+
+
 def request(model: str, inputs: dict, *, signature: str = "", version=None, outputs=()):
     """A PredictRequest; inputs are arrays, or TensorProtos as they are."""
     import tensorflow as tf

@@ -9,7 +9,9 @@ import time
 import pytest
 
 from servingd.frontends.http import HttpCarrier
-from servingd.frontends.http_connection import HttpLimits, HttpReply, HttpRequest
+from servingd.frontends.http_connection import HttpLimits
+from servingd.frontends.http_messages import HttpReply, HttpRequest
+from tests.http_client import answer, connect, ended, get, received
 
 LIMITS = HttpLimits(
     max_body_bytes=1000,
@@ -18,9 +20,10 @@ LIMITS = HttpLimits(
     max_url_bytes=200,
     max_pipelined=4,
     max_connections=50,
-    head_s=1.0,
-    progress_s=1.0,
-    idle_s=2.0,
+    head_s=0.5,
+    progress_s=0.5,
+    idle_s=1.0,
+    sweep_s=0.1,
 )
 
 
@@ -63,42 +66,8 @@ def carrier(app):
 
 @pytest.fixture
 def client(carrier):
-    with socket.create_connection(("127.0.0.1", carrier.port), timeout=10) as connection:
+    with connect(carrier.port) as connection:
         yield connection
-
-
-def get(path="/", *headers: str, method="GET", body=b"") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "host: x", *headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
-
-
-def answer(client: socket.socket) -> tuple[int, bytes]:
-    """Read one answer: status and body."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += received(client)
-    head, body = data.split(b"\r\n\r\n", 1)
-    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-    while len(body) < length:
-        body += received(client)
-    return int(head.split()[1]), body
-
-
-def received(client: socket.socket) -> bytes:
-    data = client.recv(65536)
-    if not data:
-        raise EOFError("closed")
-    return data
-
-
-def ended(client: socket.socket) -> bool:
-    """Whether the server closes the connection, within the socket's time-out."""
-    try:
-        while client.recv(65536):
-            pass
-    except ConnectionResetError:
-        pass
-    return True
 
 
 def test_a_request_and_the_next_on_one_connection(client):

@@ -353,3 +353,19 @@ def test_a_session_has_the_threads_that_were_asked_for(models, said):
         assert servable.session.threads == max(1, said)
     finally:
         loader.unload(servable)
+
+
+def test_a_signature_without_inputs_can_be_called(tmp_path):
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.f = tf.function(lambda: {"y": tf.constant([1.0, 2.0])}, input_signature=[])
+    tf.saved_model.save(module, str(tmp_path / "1"), {"serving_default": module.f})
+    meta_graph = read_meta_graph(str(tmp_path / "1"), TAGS)
+    session = open_plain(
+        str(tmp_path / "1"), TAGS, ONE_THREAD, meta_graph, {"serving_default": True}
+    )
+    try:
+        assert session.calls["serving_default"].run({})["y"].tolist() == [1.0, 2.0]
+    finally:
+        session.close()
