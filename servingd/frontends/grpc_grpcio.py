@@ -24,8 +24,16 @@ from servingd.frontends.reply import PRIORITY_HEADER, Handler, priority_of
 from servingd.frontends.status_codes import grpc_message, retry_hint
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-DEFAULT_WORKERS = 64
-"""A waiting servicer holds a thread: this many calls can be in flight."""
+DEFAULT_WORKERS = 1024
+"""A call holds a thread from its first byte on: this many can be in flight. Made as needed."""
+
+_LIMITS: Sequence[tuple[str, int]] = (
+    # One connection must not hold every thread by calls that it does not go on with.
+    ("grpc.max_concurrent_streams", 256),
+    # Beyond these, grpcio cancels whatever call comes next, whoever makes it.
+    ("grpc.server.max_pending_requests", 1 << 20),
+    ("grpc.server.max_pending_requests_hard_limit", 1 << 21),
+)
 
 
 class _WaitingReply:
@@ -136,6 +144,7 @@ class GrpcioCarrier:
             ("grpc.max_receive_message_length", min(max_request_bytes, 2**31 - 1)),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # a busy port is an error
+            *_LIMITS,
             *arguments,
         ]
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="grpcio")

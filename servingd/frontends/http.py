@@ -19,6 +19,9 @@ from servingd.frontends.http_messages import HttpHandler
 
 _log = logging.getLogger(__name__)
 
+_BACKLOG = 4096
+"""How many clients may wait to be accepted; those beyond try again a second later."""
+
 
 class HttpCarrier:
     """Owns the port and the thread `http`. `bind`, `start` and `stop` once each, in this order."""
@@ -128,6 +131,7 @@ class HttpCarrier:
         server = await self._loop.create_server(
             lambda: Connection(self),
             sock=self._socket,
+            backlog=_BACKLOG,  # it listens again
             ssl=self._ssl,
             ssl_handshake_timeout=self.limits.head_s if self._ssl else None,
         )
@@ -171,5 +175,5 @@ def _listen(host: str, port: int) -> socket.socket:
     dual = not host and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual or ":" in host else socket.AF_INET
     return socket.create_server(
-        (host, port), family=family, backlog=4096, dualstack_ipv6=dual, reuse_port=False
+        (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual, reuse_port=False
     )

@@ -41,7 +41,7 @@ class DispatchOptions:
     inline_below_s: float = 200e-6
     """A call measured below this runs in the carrier's thread."""
 
-    merge_above_s: float = 30e-6
+    merge_above_s: float = 80e-6
     """A call measured below this is not merged: that would cost more."""
 
     merge: bool = True

@@ -27,7 +27,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 # `bytes`, or an array: what bytes.join takes.
 _Part: TypeAlias = Any
 
-MAX_PADDED_BYTES = 1 << 30
+MAX_PADDED_BYTES = 64 << 20
 """A tensor larger than this must carry all its elements; a few bytes could announce it."""
 
 # Up to so many numbers, it is faster to write integers by protobuf than by numpy, and to read a

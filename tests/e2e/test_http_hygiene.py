@@ -120,12 +120,10 @@ def test_what_breaks_a_rule_is_answered_so_and_closed(server, client, case):
     assert is_answered(server)
 
 
-@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("case", [c for c, (_, status) in BROKEN.items() if status != 200])
 def test_no_request_is_smuggled_behind_another(client, case):
     """Whatever the first request is: a second one right behind it is not taken from its body."""
     request, status = BROKEN[case]
-    if status == 200 or case == "an endless URL":
-        pytest.skip("the second request is one")
     with contextlib.suppress(ConnectionError):
         client.sendall(request + get("/livez"))
     answers = Answers(client)

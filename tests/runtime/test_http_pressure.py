@@ -164,6 +164,20 @@ def test_thousands_of_requests_at_once_are_answered_in_order_and_delay_nobody(cl
     sender.join()
 
 
+def test_clients_that_come_while_the_loop_is_busy_wait_to_be_let_in(carrier):
+    """None is turned away, to knock again a second later."""
+    go = threading.Event()
+    carrier._loop.call_soon_threadsafe(go.wait)
+    with contextlib.ExitStack() as stack:
+        stack.callback(go.set)
+        clients = [stack.enter_context(connect(carrier.port)) for _ in range(1000)]
+        go.set()
+        for client in clients:
+            client.sendall(get("/a"))
+        for client in clients:
+            assert answer(client) == (200, b"/a 0")
+
+
 def test_a_body_may_come_with_the_end_of_its_headers(client):
     body = bytes(200_000)
     request = post("/a", body)
