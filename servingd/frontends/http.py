@@ -40,6 +40,7 @@ class HttpCarrier:
         self._connections: set[Connection] = set()  # the loop's thread only
         self._lock = threading.Lock()
         self._answered: list[Connection] = []  # guarded by _lock
+        self._turn: list[Connection] = []  # answered in this turn of the loop; its thread only
         self._loop: asyncio.AbstractEventLoop = _new_loop()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._ended = asyncio.Event()
@@ -102,7 +103,11 @@ class HttpCarrier:
     def answered(self, connection: Connection) -> None:
         """A reply of this connection has its answer; from any thread."""
         if threading.get_ident() == self._thread.ident:
-            connection.flush()
+            # Together with the answers to all that was read in this turn of the loop: each write
+            # may wake its client, and many such wake-ups cost more than the answers.
+            if not self._turn:
+                self._loop.call_soon(self._flush_turn)
+            self._turn.append(connection)
             return
         with self._lock:
             first = not self._answered
@@ -112,6 +117,11 @@ class HttpCarrier:
                 self._loop.call_soon_threadsafe(self._flush_all)
 
     # The loop's thread ----------------------------------------------------------------------------
+
+    def _flush_turn(self) -> None:
+        connections, self._turn = self._turn, []
+        for connection in connections:
+            connection.flush()
 
     def _flush_all(self) -> None:
         with self._lock:
