@@ -121,7 +121,10 @@ class HttpCarrier:
     def _flush_turn(self) -> None:
         connections, self._turn = self._turn, []
         for connection in connections:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception:  # one client must not keep others from their answers
+                _log.exception("the answers to one client could not be written")
 
     def _flush_all(self) -> None:
         with self._lock:

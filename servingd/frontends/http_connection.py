@@ -151,6 +151,7 @@ class Connection(asyncio.Protocol):
         self._written += len(data)
         self._transport.write(data)
         if closes:
+            self._replies.clear()  # what was asked behind the last answer gets none
             self._close()
             return
         self._patience()
