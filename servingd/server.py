@@ -83,7 +83,30 @@ class Server:
             self.metrics.counts.logged,
             saved_models.tags,
         )
-        self._dispatcher = Dispatcher(
+        self._dispatcher = self._make_dispatcher()
+        self._models = ServingMap(self._monitor, self._dispatcher)
+        self._manager = self._make_manager(warm_up)
+        self._roster = make_roster(config)
+        self._source = self._make_source()
+        self._reloader = Reloader(
+            self._models,
+            self._monitor,
+            self._platforms.names,
+            self._replace_models,
+            config.allow_version_labels_for_unavailable_models,
+        )
+        self._config_file = self._make_config_file_poll()
+        self._calls = self._make_call_context()
+        file = config.monitoring_config_file
+        self._monitoring = read_monitoring(file) if file else MonitoringConfig()
+        self._grpc = self._make_grpc()
+        self._health = Health(self._grpc.set_health, self._grpc.forget_health)
+        self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
+        self._http = self._make_http() if config.rest_api_port else None
+
+    def _make_dispatcher(self) -> Dispatcher:
+        config = self._config
+        return Dispatcher(
             DispatchOptions(
                 inline_below_s=config.inline_below_us / 1e6,
                 merge=config.merge_waiting_calls,
@@ -94,8 +117,10 @@ class Server:
             ),
             self.metrics.batches,
         )
-        self._models = ServingMap(self._monitor, self._dispatcher)
-        self._manager = Manager(
+
+    def _make_manager(self, warm_up: WarmUp) -> Manager:
+        config = self._config
+        return Manager(
             ManagerState(availability_preserving, config.max_num_load_retries),
             self._make_loader,
             self._models,
@@ -104,8 +129,10 @@ class Server:
             _manager_options(config, warm_up),
             self.metrics.on_load,
         )
-        self._roster = make_roster(config)
-        self._source = FileSystemSource(
+
+    def _make_source(self) -> FileSystemSource:
+        config = self._config
+        return FileSystemSource(
             self._roster,
             self._platforms.__getitem__,
             self._platforms.recognise,
@@ -114,15 +141,10 @@ class Server:
             config.file_system_poll_wait_seconds,
             self._monitor.report_absent,
         )
-        self._reloader = Reloader(
-            self._models,
-            self._monitor,
-            self._platforms.names,
-            self._replace_models,
-            config.allow_version_labels_for_unavailable_models,
-        )
-        self._config_file = self._make_config_file_poll()
-        self._calls = CallContext(
+
+    def _make_call_context(self) -> CallContext:
+        config = self._config
+        return CallContext(
             models=self._models,
             metrics=self.metrics.requests,
             knows=lambda name: name in self._monitor.configured(),
@@ -130,12 +152,6 @@ class Server:
             check_method_name=config.enable_signature_method_name_check,
             as_content=config.enable_serialization_as_tensor_content,
         )
-        file = config.monitoring_config_file
-        self._monitoring = read_monitoring(file) if file else MonitoringConfig()
-        self._grpc = self._make_grpc()
-        self._health = Health(self._grpc.set_health, self._grpc.forget_health)
-        self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
-        self._http = self._make_http() if config.rest_api_port else None
 
     def _make_monitor(self) -> StateMonitor:
         monitor = StateMonitor()
