@@ -35,6 +35,7 @@ from servingd.frontends.http_connection import HttpLimits
 from servingd.frontends.rest import HttpRoutes, Pages, describe_server
 from servingd.frontends.rest_api import RestApi, RestOptions
 from servingd.frontends.rpc import RpcMethods
+from servingd.frontends.shared_page import SharedPage
 from servingd.frontends.tls import ssl_context
 from servingd.inference.replay import replay
 from servingd.observability.life_cycle import log_state
@@ -102,6 +103,7 @@ class Server:
         self._grpc = self._make_grpc()
         self._health = Health(self._grpc.set_health, self._grpc.forget_health)
         self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
+        self._page_worker = WorkerPool("metrics-page", 1)
         self._http = self._make_http() if config.rest_api_port else None
 
     def _make_dispatcher(self) -> Dispatcher:
@@ -219,7 +221,7 @@ class Server:
             ),
         )
         pages = Pages(
-            metrics=self.metrics.page,
+            metrics=SharedPage(self.metrics.page, self._page_worker),
             ready=self._why_not_ready,
             started=self._why_not_started,
             describe=lambda: describe_server(os.getpid()),
@@ -266,8 +268,9 @@ class Server:
         stack.callback(self._grpc.stop)
         if self._http is not None:
             rest_port = self._http.bind("", self._config.rest_api_port)
-            self._rest_workers.start()
-            stack.callback(self._rest_workers.stop, 2.0)
+            for workers in (self._rest_workers, self._page_worker):
+                workers.start()
+                stack.callback(workers.stop, 2.0)
             stack.callback(self._http.stop)
             self._http.start()
             _log.info("Exporting HTTP/REST API at:localhost:%d ...", rest_port)

@@ -13,6 +13,7 @@ from servingd import __version__
 from servingd.core.interfaces import States
 from servingd.errors import Code, NotFound, ServingError
 from servingd.frontends.http_messages import HttpHandler, HttpReply, HttpRequest
+from servingd.frontends.shared_page import SharedPage
 from servingd.frontends.status_codes import HTTP
 from servingd.inference.status import versions_of
 from servingd.observability.metrics import CONTENT_TYPE
@@ -22,6 +23,9 @@ _TEXT = "text/plain; charset=utf-8"
 
 Answer = tuple[int, bytes, str]
 """Status, body, content type."""
+
+_METRICS = None
+"""In the place of an answer: the metrics page, which a worker makes."""
 
 Explain = Callable[[str], Mapping[int, Sequence[Mapping[str, Any]]]]
 """By version of a model, what its signatures' queues do."""
@@ -34,7 +38,7 @@ Check = Callable[[], str | None]
 class Pages:
     """What our own routes show."""
 
-    metrics: Callable[[], bytes]
+    metrics: SharedPage
     ready: Check
     started: Check
     describe: Callable[[], Mapping[str, Any]]
@@ -55,13 +59,13 @@ class HttpRoutes:
         self._explain = pages.explain
         self._monitoring_path = pages.monitoring_path
         ready, started = pages.ready, pages.started
-        self._routes: Sequence[tuple[re.Pattern[str], Callable[..., Answer]]] = [
+        self._routes: Sequence[tuple[re.Pattern[str], Callable[..., Answer | None]]] = [
             (re.compile(pattern), answer)
             for pattern, answer in (
                 ("/livez", lambda: (200, b"ok\n", _TEXT)),
                 ("/readyz", lambda: _probe(ready)),
                 ("/startupz", lambda: _probe(started)),
-                ("/metrics", lambda: (200, self._metrics_page(), CONTENT_TYPE)),
+                ("/metrics", lambda: _METRICS),
                 ("/servingd/v1/models", self._models),
                 ("/servingd/v1/models/(?P<name>[^/]+)", self._model),
             )
@@ -73,20 +77,33 @@ class HttpRoutes:
         if target[:4] == "/v1/" and not self._monitoring_path:
             self._api(request, reply)
         elif self._monitoring_path and request.path == self._monitoring_path:
-            reply.send(*self._monitoring(target))
+            self._send(self._monitoring(target), reply)
         elif target[:4].lower() == "/v1/":
             self._api(request, reply)
         else:
-            reply.send(*self._answer(request))
+            self._send(self._answer(request), reply)
 
-    def _monitoring(self, target: str) -> Answer:
+    def _send(self, answer: Answer | None, reply: HttpReply) -> None:
+        if answer is not None:
+            reply.send(*answer)
+            return
+
+        def take(page: bytes | None) -> None:
+            if page is None:
+                reply.send(*_error(500, "the metrics could not be collected"))
+            else:
+                reply.send(200, page, CONTENT_TYPE)
+
+        self._metrics_page.ask(take)
+
+    def _monitoring(self, target: str) -> Answer | None:
         """The page where TensorFlow Serving has it, by its rules: any method, but no query."""
         if target != self._monitoring_path:
             text = f"Unexpected path: {target}. Should be {self._monitoring_path}"
             return 400, text.encode(), _TEXT
-        return 200, self._metrics_page(), CONTENT_TYPE
+        return _METRICS
 
-    def _answer(self, request: HttpRequest) -> Answer:
+    def _answer(self, request: HttpRequest) -> Answer | None:
         for pattern, answer in self._routes:
             match = pattern.fullmatch(request.path)
             if match:

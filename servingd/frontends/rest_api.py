@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from servingd.core.interfaces import States
 from servingd.core.types import ModelSpec
@@ -18,6 +16,7 @@ from servingd.frontends.rest_calls import start_json, start_proto
 from servingd.frontends.rest_reply import JSON, PROTOBUF, RestReply
 from servingd.frontends.rest_routes import Route, route
 from servingd.frontends.rpc_messages import MessageParser
+from servingd.frontends.shared_page import Workers
 from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
 from servingd.inference.status import model_status, versions_of
 from servingd.wire.json_status import encode_metadata, encode_models, encode_status
@@ -33,14 +32,6 @@ _CORS: Headers = (
     ("access-control-allow-methods", "POST, GET"),
     ("access-control-allow-headers", "Content-Type"),
 )
-
-
-class Workers(Protocol):
-    """Threads that run jobs in order of arrival."""
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """Queue a job; from any thread."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
