@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 _PIECE_BYTES = 512
 """Of requests that come at once, this much is parsed at a time: sixteen at most."""
 
+_LOT_BYTES = 64 << 10
+"""What is written before looking whether the client takes it."""
+
 
 class Carrier(Protocol):
     """What a connection needs of the carrier that it came in by."""
@@ -111,6 +114,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It takes them again."""
         self._choked = False
+        self.flush()
         self._patience()
         self._regulate()
 
@@ -138,25 +142,34 @@ class Connection(asyncio.Protocol):
     # ours -----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write every answer whose turn it is."""
+        """Write the answers whose turn it is, as far as the client takes them."""
+        while not self._choked:
+            data, closes = self._next_lot()
+            if not data or self._transport.is_closing():
+                return
+            self._written += len(data)
+            self._transport.write(data)
+            if closes:
+                self._replies.clear()  # what was asked behind the last answer gets none
+                self._close()
+                return
+            self._patience()
+            if self._paused:
+                self._regulate()
+
+    def _next_lot(self) -> tuple[bytes, bool]:
+        """Answers to write at once, and whether the connection ends with them."""
         ready: list[bytes] = []
+        size = 0
         closes = False
-        while self._replies and not closes and self._replies[0].payload is not None:
-            reply = self._replies.popleft()
-            ready.append(reply.payload or b"")
-            closes = reply.closes
-        if not ready or self._transport.is_closing():
-            return
-        data = b"".join(ready)
-        self._written += len(data)
-        self._transport.write(data)
-        if closes:
-            self._replies.clear()  # what was asked behind the last answer gets none
-            self._close()
-            return
-        self._patience()
-        if self._paused:
-            self._regulate()
+        while self._replies and not closes and size < _LOT_BYTES:
+            payload = self._replies[0].payload
+            if payload is None:
+                break
+            ready += payload
+            size += len(payload[1])
+            closes = self._replies.popleft().closes
+        return b"".join(ready), closes
 
     def expire(self, now: float) -> None:
         """Close if the client has used its time up; while it waits for us, it has time.

@@ -39,7 +39,8 @@ class HttpReply:
         self._head = head
         self._keep_alive = keep_alive
         self._unanswered = [True]  # whoever takes it out answers: one step, whatever the threads
-        self.payload: bytes | None = None  # set once, before the loop is told
+        # Head and body, set once, before the loop is told; many answers may share a body.
+        self.payload: tuple[bytes, bytes] | None = None
         self.due = float("inf")
         """When the handler's own time for it is up, in monotonic seconds."""
         self.expire: Callable[[], None] = _nothing
@@ -60,9 +61,8 @@ class HttpReply:
             self._unanswered.pop()
         except IndexError:
             return False
-        self.payload = render(
-            status, body, content_type, headers, keep_alive=self._keep_alive, head=self._head
-        )
+        start = render_head(status, len(body), content_type, headers, self._keep_alive)
+        self.payload = (start, b"" if self._head else body)
         self._connection.carrier.answered(self._connection)
         return True
 
@@ -84,16 +84,10 @@ HttpHandler: TypeAlias = "Callable[[HttpRequest, HttpReply], None]"
 """Completes the reply now or later; runs on the loop's thread and must not wait."""
 
 
-def render(
-    status: int,
-    body: bytes,
-    content_type: str,
-    headers: Headers = (),
-    *,
-    keep_alive: bool,
-    head: bool = False,
+def render_head(
+    status: int, length: int, content_type: str, headers: Headers, keep_alive: bool
 ) -> bytes:
-    """An answer as bytes."""
+    """What stands in front of a body of so many bytes."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
@@ -101,10 +95,9 @@ def render(
     lines = [
         f"HTTP/1.1 {status} {phrase}",
         f"content-type: {content_type}",
-        f"content-length: {len(body)}",
+        f"content-length: {length}",
         *(f"{name}: {value}" for name, value in headers),
     ]
     if not keep_alive:
         lines.append("connection: close")
-    start = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-    return start if head else start + body
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
