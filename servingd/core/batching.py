@@ -45,11 +45,13 @@ class Pace:
     """How long a batch that is not full is held."""
 
     full_rows: int
-    """A batch of so many rows leaves at once, and has no more."""
+    """A batch of so many rows leaves at once."""
     hold_s: float = 0.0
     """Another leaves when its oldest call has waited so long."""
     beside: bool = True
     """Whether it may leave while a batch of this queue runs; else it is what comes next."""
+    most_rows: int = 0
+    """What waits leaves in batches of so many rows; 0: of `full_rows`."""
     reason: str = "idle"
     """What leaving unfilled is called: `idle` (nobody had to wait), `timer` or `goal`."""
 
@@ -75,7 +77,7 @@ class Batch(Generic[P]):
     dropped: list[P] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Item(Generic[P]):
     payload: P
     rows: int
@@ -89,7 +91,7 @@ class _Line(Generic[P]):
     __slots__ = ("closed", "items", "open_rows", "rows")
 
     def __init__(self) -> None:
-        self.items: tuple[deque[_Item[P]], ...] = tuple(deque() for _ in Priority)
+        self.items: tuple[deque[_Item[P]], ...] = (deque(), deque(), deque())  # by Priority
         self.rows = 0
         # As TensorFlow Serving counts what waits: batches that are closed, rows of the open one.
         self.closed = 0
@@ -157,7 +159,8 @@ class BatchQueue(Generic[P]):
             return None
         oldest, kind, reason = min(due, key=lambda entry: entry[0])
         batch: Batch[P] = Batch([], 0, reason, oldest)
-        self._take(kind, batch, min(pace.full_rows, self.rules.max_batch_rows), alive)
+        most = max(pace.full_rows, pace.most_rows)
+        self._take(kind, batch, min(most, self.rules.max_batch_rows), alive)
         return batch
 
     def wait_s(self, now: float, running: int, pace: Pace) -> float | None:
@@ -168,6 +171,27 @@ class BatchQueue(Generic[P]):
             if line.rows >= pace.full_rows or pace.beside or running == 0
         ]
         return min(waits, default=None)
+
+    def drop(self, alive: Callable[[P], bool]) -> list[P]:
+        """Take out all that nobody waits for any more; what has begun to run in part stays."""
+        dropped: list[P] = []
+        for kind, line in list(self._lines.items()):
+            before = len(dropped)
+            for items in line.items:
+                stay: list[_Item[P]] = []
+                for item in items:
+                    if item.taken or alive(item.payload):
+                        stay.append(item)
+                    else:
+                        dropped.append(item.payload)
+                        self._less(line, item.rows)
+                items.clear()
+                items.extend(stay)
+            if not any(line.items):
+                del self._lines[kind]
+            elif len(dropped) > before:
+                self._count_anew(line)
+        return dropped
 
     def drain(self) -> list[P]:
         """Take all calls out."""
@@ -191,20 +215,31 @@ class BatchQueue(Generic[P]):
                     f"(num_enqueued_batches={waiting}, max_enqueued_batches={allowed}, "
                     f"open_batch_size={line.open_rows}, max_execution_batch_size={room})"
                 )
+        elif line.open_rows + rows > room and waiting >= allowed:
+            raise Unavailable(
+                f"{text}currently {waiting} batches enqueued and max_enqueued_batches is {allowed}"
+            )
+        self._count(line, rows)
+
+    def _count(self, line: _Line[P], rows: int) -> None:
+        """Count a call's rows into batches."""
+        room = self.rules.max_batch_rows
+        if self.rules.splits:
             total = line.open_rows + rows
             more = max(0, (total - 1) // room)
             line.closed += more
             line.open_rows = total - more * room
-            return
-        if line.open_rows + rows > room:
-            if waiting >= allowed:
-                raise Unavailable(
-                    f"{text}currently {waiting} batches enqueued and max_enqueued_batches is "
-                    f"{allowed}"
-                )
+        elif line.open_rows + rows > room:
             line.closed += 1
-            line.open_rows = 0
-        line.open_rows += rows
+            line.open_rows = rows
+        else:
+            line.open_rows += rows
+
+    def _count_anew(self, line: _Line[P]) -> None:
+        """Count what waits into batches, in the order in which it came."""
+        line.closed = line.open_rows = 0
+        for item in sorted((i for items in line.items for i in items), key=lambda i: i.came):
+            self._count(line, item.rows - item.taken)
 
     def _take(self, kind: Hashable, batch: Batch[P], most: int, alive: Callable[[P], bool]) -> None:
         line = self._lines[kind]
@@ -248,6 +283,9 @@ class BatchQueue(Generic[P]):
 
     def _leave(self, line: _Line[P], items: deque[_Item[P]], rows: int) -> None:
         items.popleft()
+        self._less(line, rows)
+
+    def _less(self, line: _Line[P], rows: int) -> None:
         line.rows -= rows
         self.rows -= rows
         self.calls -= 1

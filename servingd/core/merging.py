@@ -49,7 +49,7 @@ def kind_of(inputs: Tensors, pads_lengths: bool = False) -> Hashable:
     """
     if pads_lengths:
         return tuple((array.dtype.char, array.ndim) for array in inputs.values())
-    return tuple((array.dtype.char, array.shape[1:]) for array in inputs.values())
+    return tuple([(array.dtype.char, array.shape[1:]) for array in inputs.values()])
 
 
 def merge(calls: Sequence[Tensors], target_rows: int = 0) -> Merged:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from servingd.core.batching import BatchRules, Pace
@@ -42,6 +42,9 @@ class RunTimes:
         next larger: more rows at once never cost more each.
         """
         size = max(1, rows).bit_length()
+        exact = self._per_row.get(size)
+        if exact is not None:
+            return max(1, rows) * exact
         known = sorted(self._per_row.copy().items())
         if not known:
             return None
@@ -88,19 +91,29 @@ class WaitingPacer:
     """What waits while a batch runs is the next batch. Nobody waits for a timer.
 
     `rows_worth` says up to how many rows a run gets cheaper per row; a batch of so many does not
-    wait for the one that runs.
+    wait for the one that runs. A few times as many may leave together: a batch costs its threads
+    something as well.
     """
 
     rules: BatchRules
     rows_worth: Callable[[], int]
+    _last: Pace = field(default_factory=lambda: Pace(full_rows=1))
 
     def pace(self) -> Pace:
         """By what is worth merging now: it may become known, or change, while it serves."""
         rows = max(1, self.rows_worth())
-        return Pace(full_rows=rows, beside=rows == 1)
+        last = self._last
+        if last.full_rows != rows:
+            most = rows * _TOGETHER if rows > 1 else 1
+            self._last = last = Pace(full_rows=rows, beside=rows == 1, most_rows=most)
+        return last
 
     def came(self, rows: int, now: float) -> None:
         """Nothing is learnt."""
+
+
+_TOGETHER = 4
+"""How many times the rows that are worth it may leave together."""
 
 
 class GoalPacer:

@@ -101,6 +101,10 @@ class Call:
         """Whether anybody still waits."""
         return self._reply.alive()
 
+    def gather(self) -> Callable[[], None] | None:
+        """Let this thread's answers to calls of the same carrier go out together."""
+        return self._reply.gather()
+
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
         """The answer's bytes; raises a ServingError if the outputs are not what was asked for."""
         raise NotImplementedError

@@ -71,6 +71,9 @@ class _WaitingReply:
     def alive(self) -> bool:
         return not self._gone and (self.deadline is None or time.monotonic() < self.deadline)
 
+    def gather(self) -> None:
+        """Each answer wakes the thread that waits for it."""
+
     def send(self, payload: bytes) -> bool:
         return self._answer(Code.OK, "", bytes(payload))
 

@@ -55,39 +55,69 @@ def unusable_because() -> str | None:
     return None
 
 
-class _Outbox:
-    """Answers given on the drain thread: handed to the front together.
+class _Lot:
+    """One thread's answers that go out together. For that thread alone."""
 
-    Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. None
-    waits longer than the batch it came in, or `_TOGETHER_S`.
-    """
-
-    __slots__ = ("_answers", "_respond", "_since", "owner")
+    __slots__ = ("_answers", "_respond", "_since")
 
     def __init__(self, respond: Callable[[int, bytes], bool]) -> None:
         self._respond = respond
         self._answers: list[tuple[int, bytes]] = []
         self._since = 0.0
-        self.owner = 0  # the drain thread, once it runs
+
+    def begin(self) -> None:
+        """Answers given from now on belong together."""
+        self._since = time.perf_counter()
 
     def add(self, call: int, payload: bytes) -> bool:
-        """Answer a call, now or a few calls later; on any thread."""
-        if get_ident() != self.owner:
-            return self._respond(call, payload)
+        """Answer a call, now or a few calls later."""
         self._answers.append((call, payload))
         if time.perf_counter() > self._since + _TOGETHER_S:
             self.flush()
         return True
 
     def flush(self) -> None:
-        """Hand over what is there; on the drain thread."""
+        """Hand over what is there."""
         for call, payload in self._answers:
             self._respond(call, payload)
         self._answers.clear()
 
-    def begin(self) -> None:
-        """A batch begins."""
-        self._since = time.perf_counter()
+
+class _Outbox:
+    """The way to the front, from any thread. What a thread gathers is handed over together.
+
+    Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. None
+    waits longer than the batch it belongs to, or `_TOGETHER_S`.
+    """
+
+    __slots__ = ("_lots", "_respond")
+
+    def __init__(self, respond: Callable[[int, bytes], bool]) -> None:
+        self._respond = respond
+        self._lots: dict[int, _Lot] = {}  # by thread; each changes its own entry only
+
+    def add(self, call: int, payload: bytes) -> bool:
+        """Answer a call, now or a few calls later."""
+        lot = self._lots.get(get_ident())
+        return self._respond(call, payload) if lot is None else lot.add(call, payload)
+
+    def open(self) -> _Lot:
+        """Gather this thread's answers from now on."""
+        lot = self._lots[get_ident()] = _Lot(self._respond)
+        lot.begin()
+        return lot
+
+    def gather(self) -> Callable[[], None] | None:
+        """Gather this thread's answers until the returned function is called."""
+        if get_ident() in self._lots:
+            return None  # it does so anyway
+        lot = self.open()
+
+        def end() -> None:
+            del self._lots[get_ident()]
+            lot.flush()
+
+        return end
 
 
 class _NativeReply:
@@ -116,6 +146,9 @@ class _NativeReply:
             if name == PRIORITY_HEADER:
                 return priority_of(value)
         return Priority.NORMAL
+
+    def gather(self) -> Callable[[], None] | None:
+        return self._outbox.gather()
 
     def send(self, payload: bytes) -> bool:
         self.over = True
@@ -202,12 +235,11 @@ class NativeCarrier:
         )
 
     def _drain(self) -> None:
-        receive, outbox = self._front.recv_batch_details, self._outbox
-        outbox.owner = get_ident()
+        receive, answers = self._front.recv_batch_details, self._outbox.open()
         while (events := receive(_BATCH, _WAKE_MS)) is not None:
-            outbox.begin()
+            answers.begin()
             self._take(events)
-            outbox.flush()
+            answers.flush()
             del events  # else the last batch stays in memory
 
     def _take(self, events: list[Any]) -> None:

@@ -29,6 +29,10 @@ class Reply(Protocol):
         """Whether anybody still waits for the answer."""
         ...
 
+    def gather(self) -> Callable[[], None] | None:
+        """See `Completion.gather`."""
+        return None
+
     def send(self, payload: bytes) -> bool:
         """Answer with a message; False if nobody waits any more."""
         ...

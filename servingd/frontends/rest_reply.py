@@ -60,6 +60,9 @@ class RestReply:
         """What the caller says of its importance."""
         return priority_of(self._request_headers.get(PRIORITY_HEADER, ""))
 
+    def gather(self) -> None:
+        """Answers go out together anyway: see `HttpCarrier.answered`."""
+
     def send(self, payload: bytes) -> bool:
         """Answer with a document or a message."""
         return self._send(200, payload, self.content_type)

@@ -84,8 +84,13 @@ class BatchRunner:
         except Exception as error:
             self._one_by_one(pieces, as_serving_error(error))
             return
-        for piece, answer in zip(pieces, answers, strict=True):
-            piece.payload.succeed(piece.start, piece.rows, answer)
+        send_off = pieces[0].payload.done.gather()
+        try:
+            for piece, answer in zip(pieces, answers, strict=True):
+                piece.payload.succeed(piece.start, piece.rows, answer)
+        finally:
+            if send_off is not None:
+                send_off()
 
     def _one_by_one(self, pieces: list[Piece[WaitingCall]], error: ServingError) -> None:
         """Run calls by themselves whose merged run failed: one of them may have spoilt it."""

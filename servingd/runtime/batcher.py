@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -10,10 +11,13 @@ from dataclasses import dataclass, field
 from servingd.core.admission import AdmissionLimits, Backlog, refusal
 from servingd.core.batching import Batch, BatchQueue, Pace, Priority
 from servingd.core.pacing import Pacer, RunTimes
-from servingd.errors import Unavailable
+from servingd.errors import DeadlineExceeded, ServingError, Unavailable
 from servingd.observability.batches import LaneStats
 from servingd.runtime.threads import join
 from servingd.runtime.waiting_calls import WaitingCall
+
+_LOOK_S = 0.01
+"""A queue is not looked through more often: of a thousand calls, that takes half a millisecond."""
 
 Run = Callable[[Batch[WaitingCall]], None]
 """Runs a batch and completes its calls, dropped ones too; never raises."""
@@ -56,6 +60,7 @@ class Batcher:
         self._woken = 0  # of these, told that there is some
         self._running = 0
         self._closed = False
+        self._look_again = -math.inf  # when the queue may be looked through for dead calls
 
     @property
     def quiet(self) -> bool:
@@ -65,17 +70,22 @@ class Batcher:
     def put(self, call: WaitingCall, kind: Hashable, priority: Priority = Priority.NORMAL) -> None:
         """Let a call wait for its turn.
 
-        Raises Unavailable (full, or closed), ResourceExhausted (it could not be answered in time)
-        or InvalidArgument (more rows than a request may have).
+        Raises Unavailable (full, or closed), ResourceExhausted (it could not be answered in time),
+        DeadlineExceeded (its time is up) or InvalidArgument (more rows than a request may have).
         """
-        with self._changed:
-            if self._closed:
-                raise Unavailable(f"queue of {self._name} is closed")
-            self._admit(call, priority)
-            self._queue.add(call, call.rows, kind, call.came, priority)
-            self._pacer.came(call.rows, call.came)
-            self._stats.waiting_rows = self._queue.rows
-            self._see_to_it(call.came)
+        dropped: list[WaitingCall] = []
+        try:
+            with self._changed:
+                if self._closed:
+                    raise Unavailable(f"queue of {self._name} is closed")
+                pace = self._pacer.pace()
+                self._let_in(call, kind, priority, pace, dropped)
+                self._pacer.came(call.rows, call.came)
+                self._stats.waiting_rows = self._queue.rows
+                self._see_to_it(call.came, pace)
+        finally:
+            for gone in dropped:
+                gone.fail(DeadlineExceeded("Deadline Exceeded"))
 
     def close(self) -> None:
         """End the threads. No call is waiting: the lane's version has been drained."""
@@ -88,33 +98,73 @@ class Batcher:
     def estimate(self) -> tuple[float, Pace]:
         """How long a call that comes now would wait, and the pace; for whoever explains them."""
         with self._changed:
-            return self._backlog(1).wait_s, self._pacer.pace()
+            pace = self._pacer.pace()
+            return self._backlog(1, pace).wait_s, pace
 
     # All below: with the lock held ----------------------------------------------------------------
 
-    def _admit(self, call: WaitingCall, priority: Priority) -> None:
+    def _let_in(
+        self,
+        call: WaitingCall,
+        kind: Hashable,
+        priority: Priority,
+        pace: Pace,
+        dropped: list[WaitingCall],
+    ) -> None:
+        """Let a call wait; where there is no room for it, calls that are dead make some first."""
         left_s = None if call.done.deadline is None else call.done.deadline - call.came
-        backlog = self._backlog(call.rows)
-        error = refusal(self._name, backlog, left_s, priority, self._options.limits)
+        if left_s is not None and left_s <= 0:
+            self._stats.dropped += 1
+            raise DeadlineExceeded("Deadline Exceeded")
+        backlog = self._backlog(call.rows, pace)
+        error = self._refusal(call, kind, priority, backlog, left_s)
+        if error is not None and call.came >= self._look_again:
+            self._look_again = call.came + _LOOK_S
+            dropped += self._queue.drop(_alive)
+            self._stats.dropped += len(dropped)
+            self._stats.waiting_rows = self._queue.rows
+            if dropped:
+                backlog = self._backlog(call.rows, pace)
+                error = self._refusal(call, kind, priority, backlog, left_s)
         if error is not None:
             self._stats.refused[error.code.name] += 1
             raise error
 
-    def _backlog(self, rows: int) -> Backlog:
+    def _refusal(
+        self,
+        call: WaitingCall,
+        kind: Hashable,
+        priority: Priority,
+        backlog: Backlog,
+        left_s: float | None,
+    ) -> ServingError | None:
+        """Why a call is not let in; None if it is, and waits by now."""
+        error = refusal(self._name, backlog, left_s, priority, self._options.limits)
+        if error is None:
+            try:
+                self._queue.add(call, call.rows, kind, call.came, priority)
+            except Unavailable as full:
+                full.retry_after_s = max(0.001, backlog.wait_s)
+                return full
+        return error
+
+    def _backlog(self, rows: int, pace: Pace) -> Backlog:
         """What a call of so many rows finds: batches before it, over the threads that run them."""
-        full = self._pacer.pace().full_rows
-        batch_s = self._times.estimate(min(full, max(1, self._queue.rows))) or 0.0
-        batches = self._queue.rows / full + 0.5 * self._running
+        waiting, full = self._queue.rows, pace.full_rows
+        batch_s = self._times.estimate(min(full, max(1, waiting))) or 0.0
+        batches = waiting / full + 0.5 * self._running
         return Backlog(
             calls=self._queue.calls,
-            rows=self._queue.rows,
+            rows=waiting,
             wait_s=batches * batch_s / self._options.workers,
             run_s=self._times.estimate(rows) or 0.0,
         )
 
-    def _see_to_it(self, now: float) -> None:
+    def _see_to_it(self, now: float, pace: Pace) -> None:
         """Have a thread look at the queue, if one could take a batch now or must wait for it."""
-        wait_s = self._queue.wait_s(now, self._running, self._pacer.pace())
+        if self._idle <= self._woken and len(self._threads) >= self._options.workers:
+            return  # they are all at it
+        wait_s = self._queue.wait_s(now, self._running, pace)
         if wait_s is None:
             return  # whoever runs now takes it next
         if self._idle > self._woken:
@@ -150,7 +200,7 @@ class Batcher:
                 pace = self._pacer.pace()
                 batch = self._queue.next(now, self._running, pace, _alive)
                 if batch is not None:
-                    self._leaves(batch, now)
+                    self._leaves(batch, now, pace)
                     return batch
                 left_s = idle_until - now
                 if self._closed or left_s <= 0:
@@ -166,7 +216,7 @@ class Batcher:
         self._idle -= 1
         self._woken = max(0, min(self._woken, self._idle))
 
-    def _leaves(self, batch: Batch[WaitingCall], now: float) -> None:
+    def _leaves(self, batch: Batch[WaitingCall], now: float, pace: Pace) -> None:
         self._running += 1
         stats = self._stats
         stats.waiting_rows = self._queue.rows
@@ -177,7 +227,7 @@ class Batcher:
             for piece in batch.pieces:
                 if piece.start == 0:
                     stats.queue_s.add(now - piece.payload.came)
-        self._see_to_it(now)  # there may be enough for another thread
+        self._see_to_it(now, pace)  # there may be enough for another thread
 
 
 def _alive(call: WaitingCall) -> bool:

@@ -85,6 +85,30 @@ def test_who_has_gone_takes_no_room():
     assert batch.dropped == ["b", "c"]
 
 
+def test_who_has_gone_makes_room_for_others():
+    q = queue(most=2, enqueued=2)
+    for name in "abcd":
+        q.add(name, 1, "k", 0.0, Priority.LOW if name == "b" else Priority.NORMAL)
+    with pytest.raises(Unavailable):
+        q.add("e", 1, "k", 0.0)
+    assert q.drop(lambda name: name not in "bc") == ["c", "b"]
+    assert (q.rows, q.calls) == (2, 2)
+    q.add("e", 2, "k", 0.0)
+    assert shown(q.next(0.0, 0, IDLE)) == ([("a", 0, 1), ("d", 0, 1)], "full")
+    assert q.drop(lambda name: False) == ["e"]
+    assert q.wait_s(0.0, 0, IDLE) is None
+    assert q.drop(lambda name: False) == []
+
+
+def test_what_has_begun_to_run_is_not_given_up():
+    q = queue(most=4, splits=True)
+    q.add("a", 6, "k", 0.0)
+    q.add("b", 1, "k", 0.0)
+    assert shown(q.next(0.0, 0, IDLE)) == ([("a", 0, 4)], "full")
+    assert q.drop(lambda name: False) == ["b"]
+    assert shown(q.next(0.0, 0, IDLE)) == ([("a", 4, 2)], "idle")
+
+
 def test_a_large_request_is_split_where_that_is_allowed():
     q = queue(most=4, splits=True)
     q.add("a", 3, "k", 0.0)
@@ -138,11 +162,16 @@ steps = st.lists(
         ),
         st.tuples(st.just("next"), st.integers(0, 2)),
         st.tuples(st.just("pass"), st.floats(0, 0.3)),
+        st.tuples(st.just("go away"), st.integers(2, 4)),
     ),
     max_size=60,
 )
 paces = st.builds(
-    Pace, full_rows=st.integers(1, 8), hold_s=st.sampled_from([0.0, 0.2]), beside=st.booleans()
+    Pace,
+    full_rows=st.integers(1, 8),
+    hold_s=st.sampled_from([0.0, 0.2]),
+    beside=st.booleans(),
+    most_rows=st.integers(0, 12),
 )
 
 
@@ -156,11 +185,18 @@ class Watched:
         self.added: list[tuple[int, str, Priority]] = []
         self.ran: dict[int, int] = {}
         self.left: list[int] = []
+        self.gone: set[int] = set()
 
     def add(self, rows: int, kind: str, priority: Priority) -> None:
         with contextlib.suppress(ServingError):
             self.queue.add(len(self.added), rows, kind, self.clock, priority)
             self.added.append((rows, kind, priority))
+
+    def go_away(self, each: int) -> None:
+        """Nobody waits any more for one call of so many."""
+        dropped = self.queue.drop(lambda number: number % each > 0)
+        assert all(number % each == 0 and number not in self.ran for number in dropped)
+        self.gone.update(dropped)
 
     def take(self, running: int) -> bool:
         """Take the next batch and check it; whether there was one."""
@@ -169,7 +205,7 @@ class Watched:
         assert (batch is not None) == (wait == 0.0)
         if batch is None:
             return False
-        most = min(self.most, self.pace.full_rows)
+        most = min(self.most, max(self.pace.full_rows, self.pace.most_rows))
         alone = len(batch.pieces) == 1 and not self.queue.rules.splits
         assert 0 < batch.rows <= (self.most if alone else most)
         assert batch.rows == sum(piece.rows for piece in batch.pieces)
@@ -194,18 +230,44 @@ def test_random_arrivals_are_all_run_once_in_order_and_within_the_limits(steps, 
                 watched.add(rows, kind, priority)
             case ("pass", seconds):
                 watched.clock += seconds
+            case ("go away", each):
+                watched.go_away(each)
             case ("next", running):
                 watched.take(running)
     watched.clock += 10
     while watched.take(0):
         pass
-    assert watched.ran == {n: rows for n, (rows, _, _) in enumerate(watched.added)}
+    expected = {n: rows for n, (rows, _, _) in enumerate(watched.added) if n not in watched.gone}
+    assert watched.ran == expected
     assert (watched.queue.rows, watched.queue.calls) == (0, 0)
     assert watched.queue.wait_s(watched.clock, 0, pace) is None
     for kind in "xy":
         for priority in Priority:
             alike = [n for n in watched.left if watched.added[n][1:] == (kind, priority)]
             assert alike == sorted(alike)
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=40))
+def test_after_others_have_gone_there_is_room_as_if_they_had_never_come(arrivals):
+    q, fresh = queue(4, 5), queue(4, 5)
+    stayed = []
+    for number, (rows, stays) in enumerate(arrivals):
+        with contextlib.suppress(Unavailable):
+            q.add(number, rows, "k", float(number))
+            stayed += [(number, rows)] if stays else []
+    alive = dict(stayed)
+    q.drop(alive.__contains__)
+    for number, rows in stayed:
+        fresh.add(number, rows, "k", float(number))
+    for rows in (4, 3, 2, 1) * 6:
+        answers = []
+        for one in (q, fresh):
+            try:
+                one.add(rows, rows, "k", 100.0)
+                answers.append(None)
+            except Unavailable as error:
+                answers.append(error.message)
+        assert answers[0] == answers[1]
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=50), st.booleans())

@@ -56,7 +56,7 @@ def test_a_waiting_pacer_goes_by_what_is_worth_merging_now():
     pacer = WaitingPacer(RULES, lambda: worth[0])
     assert pacer.pace() == Pace(full_rows=1, beside=True)
     worth[0] = 8
-    assert pacer.pace() == Pace(full_rows=8, beside=False)
+    assert pacer.pace() == Pace(full_rows=8, beside=False, most_rows=32)
     pacer.came(1, 0.0)
 
 

@@ -30,6 +30,9 @@ _MAX_RUN_S = 0.15
 _ABOUT = 1.1
 """Costs per row within this factor of the least are as good as that."""
 
+_HANDOVER_S = 100e-6
+"""What handing a batch over between threads costs besides its run."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -84,7 +87,10 @@ def _has_rows(outputs: Tensors, rows: int) -> bool:
 
 
 def _knee(call: SignatureCall, signature: Signature) -> int:
-    """The smallest number of rows that costs about as little per row as any does."""
+    """The smallest number of rows that costs about as little per row as any does.
+
+    A batch costs the threads that bring its calls together something as well.
+    """
     one = synthetic_inputs(signature, 1)
     assert one is not None  # several rows could be made
     rows, costs = 1, {1: _time(call, one)}
@@ -94,8 +100,9 @@ def _knee(call: SignatureCall, signature: Signature) -> int:
         if rows_of(inputs) != rows:
             break
         costs[rows] = _time(call, inputs) / rows
-    least = min(costs.values())
-    return min(rows for rows, each in costs.items() if each <= least * _ABOUT)
+    whole = {rows: each + _HANDOVER_S / rows for rows, each in costs.items()}
+    least = min(whole.values())
+    return min(rows for rows, each in whole.items() if each <= least * _ABOUT)
 
 
 def _time(call: SignatureCall, inputs: Tensors) -> float:
