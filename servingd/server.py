@@ -21,8 +21,6 @@ from servingd.config.server import ServerConfig
 from servingd.core.admission import AdmissionLimits
 from servingd.core.interfaces import Loader
 from servingd.core.lifecycle import PublicState
-from servingd.core.policies import availability_preserving
-from servingd.core.reconcile import ManagerState
 from servingd.core.types import ServableId, VersionData
 from servingd.core.versions import ready
 from servingd.errors import FailedPrecondition, ServingError
@@ -41,17 +39,20 @@ from servingd.inference.replay import replay
 from servingd.observability.life_cycle import log_state
 from servingd.observability.metrics import Metrics
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
-from servingd.runtime.manager import Manager, ManagerOptions
+from servingd.runtime.loads import manager_options, manager_state, rules_of
+from servingd.runtime.manager import Manager
 from servingd.runtime.reloader import Reloader
 from servingd.runtime.request_log import RequestLogs
+from servingd.runtime.self_warm_up import SelfWarmUp
 from servingd.runtime.serving_map import ServingMap
 from servingd.runtime.state_monitor import StateMonitor
 from servingd.runtime.threads import WorkerPool
 from servingd.runtime.warm_up import WarmUp
 from servingd.servables.registry import Platforms
+from servingd.servables.saved_model.warm_up import synthetic_inputs
 from servingd.sources.config_file import ConfigFilePoll
 from servingd.sources.file_system import FileSystemSource
-from servingd.sources.rosters import ConfiguredRoster, Roster, make_roster
+from servingd.sources.rosters import ConfiguredRoster, Roster, known_models, make_roster
 from servingd.wire.config_files import read_monitoring, read_tls
 from servingd.wire.model_server_config import configured_models
 from servingd.wire.saved_model_options import saved_model_options
@@ -76,8 +77,15 @@ class Server:
         self.metrics = Metrics()
         self._monitor = self._make_monitor()
         saved_models = saved_model_options(config)
+        self._self_warm_up = SelfWarmUp(
+            self.metrics.batches.rows_in_use,
+            synthetic_inputs,
+            self.metrics.self_warm_up.warmed,
+            enabled=config.self_warm_up,
+        )
+        self.metrics.self_warm_up.kept = self._self_warm_up.sizes
         warm_up = self._make_warm_up(saved_models)
-        self._platforms = Platforms(saved_models, self.metrics.on_graph_state, warm_up.again)
+        self._platforms = Platforms(saved_models, self._on_graph_state, warm_up.again)
         self._request_logs = RequestLogs(
             config.request_log_max_bytes,
             config.request_log_max_files,
@@ -116,6 +124,7 @@ class Server:
                 merging=lambda name: m.merging if (m := self._settings.get(name)) else "auto",
                 limits=AdmissionLimits(max_wait_s=config.max_queue_s),
                 workers=max(2, os.cpu_count() or 1),
+                self_warm_up=self._self_warm_up,
             ),
             self.metrics.batches,
         )
@@ -123,12 +132,12 @@ class Server:
     def _make_manager(self, warm_up: WarmUp) -> Manager:
         config = self._config
         return Manager(
-            ManagerState(availability_preserving, config.max_num_load_retries),
+            manager_state(config),
             self._make_loader,
             self._models,
             self._monitor,
             self._dispatcher,
-            _manager_options(config, warm_up),
+            manager_options(config, warm_up),
             self.metrics.on_load,
         )
 
@@ -171,6 +180,7 @@ class Server:
             enabled=options.enable_model_warmup,
             iterations=options.warmup_iterations,
             threads=options.warmup_threads,
+            kept=self._self_warm_up,
         )
 
     def _make_config_file_poll(self) -> ConfigFilePoll | None:
@@ -318,12 +328,19 @@ class Server:
     def _make_loader(self, servable: ServableId, data: VersionData) -> Loader:
         return self._platforms[data.platform].loader(servable, data)
 
+    def _on_graph_state(self, servable: ServableId, state: str) -> None:
+        self.metrics.on_graph_state(servable, state)
+        if state in ("optimised", "declined"):
+            self._manager.grown(servable, grew=state == "optimised")
+
     def _configure(self, names: Iterable[str]) -> None:
         models = frozenset(names)
         self._monitor.configure(models)
-        known = _known_models(self._roster)
+        self._self_warm_up.keep_only(models)
+        known = known_models(self._roster)
         self._settings = {model.name: model for model in known}
         self._request_logs.configure(known)
+        self._manager.configure(rules_of(self._config, known))
         if not self._looked:
             self._looked = True
             self._monitor.notify_when(models, PublicState.AVAILABLE, self._all_up)
@@ -372,20 +389,3 @@ def _listed(roster: Roster) -> tuple[ModelConfig, ...]:
 def _log_reload(error: ServingError | None) -> None:
     if error is not None:
         _log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)
-
-
-def _known_models(roster: Roster) -> tuple[ModelConfig, ...]:
-    """The models that are there; none where that cannot be told."""
-    try:
-        return roster.models()
-    except OSError:
-        return ()
-
-
-def _manager_options(config: ServerConfig, warm_up: WarmUp) -> ManagerOptions:
-    return ManagerOptions(
-        num_load_threads=config.num_load_threads or 2,
-        num_unload_threads=config.num_unload_threads or 1,
-        load_retry_interval_s=config.load_retry_interval_micros / 1e6,
-        warm_up=warm_up,
-    )

@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from servingd.config.flag_fields import Check
+from servingd.config.loads import are_devices, are_replicas, is_transition
 from servingd.config.request_log import LoggingConfig
 from servingd.core.versions import Latest, VersionPolicy
 from servingd.errors import InvalidConfig
 
 DEFAULT_PLATFORM = "tensorflow"
 MERGING = ("auto", "always", "never")
+
+LOAD_CHECKS: Mapping[str, Check] = MappingProxyType(
+    {"device": are_devices, "replicas": are_replicas, "transition": is_transition}
+)
+"""What is expected of each field that says how a model is loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,15 @@ class ModelConfig:
     """Whether calls that wait together run together: `auto` (where it is proven to be right),
     `always` (the operator knows that it is) or `never`."""
 
+    device: str = ""
+    """Where it is loaded: `auto`, a kind, or names with commas; empty: where all models are."""
+
+    replicas: str = ""
+    """How many: a number, or `per_device`; empty: as of all models."""
+
+    transition: str = ""
+    """How a new version takes the old one's place; empty: as of all models."""
+
     def __post_init__(self) -> None:
         if not self.name:
             raise InvalidConfig(f"name: a model needs one; its base_path is {self.base_path!r}")
@@ -59,6 +75,11 @@ class ModelConfig:
             raise InvalidConfig(
                 f"latency_goal_ms: expected a number of at least 0, got {self.latency_goal_ms}"
             )
+        for name, check in LOAD_CHECKS.items():
+            said = getattr(self, name)
+            expected = check(said) if said else None
+            if expected is not None:
+                raise InvalidConfig(f"{name}: expected {expected}, got {said!r}")
         object.__setattr__(self, "version_labels", MappingProxyType(dict(self.version_labels)))
 
 

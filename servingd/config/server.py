@@ -20,7 +20,9 @@ from servingd.config.flag_fields import (
     one_of,
     own_flag,
     tcp_port,
+    whole,
 )
+from servingd.config.loads import are_devices, are_replicas, is_transition
 from servingd.config.saved_model import OPTIMIZE_MODELS
 from servingd.errors import InvalidConfig
 
@@ -175,11 +177,35 @@ class ServerConfig:
     merge_waiting_calls: bool = own_flag(
         True, "run calls that wait together together, where that is proven to be right"
     )
+    self_warm_up: bool = own_flag(
+        True, "keep a few requests in memory; new versions answer them before they serve"
+    )
     latency_goal_ms: float = own_flag(
         0.0, "latency goal of all models that have none of their own; 0: none", at_least(0)
     )
     max_queue_s: float = own_flag(
         30.0, "a call without a deadline is refused if it would wait longer", at_least(0)
+    )
+    device: str = own_flag(
+        "auto", "where models are loaded: auto, GPU, or names as GPU:0,GPU:1", are_devices
+    )
+    replicas: str = own_flag(
+        "1", "of each model: a number, or per_device for one on each of its devices", are_replicas
+    )
+    transition: str = own_flag(
+        "auto",
+        "availability_preserving (old and new version beside each other), resource_preserving "
+        "(the old one goes first) or auto (the latter only if they do not fit beside each other)",
+        is_transition,
+    )
+    ram_budget_mb: int = own_flag(
+        0, "memory of the host for models; 0: most of the machine's or control group's", at_least(0)
+    )
+    device_memory_budget_mb: int = own_flag(
+        0, "memory of each device for models; 0: all that it has", at_least(0)
+    )
+    virtual_cpu_devices: int = own_flag(
+        0, "devices CPU:0 to CPU:N-1 instead of CPU:0 alone, to try placement out", whole(0, 64)
     )
     drain_delay_s: float = own_flag(0.0, "at stop: not ready for so long first", at_least(0))
     drain_timeout_s: float = own_flag(

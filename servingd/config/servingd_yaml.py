@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from servingd.config.flags import FLAGS, TYPES
-from servingd.config.models import MERGING, ModelConfig, check_unique
+from servingd.config.models import LOAD_CHECKS, MERGING, ModelConfig, check_unique
 from servingd.config.request_log import LoggingConfig
 from servingd.config.yaml_values import Value, read_yaml
 from servingd.core.versions import MAX_VERSION, All, Latest, Specific, VersionPolicy
@@ -210,6 +210,20 @@ def _merging(value: Value) -> str:
     return text
 
 
+def _load_field(name: str) -> Callable[[Value], str]:
+    """A reader of one of LOAD_CHECKS; a whole number may stand for its text."""
+
+    def read(value: Value) -> str:
+        is_number = value.node.tag == "tag:yaml.org,2002:int"
+        text = str(value.scalar(int)) if is_number else _text(value)
+        expected = LOAD_CHECKS[name](text)
+        if expected is not None:
+            raise value.error(expected)
+        return text
+
+    return read
+
+
 def _rate(value: Value) -> float:
     rate: float = value.scalar(float)
     if not 0 <= rate <= 1:
@@ -252,6 +266,24 @@ MODEL_FIELDS: Mapping[str, ModelField] = MappingProxyType(
             "whether calls that wait together run together: where it is proven to be right, "
             "because you know that it is, or not at all",
             _merging,
+        ),
+        "device": ModelField(
+            "`auto`, `CPU`, `GPU`, or names such as `GPU:1` with commas",
+            "where it is loaded; `auto`: on an accelerator that is large enough, else on a CPU, "
+            "and there on the one that is emptiest",
+            _load_field("device"),
+        ),
+        "replicas": ModelField(
+            "number or `per_device`",
+            "how many copies of a version answer calls; `per_device`: one on each device that "
+            "`device` allows",
+            _load_field("replicas"),
+        ),
+        "transition": ModelField(
+            "`auto`, `availability_preserving` or `resource_preserving`",
+            "whether a new version is loaded beside the old one or after it has gone; `auto`: "
+            "beside it, unless they do not both fit into memory",
+            _load_field("transition"),
         ),
     }
 )

@@ -6,11 +6,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from servingd.core.estimates import Estimate, Measured
 from servingd.core.lifecycle import ServableState
-from servingd.core.types import AspiredVersions, ServableId, VersionData
+from servingd.core.placement import LoadRules
+from servingd.core.types import (
+    ANYWHERE,
+    AspiredVersions,
+    Device,
+    Placement,
+    ServableId,
+    VersionData,
+)
 from servingd.errors import ServingError
 
 # Events -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What is said of models' loads, by name; replaces what was said before."""
+
+    rules: Mapping[str, LoadRules]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """What a version will take, and the devices that there are, each with its limit (0: none)."""
+
+    id: ServableId
+    estimate: Estimate
+    devices: Mapping[Device, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +43,13 @@ class LoadSucceeded:
     """A load attempt ended well: the servable exists and is warm."""
 
     id: ServableId
+    measured: Measured | None = None
+    """What it was seen to take, where that could be told."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """A load attempt failed. `retriable` is False where trying again cannot help."""
+    """An attempt to estimate or to load failed. `retriable`: whether another one may help."""
 
     id: ServableId
     error: ServingError
@@ -51,12 +78,29 @@ class Unloaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Grown:
+    """A version with room to grow has (`grew`), or never will."""
+
+    id: ServableId
+    grew: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Unload everything and take no more statements from sources."""
 
 
 Event: TypeAlias = (
-    AspiredVersions | LoadSucceeded | LoadFailed | RetryDue | Drained | Unloaded | Stop
+    AspiredVersions
+    | Configured
+    | Estimated
+    | LoadSucceeded
+    | LoadFailed
+    | RetryDue
+    | Drained
+    | Unloaded
+    | Grown
+    | Stop
 )
 
 # Commands -----------------------------------------------------------------------------------------
@@ -78,11 +122,35 @@ class ReportIncomplete:
 
 
 @dataclass(frozen=True, slots=True)
+class Explain:
+    """Tell operators what became of a load, and why."""
+
+    id: ServableId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartEstimate:
+    """Ask the loader what it will take; answer Estimated or LoadFailed. The first makes it."""
+
+    id: ServableId
+    data: VersionData
+
+
+@dataclass(frozen=True, slots=True)
 class StartLoad:
     """Run one load attempt; answer LoadSucceeded or LoadFailed. The first makes the loader."""
 
     id: ServableId
     data: VersionData
+    placement: Placement = ANYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class LetGrow:
+    """There is room by now for what a version may become: tell its loader. Grown is the answer."""
+
+    id: ServableId
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +198,10 @@ class Discard:
 Command: TypeAlias = (
     Announce
     | ReportIncomplete
+    | Explain
+    | StartEstimate
     | StartLoad
+    | LetGrow
     | ScheduleRetry
     | CancelRetry
     | Publish

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from servingd.core.batching import BatchRules, Priority
+from servingd.core.estimates import UNKNOWN, Estimate
 from servingd.core.lifecycle import ServableState
 from servingd.core.publish import Listing
 from servingd.core.types import (
+    ANYWHERE,
     AspiredVersions,
     ModelSpec,
+    Placement,
     ServableId,
     Signature,
     Tensors,
@@ -36,6 +39,13 @@ class Completion(Protocol):
     def alive(self) -> bool:
         """Whether anybody still waits: False once cancelled or expired."""
         ...
+
+    def gather(self) -> Callable[[], None] | None:
+        """Let the outcomes that this thread hands over to this one's carrier go out together.
+
+        Calling what is returned sends them off, at the latest. None where there is no need.
+        """
+        return None
 
     def succeed(self, outputs: Tensors) -> None:
         """Hand over the outputs; they must not be written to."""
@@ -87,6 +97,10 @@ class Servable(Protocol):
         """
         return 0
 
+    def may_be_repeated(self, signature: str) -> bool:
+        """Whether a call of a signature leaves nothing behind that a later one could see."""
+        return True
+
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         """Compute all outputs of `signature` and complete `done`, now or later, from any thread.
 
@@ -103,9 +117,26 @@ class Servable(Protocol):
 class Loader(Protocol):
     """Knows how to make one version's servable. Made cheaply; used from one thread at a time."""
 
-    def load(self) -> Servable:
-        """Make the servable, warm. Called again if it failed; raises ServingError."""
+    def estimate(self) -> Estimate:
+        """What the version will take, from its files; called before it is loaded.
+
+        What it raises counts as not knowing.
+        """
+        return UNKNOWN
+
+    def load(self, placement: Placement = ANYWHERE) -> Servable:
+        """Make the servable, warm, with a replica on each device of the placement.
+
+        Called again if it failed, maybe with another placement; raises ServingError.
+        """
         ...
+
+    def grow(self) -> None:
+        """There is room by now for what the estimate calls growth; returns at once.
+
+        Called at most once, after a load whose placement did not allow it.
+        """
+        return
 
     def unload(self, servable: Servable) -> None:
         """Close the servable and give its memory back. Called once, after a load that succeeded."""

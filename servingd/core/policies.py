@@ -67,6 +67,8 @@ def _load_highest(aspired: Sequence[Snapshot]) -> Load | None:
 
 
 POLICIES: Mapping[str, Policy] = {
+    # The manager gives the old version up where both do not fit, whatever the policy says.
+    "auto": availability_preserving,
     "availability_preserving": availability_preserving,
     "resource_preserving": resource_preserving,
 }

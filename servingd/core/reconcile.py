@@ -8,20 +8,27 @@ What a source aspires is a stream's target. Harnesses follow it: a version witho
 version that is no longer aspired is discarded, cancelled or quiesced, and a version that is aspired
 again while its old harness is on its way out gets a new one when that has gone. A version that
 still serves is simply wanted again (TensorFlow Serving lets such a rollback wait for ever).
+
+With a ledger, each load is estimated before it starts, and starts when there is room. What is
+refused is tried again when room is given back: by an unload, by a load that failed or took less.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from servingd.core.events import (
     Announce,
     CancelRetry,
     Command,
+    Configured,
     Discard,
     Drained,
+    Estimated,
     Event,
+    Explain,
+    Grown,
+    LetGrow,
     LoadFailed,
     LoadSucceeded,
     Publish,
@@ -29,11 +36,13 @@ from servingd.core.events import (
     ReportIncomplete,
     RetryDue,
     ScheduleRetry,
+    StartEstimate,
     StartLoad,
     StartUnload,
     Stop,
     Unloaded,
 )
+from servingd.core.harness import UNDER_WAY, Harness, LoadPlan, Step, Stream, same_files
 from servingd.core.lifecycle import (
     LEAVING,
     HarnessState,
@@ -41,63 +50,70 @@ from servingd.core.lifecycle import (
     ServableState,
     advance,
 )
-from servingd.core.policies import Load, Policy, Snapshot, availability_preserving
-from servingd.core.types import AspiredVersion, AspiredVersions, ServableId, VersionData
+from servingd.core.loading import Decision, decide, plan_of
+from servingd.core.placement import LoadRules
+from servingd.core.policies import POLICIES, Load, Policy, availability_preserving
+from servingd.core.resources import Ledger, Need, Verdict
+from servingd.core.types import AspiredVersion, AspiredVersions, ServableId
 from servingd.errors import Cancelled, Internal, ServingError
 
-
-@dataclass(slots=True)
-class Harness:
-    """The manager's record of one version's one loader."""
-
-    id: ServableId
-    data: VersionData | None
-    state: HarnessState = HarnessState.NEW
-    aspired: bool = True
-    cancelled: bool = False
-    """Its load is no longer wanted. Never taken back: whoever wants the version again waits."""
-    attempts: int = 0
-    waiting_for_retry: bool = False
-
-
-@dataclass(slots=True)
-class _Stream:
-    aspired: dict[int, AspiredVersion] = field(default_factory=dict)
-    harnesses: dict[int, Harness] = field(default_factory=dict)
-    incomplete: Mapping[int, str] = field(default_factory=dict)
+_NO_RULES = LoadRules()
+_SMALL = "is served as it was exported: there is no memory for its optimised form"
 
 
 class ManagerState:
     """All streams and their harnesses. One owner; not thread-safe."""
 
     def __init__(
-        self, policy: Policy = availability_preserving, max_num_load_retries: int = 5
+        self,
+        policy: Policy = availability_preserving,
+        max_num_load_retries: int = 5,
+        ledger: Ledger | None = None,
     ) -> None:
+        """Without a ledger every load starts at once, and nothing is estimated."""
         self._policy = policy
         self._max_attempts = 1 + max_num_load_retries
-        self._streams: dict[str, _Stream] = {}
+        self._ledger = ledger or Ledger()
+        self._estimates = ledger is not None
+        self._rules: Mapping[str, LoadRules] = {}
+        self._streams: dict[str, Stream] = {}
         self._stopping = False
 
     def handle(self, event: Event) -> list[Command]:
         """Take one event; return what must be done now, in this order."""
         match event:
             case AspiredVersions():
-                return self._aspired(event)
+                commands = self._aspired(event)
+            case Configured():
+                commands = self._configured(event)
             case Stop():
-                return self._stop()
+                commands = self._stop()
             case RetryDue():
-                return self._retry_due(event.id)
+                commands = self._retry_due(event.id)
+            case Grown():
+                commands = self._grown(event)
+            case _:
+                commands = self._progressed(event, self._harness(event.id))
+                commands += self._reconcile(event.id.name)
+        return commands + self._use_room()
+
+    def _progressed(
+        self,
+        event: Estimated | LoadSucceeded | LoadFailed | Drained | Unloaded,
+        harness: Harness,
+    ) -> list[Command]:
+        match event:
+            case Estimated():
+                return self._estimated(harness, Need(event.estimate, event.devices))
             case LoadSucceeded():
-                commands = self._load_succeeded(self._harness(event.id))
+                return self._load_succeeded(harness, event)
             case LoadFailed():
-                commands = self._load_failed(self._harness(event.id), event)
+                return self._load_failed(harness, event)
             case Drained():
-                harness = self._harness(event.id)
                 harness.state = advance(harness.state, HarnessState.UNLOADING)
-                commands = [StartUnload(event.id)]
+                return [StartUnload(event.id)]
             case Unloaded():
-                commands = self._unloaded(self._harness(event.id))
-        return commands + self._reconcile(event.id.name)
+                return self._unloaded(harness)
 
     @property
     def settled(self) -> bool:
@@ -115,12 +131,16 @@ class ManagerState:
             for version in sorted(stream.harnesses)
         ]
 
+    def plan(self) -> LoadPlan:
+        """Who holds what, and where; for whoever shows it."""
+        return plan_of(self.harnesses(), self._ledger, self._rules)
+
     # What each event means ------------------------------------------------------------------------
 
     def _aspired(self, statement: AspiredVersions) -> list[Command]:
         if self._stopping:
             return []
-        stream = self._streams.setdefault(statement.name, _Stream())
+        stream = self._streams.setdefault(statement.name, Stream())
         stream.aspired = {v.version: v for v in reversed(statement.versions)}
         commands: list[Command] = []
         if dict(stream.incomplete) != dict(statement.incomplete):
@@ -129,6 +149,19 @@ class ManagerState:
         for harness in stream.harnesses.values():
             commands += self._follow(harness, stream.aspired.get(harness.id.version))
         return commands + self._reconcile(statement.name)
+
+    def _configured(self, event: Configured) -> list[Command]:
+        """New rules hold for what is loaded from now on, and for what was refused by the old."""
+        old, self._rules = self._rules, event.rules
+        commands: list[Command] = []
+        for name, stream in sorted(self._streams.items()):
+            if old.get(name) == event.rules.get(name):
+                continue
+            for harness in stream.harnesses.values():
+                harness.aspired = harness.aspired and not harness.refused
+            self._ledger.more_room = True  # what waits is judged anew
+            commands += self._reconcile(name)
+        return commands
 
     def _stop(self) -> list[Command]:
         self._stopping = True
@@ -140,7 +173,13 @@ class ManagerState:
             commands += self._reconcile(name)
         return commands
 
-    def _load_succeeded(self, harness: Harness) -> list[Command]:
+    def _estimated(self, harness: Harness, need: Need) -> list[Command]:
+        harness.step, harness.need = None, need
+        return self._withdraw(harness) if harness.cancelled else self._admit(harness)
+
+    def _load_succeeded(self, harness: Harness, event: LoadSucceeded) -> list[Command]:
+        harness.step = None
+        self._ledger.settle(harness.id, event.measured)
         if harness.cancelled:  # nobody wants it any more: it never serves
             harness.state = advance(harness.state, HarnessState.UNLOADING)
             return [StartUnload(harness.id)]
@@ -148,23 +187,29 @@ class ManagerState:
         return [Publish(harness.id), _announce(harness.id, PublicState.AVAILABLE)]
 
     def _load_failed(self, harness: Harness, event: LoadFailed) -> list[Command]:
+        self._ledger.release(harness.id)
+        harness.step = None
         again = event.retriable and harness.attempts < self._max_attempts
         if again and not harness.cancelled:
-            harness.waiting_for_retry = True
+            harness.step = Step.PAUSED
             return [ScheduleRetry(harness.id)]
         return self._fail(harness, event.error)
 
     def _retry_due(self, servable: ServableId) -> list[Command]:
         harness = self._find(servable)
-        if harness is None or not harness.waiting_for_retry:
+        if harness is None or harness.step is not Step.PAUSED:
             return []  # cancelled while the event was on its way
-        harness.waiting_for_retry = False
-        return self._attempt(harness)
+        return self._attempt(harness) + self._reconcile(servable.name)
 
     def _unloaded(self, harness: Harness) -> list[Command]:
+        self._ledger.release(harness.id)
         harness.state = advance(harness.state, HarnessState.DISABLED)
         error = _cancelled() if harness.cancelled else None
         return [_announce(harness.id, PublicState.END, error)]
+
+    def _grown(self, event: Grown) -> list[Command]:
+        self._ledger.grown(event.id, event.grew)
+        return []
 
     # From the target to actions -------------------------------------------------------------------
 
@@ -173,25 +218,26 @@ class ManagerState:
         if wanted is not None and not harness.cancelled and harness.state not in LEAVING:
             # In service, or on its way there, or failed: the first loader is kept, unless it failed
             # and the files have changed since.
-            same = _same_files(harness, wanted)
+            same = same_files(harness, wanted)
             harness.aspired = harness.state is not HarnessState.ERROR or same
-            return (
-                [] if same or not harness.waiting_for_retry else self._start_over(harness, wanted)
-            )
+            waits = harness.step in (Step.PAUSED, Step.WAITING)
+            return [] if same or not waits else self._start_over(harness, wanted)
         harness.aspired = False
         if harness.cancelled or harness.state not in (HarnessState.NEW, HarnessState.LOADING):
             return []
         harness.cancelled = True
-        if harness.state is HarnessState.LOADING and not harness.waiting_for_retry:
+        if harness.step in UNDER_WAY:
+            self._ledger.leave(harness.id)
             return []  # the attempt under way decides
         return self._withdraw(harness)
 
     def _withdraw(self, harness: Harness) -> list[Command]:
         """End a harness that holds nothing: not started, or between two attempts."""
         commands: list[Command] = []
-        if harness.waiting_for_retry:
-            harness.waiting_for_retry = False
+        if harness.step is Step.PAUSED:
             commands.append(CancelRetry(harness.id))
+        self._ledger.release(harness.id)
+        harness.step = None
         harness.state = advance(harness.state, HarnessState.DISABLED)
         commands += [
             Discard(harness.id),
@@ -202,24 +248,22 @@ class ManagerState:
     def _reconcile(self, name: str) -> list[Command]:
         """Flush what has ended, manage what is new, and ask the policy until it rests."""
         stream = self._streams[name]
-        for version, harness in list(stream.harnesses.items()):
-            if harness.state is HarnessState.DISABLED or (
-                harness.state is HarnessState.ERROR and not harness.aspired
-            ):
-                del stream.harnesses[version]
+        stream.flush()
         commands: list[Command] = []
         for version, wanted in stream.aspired.items():
             if version not in stream.harnesses:
                 commands += self._manage(stream, ServableId(name, version), wanted)
-        while action := self._policy(_snapshots(stream)):
+        policy = self._policy_of(name)
+        while action := policy(stream.snapshots()):
             harness = stream.harnesses[action.version]
-            commands += self._load(harness) if isinstance(action, Load) else _quiesce(harness)
+            commands += self._load(harness) if isinstance(action, Load) else self._quiesce(harness)
         if not (stream.harnesses or stream.aspired or stream.incomplete):
             del self._streams[name]  # a removed model leaves nothing behind
+            self._ledger.forget(name)
         return commands
 
     def _manage(
-        self, stream: _Stream, servable: ServableId, wanted: AspiredVersion
+        self, stream: Stream, servable: ServableId, wanted: AspiredVersion
     ) -> list[Command]:
         harness = stream.harnesses[servable.version] = Harness(servable, wanted.data)
         if wanted.error is not None or wanted.data is None:
@@ -235,16 +279,102 @@ class ManagerState:
     def _attempt(self, harness: Harness) -> list[Command]:
         assert harness.data is not None  # one without data never leaves ERROR
         harness.attempts += 1
+        if harness.need is not None:
+            return self._admit(harness)
+        if self._estimates:
+            harness.step = Step.ESTIMATING
+            return [StartEstimate(harness.id, harness.data)]
+        harness.step = Step.LOADING
         return [StartLoad(harness.id, harness.data)]
 
     def _start_over(self, harness: Harness, wanted: AspiredVersion) -> list[Command]:
-        """The files of a load that waits for its next attempt have changed: do not wait."""
-        harness.data, harness.attempts, harness.waiting_for_retry = wanted.data, 0, False
-        return [CancelRetry(harness.id), Discard(harness.id), *self._attempt(harness)]
+        """The files of a load that waits have changed: it begins again, with another loader."""
+        cancel = [CancelRetry(harness.id)] if harness.step is Step.PAUSED else []
+        self._ledger.release(harness.id)
+        harness.data, harness.attempts, harness.need = wanted.data, 0, None
+        return [*cancel, Discard(harness.id), *self._attempt(harness)]
+
+    def _quiesce(self, harness: Harness) -> list[Command]:
+        harness.state = advance(harness.state, HarnessState.QUIESCING)
+        self._ledger.leave(harness.id)
+        # Announced before lookups start to fail: TensorFlow Serving's order.
+        return [_announce(harness.id, PublicState.UNLOADING), Quiesce(harness.id)]
 
     def _fail(self, harness: Harness, error: ServingError) -> list[Command]:
+        self._ledger.release(harness.id)
+        harness.step = None
         harness.state = advance(harness.state, HarnessState.ERROR)
         return [Discard(harness.id), _announce(harness.id, PublicState.END, error)]
+
+    # Room -----------------------------------------------------------------------------------------
+
+    def _admit(self, harness: Harness) -> list[Command]:
+        """Start a load for which there is room, or let it wait for some, or refuse it."""
+        assert harness.data is not None
+        assert harness.need is not None
+        decision = self._decide(harness, harness.need)
+        judgement = decision.judgement
+        if judgement.error is not None:
+            harness.refused = True
+            return self._fail(harness, judgement.error)
+        self._ledger.enter(harness.id, harness.need, judgement)
+        starts = judgement.verdict is Verdict.START
+        news = starts or decision.give_up or harness.step is not Step.WAITING
+        harness.step = Step.LOADING if starts else Step.WAITING
+        commands = self._explain(harness, decision.note) if news else []
+        for old in decision.give_up:
+            commands += self._quiesce(old)
+        if starts:
+            commands.append(StartLoad(harness.id, harness.data, judgement.placement))
+        return commands
+
+    def _decide(self, harness: Harness, need: Need) -> Decision:
+        name = harness.id.name
+        return decide(harness, need, self._streams[name], self._ledger, self._rules_of(name))
+
+    def _use_room(self) -> list[Command]:
+        """Something is given back: who waits comes first, then who was refused, then growth."""
+        commands: list[Command] = []
+        while self._ledger.more_room:
+            self._ledger.more_room = False
+            for harness in self._waiting():
+                commands += self._admit(harness)
+            for harness in self.harnesses():
+                if harness.refused and harness.need is not None and not self._stopping:
+                    commands += self._revive(harness, harness.need)
+            commands += [LetGrow(servable) for servable in self._ledger.grow()]
+            for servable in self._ledger.waiting_to_grow():
+                commands += self._explain(self._harness(servable), f"{servable} {_SMALL}")
+        return commands
+
+    def _waiting(self) -> list[Harness]:
+        """Loads to which room is promised, in the order in which they came."""
+        promised = [i for i, held in self._ledger.holdings.items() if held.promised]
+        return [self._harness(servable) for servable in promised]
+
+    def _revive(self, harness: Harness, need: Need) -> list[Command]:
+        """Begin again with a version that was refused, if there is room for it by now."""
+        if self._decide(harness, need).judgement.verdict is Verdict.REFUSE:
+            return []
+        stream, servable = self._streams[harness.id.name], harness.id
+        stream.harnesses[servable.version] = Harness(servable, harness.data, need=need)
+        return [_announce(servable, PublicState.START), *self._reconcile(servable.name)]
+
+    def _explain(self, harness: Harness, note: str) -> list[Command]:
+        """Tell what became of a load, once."""
+        if harness.note == note:
+            return []
+        harness.note = note
+        return [Explain(harness.id, note)]
+
+    # Who is who -----------------------------------------------------------------------------------
+
+    def _rules_of(self, name: str) -> LoadRules:
+        return self._rules.get(name, _NO_RULES)
+
+    def _policy_of(self, name: str) -> Policy:
+        transition = self._rules_of(name).transition
+        return POLICIES[transition] if transition else self._policy
 
     def _find(self, servable: ServableId) -> Harness | None:
         stream = self._streams.get(servable.name)
@@ -255,33 +385,6 @@ class ManagerState:
         if harness is None:
             raise Internal(f"This servable is not being managed: {servable}")
         return harness
-
-
-def _quiesce(harness: Harness) -> list[Command]:
-    harness.state = advance(harness.state, HarnessState.QUIESCING)
-    # Announced before lookups start to fail: TensorFlow Serving's order.
-    return [_announce(harness.id, PublicState.UNLOADING), Quiesce(harness.id)]
-
-
-def _snapshots(stream: _Stream) -> list[Snapshot]:
-    """The stream as policies see it.
-
-    A version that is wanted again while its harness is on its way out counts as aspired: else the
-    last sibling that serves would be given up for a version that nobody serves yet.
-    """
-    return [
-        Snapshot(
-            version,
-            HarnessState.UNLOADING if h.cancelled and h.state is HarnessState.LOADING else h.state,
-            version in stream.aspired,
-        )
-        for version, h in sorted(stream.harnesses.items())
-    ]
-
-
-def _same_files(harness: Harness, wanted: AspiredVersion) -> bool:
-    """Whether a failed harness was made from what is aspired now; a new error is never news."""
-    return wanted.error is not None or wanted.data is None or harness.data == wanted.data
 
 
 def _announce(

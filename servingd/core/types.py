@@ -114,6 +114,71 @@ class VersionData:
     fingerprint: str = ""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Device:
+    """Something that computes: `CPU:0`, `GPU:1`."""
+
+    kind: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        """As configurations and TensorFlow write it."""
+        return f"{self.kind}:{self.index}"
+
+    @property
+    def is_host(self) -> bool:
+        """Whether its memory is the host's own: several CPUs share it."""
+        return self.kind == "CPU"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CPU_0 = Device("CPU", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a version's replicas lie: one device each."""
+
+    devices: tuple[Device, ...] = ()
+    """Empty: nobody planned; one replica, wherever the servable likes."""
+
+    may_grow: bool = True
+    """Whether there is room at once for what the servable may become later."""
+
+    def __str__(self) -> str:
+        return ", ".join(device.name for device in self.devices) or "anywhere"
+
+
+ANYWHERE = Placement()
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Bytes: of the host's memory, and of what lies on each device.
+
+    What lies on a CPU is the host's memory, and counts in both.
+    """
+
+    ram: int = 0
+    devices: Mapping[Device, int] = field(default_factory=dict)
+
+    def __add__(self, other: Resources) -> Resources:
+        both = [*self.devices, *(d for d in other.devices if d not in self.devices)]
+        return Resources(
+            self.ram + other.ram, {device: self.on(device) + other.on(device) for device in both}
+        )
+
+    def on(self, device: Device) -> int:
+        """Bytes on a device."""
+        return self.devices.get(device, 0)
+
+
+NO_BYTES = Resources()
+
+
 @dataclass(frozen=True, slots=True)
 class AspiredVersion:
     """One version that ought to be loaded, or the reason why it cannot be."""

@@ -57,8 +57,28 @@ class BatchMetrics:
             for key in [key for key in self._lanes if key[0] == servable]:
                 del self._lanes[key]
 
+    def rows_in_use(self, model: str) -> dict[str, tuple[int, ...]]:
+        """By signature of a model, the sizes of its batches: those that one in a hundred has.
+
+        Where batches are filled up to allowed sizes, these are exact, else powers of two.
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        for lane in self.lanes():
+            if lane.servable.name == model:
+                sizes = _usual(lane)
+                found[lane.signature] = tuple(sorted({*found.get(lane.signature, ()), *sizes}))
+        return found
+
     def lanes(self) -> list[LaneStats]:
         """Those that have seen a call, in order."""
         with self._lock:
             found = sorted(self._lanes.items())
         return [stats for _, stats in found if stats.left or stats.refused or stats.waiting_rows]
+
+
+def _usual(lane: LaneStats) -> list[int]:
+    if lane.padding:
+        return list(lane.padding.copy())
+    rows = lane.rows.copy()
+    counts = zip(ROW_EDGES, rows.buckets[1:], strict=True)  # a bucket begins with its lower edge
+    return [int(edge) for edge, count in counts if count * 100 >= max(1, rows.count)]

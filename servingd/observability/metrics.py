@@ -12,6 +12,7 @@ from servingd.core.types import ServableId
 from servingd.observability.batch_families import BatchCollector, batching_session
 from servingd.observability.batches import BatchMetrics
 from servingd.observability.requests import RequestMetrics
+from servingd.observability.self_warm_up import SelfWarmUpMetrics
 from servingd.observability.serving_families import (
     Family,
     ServingCounts,
@@ -34,9 +35,11 @@ class Metrics:
         self.requests = RequestMetrics()
         self.counts = ServingCounts()
         self.batches = BatchMetrics()
+        self.self_warm_up = SelfWarmUpMetrics()
         self._registry = CollectorRegistry()
         self._registry.register(_RequestCollector(self.requests))
         self._registry.register(BatchCollector(self.batches))
+        self._registry.register(self.self_warm_up)
         self._state = Gauge(
             "servingd_model_state",
             "State of a version: 10 start, 20 loading, 30 available, 40 unloading, 50 failed.",
@@ -73,6 +76,7 @@ class Metrics:
         if state.state is PublicState.END:
             self.requests.retire(state.id)
             self.counts.forget(state.id)
+            self.self_warm_up.forget(state.id)
         if state.state is PublicState.END and state.error is None:
             self._state.remove(*labels)
         else:

@@ -27,6 +27,7 @@ from servingd.errors import InvalidArgument, ServingError, as_serving_error
 from servingd.observability.batches import BatchMetrics, LaneStats
 from servingd.runtime.batch_runner import BatchRunner
 from servingd.runtime.batcher import Batcher, BatcherOptions
+from servingd.runtime.self_warm_up import SelfWarmUp
 from servingd.runtime.waiting_calls import SplitCall, WaitingCall
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,9 @@ class DispatchOptions:
     idle_s: float = 30.0
     """A queue's thread ends after this long without work, and is started again when needed."""
 
+    self_warm_up: SelfWarmUp = field(default_factory=lambda: SelfWarmUp(enabled=False))
+    """Keeps a sample of the requests."""
+
 
 class QueueOrInline:
     """One signature's lane. `run` from any thread."""
@@ -75,6 +79,7 @@ class QueueOrInline:
         "_merge_above_s",
         "_meter",
         "_ruled",
+        "_sampler",
         "_servable",
         "notes",
         "pacer",
@@ -99,6 +104,8 @@ class QueueOrInline:
         self._inline_below_s = options.inline_below_s
         self._merge_above_s = options.merge_above_s
         self._meter = CostMeter()
+        options.self_warm_up.tell_costs(servable, signature.name, self._meter)
+        self._sampler = options.self_warm_up.sampler(servable, body, signature)
         self._ruled = body.ruled_batching
         self.pacer = _pacer(servable.name, body, signature, options, self.times)
         runner = BatchRunner(
@@ -169,6 +176,9 @@ class QueueOrInline:
         if rows == 0:  # there is nothing that could be a batch, and nothing to compute
             self._run_now(inputs, done, size)
             return
+        started = time.perf_counter()
+        if started > self._sampler.due:
+            done = self._sampler.watch(inputs, done, started)
         call = WaitingCall(inputs, done, rows, time.monotonic())
         if ruled is not None:
             for _ in inputs:
@@ -179,6 +189,8 @@ class QueueOrInline:
 
     def _run_now(self, inputs: Tensors, done: Completion, size: int) -> None:
         started = time.perf_counter()
+        if started > self._sampler.due:
+            done = self._sampler.watch(inputs, done, started)
         try:
             self._servable.run(self.signature, inputs, done)
         except ServingError as error:

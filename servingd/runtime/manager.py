@@ -9,16 +9,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from servingd.core.estimates import UNKNOWN, Estimate
 from servingd.core.events import (
     Announce,
     CancelRetry,
     Command,
+    Configured,
     Discard,
     Drained,
+    Estimated,
     Event,
+    Explain,
+    Grown,
+    LetGrow,
     LoadFailed,
     LoadSucceeded,
     Publish,
@@ -26,16 +32,27 @@ from servingd.core.events import (
     ReportIncomplete,
     RetryDue,
     ScheduleRetry,
+    StartEstimate,
     StartLoad,
     StartUnload,
     Stop,
     Unloaded,
 )
+from servingd.core.harness import LoadPlan
 from servingd.core.interfaces import Dispatcher, Loader, Servable
+from servingd.core.placement import LoadRules
 from servingd.core.reconcile import ManagerState
-from servingd.core.types import AspiredVersions, ServableId, VersionData
+from servingd.core.types import (
+    CPU_0,
+    AspiredVersions,
+    Device,
+    Placement,
+    ServableId,
+    VersionData,
+)
 from servingd.errors import as_serving_error, error_from_code
 from servingd.runtime.inbox import Inbox
+from servingd.runtime.memory import MemoryMeter
 from servingd.runtime.serving_map import ServingMap
 from servingd.runtime.state_monitor import StateMonitor
 from servingd.runtime.threads import WorkerPool, join
@@ -62,6 +79,13 @@ class ManagerOptions:
 
     warm_up: WarmUpCall = lambda servable, data, body: None
     """The last part of each load, in its thread; what it raises is the load's failure."""
+
+    devices: Callable[[], Mapping[Device, int]] = lambda: {CPU_0: 0}
+    """The devices that there are, each with the bytes of its own memory that may be used (0: no
+    limit of its own). Asked on the load pool, before each load that is put on devices."""
+
+    meter: MemoryMeter | None = None
+    """Sees what loads take; None: estimates are all that is known."""
 
 
 @dataclass(slots=True)
@@ -102,6 +126,7 @@ class Manager:
         self._unloads = WorkerPool("unload", self._options.num_unload_threads)
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
         self._empty = threading.Event()  # set once everything is unloaded after stop
+        self._plan = LoadPlan()  # replaced whole by the manager's thread
 
     def start(self) -> None:
         """Start the threads."""
@@ -112,6 +137,19 @@ class Manager:
     def aspire(self, statement: AspiredVersions) -> None:
         """Take a source's statement; from any thread, returns at once."""
         self._inbox.put(statement)
+
+    def configure(self, rules: Mapping[str, LoadRules]) -> None:
+        """Say where models' loads go from now on; from any thread, returns at once."""
+        self._inbox.put(Configured(rules))
+
+    def grown(self, servable: ServableId, grew: bool) -> None:
+        """A version with room to grow has, or never will; from any thread, returns at once."""
+        self._inbox.put(Grown(servable, grew))
+
+    @property
+    def plan(self) -> LoadPlan:
+        """Who holds what memory, and where; from any thread."""
+        return self._plan
 
     def stop(self, timeout_s: float) -> bool:
         """Unload everything and end the threads; False if something would not end in time."""
@@ -136,6 +174,7 @@ class Manager:
                     self._carry_out(command)
                 except Exception:  # the owner of all harnesses must outlive a fault in one
                     _log.exception("the manager failed to carry out %s", command)
+            self._plan = self._state.plan()
             if stopping and not self._state.harnesses():
                 self._empty.set()
 
@@ -153,9 +192,10 @@ class Manager:
                 self._monitor.announce(state)
             case ReportIncomplete(name, incomplete):
                 self._monitor.report_incomplete(name, incomplete)
-            case StartLoad(servable, data):
-                place = live.setdefault(servable, _Live())
-                self._loads.submit(lambda: self._load(servable, data, place))
+            case Explain(_, text):
+                _log.info("%s", text)
+            case StartEstimate() | StartLoad() | LetGrow() | StartUnload():
+                self._ask_loader(command)
             case ScheduleRetry(servable):
                 self._inbox.put_after(RetryDue(servable), self._options.load_retry_interval_s)
             case CancelRetry(servable):
@@ -166,33 +206,63 @@ class Manager:
                 self._serving_map.publish(servable, body, self._drained)
             case Quiesce(servable):
                 self._serving_map.withdraw(servable)
-            case StartUnload(servable):
-                departing = live.pop(servable)
-                self._unloads.submit(lambda: self._unload(servable, departing))
             case Discard(servable):
                 live.pop(servable, None)
+
+    def _ask_loader(self, command: StartEstimate | StartLoad | LetGrow | StartUnload) -> None:
+        match command:
+            case StartEstimate(servable, data):
+                place = self._live.setdefault(servable, _Live())
+                self._loads.submit(lambda: self._estimate(servable, data, place))
+            case StartLoad(servable, data, placement):
+                place = self._live.setdefault(servable, _Live())
+                self._loads.submit(lambda: self._load(servable, data, place, placement))
+            case LetGrow(servable):
+                loader = self._live[servable].loader
+                assert loader is not None  # it has loaded
+                loader.grow()
+            case StartUnload(servable):
+                departing = self._live.pop(servable)
+                self._unloads.submit(lambda: self._unload(servable, departing))
 
     def _drained(self, servable: ServableId) -> None:
         self._inbox.put(Drained(servable))
 
     # Pool threads ---------------------------------------------------------------------------------
 
-    def _load(self, servable: ServableId, data: VersionData, live: _Live) -> None:
+    def _estimate(self, servable: ServableId, data: VersionData, live: _Live) -> None:
         started = time.monotonic()
+        try:
+            live.loader = live.loader or self._make_loader(servable, data)
+            estimate = _estimate_of(servable, live.loader)
+            devices = self._options.devices() if estimate.on_devices else {}
+        except Exception as error:
+            self._inbox.put(_failure(servable, error))
+            self._on_load(servable, time.monotonic() - started, False)
+        else:
+            self._inbox.put(Estimated(servable, estimate, devices))
+
+    def _load(
+        self, servable: ServableId, data: VersionData, live: _Live, placement: Placement
+    ) -> None:
+        started, meter = time.monotonic(), self._options.meter
+        span = meter.start(data.platform) if meter else None
         outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable)
         try:
             live.loader = live.loader or self._make_loader(servable, data)
-            live.servable = self._load_warm(servable, data, live.loader)
+            live.servable = self._load_warm(servable, data, live.loader, placement)
         except Exception as error:
-            _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
-            # A new error: the old one's traceback holds all that the load had in its hands.
-            blamed = as_serving_error(error)
-            outcome = LoadFailed(servable, error_from_code(blamed.code, blamed.message))
+            outcome = _failure(servable, error)
+        measured = meter.stop(span) if meter and span else None
+        if isinstance(outcome, LoadSucceeded) and measured:
+            outcome = LoadSucceeded(servable, measured)
         self._inbox.put(outcome)
         self._on_load(servable, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
 
-    def _load_warm(self, servable: ServableId, data: VersionData, loader: Loader) -> Servable:
-        body = loader.load()
+    def _load_warm(
+        self, servable: ServableId, data: VersionData, loader: Loader, placement: Placement
+    ) -> Servable:
+        body = loader.load(placement)
         try:
             # One that cannot tell its signatures is a failed load, not a fault at publishing.
             _log.debug("%s has signatures %s", servable, [*body.signatures, *body.metadata])
@@ -209,12 +279,32 @@ class Manager:
     def _unload(self, servable: ServableId, departing: _Live) -> None:
         self._dispatcher.close(servable)
         body, departing.servable = departing.servable, None
+        meter = self._options.meter
+        span = meter.start() if meter else None
         try:
             if body is not None and departing.loader is not None:
                 departing.loader.unload(body)
         except Exception:  # what could not be freed is lost, but the version is gone
             _log.exception("Unloading servable: %s failed", servable)
+        if meter and span:
+            meter.stop(span)
         self._inbox.put(Unloaded(servable))
+
+
+def _estimate_of(servable: ServableId, loader: Loader) -> Estimate:
+    """What a loader says; a load whose needs are not known is tried all the same."""
+    try:
+        return loader.estimate()
+    except Exception as error:
+        _log.warning("what %s will take is not known: %s", servable, error)
+        return UNKNOWN
+
+
+def _failure(servable: ServableId, error: Exception) -> LoadFailed:
+    _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
+    # A new error: the old one's traceback holds all that the load had in its hands.
+    blamed = as_serving_error(error)
+    return LoadFailed(servable, error_from_code(blamed.code, blamed.message))
 
 
 def _fault(error: Exception) -> bool:

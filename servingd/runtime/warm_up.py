@@ -1,4 +1,7 @@
-"""Warm-up: a version answers the requests that were recorded for it before anybody calls it."""
+"""Warm-up: a version answers the requests that were recorded for it before anybody calls it.
+
+After those of its file, it answers those that its server has kept (see `self_warm_up`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import TypeAlias
 from servingd.core.interfaces import Servable
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import DataLoss, Internal, InvalidArgument, PermissionDenied
+from servingd.runtime.self_warm_up import SelfWarmUp
 from servingd.wire.prediction_logs import RecordedRequest, recorded_request
 from servingd.wire.tf_records import read_records
 
@@ -31,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class WarmUp:
-    """Replays a version's file, as a part of its load. From any thread."""
+    """Replays a version's file and what is kept, as a part of its load. From any thread."""
 
     def __init__(
         self,
@@ -41,21 +45,26 @@ class WarmUp:
         enabled: bool = True,
         iterations: int = 1,
         threads: int = 1,
+        kept: SelfWarmUp | None = None,
     ) -> None:
         self._replay = replay
         self._warmed_up = warmed_up
         self._enabled = enabled
         self._iterations = iterations
         self._threads = threads
+        self._kept = kept or SelfWarmUp(enabled=False)
 
     def __call__(self, servable: ServableId, data: VersionData, body: Servable) -> None:
         """Run all that is recorded on a version that was just made, and report it.
 
         Whatever is raised is the load's failure: DataLoss (no TFRecord file), InvalidArgument (a
-        record does not parse, or there are too many), or what a request was answered with.
+        record does not parse, or there are too many), or what a record was answered with.
         """
-        if not self._enabled:
-            return
+        if self._enabled:
+            self._replay_file(servable, data, body)
+        self._kept(servable, body)
+
+    def _replay_file(self, servable: ServableId, data: VersionData, body: Servable) -> None:
         path = os.path.join(data.path, FILE)
         if not os.path.lexists(path):
             _log.info("No warmup data file found at %s", path)
@@ -84,6 +93,7 @@ class WarmUp:
         if self._enabled and os.path.exists(path):  # the files may have gone
             _log.debug("%s is warmed up once more", servable)
             self._run(path, body)
+        self._kept.again(servable, body)
 
     def _run(self, path: str, body: Servable) -> int:
         """Run the file's records; return how many there are."""

@@ -16,9 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
+from servingd.core.estimates import Estimate, Footprint
 from servingd.core.interfaces import Completion, RuledBatching, Servable
 from servingd.core.publish import Listing
-from servingd.core.types import DataType, ServableId, Signature, Tensors, TensorSpec, VersionData
+from servingd.core.types import (
+    ANYWHERE,
+    DataType,
+    Placement,
+    ServableId,
+    Signature,
+    Tensors,
+    TensorSpec,
+    VersionData,
+)
 from servingd.errors import InvalidArgument, NotFound
 from servingd.servables.files import error_of_file
 
@@ -69,12 +79,17 @@ class LookupTableLoader:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
 
-    def load(self) -> Servable:
+    def estimate(self) -> Estimate:
+        """Short strings take many times their bytes; the file is there once more while it loads."""
+        size = self._file().stat().st_size
+        return Estimate(steady=Footprint(12 * size), peak=Footprint(16 * size))
+
+    def grow(self) -> None:
+        """It stays what it is."""
+
+    def load(self, placement: Placement = ANYWHERE) -> Servable:
         """Read the file. Raises NotFound, or InvalidArgument with the line."""
-        files = [self._path / name for name in _NAMES] if self._path.is_dir() else [self._path]
-        file = next((f for f in files if f.is_file()), None)
-        if file is None:
-            raise NotFound(f"there is no {' or '.join(_NAMES)} in {self._path}")
+        file = self._file()
         try:
             content = file.read_bytes()
         except OSError as error:
@@ -84,6 +99,13 @@ class LookupTableLoader:
     def unload(self, servable: Servable) -> None:
         """Drop the table."""
         servable.close()
+
+    def _file(self) -> Path:
+        files = [self._path / name for name in _NAMES] if self._path.is_dir() else [self._path]
+        file = next((f for f in files if f.is_file()), None)
+        if file is None:
+            raise NotFound(f"there is no {' or '.join(_NAMES)} in {self._path}")
+        return file
 
 
 class LookupTable:
@@ -100,6 +122,10 @@ class LookupTable:
     def rows_worth_merging(self, signature: str) -> int:
         """A look-up costs less than merging would."""
         return 0
+
+    def may_be_repeated(self, signature: str) -> bool:
+        """A look-up changes nothing."""
+        return True
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         """Look every key up."""

@@ -79,3 +79,11 @@ def make_roster(config: ServerConfig) -> Roster:
         entries = read_servingd_yaml(yaml).models if yaml else ()
         return RepositoryRoster(os.path.abspath(config.model_repository), entries)
     return ConfiguredRoster(configured_models(config))
+
+
+def known_models(roster: Roster) -> tuple[ModelConfig, ...]:
+    """The models that are there; none where that cannot be told."""
+    try:
+        return roster.models()
+    except OSError:
+        return ()

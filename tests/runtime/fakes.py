@@ -12,13 +12,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from servingd.core.estimates import UNKNOWN, Estimate
 from servingd.core.interfaces import Completion, RuledBatching
 from servingd.core.lifecycle import PublicState, ServableState
 from servingd.core.publish import Listing
 from servingd.core.types import (
+    ANYWHERE,
     AspiredVersion,
     AspiredVersions,
     DataType,
+    Placement,
     ServableId,
     Signature,
     Tensors,
@@ -97,10 +100,14 @@ class FakeServable:
         self.closed_on: threading.Thread | None = None
         self.ruled_batching: RuledBatching | None = None
         self.rows_worth = 0
+        self.keeps_state = False
         self._body = body
 
     def rows_worth_merging(self, signature: str) -> int:
         return self.rows_worth
+
+    def may_be_repeated(self, signature: str) -> bool:
+        return not self.keeps_state
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         assert self.closed_on is None, "a run after close"
@@ -129,8 +136,21 @@ class FakeLoader:
         self.unloaded = threading.Event()
         self.unload_failure: Exception | None = None
         self._busy = threading.Lock()
+        self.needs = UNKNOWN
+        self.estimated_on: threading.Thread | None = None
+        self.placements: list[Placement] = []
+        self.grew = threading.Event()
 
-    def load(self) -> FakeServable:
+    def estimate(self) -> Estimate:
+        self.estimated_on = threading.current_thread()
+        return self.needs
+
+    def grow(self) -> None:
+        assert not self.grew.is_set(), "grown twice"
+        self.grew.set()
+
+    def load(self, placement: Placement = ANYWHERE) -> FakeServable:
+        self.placements.append(placement)
         assert self._busy.acquire(blocking=False), "used from two threads at a time"
         try:
             self.attempts += 1

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from servingd.core.admission import AdmissionLimits
+from servingd.core.batching import BatchRules
+from servingd.core.interfaces import RuledBatching
 from servingd.core.types import ServableId
-from servingd.errors import Code, InvalidArgument, Unavailable
+from servingd.errors import Code, DeadlineExceeded, InvalidArgument, Unavailable
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from tests.runtime.fakes import TIMEOUT, FakeServable, RecordingCompletion, inputs
 
@@ -124,6 +126,60 @@ def test_a_full_queue_refuses_and_names_itself(opened_lane):
         assert done.outcome.keys() == {"y"}
     assert refused.outcomes == []
     assert len(servable.ran_on) == 3
+
+
+def test_calls_that_nobody_waits_for_are_dropped_before_others_are_refused(opened_lane):
+    servable = FakeServable()
+    servable.may_run.clear()
+    lane = opened_lane(servable, limits=AdmissionLimits(max_calls=2), workers=1)
+    running = call(lane)
+    assert servable.running.wait(TIMEOUT)
+    dead, waiting = call(lane), call(lane)
+    dead.lives = False
+    new = call(lane)
+    assert dead.outcome.code is Code.DEADLINE_EXCEEDED  # at once, not when its turn comes
+    with pytest.raises(Unavailable):
+        call(lane)
+    assert (lane.stats.dropped, dict(lane.stats.refused)) == (1, {"UNAVAILABLE": 1})
+    servable.may_run.set()
+    for done in (running, waiting, new):
+        assert done.outcome.keys() == {"y"}
+    assert len(servable.ran_on) == 3
+
+
+def test_a_queue_that_is_full_by_rule_is_looked_through_as_well(opened_lane):
+    servable = FakeServable()
+    servable.may_run.clear()
+    rules = BatchRules(max_request_rows=1, max_batch_rows=1, max_enqueued_batches=1)
+    servable.ruled_batching = RuledBatching(rules=rules, hold_s=0.0, threads=1)
+    lane = opened_lane(servable)
+    running = call(lane)
+    assert servable.running.wait(TIMEOUT)
+    dead = call(lane)
+    with pytest.raises(Unavailable, match="currently 1 batches enqueued"):
+        call(lane)
+    assert lane.stats.refused == {"UNAVAILABLE": 1}
+    lane._batcher._look_again = 0.0  # as if a while had passed
+    dead.lives = False
+    new = call(lane)
+    servable.may_run.set()
+    for done in (running, new):
+        assert done.outcome.keys() == {"y"}
+    assert dead.outcome.code is Code.DEADLINE_EXCEEDED
+
+
+def test_a_call_whose_time_is_up_is_told_so_and_not_that_it_is_refused(opened_lane):
+    servable = FakeServable()
+    servable.may_run.clear()
+    lane = opened_lane(servable, inline_below_s=NEVER_INLINE, workers=1)
+    running = call(lane)
+    assert servable.running.wait(TIMEOUT)
+    waiting = call(lane)
+    with pytest.raises(DeadlineExceeded):
+        call(lane, completion=RecordingCompletion(deadline=1.0))
+    servable.may_run.set()
+    assert running.outcome.keys() == waiting.outcome.keys() == {"y"}
+    assert (lane.stats.dropped, dict(lane.stats.refused)) == (1, {})
 
 
 def test_one_full_queue_blocks_no_other_signature():

@@ -6,12 +6,25 @@ import weakref
 
 import pytest
 
+from servingd.core.estimates import Estimate, Footprint
+from servingd.core.placement import LoadRules
 from servingd.core.policies import availability_preserving, resource_preserving
 from servingd.core.reconcile import ManagerState
-from servingd.core.types import AspiredVersion, AspiredVersions, ModelSpec, ServableId
+from servingd.core.resources import Ledger
+from servingd.core.types import (
+    ANYWHERE,
+    CPU_0,
+    AspiredVersion,
+    AspiredVersions,
+    Device,
+    ModelSpec,
+    Resources,
+    ServableId,
+)
 from servingd.errors import Code, DataLoss, InvalidArgument, NotFound, Unavailable
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.manager import Manager, ManagerOptions
+from servingd.runtime.memory import MemoryMeter
 from servingd.runtime.serving_map import ServingMap
 from servingd.runtime.state_monitor import StateMonitor
 from tests.runtime.fakes import (
@@ -40,15 +53,15 @@ def said(error):
 class ReloadableLoader(FakeLoader):
     """Makes another servable each time."""
 
-    def load(self):
+    def load(self, placement=ANYWHERE):
         self.servable = FakeServable()
-        return super().load()
+        return super().load(placement)
 
 
 class House:
     """A manager and all that it needs."""
 
-    def __init__(self, retries, policy, options):
+    def __init__(self, retries, policy, budget, options):
         self.loaders = FakeLoaders()
         self.heard = Heard()
         self.monitor = StateMonitor()
@@ -56,7 +69,7 @@ class House:
         dispatcher = Dispatcher(DispatchOptions(inline_below_s=0.0))
         self.models = ServingMap(self.monitor, dispatcher)
         self.manager = Manager(
-            ManagerState(policy, retries),
+            ManagerState(policy, retries, None if budget is None else Ledger(budget)),
             self.loaders,
             self.models,
             self.monitor,
@@ -106,11 +119,11 @@ class House:
 
 @pytest.fixture
 def build():
-    """Make a house that is not started: `build(retries=..., policy=..., **manager options)`."""
+    """Make a house that is not started: `build(retries=..., policy=..., budget=..., **options)`."""
     houses = []
 
-    def make(retries=0, policy=availability_preserving, **options):
-        houses.append(House(retries, policy, options))
+    def make(retries=0, policy=availability_preserving, budget=None, **options):
+        houses.append(House(retries, policy, budget, options))
         return houses[-1]
 
     yield make
@@ -353,7 +366,7 @@ def test_a_load_that_failed_gives_back_what_it_held(house):
         pass
 
     class HalfWay(FakeLoader):
-        def load(self):
+        def load(self, placement=ANYWHERE):
             weights = Weights()
             weakref.finalize(weights, freed.set)
             try:
@@ -677,3 +690,161 @@ def test_a_servable_that_cannot_tell_its_signatures_ends_alone(house):
     house.heard.wait("m", 1, "END")
     assert loader.servable.closed_on is not None
     house.serve("n", 1)
+
+
+# Memory -----------------------------------------------------------------------------------------
+
+
+def needs(size, **more):
+    sizes = {name: Footprint(0, bytes_) for name, bytes_ in {"steady": size, **more}.items()}
+    return Estimate(**sizes, on_devices=True, measurable=True)
+
+
+def holdings(house):
+    return {(v.id.name, v.id.version): v.holds.ram for v in house.manager.plan.versions}
+
+
+@pytest.fixture
+def small(build):
+    """A house with a budget of 100."""
+    return build(budget=100).start()
+
+
+def load(house, name, version, size, **more):
+    loader = house.loaders.prepare(name, version)
+    loader.needs = needs(size, **more)
+    house.aspire(name, version)
+    return loader
+
+
+def test_a_version_is_estimated_on_the_load_pool_and_loaded_where_it_was_planned(build):
+    devices = {CPU_0: 0, Device("GPU", 0): 50, Device("GPU", 1): 90}
+    house = build(budget=100, devices=lambda: devices).start()
+    house.manager.configure({"m": LoadRules(("GPU",), 2)})
+    loader = load(house, "m", 1, 40)
+    house.heard.wait("m", 1, "AVAILABLE")
+    assert loader.estimated_on.name.startswith("load-")
+    assert [p.devices for p in loader.placements] == [(Device("GPU", 1), Device("GPU", 0))]
+    assert len(house.loaders.made[M1]) == 1, "what estimates is what loads"
+
+
+def test_a_version_that_does_not_fit_is_refused_and_the_other_serves_on(small):
+    load(small, "m", 1, 60)
+    small.heard.wait("m", 1, "AVAILABLE")
+    load(small, "m", 2, 60)
+    error = small.heard.wait("m", 2, "END").error
+    assert error.code is Code.RESOURCE_EXHAUSTED
+    assert error.message.startswith(
+        "Insufficient resources to load servable {name: m version: 2}: it needs 0.0 MiB of RAM"
+    )
+    assert small.call() == 1
+
+
+def test_what_was_refused_serves_when_another_model_has_gone(small):
+    load(small, "n", 1, 60)
+    small.heard.wait("n", 1, "AVAILABLE")
+    lease = small.acquire("n")
+    load(small, "m", 1, 60)
+    small.heard.wait("m", 1, "END")
+    small.loaders.prepare("m", 1).needs = needs(60)
+    small.aspire("n")
+    small.heard.wait("n", 1, "UNLOADING")
+    small.settle()
+    assert small.heard.names_of("m", 1) == ["START", "LOADING", "END", "START", "LOADING"]
+    lease.release()  # now it is really gone
+    small.heard.wait("m", 1, "AVAILABLE")
+    small.settle()
+    assert holdings(small) == {("m", 1): 60, ("zzz", 1): 0}
+
+
+def test_by_auto_the_old_version_makes_room_if_it_must(small):
+    small.manager.configure({"m": LoadRules(transition="auto")})
+    old = load(small, "m", 1, 60)
+    small.heard.wait("m", 1, "AVAILABLE")
+    new = load(small, "m", 2, 60)
+    small.heard.wait("m", 2, "AVAILABLE")
+    assert old.unloaded.is_set()
+    assert new.loading.is_set()
+    assert small.call() == 2
+
+
+def test_a_stuck_estimate_delays_no_other_model_and_no_call(small):
+    small.serve("m", 1)
+    may_estimate = threading.Event()
+
+    class Slow(FakeLoader):
+        def estimate(self):
+            assert may_estimate.wait(TIMEOUT)
+            return needs(1)
+
+    small.loaders.prepare_this(M2, Slow())
+    small.aspire("m", 2)
+    small.serve("n", 1)
+    assert small.call() == 1
+    may_estimate.set()
+    small.heard.wait("m", 2, "AVAILABLE")
+
+
+def test_a_loader_that_cannot_tell_what_it_takes_loads_all_the_same(small):
+    class Ignorant(FakeLoader):
+        def estimate(self):
+            raise FileNotFoundError("no such file")
+
+    small.loaders.prepare_this(M1, Ignorant())
+    small.serve("m", 1)
+    assert holdings(small) == {("m", 1): 0}
+
+
+def test_a_loader_that_cannot_be_made_is_an_attempt_that_failed(build):
+    house = build(budget=100, retries=1, load_retry_interval_s=0.01).start()
+    house.loaders.impossible[M1] = InvalidArgument("unsupported platform 'x'")
+    house.aspire("m", 1)
+    error = house.heard.wait("m", 1, "END").error
+    assert said(error) == (Code.INVALID_ARGUMENT, "unsupported platform 'x'")
+    assert house.attempts == [(M1, False), (M1, False)]
+
+
+def test_devices_that_cannot_be_listed_are_an_attempt_that_failed(build):
+    def devices():
+        raise Unavailable("the driver does not answer")
+
+    house = build(budget=100, devices=devices).start()
+    load(house, "m", 1, 1)
+    assert house.heard.wait("m", 1, "END").error.message == "the driver does not answer"
+
+
+def test_what_a_load_was_seen_to_take_is_what_it_holds(build):
+    sizes = iter([1000, 1030, 1050])  # before, after, at most
+    house = build(budget=100, meter=MemoryMeter(read=lambda line: next(sizes, 0))).start()
+    load(house, "n", 1, 40)  # the first of its type is not measured
+    house.heard.wait("n", 1, "AVAILABLE")
+    load(house, "m", 1, 40)
+    house.heard.wait("m", 1, "AVAILABLE")
+    house.settle("n")
+    assert holdings(house) == {("m", 1): 30, ("n", 1): 40}
+    assert [v.measured for v in house.manager.plan.versions] == [True, False]
+
+
+def test_a_version_grows_when_there_is_room_for_it(small):
+    load(small, "n", 1, 60)
+    small.heard.wait("n", 1, "AVAILABLE")
+    loader = load(small, "m", 1, 20, growth=50, grown=30)
+    small.heard.wait("m", 1, "AVAILABLE")
+    assert [p.may_grow for p in loader.placements] == [False]
+    assert not loader.grew.is_set()
+    small.aspire("n")
+    assert loader.grew.wait(TIMEOUT)
+    small.manager.grown(M1, True)
+    small.settle()
+    assert holdings(small)["m", 1] == 30
+
+
+def test_everything_is_given_back_at_the_end(small):
+    small.serve("n", 1)
+    load(small, "m", 1, 60)
+    small.heard.wait("m", 1, "AVAILABLE")
+    load(small, "o", 1, 60)
+    small.heard.wait("o", 1, "END")
+    assert small.stop()
+    assert small.manager.plan.versions == ()
+    assert small.manager.plan.limits == Resources(100, {CPU_0: 0})

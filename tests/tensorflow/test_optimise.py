@@ -22,7 +22,7 @@ import pytest
 
 from servingd import __version__
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.types import ServableId, VersionData
+from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
 from servingd.errors import ServingError
 from servingd.servables.saved_model.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.graph_safety import keeps_state
@@ -366,12 +366,18 @@ class Outcome:
 class Served:
     """One model, loaded by a platform of its own."""
 
-    def __init__(self, path: Path, mode: str = "background", cache: Path | str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        mode: str = "background",
+        cache: Path | str = "",
+        placement: Placement = ANYWHERE,
+    ) -> None:
         self.path, self.states = path, States()
         options = SavedModelOptions(optimize_models=mode, cache_dir=str(cache))
         self.platform = SavedModelPlatform(options, self.states)
         self.loader = self.platform.loader(ID, VersionData(str(path), "tensorflow"))
-        self.servable: Any = self.loader.load()
+        self.servable: Any = self.loader.load(placement)
 
     def ask(self, batch: int = 2) -> list[Any]:
         signature = self.servable.signatures["serving_default"]
@@ -449,6 +455,23 @@ def test_a_model_serves_plain_and_is_switched_over(models, tmp_path, serve):
     assert agree(before, again.ask())
     print(f"from the cache: {took:.2f} s")
     assert took < 1.5, "a child would take longer"
+
+
+def test_a_model_without_memory_for_it_is_switched_over_when_there_is_some(models, tmp_path, serve):
+    tight = Placement((CPU_0,), may_grow=False)
+    served = serve(models / "keras_exported", "background", tmp_path / "cache", tight)
+    plain = served.ask()
+    assert served.states.seen == ["plain"]
+    served.loader.grow()
+    assert served.states.wait("optimised", "declined") == "optimised"
+    assert agree(plain, served.ask())
+
+
+def test_a_model_that_is_unloaded_before_there_is_memory_is_never_optimised(models, serve):
+    served = serve(models / "keras_exported", placement=Placement((CPU_0,), may_grow=False))
+    served.unload()
+    served.loader.grow()  # too late, and harmless
+    assert served.states.seen == ["plain", ""]
 
 
 def test_a_kept_graph_that_is_of_no_use_is_made_anew(models, tmp_path, serve, caplog):

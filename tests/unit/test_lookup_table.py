@@ -211,3 +211,12 @@ def test_a_table_that_does_not_parse_does_not_load(tmp_path):
     (tmp_path / "table.csv").write_text("a\n")
     with pytest.raises(InvalidArgument, match="line 1"):
         load(tmp_path)
+
+
+def test_what_a_table_takes_is_told_from_its_file(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_bytes(b"a,1\n" * 100)
+    loader = LookupTablePlatform().loader(ServableId("m", 1), VersionData(str(tmp_path), "x"))
+    estimate = loader.estimate()
+    assert 400 < estimate.steady.shared < estimate.peak.shared
+    assert not estimate.on_devices

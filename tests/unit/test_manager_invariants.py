@@ -2,7 +2,8 @@
 
 The machine plays the runtime: it carries commands out on a model of loaders, leases and lookups,
 and answers with the events that a real runtime would send, in any order. Numbers in the checks are
-those of the reference's table of invariants.
+those of the reference's table of invariants. Most runs have budgets: of the host's memory, and of
+two devices.
 """
 
 from dataclasses import dataclass, field
@@ -17,11 +18,17 @@ from hypothesis.stateful import (
     rule,
 )
 
+from servingd.core.estimates import NOTHING, Estimate, Footprint
 from servingd.core.events import (
     Announce,
     CancelRetry,
+    Configured,
     Discard,
     Drained,
+    Estimated,
+    Explain,
+    Grown,
+    LetGrow,
     LoadFailed,
     LoadSucceeded,
     Publish,
@@ -29,20 +36,34 @@ from servingd.core.events import (
     ReportIncomplete,
     RetryDue,
     ScheduleRetry,
+    StartEstimate,
     StartLoad,
     StartUnload,
     Stop,
     Unloaded,
 )
 from servingd.core.lifecycle import HarnessState, PublicState
+from servingd.core.placement import TRANSITIONS, LoadRules
 from servingd.core.policies import POLICIES
 from servingd.core.reconcile import ManagerState
-from servingd.core.types import AspiredVersion, AspiredVersions, ServableId, VersionData
+from servingd.core.resources import Ledger
+from servingd.core.types import (
+    NO_BYTES,
+    AspiredVersion,
+    AspiredVersions,
+    Device,
+    ServableId,
+    VersionData,
+)
 from servingd.errors import DataLoss, InvalidArgument
 
 NAMES = ("a", "b")
 VERSIONS = range(1, 5)
 MAX_RETRIES = 2
+RAM, DEVICES = 12, {Device("GPU", 0): 8, Device("GPU", 1): 6}
+
+footprints = st.builds(Footprint, st.integers(0, 7), st.integers(0, 7))
+transitions = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(TRANSITIONS))
 
 
 @dataclass
@@ -52,9 +73,15 @@ class FakeLoader:
     id: ServableId
     busy: bool = True
     loaded: bool = False
+    estimating: bool = False
+    may_grow: bool = True
     attempts: int = 1
     cancelled: bool = False
     unloads: int = 0
+
+    @property
+    def loading(self):
+        return self.busy and not self.loaded and not self.estimating
 
 
 @dataclass
@@ -71,10 +98,19 @@ class World:
 
 
 class ManagerMachine(RuleBasedStateMachine):
-    @initialize(policy=st.sampled_from(sorted(POLICIES)))
-    def begin(self, policy):
+    @initialize(
+        policy=st.sampled_from(sorted(POLICIES)),
+        budget=st.sampled_from([True, True, False]),
+        transitions=transitions,
+    )
+    def begin(self, policy, budget, transitions):
         self.policy = policy
-        self.state = ManagerState(POLICIES[policy], max_num_load_retries=MAX_RETRIES)
+        self.transitions = {}
+        ledger = Ledger(RAM) if budget else None
+        self.state = ManagerState(POLICIES[policy], MAX_RETRIES, ledger)
+        if budget:
+            self.transitions = transitions
+            self.state.handle(self.configured())
         self.world = World()
         self.target = {name: {} for name in NAMES}
         self.stopped = False
@@ -104,10 +140,37 @@ class ManagerMachine(RuleBasedStateMachine):
                     loader.cancelled = loader.cancelled or not loader.loaded
         self.do(AspiredVersions(name, tuple(items)))
 
-    @precondition(lambda self: any(x.busy and not x.loaded for x in self.world.loaders.values()))
+    @precondition(lambda self: self.transitions and not self.stopped)
+    @rule(transitions=transitions)
+    def configure(self, transitions):
+        self.transitions = transitions
+        self.do(self.configured())
+
+    @precondition(lambda self: any(x.estimating for x in self.world.loaders.values()))
+    @rule(
+        choice=st.randoms(use_true_random=False),
+        fails=st.sampled_from([False, False, False, True]),
+        sizes=st.tuples(footprints, footprints, footprints, footprints),
+    )
+    def estimate_ends(self, choice, fails, sizes):
+        loader = choice.choice([x for x in self.world.loaders.values() if x.estimating])
+        loader.busy = loader.estimating = False
+        if fails:
+            self.do(LoadFailed(loader.id, DataLoss("x")))
+        else:
+            self.do(self.estimated(loader.id, *sizes))
+
+    @precondition(lambda self: any(x.loaded for x in self.world.loaders.values()))
+    @rule(choice=st.randoms(use_true_random=False), grew=st.booleans())
+    def growth_ends(self, choice, grew):
+        loader = choice.choice([x for x in self.world.loaders.values() if x.loaded])
+        if loader.may_grow:
+            self.do(Grown(loader.id, grew))
+
+    @precondition(lambda self: any(x.loading for x in self.world.loaders.values()))
     @rule(choice=st.randoms(use_true_random=False), how=st.sampled_from(["ok", "fail", "fatal"]))
     def load_ends(self, choice, how):
-        loader = choice.choice([x for x in self.world.loaders.values() if x.busy and not x.loaded])
+        loader = choice.choice([x for x in self.world.loaders.values() if x.loading])
         loader.busy = False
         if how == "ok":
             loader.loaded = True
@@ -166,8 +229,10 @@ class ManagerMachine(RuleBasedStateMachine):
     def carry_out(self, command):
         world = self.world
         match command:
-            case StartLoad(servable, data):
-                self.check_load(servable, data)
+            case StartEstimate() | StartLoad() | LetGrow() | StartUnload() | Discard():
+                self.ask_loader(command)
+            case Explain():
+                pass
             case ScheduleRetry(servable):
                 assert not world.loaders[servable].cancelled  # 17
                 world.retries.add(servable)
@@ -184,6 +249,24 @@ class ManagerMachine(RuleBasedStateMachine):
                 assert servable.version not in wanted  # 10
                 world.lookups.discard(servable)
                 world.draining.add(servable)
+            case Announce(state):
+                self.check_announcement(state)
+            case ReportIncomplete(name, incomplete):
+                world.incomplete[name] = dict(incomplete)
+
+    def ask_loader(self, command):
+        world = self.world
+        match command:
+            case StartEstimate(servable, data):
+                self.check_estimate(servable, data)
+            case StartLoad(servable, data, placement):
+                self.check_load(servable, data)
+                world.loaders[servable].may_grow = placement.may_grow
+            case LetGrow(servable):
+                loader = world.loaders[servable]
+                assert loader.loaded
+                assert not loader.may_grow, "once"
+                loader.may_grow = True
             case StartUnload(servable):
                 loader = world.loaders[servable]
                 assert loader.loaded
@@ -194,10 +277,24 @@ class ManagerMachine(RuleBasedStateMachine):
                 loader = world.loaders.pop(servable, None)
                 assert loader is None or not (loader.busy or loader.loaded)
                 world.started_over.add(servable)
-            case Announce(state):
-                self.check_announcement(state)
-            case ReportIncomplete(name, incomplete):
-                world.incomplete[name] = dict(incomplete)
+
+    def configured(self):
+        return Configured({n: LoadRules(transition=t) for n, t in self.transitions.items()})
+
+    def estimated(self, servable, steady, peak, growth, grown):
+        estimate = Estimate(steady=steady, peak=peak, growth=growth, grown=grown, on_devices=True)
+        return Estimated(servable, estimate, DEVICES)
+
+    def policy_of(self, name):
+        return self.transitions.get(name, self.policy)
+
+    def check_estimate(self, servable, data):
+        loader = self.world.loaders.setdefault(servable, FakeLoader(servable, False, attempts=0))
+        assert not loader.loaded
+        assert not loader.busy
+        assert not loader.cancelled  # 17
+        assert data.path != "/elsewhere"
+        loader.busy = loader.estimating = True
 
     def check_load(self, servable, data):
         loader = self.world.loaders.get(servable)
@@ -211,11 +308,6 @@ class ManagerMachine(RuleBasedStateMachine):
             loader.attempts += 1
         assert self.world.loaders[servable].attempts <= 1 + MAX_RETRIES  # 17
         assert data.path != "/elsewhere"  # the first of two items wins
-        first = self.world.loaders[servable].attempts == 1
-        begins = first and servable not in self.world.started_over
-        if self.policy == "resource_preserving" and begins:
-            siblings = [h for h in self.state.harnesses() if h.id.name == servable.name]
-            assert all(h.aspired or h.state is HarnessState.ERROR for h in siblings)  # 12
 
     def check_announcement(self, state):
         story = self.world.events.setdefault(state.id, [])
@@ -225,6 +317,11 @@ class ManagerMachine(RuleBasedStateMachine):
         if not story:
             self.world.started_over.discard(state.id)
             assert state.state in (PublicState.START, PublicState.END)
+        if state.state is PublicState.LOADING and (
+            self.policy_of(state.id.name) == "resource_preserving"
+        ):
+            siblings = [h for h in self.state.harnesses() if h.id.name == state.id.name]
+            assert all(h.aspired or h.state is HarnessState.ERROR for h in siblings)  # 12
         if state.state is PublicState.AVAILABLE:
             assert state.id in self.world.lookups  # 8: reachable before it is announced
         if state.state is PublicState.UNLOADING:
@@ -236,7 +333,8 @@ class ManagerMachine(RuleBasedStateMachine):
         return {s.version for s in self.world.lookups if s.name == name}
 
     def check_availability(self, name, before):
-        if self.policy == "availability_preserving" and before and self.target[name]:
+        policy = self.policy_of(name)
+        if policy == "availability_preserving" and before and self.target[name]:
             assert self.ready(name)  # 11
 
     # What must always hold ------------------------------------------------------------------------
@@ -253,6 +351,41 @@ class ManagerMachine(RuleBasedStateMachine):
             managed = {h.id for h in self.state.harnesses()}
             assert set(self.world.loaders) <= managed
 
+    @invariant()
+    def nothing_is_ever_over_a_budget(self):  # 19
+        if hasattr(self, "state"):
+            plan = self.state.plan()
+            growth = max((v.growth.ram for v in plan.versions), default=0)  # one at a time
+            if plan.limits.ram:
+                assert sum(v.holds.ram for v in plan.versions) + growth <= RAM
+            for device, limit in DEVICES.items():
+                growth = max((v.growth.on(device) for v in plan.versions), default=0)
+                assert sum(v.holds.on(device) for v in plan.versions) + growth <= limit
+
+    @invariant()
+    def who_is_not_in_memory_holds_nothing(self):  # 20
+        if hasattr(self, "state"):
+            there = {x.id for x in self.world.loaders.values() if x.loaded or x.loading}
+            for planned in self.state.plan().versions:
+                assert planned.id in there or planned.holds + planned.growth == NO_BYTES
+
+    def fits(self, refused):
+        """Whether there would be room for a load, by a count of our own."""
+        wanted = self.target[refused.id.name]
+        gives_way = self.policy_of(refused.id.name) == "auto"
+        held = [
+            v.holds
+            for v in self.state.plan().versions
+            if not (gives_way and v.id.name == refused.id.name and v.id.version not in wanted)
+        ]
+        estimate = refused.need.estimate
+        ram = max(estimate.steady.shared, estimate.peak.shared)
+        on_device = max(estimate.steady.replica, estimate.peak.replica)
+        return (not ram or ram + sum(h.ram for h in held) <= RAM) and any(
+            not on_device or on_device + sum(h.on(device) for h in held) <= limit
+            for device, limit in DEVICES.items()
+        )
+
     def teardown(self):
         """14, 31: once inputs stop and loads succeed, what serves is what was asked for."""
         if not hasattr(self, "state"):
@@ -260,6 +393,8 @@ class ManagerMachine(RuleBasedStateMachine):
         for _ in range(200):
             if not self.step_towards_rest():
                 break
+        for harness in self.state.harnesses():
+            assert not (harness.refused and self.fits(harness)), "what fits serves"
         for name in NAMES:
             wanted = {v for v, item in self.target[name].items() if item.error is None}
             failed = {
@@ -285,16 +420,23 @@ class ManagerMachine(RuleBasedStateMachine):
         elif busy := [x for x in world.loaders.values() if x.busy]:
             loader = busy[0]
             loader.busy = False
-            if loader.unloads:
+            if loader.estimating:
+                loader.estimating = False
+                self.do(
+                    self.estimated(loader.id, Footprint(3, 3), Footprint(4, 2), NOTHING, NOTHING)
+                )
+            elif loader.unloads:
                 del world.loaders[loader.id]
                 self.do(Unloaded(loader.id))
             else:
                 loader.loaded = True
                 self.do(LoadSucceeded(loader.id))
+        elif growing := [v.id for v in self.state.plan().versions if v.growth != NO_BYTES]:
+            self.do(Grown(growing[0], grew=False))
         else:
             return False
         return True
 
 
-ManagerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+ManagerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestManagerInvariants = ManagerMachine.TestCase

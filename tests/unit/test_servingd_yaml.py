@@ -88,12 +88,29 @@ def test_version_policies(file: Path, text: str, policy: Any) -> None:
 @pytest.mark.parametrize("name", sorted(FLAGS.keys() - set(NOT_IN_FILE)))
 def test_every_flag_can_be_said_and_its_type_is_checked(file: Path, name: str) -> None:
     good = {bool: "true", int: "7", float: "0.5", str: "'a=b'"}
-    texts = {"grpc_transport": "native", "optimize_models": "wait"}
+    texts = {
+        "grpc_transport": "native",
+        "optimize_models": "wait",
+        "device": "GPU:1",
+        "replicas": "per_device",
+        "transition": "auto",
+    }
     file.write_text(f"{name}: {texts.get(name, good[TYPES[name]])}\n")
     assert type(read_servingd_yaml(str(file)).flags[name]) is TYPES[name]
     file.write_text(f"\n{name}: [1]\n")
     with pytest.raises(InvalidConfig, match=rf"servingd.yaml:2: {name}: expected .*, got a list"):
         read_servingd_yaml(str(file))
+
+
+@pytest.mark.parametrize(("said", "read"), [("2", "2"), ("per_device", "per_device")])
+def test_where_a_model_is_loaded(file: Path, said: str, read: str) -> None:
+    fields = f"device: 'GPU:0, gpu:1', replicas: {said}, transition: resource_preserving"
+    (model,) = _models(file, f"models: [{{name: m, base_path: /m, {fields}}}]")
+    assert (model.device, model.replicas, model.transition) == (
+        "GPU:0, gpu:1",
+        read,
+        "resource_preserving",
+    )
 
 
 MODEL = "models:\n- name: m\n  base_path: /m\n"
@@ -129,7 +146,7 @@ MODEL = "models:\n- name: m\n  base_path: /m\n"
         ("models:\n- base_path: /m", "2: models[0]: expected a name, got a mapping"),
         ("models:\n- name: ''", "2: models[0].name: expected a text that is not empty, got ''"),
         (f"{MODEL}  base_pth: /x", "4: models[0].base_pth: unknown key; did you mean base_path?"),
-        (f"{MODEL}  x: /x", "4: models[0].x: unknown key; known: base_path, latency_goal_ms, "),
+        (f"{MODEL}  x: /x", "4: models[0].x: unknown key; known: base_path, device, "),
         (f"{MODEL}  name: m", "4: models[0].name: stands twice; first in line 2"),
         (f"{MODEL}- name: m", "4: models[1].name: 'm' stands twice; first at "),
         (f"{MODEL}- name: n\n  base_path: x", "5: models[1].base_path: expected an absolute path,"),
@@ -158,6 +175,13 @@ MODEL = "models:\n- name: m\n  base_path: /m\n"
             "4: models[0].logging: log_collector_config.type: expected tfrecord or nothing, got ",
         ),
         (f"{MODEL}  logging: {{kind: x}}", "4: models[0].logging.kind: unknown key; known: "),
+        (
+            f"{MODEL}  device: GPU:x",
+            "4: models[0].device: expected auto, CPU, GPU, or names such as GPU:1 with commas, got",
+        ),
+        (f"{MODEL}  replicas: 300", "4: models[0].replicas: expected a whole number from 1 to 256"),
+        (f"{MODEL}  replicas: 1.5", "4: models[0].replicas: expected a text, got '1.5'"),
+        (f"{MODEL}  transition: x", "4: models[0].transition: expected one of auto, availability"),
         ("port: [", "1: expected the node content, but found '<stream end>'"),
         ("a: b: c", "1: mapping values are not allowed here"),
         ("port: 1\n---\nport: 2", "2: but found another document"),

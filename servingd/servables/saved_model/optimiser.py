@@ -349,7 +349,7 @@ class _Trial(SavedModelServable):
     """A session before its first caller: its runs end when it is not wanted any more."""
 
     def __init__(self, improvement: Improvement, session: RunningSession) -> None:
-        super().__init__(improvement.meta_graph, session)
+        super().__init__(improvement.meta_graph, session, may_be_run=improvement.warm)
         self._cancelled = improvement.cancelled
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:

@@ -12,12 +12,14 @@ from typing import TypeAlias
 from google.protobuf.message import DecodeError
 
 from servingd.config.saved_model import SavedModelOptions
+from servingd.core.estimates import Estimate
 from servingd.core.interfaces import Loader, Servable
 from servingd.core.publish import Listing
-from servingd.core.types import ServableId, VersionData
+from servingd.core.types import ANYWHERE, Placement, ServableId, VersionData
 from servingd.errors import DataLoss
 from servingd.servables.saved_model.beside import batching_of, check_saved_model_config
 from servingd.servables.saved_model.completeness import what_is_missing
+from servingd.servables.saved_model.estimate import estimate
 from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.meta_graph import FILE, MetaGraph, read_meta_graph
 from servingd.servables.saved_model.optimiser import GraphOptimiser, Improvement, OnGraphState
@@ -97,8 +99,14 @@ class SavedModelLoader:
         self._on_graph_state = on_graph_state
         self._warm_up = warm_up
         self._improvement: Improvement | None = None
+        self._put_off: Improvement | None = None
+        """What is to be done when there is memory for it."""
 
-    def load(self) -> Servable:
+    def estimate(self) -> Estimate:
+        """What the version takes, by the sizes of its files."""
+        return estimate(self._path, self._options)
+
+    def load(self, placement: Placement = ANYWHERE) -> Servable:
         """Open the session in this thread, warm it, and hand it to the optimiser."""
         tags = self._options.tags
         meta_graph = read_meta_graph(self._path, tags)
@@ -113,27 +121,36 @@ class SavedModelLoader:
         except BaseException:
             session.close()
             raise
-        servable = SavedModelServable(meta_graph, session, batching)
+        servable = SavedModelServable(meta_graph, session, batching, warm)
         self._on_graph_state(self._id, "plain")
         merges = self._options.merge_waiting_calls and batching is None
         threads = _cores() if heavy and not said else opening.threads
-        if self._options.optimize_models != "off" or threads > opening.threads:
-            self._improve(
-                Improvement(
-                    self._id,
-                    self._path,
-                    tags,
-                    meta_graph,
-                    warm,
-                    threads,
-                    opening,
-                    servable,
-                    merges=merges,
-                )
+        improves = self._options.optimize_models != "off" or threads > opening.threads
+        if improves:
+            improvement = Improvement(
+                self._id,
+                self._path,
+                tags,
+                meta_graph,
+                warm,
+                threads,
+                opening,
+                servable,
+                merges=merges,
             )
-        elif merges:
+            if placement.may_grow:
+                self._improve(improvement)
+            else:
+                self._put_off = improvement
+        if merges and not (improves and placement.may_grow):
             session.rows_worth = rows_worth_merging(session, meta_graph.signatures, warm)
         return servable
+
+    def grow(self) -> None:
+        """Hand the session to the optimiser now: there was no memory for it before."""
+        improvement, self._put_off = self._put_off, None
+        if improvement is not None:
+            self._improve(improvement)
 
     def _improve(self, improvement: Improvement) -> None:
         self._improvement = improvement
@@ -147,6 +164,7 @@ class SavedModelLoader:
 
     def unload(self, servable: Servable) -> None:
         """Free the session and give its memory back to the system."""
+        self._put_off = None
         if self._improvement is not None:
             self._optimiser.cancel(self._improvement)
         servable.close()

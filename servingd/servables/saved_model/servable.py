@@ -22,13 +22,16 @@ class SavedModelServable:
         meta_graph: MetaGraph,
         session: RunningSession,
         batching: BatchingParameters | None = None,
+        may_be_run: Mapping[str, bool] | None = None,
     ) -> None:
+        """`may_be_run` tells which signatures leave nothing behind; of others it is not known."""
         self.ruled_batching = ruled(batching)
         self.signatures = meta_graph.signatures
         self.metadata: Mapping[str, Signature] = {
             **meta_graph.signatures,
             **meta_graph.internal_signatures,
         }
+        self._may_be_run = may_be_run or {}
         self._session = session  # replaced whole, by `swap`; readers take the reference
 
     @property
@@ -39,6 +42,10 @@ class SavedModelServable:
     def rows_worth_merging(self, signature: str) -> int:
         """As measured when the session was warmed; 0 unless it is proven row by row."""
         return self._session.rows_worth.get(signature, 0)
+
+    def may_be_repeated(self, signature: str) -> bool:
+        """Whether its graph reaches nothing that keeps state."""
+        return self._may_be_run.get(signature, False)
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         """Run in this thread, without the GIL; raises TensorFlow's errors, translated."""

@@ -12,9 +12,10 @@ from pathlib import Path
 from servingd.config.batching import BatchingParameters
 from servingd.config.flag_fields import cpus
 from servingd.config.saved_model import SavedModelOptions
+from servingd.core.estimates import Estimate, Footprint
 from servingd.core.interfaces import Completion, Servable
 from servingd.core.publish import Listing
-from servingd.core.types import Signature, Tensors, VersionData
+from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, VersionData
 from servingd.errors import DeadlineExceeded
 from servingd.servables.batching_rules import ruled
 from servingd.servables.files import error_of_file
@@ -22,6 +23,9 @@ from servingd.servables.saved_model.beside import batching_of
 from servingd.servables.saved_model.tensorflow import give_memory_back
 from servingd.servables.tflite.interpreters import Pool
 from servingd.servables.tflite.model_file import FILE, what_is_wrong
+
+_INTERPRETER_BYTES = 1 << 20
+"""What an interpreter takes besides; models with large activations take more."""
 
 
 class TfLite:
@@ -55,7 +59,15 @@ class TfLiteLoader:
         self._path = path
         self._options = options
 
-    def load(self) -> Servable:
+    def estimate(self) -> Estimate:
+        """The file, which all interpreters share, and something for each of them."""
+        size = os.stat(os.path.join(self._path, FILE)).st_size
+        return Estimate(steady=Footprint(size * 6 // 5 + self._interpreters * _INTERPRETER_BYTES))
+
+    def grow(self) -> None:
+        """It stays what it is."""
+
+    def load(self, placement: Placement = ANYWHERE) -> Servable:
         """Read the file, and make all interpreters."""
         options = self._options
         batching = batching_of(self._path, options)
@@ -64,9 +76,12 @@ class TfLiteLoader:
             content = Path(self._path, FILE).read_bytes()
         except OSError as error:
             raise error_of_file(error) from error
-        pools = options.num_tflite_pools or cpus()
-        pool = Pool(content, pools * options.num_tflite_interpreters_per_pool)
-        return TfLiteServable(pool, batching)
+        return TfLiteServable(Pool(content, self._interpreters), batching)
+
+    @property
+    def _interpreters(self) -> int:
+        pools = self._options.num_tflite_pools or cpus()
+        return pools * self._options.num_tflite_interpreters_per_pool
 
     def unload(self, servable: Servable) -> None:
         """Free the interpreters and give their memory back to the system."""
@@ -87,6 +102,10 @@ class TfLiteServable:
     def rows_worth_merging(self, signature: str) -> int:
         """Nothing is merged unless rules say so."""
         return 0
+
+    def may_be_repeated(self, signature: str) -> bool:
+        """Interpreters take turns: nobody could rely on what one of them keeps."""
+        return True
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         """Run in this thread, as soon as an interpreter is free."""

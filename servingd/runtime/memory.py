@@ -1,0 +1,137 @@
+"""How much memory there is, and what a load was seen to take.
+
+All versions share one process, so a load can only be measured by what the process grows by. That
+tells something if it was the only load or unload meanwhile, and not the first of its type, which
+brings libraries along; else nothing is told, and the estimate stays. Even then calls that are
+served meanwhile, and memory that an unload left behind and that is used again, blur it: for that
+reason an estimate says what must be there at least.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from servingd.core.estimates import Measured
+from servingd.core.types import Device, Resources
+
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
+_MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
+_UNLIMITED = 1 << 60
+_FOR_THE_PROCESS = 1 << 30
+"""What the interpreter, TensorFlow and calls under way take besides the models."""
+
+_log = logging.getLogger(__name__)
+
+
+class MemoryMeter:
+    """Watches what loads take. Used from many threads."""
+
+    def __init__(
+        self,
+        devices: Callable[[], Mapping[Device, int]] = dict,
+        read: Callable[[str], int] | None = None,
+    ) -> None:
+        """`devices` tells what is in use on each; `read` a line of the process's status."""
+        self._devices = devices
+        self._read = read or _status
+        self._lock = threading.Lock()
+        self._running: set[_Span] = set()  # guarded by _lock
+        self._seen: set[str] = set()  # guarded by _lock
+
+    def start(self, platform: str = "") -> _Span:
+        """A load of this type begins; without a type, an unload."""
+        span = _Span()
+        with self._lock:
+            span.alone = not self._running and platform in self._seen and platform != ""
+            for other in self._running:
+                other.alone = False
+            self._running.add(span)
+            self._seen.add(platform)
+        if span.alone:
+            with contextlib.suppress(OSError):  # without it the peak is not known
+                _RESET.write_text("5")
+            span.before = self._now()
+        return span
+
+    def stop(self, span: _Span) -> Measured | None:
+        """It has ended; what it took, if that can be told."""
+        with self._lock:
+            self._running.discard(span)
+            alone = span.alone
+        if not alone or not span.before.ram:
+            return None
+        now = self._now()
+        if not now.ram:
+            return None
+        steady = _growth(span.before, now)
+        peak = max(0, self._read("VmHWM") - span.before.ram)
+        return Measured(steady, Resources(max(peak, steady.ram), steady.devices))
+
+    def _now(self) -> Resources:
+        """What is in use; nothing if that cannot be told."""
+        try:
+            return Resources(self._read("VmRSS"), self._devices())
+        except Exception:  # a load must not fail because nobody can watch it
+            _log.exception("what a load takes cannot be measured")
+            return Resources()
+
+
+class _Span:
+    """One load or unload, from its start to its end."""
+
+    def __init__(self) -> None:
+        self.alone = False  # guarded by the meter's lock
+        self.before = Resources()
+
+
+def ram_budget(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
+    """What models may take of the host's memory: nine tenths, less what the process takes itself.
+
+    The limit is the machine's or, where that is lower, that of the control group; 0: not known.
+    """
+    limit = min([_machine(proc), *_group_limits(proc, groups)])
+    if limit >= _UNLIMITED:
+        return 0
+    return max(limit // 2, limit * 9 // 10 - _FOR_THE_PROCESS)
+
+
+def _growth(before: Resources, now: Resources) -> Resources:
+    devices = {d: max(0, now.on(d) - before.on(d)) for d in now.devices}
+    return Resources(max(0, now.ram - before.ram), devices)
+
+
+def _status(name: str) -> int:
+    """Bytes in a line of the process's status; 0 where there is none."""
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _machine(proc: str) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path(proc, "meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                return int(line.split()[1]) << 10
+    return _UNLIMITED
+
+
+def _group_limits(proc: str, groups: str) -> Iterator[int]:
+    """The limits of the group that the process is in, and of those above it."""
+    places = {Path(groups), Path(groups, "memory")}
+    with contextlib.suppress(OSError):
+        for line in Path(proc, "self", "cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                place = Path(groups, controllers, path.lstrip("/"))
+                places |= {place, *(p for p in place.parents if p.is_relative_to(groups))}
+    for place in sorted(places):
+        for name in _MEMORY_LIMITS:
+            with contextlib.suppress(OSError, ValueError):
+                yield min(int((place / name).read_text()), _UNLIMITED)

@@ -1,0 +1,62 @@
+"""What a SavedModel will take in memory, told from the sizes of its files.
+
+Factors were measured on convolutional and dense models. Weights are counted as they lie on disk:
+some exporters write them twice, and then the estimate is too high by as much; the first load that
+is measured corrects it. A graph takes many times its file, as nodes, kernels and plans.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from servingd.config.saved_model import SavedModelOptions
+from servingd.core.estimates import NOTHING, Estimate, Footprint
+from servingd.servables.saved_model.meta_graph import FILE
+from servingd.servables.saved_model.optimiser import MAX_WEIGHTS
+
+_BASE = 1 << 20
+_GRAPH = 48
+"""Bytes of memory per byte of `saved_model.pb`, of one session."""
+_ASSETS = 4
+"""A hash table takes this many times its file."""
+_PLAIN_WEIGHTS = 1.1
+_FROZEN_WEIGHTS = 5.5
+"""Constants are held by the graph, by the session and, packed, by kernels."""
+_SWAP_WEIGHTS = 16
+"""Beside the plain session, two frozen ones are there while the better of them is found."""
+_LOADING = 1.1
+
+
+def estimate(path: str, options: SavedModelOptions) -> Estimate:
+    """What the version under `path` takes. Raises OSError."""
+    folder = Path(path)
+    graph = _bytes(folder, FILE)
+    weights = _bytes(folder, "variables/variables.data-*")
+    rest = _GRAPH * graph + _ASSETS * _bytes(folder, "assets/**/*")
+    plain = round(_PLAIN_WEIGHTS * weights) + rest
+    least = Footprint(0, weights // 2)  # half: see above
+    if options.optimize_models == "off" or weights > MAX_WEIGHTS:
+        return _estimate(plain, round(_LOADING * plain), least)
+    frozen = round(_FROZEN_WEIGHTS * weights) + rest
+    swap = _SWAP_WEIGHTS * weights + 2 * rest
+    if options.optimize_models == "wait":  # the load itself ends with the swap, or without one
+        return _estimate(max(plain, frozen), plain + swap, least)
+    return _estimate(plain, round(_LOADING * plain), least, swap, max(plain, frozen))
+
+
+def _estimate(
+    steady: int, peak: int, least: Footprint, growth: int = 0, grown: int = 0
+) -> Estimate:
+    return Estimate(
+        steady=Footprint(_BASE, steady),
+        peak=Footprint(_BASE, peak),
+        growth=Footprint(0, growth) if growth else NOTHING,
+        grown=Footprint(_BASE, grown) if growth else NOTHING,
+        least=least,
+        on_devices=True,
+        measurable=True,
+    )
+
+
+def _bytes(folder: Path, pattern: str) -> int:
+    return sum(file.stat().st_size for file in folder.glob(pattern) if file.is_file())

@@ -1,0 +1,86 @@
+"""What a SavedModel will take, told from the sizes of its files."""
+
+from pathlib import Path
+
+import pytest
+
+from servingd.config.saved_model import SavedModelOptions
+from servingd.core.estimates import NOTHING
+from servingd.servables.saved_model.estimate import estimate
+from servingd.servables.saved_model.optimiser import MAX_WEIGHTS
+
+MB = 1 << 20
+
+
+@pytest.fixture
+def version(tmp_path: Path):
+    """`version(file=bytes)`, with files that take no place on the disk."""
+
+    def make(**sizes):
+        for name, size in sizes.items():
+            file = (
+                tmp_path
+                / {
+                    "graph": "saved_model.pb",
+                    "weights": "variables/variables.data-00000-of-00002",
+                    "more_weights": "variables/variables.data-00001-of-00002",
+                    "table": "assets/deep/table.txt",
+                    "warm_up": "assets.extra/tf_serving_warmup_requests",
+                }[name]
+            )
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as out:
+                out.truncate(size)
+        return str(tmp_path)
+
+    return make
+
+
+def mode(name):
+    return SavedModelOptions(optimize_models=name)
+
+
+def test_shards_tables_and_the_graph_count_and_recorded_requests_do_not(version):
+    plain = mode("off")
+    base = estimate(version(graph=0), plain).steady.replica
+    assert base == 0
+    sizes = [
+        estimate(version(weights=10 * MB), plain).steady.replica,
+        estimate(version(more_weights=10 * MB), plain).steady.replica,
+        estimate(version(table=MB), plain).steady.replica,
+        estimate(version(graph=MB), plain).steady.replica,
+    ]
+    assert sizes == [11 * MB, 22 * MB, 26 * MB, 74 * MB]
+    assert estimate(version(warm_up=99 * MB), plain).steady.replica == 74 * MB
+
+
+def test_a_plain_model_holds_its_weights_and_does_not_grow(version):
+    found = estimate(version(weights=100 * MB), mode("off"))
+    assert found.least.replica < found.steady.replica < found.peak.replica
+    assert (found.growth, found.grown) == (NOTHING, NOTHING)
+    assert found.on_devices
+    assert found.measurable
+
+
+def test_one_that_is_optimised_later_grows(version):
+    found = estimate(version(weights=100 * MB), mode("background"))
+    assert found.steady == estimate(version(), mode("off")).steady
+    assert found.steady.replica < found.grown.replica < found.growth.replica
+
+
+def test_one_that_waits_for_its_optimised_graph_takes_that_much_at_once(version):
+    later = estimate(version(weights=100 * MB), mode("background"))
+    found = estimate(version(), mode("wait"))
+    assert found.growth == NOTHING
+    assert found.steady == later.grown
+    assert found.peak.replica == later.steady.replica + later.growth.replica
+
+
+@pytest.mark.parametrize("name", ["background", "wait"])
+def test_one_that_is_too_large_for_it_stays_plain(version, name):
+    path = version(weights=MAX_WEIGHTS + 1)
+    assert estimate(path, mode(name)) == estimate(path, mode("off"))
+
+
+def test_what_is_not_there_takes_nothing(tmp_path):
+    assert estimate(str(tmp_path / "gone"), mode("background")).growth == NOTHING
