@@ -29,8 +29,10 @@ class Completion(Protocol):
     deadline: float | None
     """Monotonic seconds after which nobody waits any more; None where the caller set none."""
 
-    alone: bool = False
-    """Whether its carrier has no other call in hand: then nothing is gained by letting it wait."""
+    @property
+    def alone(self) -> bool:
+        """Whether its carrier has no other call in hand: then nothing is gained by waiting."""
+        return False
 
     def priority(self) -> Priority:
         """Who goes first where calls wait."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
+from servingd.core.batching import Priority
 from servingd.core.interfaces import Lane, Lease, Models
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import Code, ServingError, as_serving_error
@@ -76,11 +77,9 @@ class Call:
         "_context",
         "_reply",
         "_started",
-        "alone",
         "deadline",
         "lane",
         "lease",
-        "priority",
         "ran_at",
         "spec",
     )
@@ -92,10 +91,17 @@ class Call:
         self.lease: Lease | None = None
         self.lane: Lane | None = None
         self.deadline = reply.deadline
-        self.alone = reply.alone
-        self.priority = reply.priority
         self.spec: ModelSpec
         self.ran_at = self._started
+
+    @property
+    def alone(self) -> bool:
+        """Whether its carrier has no other call in hand."""
+        return self._reply.alone
+
+    def priority(self) -> Priority:
+        """What the caller says of its importance."""
+        return self._reply.priority()
 
     def alive(self) -> bool:
         """Whether anybody still waits."""
@@ -130,8 +136,9 @@ class Call:
             self.fail(blame(error, self.method))
             return
         self._reply.send(payload)
-        if self._context.request_log is not None:
-            self._write_log(self._context.request_log, lease.id, outputs, note, payload)
+        log = self._context.request_log
+        if log is not None and log.samples(lease.id.name):
+            self._write_log(log, lease.id, outputs, note, payload)
         self.lease = None
         lease.release()
         note.runtime.add(finished - self.ran_at)
@@ -161,8 +168,6 @@ class Call:
     def _write_log(
         self, log: RequestLog, servable: ServableId, outputs: Tensors, note: Note, payload: bytes
     ) -> None:
-        if not log.samples(servable.name):
-            return
         try:
             response = self.log_response(outputs, note, payload)
             log.write(servable, self.log_kind, self.log_request(), response)

@@ -15,6 +15,7 @@ import threading
 import time
 
 from servingd.frontends.http_connection import Connection, HttpLimits
+from servingd.frontends.http_heads import KnownHeads
 from servingd.frontends.http_messages import HttpHandler
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class HttpCarrier:
         self.handler = handler
         self._ssl = ssl_context
         self.limits = limits or HttpLimits()
+        self.heads = KnownHeads()
         self.refusing = False  # written by refuse, read by the loop
         self._socket: socket.socket | None = None
         self._connections: set[Connection] = set()  # the loop's thread only
@@ -43,6 +45,7 @@ class HttpCarrier:
         self._turn: list[Connection] = []  # answered in this turn of the loop; its thread only
         self._loop: asyncio.AbstractEventLoop = _new_loop()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._ident = 0  # the thread's, once it runs
         self._ended = asyncio.Event()
 
     def bind(self, host: str, port: int) -> int:
@@ -102,7 +105,7 @@ class HttpCarrier:
 
     def answered(self, connection: Connection) -> None:
         """A reply of this connection has its answer; from any thread."""
-        if threading.get_ident() == self._thread.ident:
+        if threading.get_ident() == self._ident:
             # Together with the answers to all that was read in this turn of the loop: each write
             # may wake its client, and many such wake-ups cost more than the answers.
             if not self._turn:
@@ -134,6 +137,7 @@ class HttpCarrier:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._ident = threading.get_ident()
         try:
             self._loop.run_until_complete(self._serve())
         finally:

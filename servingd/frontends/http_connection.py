@@ -12,6 +12,7 @@ import time
 from collections import deque
 from typing import Any, Protocol
 
+from servingd.frontends.http_heads import KnownHeads
 from servingd.frontends.http_messages import HttpHandler, HttpReply, HttpRequest
 from servingd.frontends.http_reader import HttpLimits, Refused, RequestReader, Upgraded
 
@@ -31,6 +32,7 @@ class Carrier(Protocol):
 
     limits: HttpLimits
     handler: HttpHandler
+    heads: KnownHeads
     refusing: bool
     """Whether connections are to be closed after their next answer."""
 
@@ -57,7 +59,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, carrier: Carrier) -> None:
         self.carrier = carrier
-        self._reader = RequestReader(self, carrier.limits)
+        self._reader = RequestReader(self, carrier.limits, carrier.heads)
         self._transport: Any = None
         self._requests = 0  # whole ones
         self._held = b""  # received, but not parsed yet
@@ -91,6 +93,11 @@ class Connection(asyncio.Protocol):
         """Parse what came, a piece at a time if it may be a crowd of requests."""
         if self._closing:
             return
+        if not (self._held or self._reader.receiving):
+            request = self.carrier.heads.find(data)
+            if request is not None:
+                self.take(request, True)
+                return
         many = len(data) > max(_PIECE_BYTES, self._reader.body_left()) and _are_many(data)
         if self._held or many:
             self._held += data
@@ -156,6 +163,8 @@ class Connection(asyncio.Protocol):
             self._patience()
             if self._paused:
                 self._regulate()
+            if not self._replies:
+                return
 
     def _next_lot(self) -> tuple[bytes, bool]:
         """Answers to write at once, and whether the connection ends with them."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from servingd.frontends.http_connection import Connection
@@ -22,6 +23,8 @@ class HttpRequest:
     headers: Mapping[str, str]
     """By lower-case name; of several the values are joined with commas."""
     body: bytes
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What handlers work out of all but the body: other requests with the same head may have it."""
 
     @property
     def path(self) -> str:
@@ -61,7 +64,7 @@ class HttpReply:
             self._unanswered.pop()
         except IndexError:
             return False
-        start = render_head(status, len(body), content_type, headers, self._keep_alive)
+        start = _head_form(status, content_type, headers, self._keep_alive) % len(body)
         self.payload = (start, b"" if self._head else body)
         self._connection.carrier.answered(self._connection)
         return True
@@ -84,20 +87,15 @@ HttpHandler: TypeAlias = "Callable[[HttpRequest, HttpReply], None]"
 """Completes the reply now or later; runs on the loop's thread and must not wait."""
 
 
-def render_head(
-    status: int, length: int, content_type: str, headers: Headers, keep_alive: bool
-) -> bytes:
-    """What stands in front of a body of so many bytes."""
+@lru_cache(maxsize=256)
+def _head_form(status: int, content_type: str, headers: Headers, keep_alive: bool) -> bytes:
+    """What stands in front of a body, with a place for its length."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = "Client Error"
-    lines = [
-        f"HTTP/1.1 {status} {phrase}",
-        f"content-type: {content_type}",
-        f"content-length: {length}",
-        *(f"{name}: {value}" for name, value in headers),
-    ]
+    lines = [f"content-type: {content_type}", *(f"{name}: {value}" for name, value in headers)]
     if not keep_alive:
         lines.append("connection: close")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    fixed = "\r\n".join(lines).replace("%", "%%")
+    return f"HTTP/1.1 {status} {phrase}\r\ncontent-length: %d\r\n{fixed}\r\n\r\n".encode("latin-1")

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import httptools
 
+from servingd.frontends.http_heads import KnownHeads
 from servingd.frontends.http_messages import HttpRequest
 
 
@@ -85,16 +86,35 @@ class _Incoming:
 class RequestReader:
     """Turns bytes into requests and hands them to their client."""
 
-    def __init__(self, client: Client, limits: HttpLimits) -> None:
+    def __init__(self, client: Client, limits: HttpLimits, heads: KnownHeads) -> None:
         self._client = client
         self._limits = limits
+        self._heads = heads  # what is read here is learnt; its client looks there first
+        self._last: HttpRequest | None = None  # that the parser has read to its end, and goes on
         self._parser = httptools.HttpRequestParser(self)
         self._incoming: _Incoming | None = None
+        self.receiving = False
+        """Whether a request has begun and is not whole."""
 
     def feed(self, data: bytes | memoryview) -> None:
         """Read on. Raises Refused or Upgraded; there is nothing to be read after that."""
         incoming = self._incoming
-        before = incoming.body_bytes if incoming is not None else 0
+        if incoming is not None:
+            before = incoming.body_bytes
+            self._parse(data)
+            if incoming is self._incoming:
+                self._went_on(incoming, before, len(data))
+            return
+        self._last = None
+        self._parse(data)
+        if isinstance(data, bytes) and not self.receiving:  # else it may be a piece of several
+            self._learn(data)
+
+    def _learn(self, data: bytes) -> None:
+        if self._last is not None:
+            self._heads.learn(data, self._last)
+
+    def _parse(self, data: bytes | memoryview) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -103,17 +123,11 @@ class RequestReader:
             raise error.__context__ or error from None
         except httptools.HttpParserError as error:
             raise Refused(400, f"malformed request: {error}") from error
-        if incoming is not None and incoming is self._incoming:
-            self._went_on(incoming, before, len(data))
 
     def drop(self) -> None:
         """Forget the request that is being received."""
         self._incoming = None
-
-    @property
-    def receiving(self) -> bool:
-        """Whether a request has begun and is not whole."""
-        return self._incoming is not None
+        self.receiving = False
 
     def body_left(self) -> int:
         """How many bytes certainly belong to the request that is being received."""
@@ -125,18 +139,19 @@ class RequestReader:
     def on_message_begin(self) -> None:
         """A request begins."""
         self._incoming = _Incoming()
+        self.receiving = True
         self._client.due = time.monotonic() + self._limits.head_s
 
     def on_url(self, url: bytes) -> None:
         """A piece of its target."""
-        incoming = self._receiving()
+        incoming = self._current()
         incoming.target += url
         if len(incoming.target) > self._limits.max_url_bytes:
             raise Refused(414, f"the URL is longer than {self._limits.max_url_bytes} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or a trailer: those count, and mean nothing."""
-        incoming = self._receiving()
+        incoming = self._current()
         incoming.head_bytes += len(name) + len(value)
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         headers = incoming.headers
@@ -157,7 +172,7 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         """What the headers announce is refused before it is received."""
-        incoming = self._receiving()
+        incoming = self._current()
         incoming.head_over = True
         headers = incoming.headers
         self._client.due = time.monotonic() + self._limits.progress_s
@@ -176,7 +191,7 @@ class RequestReader:
 
     def on_body(self, body: bytes) -> None:
         """A piece of its body."""
-        incoming = self._receiving()
+        incoming = self._current()
         if not incoming.body_bytes:
             incoming.body = body
         else:
@@ -190,7 +205,8 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         """The request is whole: hand it over."""
-        incoming, self._incoming = self._receiving(), None
+        incoming, self._incoming = self._current(), None
+        self.receiving = False
         more = incoming.more_body
         request = HttpRequest(
             self._parser.get_method().decode(),
@@ -198,7 +214,9 @@ class RequestReader:
             incoming.headers,
             incoming.body if more is None else more.getvalue(),
         )
-        self._client.take(request, self._parser.should_keep_alive())
+        keep_alive = self._parser.should_keep_alive()
+        self._last = request if keep_alive else None
+        self._client.take(request, keep_alive)
 
     # ours -----------------------------------------------------------------------------------------
 
@@ -212,7 +230,7 @@ class RequestReader:
             incoming.timed_bytes = incoming.body_bytes
             self._client.due = time.monotonic() + limits.progress_s
 
-    def _receiving(self) -> _Incoming:
+    def _current(self) -> _Incoming:
         if self._incoming is None:
             raise Refused(400, "malformed request")
         return self._incoming

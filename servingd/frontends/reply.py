@@ -18,8 +18,10 @@ class Reply(Protocol):
     deadline: float | None
     """Monotonic seconds after which nobody waits any more."""
 
-    alone: bool
-    """Whether the carrier has no other call in hand."""
+    @property
+    def alone(self) -> bool:
+        """Whether the carrier has no other call in hand."""
+        ...
 
     def priority(self) -> Priority:
         """What the caller says of its importance: `x-servingd-priority`."""

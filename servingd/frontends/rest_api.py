@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from servingd.core.interfaces import States
 from servingd.core.types import ModelSpec
@@ -13,7 +15,7 @@ from servingd.frontends.calls import CallContext, blame
 from servingd.frontends.content_coding import inflated
 from servingd.frontends.http_messages import Headers, HttpReply, HttpRequest
 from servingd.frontends.rest_calls import start_json, start_proto
-from servingd.frontends.rest_reply import JSON, PROTOBUF, RestReply
+from servingd.frontends.rest_reply import JSON, PROTOBUF, ReplyForm, RestReply, reply_form
 from servingd.frontends.rest_routes import Route, route
 from servingd.frontends.rpc_messages import MessageParser
 from servingd.frontends.shared_page import Workers
@@ -32,6 +34,21 @@ _CORS: Headers = (
     ("access-control-allow-methods", "POST, GET"),
     ("access-control-allow-headers", "Content-Type"),
 )
+
+
+_PLAN = "rest"
+"""The note of a request's head that says what to do with such requests."""
+
+
+class _Plan(NamedTuple):
+    """What inference calls with one head have in common."""
+
+    verb: str
+    spec: ModelSpec
+    form: ReplyForm
+    is_plain: bool
+    """Whether the body is JSON as it is."""
+    is_proto: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,29 +79,46 @@ class RestApi:
 
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
         """Answer a request whose target begins with `/v1/`."""
+        plan = request.notes.get(_PLAN)
+        if plan is not None:
+            self._infer(plan, request, reply)
+            return
         started = time.perf_counter()
         if request.method == "OPTIONS":
             self._preflight(request, reply, started)
             return
         found = route(request.method, request.target)
         if found.error is None and request.method == "POST":
-            self._infer(found, request, reply)
+            plan = request.notes[_PLAN] = self._plan(found, request.headers)
+            self._infer(plan, request, reply)
         else:
             self._answer(found, request, reply, started)
 
     # Inference ------------------------------------------------------------------------------------
 
-    def _infer(self, found: Route, request: HttpRequest, reply: HttpReply) -> None:
-        rest = RestReply(reply, request.headers, self._headers, self._timeout_s)
-        if len(request.body) <= _LARGE_BYTES and "content-encoding" not in request.headers:
-            self._start(found, request, rest)
+    def _plan(self, found: Route, headers: Mapping[str, str]) -> _Plan:
+        is_proto = headers.get("content-type", "").startswith(PROTOBUF)
+        return _Plan(
+            found.verb,
+            found.spec,
+            reply_form(headers, self._headers),
+            not is_proto and "content-encoding" not in headers,
+            is_proto,
+        )
+
+    def _infer(self, plan: _Plan, request: HttpRequest, reply: HttpReply) -> None:
+        rest = RestReply(reply, plan.form, self._timeout_s)
+        small = len(request.body) <= _LARGE_BYTES
+        if small and plan.is_plain:
+            start_json(plan.verb, plan.spec, request.body, rest, self._context)
+        elif small and "content-encoding" not in request.headers:
+            self._start(plan, request, rest)
         else:
-            self._start_elsewhere(found, request, rest)
-        if rest.deadline is not None:
+            self._start_elsewhere(plan, request, rest)
+        if rest.deadline is not None and reply.payload is None:
             reply.due, reply.expire = rest.deadline, rest.expire
 
-    def _start(self, found: Route, request: HttpRequest, rest: RestReply) -> None:
-        kind = request.headers.get("content-type", "")
+    def _start(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
         try:
             body = inflated(request.headers, request.body)
         except ServingError as error:
@@ -92,28 +126,28 @@ class RestApi:
                 rest.refuse_body(error.message)
             else:
                 rest.fail(error.code, error.message)
-            self._count(found.verb, found.spec, error.code, 0.0)
+            self._count(plan.verb, plan.spec, error.code, 0.0)
             return
-        if kind.startswith(PROTOBUF):
-            start_proto(found.verb, found.spec, body, rest, self._context, self._parser)
+        if plan.is_proto:
+            start_proto(plan.verb, plan.spec, body, rest, self._context, self._parser)
         else:
-            start_json(found.verb, found.spec, body, rest, self._context)
+            start_json(plan.verb, plan.spec, body, rest, self._context)
 
-    def _start_elsewhere(self, found: Route, request: HttpRequest, rest: RestReply) -> None:
+    def _start_elsewhere(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
         with self._lock:
             full = self._waiting >= _MAX_WAITING
             self._waiting += not full
         if full:
             error = Unavailable(f"{_MAX_WAITING} large requests are waiting already")
             rest.fail(error.code, error.message)
-            self._count(found.verb, found.spec, error.code, 0.0)
+            self._count(plan.verb, plan.spec, error.code, 0.0)
             return
 
         def job() -> None:
             with self._lock:
                 self._waiting -= 1
             if rest.alive():
-                self._start(found, request, rest)
+                self._start(plan, request, rest)
             else:
                 rest.expire()
 
@@ -122,7 +156,7 @@ class RestApi:
     # What is answered at once ---------------------------------------------------------------------
 
     def _answer(self, found: Route, request: HttpRequest, reply: HttpReply, started: float) -> None:
-        rest = RestReply(reply, request.headers, self._headers, None)
+        rest = RestReply(reply, reply_form(request.headers, self._headers), None)
         code = Code.OK
         try:
             if found.error is not None:

@@ -43,18 +43,23 @@ class JsonPredict(Call):
 
     __slots__ = ("_body", "_inputs")
 
+    _body: PredictBody
+
     def start(self, spec: ModelSpec, body: bytes) -> None:
         """Read the body, then find the servable: a broken body is told first."""
         self.spec = spec
-        self._body: PredictBody = read_predict(body)
-        self.spec = spec._replace(signature_name=self._body.signature_name)
-        predict(self._context.models, self, self._context.check_method_name)
+        read = self._body = read_predict(body)
+        if read.signature_name:
+            self.spec = spec._replace(signature_name=read.signature_name)
+        context = self._context
+        predict(context.models, self, context.check_method_name)
 
     def bind(self, signature: Signature) -> Tensors:
         """The inputs by the body's own rules, checked against the signature's shapes."""
         inputs = self._inputs = self._body.inputs(signature)
         for alias, spec in signature.inputs.items():
-            check_shape(alias, inputs[alias].shape, spec)
+            if spec.shape is not None:
+                check_shape(alias, inputs[alias].shape, spec)
         self.ran_at = time.perf_counter()
         return inputs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import NamedTuple
 
 from servingd.core.batching import Priority
 from servingd.errors import Code
@@ -21,36 +22,43 @@ EXPIRED = "Timed out waiting for notification"
 """TensorFlow's text for a run that took too long."""
 
 
+class ReplyForm(NamedTuple):
+    """What the answers to requests with one head have in common."""
+
+    gzip: bool
+    """Whether the client takes it."""
+    headers: Headers
+    priority: Priority
+
+
+def reply_form(request_headers: Mapping[str, str], headers: Headers) -> ReplyForm:
+    """By what the request says; `headers` are those of every answer."""
+    gzip = accepts_gzip(request_headers)
+    return ReplyForm(
+        gzip,
+        (*headers, ("vary", "accept-encoding")) if gzip else headers,
+        priority_of(request_headers.get(PRIORITY_HEADER, "")),
+    )
+
+
 class RestReply:
     """Answers with a message's bytes, or with a JSON document that says what went wrong.
 
     See `Reply`. Answers are gzip where the client takes that and it is worth it.
     """
 
-    __slots__ = (
-        "_gzip",
-        "_headers",
-        "_reply",
-        "_request_headers",
-        "alone",
-        "content_type",
-        "deadline",
-    )
+    __slots__ = ("_form", "_reply", "content_type", "deadline")
 
-    def __init__(
-        self,
-        reply: HttpReply,
-        request_headers: Mapping[str, str],
-        headers: Headers,
-        timeout_s: float | None,
-    ) -> None:
+    def __init__(self, reply: HttpReply, form: ReplyForm, timeout_s: float | None) -> None:
         self._reply = reply
-        self._request_headers = request_headers
-        self._gzip = accepts_gzip(request_headers)
-        self.alone = reply.alone
-        self._headers = headers
+        self._form = form
         self.content_type = JSON
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is connected."""
+        return self._reply.alone
 
     def alive(self) -> bool:
         """Whether anybody still waits."""
@@ -58,13 +66,16 @@ class RestReply:
 
     def priority(self) -> Priority:
         """What the caller says of its importance."""
-        return priority_of(self._request_headers.get(PRIORITY_HEADER, ""))
+        return self._form.priority
 
     def gather(self) -> None:
         """Answers go out together anyway: see `HttpCarrier.answered`."""
 
     def send(self, payload: bytes) -> bool:
         """Answer with a document or a message."""
+        form = self._form
+        if not form.gzip:
+            return self._reply.send(200, payload, self.content_type, form.headers)
         return self._send(200, payload, self.content_type)
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
@@ -79,10 +90,10 @@ class RestReply:
         return self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, encode_error(message), JSON)
 
     def _send(self, status: int, body: bytes, content_type: str, more: Headers = ()) -> bool:
-        headers = (*self._headers, *more)
-        if self._gzip:
+        form = self._form
+        headers = (*form.headers, *more) if more else form.headers
+        if form.gzip:
             packed = deflated(body)
-            headers = (*headers, ("vary", "accept-encoding"))
             if packed is not None:
                 body, headers = packed, (*headers, ("content-encoding", "gzip"))
         return self._reply.send(status, body, content_type, headers)

@@ -37,8 +37,8 @@ def check_shape(alias: str, shape: tuple[int, ...], spec: TensorSpec) -> None:
     if wanted is None:
         return
     if len(shape) == len(wanted):
-        for size, fixed in zip(shape, wanted, strict=True):
-            if fixed is not None and size != fixed:
+        for size, fixed in zip(shape, wanted, strict=False):
+            if size != fixed and fixed is not None:
                 break
         else:
             return

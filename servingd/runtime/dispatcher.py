@@ -102,7 +102,7 @@ class QueueOrInline:
         self.times = RunTimes()
         self._servable = body
         self._inline_below_s = options.inline_below_s
-        self._merge_above_s = options.merge_above_s
+        self._merge_above_s = min(options.merge_above_s, options.inline_below_s)
         self._meter = CostMeter()
         options.self_warm_up.tell_costs(servable, signature.name, self._meter)
         self._sampler = options.self_warm_up.sampler(servable, body, signature)
@@ -136,12 +136,13 @@ class QueueOrInline:
         for array in inputs.values():
             size += array.nbytes
         cost = self._meter.cost(size)
-        if self._ruled is None and cost < self._inline_below_s:
-            quiet = done.alone and self._batcher.quiet
-            if cost < self._merge_above_s or quiet or not self._merges():
-                self._run_now(inputs, done, size)
-                return
-        self._wait(inputs, done, size)
+        if self._ruled is None and (
+            cost < self._merge_above_s
+            or (cost < self._inline_below_s and self._gains_nothing_by_waiting(done))
+        ):
+            self._run_now(inputs, done, size)
+        else:
+            self._wait(inputs, done, size)
 
     def close(self) -> None:
         """End the queue's threads. No call is waiting: the lane's version has been drained."""
@@ -166,6 +167,9 @@ class QueueOrInline:
             "dropped": stats.dropped,
             "refused": dict(stats.refused),
         }
+
+    def _gains_nothing_by_waiting(self, done: Completion) -> bool:
+        return (done.alone and self._batcher.quiet) or not self._merges()
 
     def _merges(self) -> bool:
         return self.pacer.pace().full_rows > 1

@@ -76,7 +76,6 @@ class _Watched(Completion):
         self, inputs: Tensors, done: Completion, began: float, keep: Callable[[Tensors], None]
     ) -> None:
         self.deadline = done.deadline
-        self.alone = done.alone
         self._inputs = inputs
         self._done = done
         self._began = began

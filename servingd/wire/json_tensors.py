@@ -79,6 +79,13 @@ class PredictBody:
         document = self._document
         if document is None:
             document, _ = read_object(self._body)
+        elif len(document) == 1 and len(specs) == 1:  # by far the most frequent
+            rows = document.get(_INSTANCES)
+            if type(rows) is list and rows and type(rows[0]) is not dict:
+                ((alias, spec),) = specs.items()
+                array = regular_array(rows, spec.data_type)
+                if array is not None:
+                    return {alias: array}
         return self._from_document(document, specs)
 
     def _from_document(
