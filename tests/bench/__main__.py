@@ -13,7 +13,17 @@ from rich.table import Table
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-BENCHMARKS = ("request_path", "optimised_graphs", "loading")
+BENCHMARKS = (
+    "request_path",
+    "optimised_graphs",
+    "loading",
+    "slow_beside_fast",
+    "self_warming",
+    "merging",
+    "goal",
+    "overload",
+    "quiet_reload",
+)
 
 
 def main() -> int:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from servingd.config.server import ServerConfig
+from servingd.core.batching import Priority
 from servingd.core.types import ModelSpec
+from servingd.frontends.reply import Reply
 from servingd.frontends.rpc import RpcMethods
 from servingd.server import Server
 from servingd.wire import protos
@@ -18,10 +20,11 @@ from tests import exports
 from tests.bench.measure import Row, ratio
 
 
-class _Nowhere:
+class _Nowhere(Reply):
     """A reply that goes nowhere."""
 
     deadline = None
+    alone = True
 
     def alive(self) -> bool:
         return True
@@ -29,7 +32,10 @@ class _Nowhere:
     def send(self, payload: bytes) -> bool:
         return True
 
-    def fail(self, code, message) -> bool:
+    def priority(self) -> Priority:
+        return Priority.NORMAL
+
+    def fail(self, code, message, retry_after_s=None) -> bool:
         raise AssertionError(message)
 
 
@@ -45,7 +51,7 @@ def run(folder: Path) -> Iterator[Row]:
     try:
         while not server._monitor.available():
             time.sleep(0.05)
-        methods = RpcMethods(server._models, server._monitor, server.metrics.requests, 1 << 30)
+        methods = RpcMethods(server._calls, server._monitor, server._reload, dict, None, 1 << 30)
         handle = methods.table()["/tensorflow.serving.PredictionService/Predict"]
         x = np.float32([1, 2, 5])
         request = protos.PredictRequest()
