@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-if TYPE_CHECKING:
-    from servingd.frontends.http_connection import Connection
+from typing import Any, Protocol, TypeAlias
 
 Headers: TypeAlias = "tuple[tuple[str, str], ...]"
 
@@ -32,12 +29,37 @@ class HttpRequest:
         return self.target.partition("?")[0]
 
 
+class Writer(Protocol):
+    """Writes answers; see `HttpCarrier`."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no more than one client."""
+        ...
+
+    def answered(self, client: Any) -> None:
+        """A reply of this client has its answer; from any thread."""
+        ...
+
+
+class Asker(Protocol):
+    """A client that waits for answers; see `Connection`."""
+
+    lost: bool
+    """Whether it has gone."""
+
+    @property
+    def carrier(self) -> Writer:
+        """Who writes its answers."""
+        ...
+
+
 class HttpReply:
     """A request's way back: answered once, from any thread."""
 
     __slots__ = ("_connection", "_head", "_keep_alive", "_unanswered", "due", "expire", "payload")
 
-    def __init__(self, connection: Connection, head: bool, keep_alive: bool) -> None:
+    def __init__(self, connection: Asker, head: bool, keep_alive: bool) -> None:
         self._connection = connection
         self._head = head
         self._keep_alive = keep_alive
