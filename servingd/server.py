@@ -21,7 +21,7 @@ from servingd.config.server import ServerConfig
 from servingd.core.admission import AdmissionLimits
 from servingd.core.interfaces import Loader
 from servingd.core.lifecycle import PublicState
-from servingd.core.types import ServableId, VersionData
+from servingd.core.types import Device, ServableId, VersionData
 from servingd.core.versions import ready
 from servingd.errors import FailedPrecondition, ServingError
 from servingd.frontends.calls import CallContext
@@ -41,7 +41,7 @@ from servingd.observability.metrics import Metrics
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.loads import manager_options, manager_state, rules_of
 from servingd.runtime.manager import Manager
-from servingd.runtime.reloader import Reloader
+from servingd.runtime.reloader import Reloader, log_reload
 from servingd.runtime.request_log import RequestLogs
 from servingd.runtime.self_warm_up import SelfWarmUp
 from servingd.runtime.serving_map import ServingMap
@@ -49,10 +49,11 @@ from servingd.runtime.state_monitor import StateMonitor
 from servingd.runtime.threads import WorkerPool
 from servingd.runtime.warm_up import WarmUp
 from servingd.servables.registry import Platforms
+from servingd.servables.saved_model.loader import Hooks
 from servingd.servables.saved_model.warm_up import synthetic_inputs
 from servingd.sources.config_file import ConfigFilePoll
 from servingd.sources.file_system import FileSystemSource
-from servingd.sources.rosters import ConfiguredRoster, Roster, known_models, make_roster
+from servingd.sources.rosters import ConfiguredRoster, known_models, listed_models, make_roster
 from servingd.wire.config_files import read_monitoring, read_tls
 from servingd.wire.model_server_config import configured_models
 from servingd.wire.saved_model_options import saved_model_options
@@ -85,7 +86,11 @@ class Server:
         )
         self.metrics.self_warm_up.kept = self._self_warm_up.sizes
         warm_up = self._make_warm_up(saved_models)
-        self._platforms = Platforms(saved_models, self._on_graph_state, warm_up.again)
+        placements = self.metrics.placements
+        hooks = Hooks(
+            self._on_graph_state, warm_up.again, placements.report, self._on_replica_failed
+        )
+        self._platforms = Platforms(saved_models, hooks)
         self._request_logs = RequestLogs(
             config.request_log_max_bytes,
             config.request_log_max_files,
@@ -95,6 +100,7 @@ class Server:
         self._dispatcher = self._make_dispatcher()
         self._models = ServingMap(self._monitor, self._dispatcher)
         self._manager = self._make_manager(warm_up)
+        placements.watch(lambda: self._manager.plan, self._platforms.devices)
         self._roster = make_roster(config)
         self._source = self._make_source()
         self._reloader = Reloader(
@@ -137,7 +143,7 @@ class Server:
             self._models,
             self._monitor,
             self._dispatcher,
-            manager_options(config, warm_up),
+            manager_options(config, warm_up, self._platforms.devices),
             self.metrics.on_load,
         )
 
@@ -190,7 +196,7 @@ class Server:
             return None
         return ConfigFilePoll(
             lambda: configured_models(config),
-            lambda models: self._reload(models, None, _log_reload),
+            lambda models: self._reload(models, None, log_reload),
             wait_s,
         )
 
@@ -236,6 +242,7 @@ class Server:
             started=self._why_not_started,
             describe=lambda: describe_server(os.getpid()),
             explain=self._dispatcher.explain,
+            placements=self.metrics.placements,
             monitoring_path=self._monitoring.path if self._monitoring.enabled else "",
         )
         routes = HttpRoutes(api.handle, self._monitor, pages)
@@ -256,7 +263,7 @@ class Server:
             stack.callback(self._request_logs.stop)
             self._open_ports(stack)
             self._update_health()
-            self._reloader.begin(_listed(self._roster))
+            self._reloader.begin(listed_models(self._roster))
             self._manager.start()
             stack.callback(self._manager.stop, _UNLOAD_TIMEOUT_S)
             stack.callback(self._platforms.stop)  # first: a load may wait for an optimiser
@@ -333,6 +340,9 @@ class Server:
         if state in ("optimised", "declined"):
             self._manager.grown(servable, grew=state == "optimised")
 
+    def _on_replica_failed(self, servable: ServableId, device: Device) -> None:
+        self._manager.replica_failed(servable, device)
+
     def _configure(self, names: Iterable[str]) -> None:
         models = frozenset(names)
         self._monitor.configure(models)
@@ -379,13 +389,3 @@ class Server:
         self._health.update(
             self._why_not_ready() is None, self._stopping, self._monitor.configured(), available
         )
-
-
-def _listed(roster: Roster) -> tuple[ModelConfig, ...]:
-    """The models that a configuration lists by name."""
-    return roster.models() if isinstance(roster, ConfiguredRoster) else ()
-
-
-def _log_reload(error: ServingError | None) -> None:
-    if error is not None:
-        _log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)

@@ -9,6 +9,7 @@ from servingd import __version__
 
 _USAGE = """usage: servingd serve [flags]             serve models; --help lists the flags
        servingd predict MODEL INPUTS    call a model once; --help lists the options
+       servingd devices                 show devices, or those of a --server and who is where
        servingd config-reference        print what can be configured, as Markdown
        servingd --version
 """
@@ -26,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from servingd.cli.predict import predict
 
         return predict(rest)
+    if command == "devices":
+        from servingd.cli.devices import devices
+
+        return devices(rest)
     if command == "config-reference":
         from servingd.cli.config_reference import config_reference
 

@@ -35,6 +35,9 @@ class SavedModelOptions:
     session_config: bytes = b""
     """A serialised `tensorflow.ConfigProto` that holds these three and all else that was said."""
 
+    virtual_cpu_devices: int = 0
+    """How many CPUs sessions see, if said; 0: one."""
+
     enable_model_warmup: bool = True
     """Whether a version's recorded calls are replayed before it serves."""
 

@@ -19,6 +19,8 @@ class Footprint:
 
     shared: int = 0
     replica: int = 0
+    on_accelerator: int | None = None
+    """Of a replica, where a device has memory of its own; None: as much as on the host."""
 
 
 NOTHING = Footprint()
@@ -92,7 +94,7 @@ def learn(estimated: tuple[Resources, Resources], measured: Measured) -> Lesson:
 
 def cost(footprint: Footprint) -> Cost:
     """What a footprint costs where nothing has been learnt."""
-    return Cost(footprint.shared, footprint.replica, footprint.replica)
+    return Cost(footprint.shared, footprint.replica, _on_accelerator(footprint))
 
 
 def believed(seen: Resources, estimated: Resources, least: Resources) -> Resources:
@@ -108,8 +110,14 @@ def _scaled(footprint: Footprint, factors: _Factors) -> Cost:
     return Cost(
         math.ceil(footprint.shared * factors.host),
         math.ceil(footprint.replica * factors.host),
-        math.ceil(footprint.replica * factors.accelerator),
+        math.ceil(_on_accelerator(footprint) * factors.accelerator),
     )
+
+
+def _on_accelerator(footprint: Footprint) -> int:
+    if footprint.on_accelerator is None:
+        return footprint.replica
+    return footprint.on_accelerator
 
 
 def _factors(estimated: Resources, measured: Resources) -> _Factors:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from servingd.core.estimates import Estimate, Measured
-from servingd.core.lifecycle import ServableState
+from servingd.core.lifecycle import PublicState, ServableState
 from servingd.core.placement import LoadRules
 from servingd.core.types import (
     ANYWHERE,
@@ -86,6 +86,22 @@ class Grown:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaFailed:
+    """A replica does not work on its device any more."""
+
+    id: ServableId
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class Relocated:
+    """A replica that failed was moved, or freed, or neither; where all lie by now."""
+
+    id: ServableId
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Unload everything and take no more statements from sources."""
 
@@ -100,6 +116,8 @@ Event: TypeAlias = (
     | Drained
     | Unloaded
     | Grown
+    | ReplicaFailed
+    | Relocated
     | Stop
 )
 
@@ -154,6 +172,16 @@ class LetGrow:
 
 
 @dataclass(frozen=True, slots=True)
+class Relocate:
+    """Load what failed on one device on another, or free it; answer Relocated."""
+
+    id: ServableId
+    failed: Device
+    to: Device | None
+    """None: it fits nowhere else."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleRetry:
     """Answer with RetryDue after the configured pause."""
 
@@ -202,6 +230,7 @@ Command: TypeAlias = (
     | StartEstimate
     | StartLoad
     | LetGrow
+    | Relocate
     | ScheduleRetry
     | CancelRetry
     | Publish
@@ -209,3 +238,10 @@ Command: TypeAlias = (
     | StartUnload
     | Discard
 )
+
+
+def announcement(
+    servable: ServableId, state: PublicState, error: ServingError | None = None
+) -> Announce:
+    """The command that tells the world a public state."""
+    return Announce(ServableState(servable, state, error))

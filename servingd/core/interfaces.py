@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from servingd.core.batching import BatchRules, Priority
 from servingd.core.estimates import UNKNOWN, Estimate
@@ -13,6 +13,7 @@ from servingd.core.publish import Listing
 from servingd.core.types import (
     ANYWHERE,
     AspiredVersions,
+    Device,
     ModelSpec,
     Placement,
     ServableId,
@@ -142,6 +143,33 @@ class Loader(Protocol):
 
     def unload(self, servable: Servable) -> None:
         """Close the servable and give its memory back. Called once, after a load that succeeded."""
+        ...
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """A servable that lies on several devices, or on one that takes few runs at a time."""
+
+    @property
+    def replicas(self) -> Sequence[Servable]:
+        """Each by itself: what is to be warm must be run on each of them."""
+        ...
+
+    @property
+    def runs_at_once(self) -> int:
+        """How many batches of a signature may run at a time; 0: as many as the server likes."""
+        ...
+
+
+@runtime_checkable
+class Relocates(Protocol):
+    """A loader whose servable can do without a device."""
+
+    def relocate(self, failed: Device, to: Device | None) -> tuple[Device, ...]:
+        """Move what failed on a device, or free it; where all replicas lie afterwards.
+
+        Called on the load pool, while it serves. What cannot be moved stays out, or serves on.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""Which devices a load gets, and which replica a call gets.
+"""Which devices a load gets, which replica a call gets, and when a device has failed.
 
 A plan is made for one load at a time, around what is there: nothing that serves is ever moved for
 it. `auto` means the accelerators, where there are any that are large enough, else the CPUs. Of the
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from servingd.core.types import Device, Resources
-from servingd.errors import InvalidArgument
+from servingd.errors import Code, InvalidArgument, ServingError
 
 AUTO = "auto"
 PER_DEVICE = 0
@@ -27,6 +27,18 @@ REPLICAS_EXPECTED = "a whole number from 1 to 256, or per_device"
 _DEVICE = re.compile(r"(CPU|GPU)(:\d{1,4})?")
 _REPLICAS = re.compile(r"\d{1,3}")
 _MAX_REPLICAS = 256
+
+FAILURES_IN_A_ROW = 3
+"""So many failures of its device, with no success in between, and a replica is broken."""
+
+_LOST = re.compile(
+    r"device (is )?lost|cuda_error|cuda error|cudnn_status|cublas_status|gpu sync failed"
+    r"|failed to (launch|enqueue|synchronize|query|sync)|illegal (memory access|address)"
+    r"|fallen off the bus|stream in (a )?bad state|ecc error",
+    re.IGNORECASE,
+)
+"""What TensorFlow and the driver say of a device that does not work any more."""
+
 _NO_LIMIT = 1 << 60
 
 
@@ -194,3 +206,46 @@ def choose_replica(outstanding: Sequence[int], turn: int) -> int:
     """
     count = len(outstanding)
     return min(range(count), key=lambda i: (outstanding[i], (i - turn) % count))
+
+
+def blames_device(error: ServingError) -> bool:
+    """Whether a run failed for its device: that is out of memory, or lost."""
+    if error.code is Code.RESOURCE_EXHAUSTED:
+        return True
+    lost = error.code in (Code.INTERNAL, Code.UNAVAILABLE, Code.UNKNOWN)
+    return lost and _LOST.search(error.message) is not None
+
+
+def is_broken(failures: int) -> bool:
+    """Whether a replica has just become one that does not work, by its failures in a row."""
+    return failures == FAILURES_IN_A_ROW
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Where the operations of a replica were seen to run, when it was warmed."""
+
+    devices: Mapping[str, int]
+    """How many operations by device; those alone that feed and fetch are left out."""
+
+    moved: Mapping[str, Mapping[str, int]]
+    """Of those that are not where they were planned: how many, by device and type."""
+
+    unseen: tuple[str, ...] = ()
+    """Signatures that could not be tried: they keep state, or refuse made-up inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """One replica, as operators see it."""
+
+    device: Device
+    state: str
+    """`serving`, `failing` (the last one: it serves on) or `out` (it gets no calls)."""
+
+    graph: str
+    """`plain` or `optimised`."""
+
+    threads: int
+    ran: Ran | None = None
+    """None: nobody looked, since there is no other device; or nobody could."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from servingd.core.events import (
-    Announce,
     CancelRetry,
     Command,
     Configured,
@@ -33,6 +32,9 @@ from servingd.core.events import (
     LoadSucceeded,
     Publish,
     Quiesce,
+    Relocate,
+    Relocated,
+    ReplicaFailed,
     ReportIncomplete,
     RetryDue,
     ScheduleRetry,
@@ -41,15 +43,10 @@ from servingd.core.events import (
     StartUnload,
     Stop,
     Unloaded,
+    announcement,
 )
 from servingd.core.harness import UNDER_WAY, Harness, LoadPlan, Step, Stream, same_files
-from servingd.core.lifecycle import (
-    LEAVING,
-    HarnessState,
-    PublicState,
-    ServableState,
-    advance,
-)
+from servingd.core.lifecycle import LEAVING, HarnessState, PublicState, advance
 from servingd.core.loading import Decision, decide, plan_of
 from servingd.core.placement import LoadRules
 from servingd.core.policies import POLICIES, Load, Policy, availability_preserving
@@ -90,8 +87,8 @@ class ManagerState:
                 commands = self._stop()
             case RetryDue():
                 commands = self._retry_due(event.id)
-            case Grown():
-                commands = self._grown(event)
+            case Grown() | ReplicaFailed() | Relocated():
+                commands = self._changed(event)
             case _:
                 commands = self._progressed(event, self._harness(event.id))
                 commands += self._reconcile(event.id.name)
@@ -184,7 +181,7 @@ class ManagerState:
             harness.state = advance(harness.state, HarnessState.UNLOADING)
             return [StartUnload(harness.id)]
         harness.state = advance(harness.state, HarnessState.READY)
-        return [Publish(harness.id), _announce(harness.id, PublicState.AVAILABLE)]
+        return [Publish(harness.id), announcement(harness.id, PublicState.AVAILABLE)]
 
     def _load_failed(self, harness: Harness, event: LoadFailed) -> list[Command]:
         self._ledger.release(harness.id)
@@ -205,10 +202,21 @@ class ManagerState:
         self._ledger.release(harness.id)
         harness.state = advance(harness.state, HarnessState.DISABLED)
         error = _cancelled() if harness.cancelled else None
-        return [_announce(harness.id, PublicState.END, error)]
+        return [announcement(harness.id, PublicState.END, error)]
 
-    def _grown(self, event: Grown) -> list[Command]:
-        self._ledger.grown(event.id, event.grew)
+    def _changed(self, event: Grown | ReplicaFailed | Relocated) -> list[Command]:
+        """A version that serves is not what it was."""
+        match event:
+            case Grown():
+                self._ledger.grown(event.id, event.grew)
+            case Relocated():
+                self._ledger.relocated(event.id, event.devices)
+            case ReplicaFailed():
+                harness = self._find(event.id)
+                if harness is not None and harness.state is HarnessState.READY:
+                    rules = self._rules_of(event.id.name)
+                    to = self._ledger.relocate(event.id, event.device, rules)
+                    return [Relocate(event.id, event.device, to)]
         return []
 
     # From the target to actions -------------------------------------------------------------------
@@ -241,7 +249,7 @@ class ManagerState:
         harness.state = advance(harness.state, HarnessState.DISABLED)
         commands += [
             Discard(harness.id),
-            _announce(harness.id, PublicState.END, _cancelled()),
+            announcement(harness.id, PublicState.END, _cancelled()),
         ]
         return commands
 
@@ -269,12 +277,12 @@ class ManagerState:
         if wanted.error is not None or wanted.data is None:
             error = wanted.error or Internal(f"{servable} was aspired without data")
             harness.state = advance(harness.state, HarnessState.ERROR)
-            return [_announce(servable, PublicState.END, error)]
-        return [_announce(servable, PublicState.START)]
+            return [announcement(servable, PublicState.END, error)]
+        return [announcement(servable, PublicState.START)]
 
     def _load(self, harness: Harness) -> list[Command]:
         harness.state = advance(harness.state, HarnessState.LOADING)
-        return [_announce(harness.id, PublicState.LOADING), *self._attempt(harness)]
+        return [announcement(harness.id, PublicState.LOADING), *self._attempt(harness)]
 
     def _attempt(self, harness: Harness) -> list[Command]:
         assert harness.data is not None  # one without data never leaves ERROR
@@ -298,13 +306,13 @@ class ManagerState:
         harness.state = advance(harness.state, HarnessState.QUIESCING)
         self._ledger.leave(harness.id)
         # Announced before lookups start to fail: TensorFlow Serving's order.
-        return [_announce(harness.id, PublicState.UNLOADING), Quiesce(harness.id)]
+        return [announcement(harness.id, PublicState.UNLOADING), Quiesce(harness.id)]
 
     def _fail(self, harness: Harness, error: ServingError) -> list[Command]:
         self._ledger.release(harness.id)
         harness.step = None
         harness.state = advance(harness.state, HarnessState.ERROR)
-        return [Discard(harness.id), _announce(harness.id, PublicState.END, error)]
+        return [Discard(harness.id), announcement(harness.id, PublicState.END, error)]
 
     # Room -----------------------------------------------------------------------------------------
 
@@ -358,7 +366,7 @@ class ManagerState:
             return []
         stream, servable = self._streams[harness.id.name], harness.id
         stream.harnesses[servable.version] = Harness(servable, harness.data, need=need)
-        return [_announce(servable, PublicState.START), *self._reconcile(servable.name)]
+        return [announcement(servable, PublicState.START), *self._reconcile(servable.name)]
 
     def _explain(self, harness: Harness, note: str) -> list[Command]:
         """Tell what became of a load, once."""
@@ -385,12 +393,6 @@ class ManagerState:
         if harness is None:
             raise Internal(f"This servable is not being managed: {servable}")
         return harness
-
-
-def _announce(
-    servable: ServableId, state: PublicState, error: ServingError | None = None
-) -> Announce:
-    return Announce(ServableState(servable, state, error))
 
 
 def _cancelled() -> Cancelled:

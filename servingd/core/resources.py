@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 
 from servingd.core.estimates import (
@@ -25,7 +25,7 @@ from servingd.core.estimates import (
     cost,
     learn,
 )
-from servingd.core.placement import Cost, LoadRules, Room, candidates, plan
+from servingd.core.placement import PER_DEVICE, Cost, LoadRules, Room, candidates, plan
 from servingd.core.types import (
     ANYWHERE,
     CPU_0,
@@ -93,6 +93,8 @@ class Holding:
     loaded: bool = False
     measured: bool = False
     grown: bool = False
+    failed: set[Device] = field(default_factory=set)
+    """Devices on which a replica of it has failed."""
 
     @property
     def extra(self) -> Resources:
@@ -141,8 +143,7 @@ class Ledger:
         gone: Collection[ServableId] = (),
     ) -> Judgement:
         """Whether there is room for a load; `gone` are versions that would be given up for it."""
-        lesson = self._lessons.get(servable.name, NOTHING_LEARNT)
-        steady, loading = lesson.costs(need.estimate)
+        steady, loading = self._costs(servable, need)
         devices = self._devices(need)
         try:
             choice = candidates(rules, devices, loading)
@@ -247,6 +248,38 @@ class Ledger:
             held.holds = held.steady
         self.more_room = True
 
+    # Devices that fail ----------------------------------------------------------------------------
+
+    def relocate(self, servable: ServableId, failed: Device, rules: LoadRules) -> Device | None:
+        """Another device for a replica; until `relocated` it is counted on both."""
+        held = self._holdings.get(servable)
+        if held is None or held.leaving:
+            return None
+        held.failed.add(failed)
+        steady, loading = self._costs(servable, held.need)
+        lies = held.placement.devices if rules.replicas == PER_DEVICE else ()
+        try:
+            known = candidates(rules, self._devices(held.need), loading)
+        except ServingError:  # its devices are gone from the rules
+            return None
+        choice = [device for device in known if device not in {*held.failed, *lies}]
+        room = Room(self._limits, (self._in_use(), self._in_use_later()), self._replicas())
+        chosen = plan(replace(loading, shared=0), choice, 1, room) if choice else None
+        if chosen is None:
+            return None
+        held.holds = held.holds + steady.on(chosen[0])
+        return chosen[0]
+
+    def relocated(self, servable: ServableId, devices: tuple[Device, ...]) -> None:
+        """Its replicas lie there by now: what it holds is estimated anew."""
+        held = self._holdings.get(servable)
+        if held is None or not devices:
+            return
+        held.placement = replace(held.placement, devices=devices)
+        steady, _ = self._costs(servable, held.need)
+        held.holds = held.steady = steady.total(devices)
+        held.measured, self.more_room = False, True
+
     # Sums -----------------------------------------------------------------------------------------
 
     def _devices(self, need: Need) -> Mapping[Device, int]:
@@ -255,6 +288,11 @@ class Ledger:
             return {CPU_0: self._limits.on(CPU_0)}
         self._limits = Resources(self._limits.ram, {**self._limits.devices, **need.devices})
         return need.devices
+
+    def _costs(self, servable: ServableId, need: Need) -> tuple[Cost, Cost]:
+        """What a version will take once it is loaded, and while it is being loaded."""
+        lesson = self._lessons.get(servable.name, NOTHING_LEARNT)
+        return lesson.costs(need.estimate)
 
     def _in_use(self, but: ServableId | None = None) -> Resources:
         return self._held(but) + self._largest_growth(but)
@@ -275,7 +313,9 @@ class Ledger:
             if not held.leaving and servable not in gone and servable != but
         )
 
-    def _replicas(self, but: ServableId, gone: Collection[ServableId]) -> Mapping[Device, int]:
+    def _replicas(
+        self, but: ServableId | None = None, gone: Collection[ServableId] = ()
+    ) -> Mapping[Device, int]:
         counts: dict[Device, int] = {}
         for servable, held in self._holdings.items():
             if servable != but and servable not in gone and not held.leaving:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from servingd import __version__
 from servingd.core.interfaces import States
+from servingd.core.types import ServableId
 from servingd.errors import Code, NotFound, ServingError
+from servingd.frontends.device_page import describe_devices, describe_placement
 from servingd.frontends.http_messages import HttpHandler, HttpReply, HttpRequest
 from servingd.frontends.shared_page import SharedPage
 from servingd.frontends.status_codes import HTTP
 from servingd.inference.status import versions_of
 from servingd.observability.metrics import CONTENT_TYPE
+from servingd.observability.placements import Placements
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
@@ -44,6 +47,8 @@ class Pages:
     describe: Callable[[], Mapping[str, Any]]
     """Which server speaks."""
     explain: Explain = lambda name: {}
+    placements: Placements = field(default_factory=Placements)
+    """Where versions are, and on which devices."""
     monitoring_path: str = ""
     """Where TensorFlow Serving has the metrics; empty: nowhere."""
 
@@ -57,6 +62,7 @@ class HttpRoutes:
         self._metrics_page = pages.metrics
         self._describe = pages.describe
         self._explain = pages.explain
+        self._placements = pages.placements
         self._monitoring_path = pages.monitoring_path
         ready, started = pages.ready, pages.started
         self._routes: Sequence[tuple[re.Pattern[str], Callable[..., Answer | None]]] = [
@@ -66,6 +72,7 @@ class HttpRoutes:
                 ("/readyz", lambda: _probe(ready)),
                 ("/startupz", lambda: _probe(started)),
                 ("/metrics", lambda: _METRICS),
+                ("/servingd/v1/devices", self._devices),
                 ("/servingd/v1/models", self._models),
                 ("/servingd/v1/models/(?P<name>[^/]+)", self._model),
             )
@@ -115,6 +122,9 @@ class HttpRoutes:
                     return _error(HTTP[error.code], error.message)
         return _error(404, f"there is nothing at {request.path}")
 
+    def _devices(self) -> Answer:
+        return _json({**self._describe(), **describe_devices(self._placements)})
+
     def _models(self) -> Answer:
         return _json(
             {**self._describe(), "models": [self._describe_model(n) for n in self._states.names()]}
@@ -127,6 +137,8 @@ class HttpRoutes:
         model = self._describe_model(name)
         for version in model["versions"]:
             version["queues"] = queues.get(version["version"], [])
+            servable = ServableId(name, version["version"])
+            version["placement"] = describe_placement(self._placements, servable)
         return _json({**self._describe(), **model})
 
     def _describe_model(self, name: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from servingd.core.lifecycle import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.observability.batch_families import BatchCollector, batching_session
 from servingd.observability.batches import BatchMetrics
+from servingd.observability.placements import Placements
 from servingd.observability.requests import RequestMetrics
 from servingd.observability.self_warm_up import SelfWarmUpMetrics
 from servingd.observability.serving_families import (
@@ -36,10 +37,12 @@ class Metrics:
         self.counts = ServingCounts()
         self.batches = BatchMetrics()
         self.self_warm_up = SelfWarmUpMetrics()
+        self.placements = Placements()
         self._registry = CollectorRegistry()
         self._registry.register(_RequestCollector(self.requests))
         self._registry.register(BatchCollector(self.batches))
         self._registry.register(self.self_warm_up)
+        self._registry.register(self.placements)
         self._state = Gauge(
             "servingd_model_state",
             "State of a version: 10 start, 20 loading, 30 available, 40 unloading, 50 failed.",

@@ -29,6 +29,8 @@ class BatcherOptions:
 
     workers: int = 2
     """Threads, each running one batch at a time."""
+    replicas: int = 1
+    """A batch need not wait for those that run while fewer do than this."""
     idle_s: float = 30.0
     """A thread ends after this long without work, and is started again when needed."""
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
@@ -160,11 +162,15 @@ class Batcher:
             run_s=self._times.estimate(rows) or 0.0,
         )
 
+    def _in_the_way(self) -> int:
+        """How many runs an unfilled batch waits for: none while a replica has nothing to do."""
+        return max(0, self._running - self._options.replicas + 1)
+
     def _see_to_it(self, now: float, pace: Pace) -> None:
         """Have a thread look at the queue, if one could take a batch now or must wait for it."""
         if self._idle <= self._woken and len(self._threads) >= self._options.workers:
             return  # they are all at it
-        wait_s = self._queue.wait_s(now, self._running, pace)
+        wait_s = self._queue.wait_s(now, self._in_the_way(), pace)
         if wait_s is None:
             return  # whoever runs now takes it next
         if self._idle > self._woken:
@@ -198,7 +204,7 @@ class Batcher:
             while True:
                 now = time.monotonic()
                 pace = self._pacer.pace()
-                batch = self._queue.next(now, self._running, pace, _alive)
+                batch = self._queue.next(now, self._in_the_way(), pace, _alive)
                 if batch is not None:
                     self._leaves(batch, now, pace)
                     return batch
@@ -206,7 +212,7 @@ class Batcher:
                 if self._closed or left_s <= 0:
                     self._threads.remove(threading.current_thread())
                     return None
-                wait_s = self._queue.wait_s(now, self._running, pace)
+                wait_s = self._queue.wait_s(now, self._in_the_way(), pace)
                 self._sleep(left_s if wait_s is None else min(wait_s, left_s))
 
     def _sleep(self, seconds: float) -> None:

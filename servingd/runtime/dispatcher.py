@@ -19,7 +19,7 @@ from typing import Any
 from servingd.core.admission import AdmissionLimits
 from servingd.core.batching import BatchRules, Pace
 from servingd.core.costs import CostMeter
-from servingd.core.interfaces import Completion, Lane, RuledBatching, Servable
+from servingd.core.interfaces import Completion, Lane, Replicated, RuledBatching, Servable
 from servingd.core.merging import kind_of, rows_of
 from servingd.core.pacing import MAX_ROWS, FixedPacer, GoalPacer, Pacer, RunTimes, WaitingPacer
 from servingd.core.types import ServableId, Signature, Tensors
@@ -116,17 +116,12 @@ class QueueOrInline:
             stats,
             self._ruled.allowed_rows if self._ruled else (),
         )
-        ruled_threads = self._ruled.threads if self._ruled else 0
         self._batcher = Batcher(
             f"{servable.name}:{servable.version}/{signature.name}",
             runner,
             self.pacer,
             self.times,
-            BatcherOptions(
-                workers=ruled_threads or options.workers,
-                idle_s=options.idle_s,
-                limits=options.limits,
-            ),
+            _batcher_options(body, options),
             stats,
         )
 
@@ -206,6 +201,20 @@ class QueueOrInline:
 
     def _observe(self, inputs: Tensors, seconds: float) -> None:
         self._meter.observe(sum(array.nbytes for array in inputs.values()), seconds)
+
+
+def _batcher_options(body: Servable, options: DispatchOptions) -> BatcherOptions:
+    """As many threads as there are cores, or as are said; where devices were planned for, fewer."""
+    replicas, at_once = 1, 0
+    if isinstance(body, Replicated):
+        replicas, at_once = len(body.replicas), body.runs_at_once
+    ruled = body.ruled_batching.threads if body.ruled_batching else 0
+    return BatcherOptions(
+        workers=max(ruled or at_once or options.workers, replicas),
+        replicas=replicas,
+        idle_s=options.idle_s,
+        limits=options.limits,
+    )
 
 
 def _shape(inputs: Tensors, ruled: RuledBatching | None, merges: bool) -> tuple[int, Hashable]:

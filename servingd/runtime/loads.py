@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from servingd.config.loads import load_rules
 from servingd.config.models import ModelConfig
@@ -18,21 +19,37 @@ from servingd.runtime.memory import MemoryMeter, ram_budget
 _MB = 1 << 20
 
 
+class Devices(Protocol):
+    """Those that models can be put on."""
+
+    def usable(self) -> Mapping[Device, int]:
+        """Each with the bytes of its own memory that may be used; 0: it has none. May wait."""
+        ...
+
+    def in_use(self) -> Mapping[Device, int]:
+        """What is in use on those with memory of their own, where that can be told."""
+        ...
+
+
 def manager_state(config: ServerConfig) -> ManagerState:
     """An empty state, with the budget that was set or that the machine has."""
     ledger = Ledger(config.ram_budget_mb * _MB or ram_budget())
     return ManagerState(availability_preserving, config.max_num_load_retries, ledger)
 
 
-def manager_options(config: ServerConfig, warm_up: WarmUpCall) -> ManagerOptions:
+def manager_options(
+    config: ServerConfig,
+    warm_up: WarmUpCall,
+    devices: Devices,
+) -> ManagerOptions:
     """How loads are run."""
     return ManagerOptions(
         num_load_threads=config.num_load_threads or 2,
         num_unload_threads=config.num_unload_threads or 1,
         load_retry_interval_s=config.load_retry_interval_micros / 1e6,
         warm_up=warm_up,
-        devices=lambda: cpu_devices(config),
-        meter=MemoryMeter(),
+        devices=lambda: within_budget(config, devices.usable()),
+        meter=MemoryMeter(devices.in_use),
     )
 
 
@@ -48,7 +65,10 @@ def rules_of(config: ServerConfig, models: Iterable[ModelConfig]) -> Mapping[str
     }
 
 
-def cpu_devices(config: ServerConfig) -> Mapping[Device, int]:
-    """The CPUs that there are to choose from, each with its limit; 0: the host's memory is it."""
-    limit = config.device_memory_budget_mb * _MB
-    return {Device("CPU", index): limit for index in range(max(1, config.virtual_cpu_devices))}
+def within_budget(config: ServerConfig, devices: Mapping[Device, int]) -> Mapping[Device, int]:
+    """What models may take of each device; 0: no limit of its own."""
+    budget = config.device_memory_budget_mb * _MB
+    return {
+        device: min(usable, budget) if usable and budget else usable or budget
+        for device, usable in devices.items()
+    }

@@ -29,6 +29,9 @@ from servingd.core.events import (
     LoadSucceeded,
     Publish,
     Quiesce,
+    Relocate,
+    Relocated,
+    ReplicaFailed,
     ReportIncomplete,
     RetryDue,
     ScheduleRetry,
@@ -39,7 +42,7 @@ from servingd.core.events import (
     Unloaded,
 )
 from servingd.core.harness import LoadPlan
-from servingd.core.interfaces import Dispatcher, Loader, Servable
+from servingd.core.interfaces import Dispatcher, Loader, Relocates, Replicated, Servable
 from servingd.core.placement import LoadRules
 from servingd.core.reconcile import ManagerState
 from servingd.core.types import (
@@ -146,6 +149,10 @@ class Manager:
         """A version with room to grow has, or never will; from any thread, returns at once."""
         self._inbox.put(Grown(servable, grew))
 
+    def replica_failed(self, servable: ServableId, device: Device) -> None:
+        """A replica does not work on its device any more; from any thread, returns at once."""
+        self._inbox.put(ReplicaFailed(servable, device))
+
     @property
     def plan(self) -> LoadPlan:
         """Who holds what memory, and where; from any thread."""
@@ -194,7 +201,7 @@ class Manager:
                 self._monitor.report_incomplete(name, incomplete)
             case Explain(_, text):
                 _log.info("%s", text)
-            case StartEstimate() | StartLoad() | LetGrow() | StartUnload():
+            case StartEstimate() | StartLoad() | LetGrow() | Relocate() | StartUnload():
                 self._ask_loader(command)
             case ScheduleRetry(servable):
                 self._inbox.put_after(RetryDue(servable), self._options.load_retry_interval_s)
@@ -209,7 +216,9 @@ class Manager:
             case Discard(servable):
                 live.pop(servable, None)
 
-    def _ask_loader(self, command: StartEstimate | StartLoad | LetGrow | StartUnload) -> None:
+    def _ask_loader(
+        self, command: StartEstimate | StartLoad | LetGrow | Relocate | StartUnload
+    ) -> None:
         match command:
             case StartEstimate(servable, data):
                 place = self._live.setdefault(servable, _Live())
@@ -221,6 +230,9 @@ class Manager:
                 loader = self._live[servable].loader
                 assert loader is not None  # it has loaded
                 loader.grow()
+            case Relocate(servable, failed, to):
+                loader = self._live[servable].loader
+                self._loads.submit(lambda: self._relocate(servable, loader, failed, to))
             case StartUnload(servable):
                 departing = self._live.pop(servable)
                 self._unloads.submit(lambda: self._unload(servable, departing))
@@ -266,7 +278,8 @@ class Manager:
         try:
             # One that cannot tell its signatures is a failed load, not a fault at publishing.
             _log.debug("%s has signatures %s", servable, [*body.signatures, *body.metadata])
-            self._options.warm_up(servable, data, body)
+            for replica in body.replicas if isinstance(body, Replicated) else (body,):
+                self._options.warm_up(servable, data, replica)
         except BaseException:
             _log.info("Unloading just-loaded servable version %s", servable)
             try:
@@ -275,6 +288,17 @@ class Manager:
                 _log.exception("Unloading servable: %s failed", servable)
             raise
         return body
+
+    def _relocate(
+        self, servable: ServableId, loader: object, failed: Device, to: Device | None
+    ) -> None:
+        devices: tuple[Device, ...] = ()
+        try:
+            if isinstance(loader, Relocates):
+                devices = loader.relocate(failed, to)
+        except Exception:
+            _log.exception("a replica of %s could not be moved", servable)
+        self._inbox.put(Relocated(servable, devices))
 
     def _unload(self, servable: ServableId, departing: _Live) -> None:
         self._dispatcher.close(servable)

@@ -1,10 +1,11 @@
 """How much memory there is, and what a load was seen to take.
 
 All versions share one process, so a load can only be measured by what the process grows by. That
-tells something if it was the only load or unload meanwhile, and not the first of its type, which
-brings libraries along; else nothing is told, and the estimate stays. Even then calls that are
-served meanwhile, and memory that an unload left behind and that is used again, blur it: for that
-reason an estimate says what must be there at least.
+tells something if it was the only load meanwhile, and not the first of its type, which brings
+libraries along; else nothing is told, and the estimate stays, corrected by what was learnt. Nor is
+anything told of the host once a version was unloaded: TensorFlow's allocator on x86 keeps what it
+frees, and the next load grows the process by as much less. Calls that are served meanwhile blur it
+in any case: for that reason an estimate says what must be there at least.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ class MemoryMeter:
         self._lock = threading.Lock()
         self._running: set[_Span] = set()  # guarded by _lock
         self._seen: set[str] = set()  # guarded by _lock
+        self._unloaded = False  # guarded by _lock; whether anything ever was
 
     def start(self, platform: str = "") -> _Span:
         """A load of this type begins; without a type, an unload."""
         span = _Span()
         with self._lock:
+            self._unloaded = self._unloaded or not platform
             span.alone = not self._running and platform in self._seen and platform != ""
+            span.grows = not self._unloaded
             for other in self._running:
                 other.alone = False
             self._running.add(span)
@@ -69,6 +73,9 @@ class MemoryMeter:
         if not now.ram:
             return None
         steady = _growth(span.before, now)
+        if not span.grows:
+            devices = Resources(0, steady.devices)
+            return Measured(devices, devices) if steady.devices else None
         peak = max(0, self._read("VmHWM") - span.before.ram)
         return Measured(steady, Resources(max(peak, steady.ram), steady.devices))
 
@@ -86,6 +93,8 @@ class _Span:
 
     def __init__(self) -> None:
         self.alone = False  # guarded by the meter's lock
+        self.grows = True  # guarded by the meter's lock
+        """Whether the process grows by what the load takes."""
         self.before = Resources()
 
 

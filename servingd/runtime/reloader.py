@@ -124,3 +124,9 @@ class _Wait:
 
 def _labels(models: tuple[ModelConfig, ...]) -> Labels:
     return {m.name: dict(m.version_labels) for m in models if m.version_labels}
+
+
+def log_reload(error: ServingError | None) -> None:
+    """Tell of a reload that nobody waits for."""
+    if error is not None:
+        _log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)

@@ -10,8 +10,9 @@ from servingd.core.interfaces import Platform
 from servingd.core.publish import Listing
 from servingd.errors import InvalidArgument
 from servingd.servables.lookup_table import LookupTablePlatform
-from servingd.servables.saved_model.optimiser import OnGraphState
-from servingd.servables.saved_model.platform import SavedModelPlatform, WarmUp
+from servingd.servables.saved_model.devices import LocalDevices
+from servingd.servables.saved_model.loader import Hooks
+from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.profiler import Profiler
 
 
@@ -21,16 +22,16 @@ class Platforms:
     def __init__(
         self,
         saved_model: SavedModelOptions | None = None,
-        on_graph_state: OnGraphState = lambda servable, state: None,
-        warm_up: WarmUp = lambda servable, data, body: None,
+        hooks: Hooks | None = None,
     ) -> None:
-        """`warm_up` runs a version's recorded requests on what is to take over from its body."""
+        """`hooks` are whom SavedModels tell of what becomes of them."""
+        hooks = hooks or Hooks()
+        self.devices = LocalDevices(saved_model)
+        """Those that SavedModels can be placed on."""
         self.profiler = Profiler()
         """Takes traces of what TensorFlow does here."""
         self._by_name: Mapping[str, Platform] = {
-            "tensorflow": cast(
-                "Platform", SavedModelPlatform(saved_model, on_graph_state, warm_up)
-            ),
+            "tensorflow": cast("Platform", SavedModelPlatform(saved_model, *hooks)),
             "lookup_table": LookupTablePlatform(),
         }
 

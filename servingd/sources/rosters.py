@@ -87,3 +87,8 @@ def known_models(roster: Roster) -> tuple[ModelConfig, ...]:
         return roster.models()
     except OSError:
         return ()
+
+
+def listed_models(roster: Roster) -> tuple[ModelConfig, ...]:
+    """The models that a configuration lists by name."""
+    return roster.models() if isinstance(roster, ConfiguredRoster) else ()

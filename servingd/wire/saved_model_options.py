@@ -27,6 +27,7 @@ def saved_model_options(config: ServerConfig) -> SavedModelOptions:
         optimize_models=config.optimize_models,
         cache_dir=config.cache_dir,
         merge_waiting_calls=config.merge_waiting_calls,
+        virtual_cpu_devices=config.virtual_cpu_devices,
     )
 
 

@@ -23,6 +23,7 @@ BENCHMARKS = (
     "goal",
     "overload",
     "quiet_reload",
+    "replicas",
 )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from servingd.servables.saved_model.meta_graph import read_meta_graph
+from servingd.servables.saved_model.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.sessions import open_optimised, open_plain
 from servingd.servables.saved_model.tensorflow import ONE_THREAD
 from tests.bench.measure import Row, ratio
@@ -46,8 +46,7 @@ def run(folder: Path) -> Iterator[Row]:
     optimised = open_optimised(
         str(target / "graph.pb"),
         str(source),
-        report["initialiser"],
-        report["assets"],
+        Initialiser(report["initialiser"], report["assets"]),
         ONE_THREAD,
         meta_graph.signatures,
     )

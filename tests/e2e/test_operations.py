@@ -120,6 +120,9 @@ def test_status_over_http(server):
     answer = json.loads(body)
     (version,) = answer["versions"]
     (queue,) = version.pop("queues")
+    placement = version.pop("placement")
+    assert placement["planned"] == ["CPU:0"]
+    assert [r["state"] for r in placement["replicas"]] == ["serving"]
     assert version == {"version": 1, "state": "AVAILABLE", "incomplete": None, "error": None}
     assert queue["signature"] == "serving_default"
     assert queue["waiting_rows"] == 0

@@ -1,6 +1,7 @@
 """Where calls run: in the caller's thread, or from their signature's queue."""
 
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -371,3 +372,64 @@ def test_every_call_is_completed_exactly_once_under_load(opened_lane):
         for done in mine:
             assert done.outcome.keys() == {"y"}
     assert len(servable.ran_on) == 1200
+
+
+# Replicas ---------------------------------------------------------------------------------------
+
+
+def replicated(replicas, runs_at_once, **fields):
+    servable = FakeServable(**fields)
+    servable.replicas, servable.runs_at_once = [servable] * replicas, runs_at_once
+    servable.may_run.clear()
+    return servable
+
+
+def under_way(servable, count):
+    """Wait until so many runs are under way, and see that no more come."""
+    deadline = time.monotonic() + TIMEOUT
+    while len(servable.ran_on) < count:
+        assert time.monotonic() < deadline, servable.ran_on
+        time.sleep(0.001)
+    time.sleep(0.05)
+    return len(servable.ran_on)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "runs_at_once", "expected"),
+    [(1, 1, 1), (2, 2, 2), (2, 4, 4), (1, 0, 3), (4, 0, 4)],
+)
+def test_a_queue_runs_as_many_batches_at_a_time_as_its_replicas_take(
+    opened_lane, replicas, runs_at_once, expected
+):
+    servable = replicated(replicas, runs_at_once)
+    lane = opened_lane(servable, inline_below_s=NEVER_INLINE, workers=3)
+    calls = [call(lane) for _ in range(6)]
+    assert under_way(servable, expected) == expected
+    servable.may_run.set()
+    assert all(done.outcome for done in calls)
+
+
+def test_calls_that_could_be_merged_do_not_wait_while_a_replica_is_free(opened_lane):
+    servable = replicated(2, 2)
+    servable.rows_worth = 8
+    lane = opened_lane(servable, inline_below_s=NEVER_INLINE)
+    calls = [call(lane)]
+    under_way(servable, 1)
+    calls.append(call(lane))
+    assert under_way(servable, 2) == 2
+    calls += [call(lane) for _ in range(3)]
+    assert under_way(servable, 2) == 2, "these wait, and leave together"
+    servable.may_run.set()
+    assert all(done.outcome for done in calls)
+    assert len(servable.ran_on) == 3
+
+
+def test_as_many_threads_as_were_said_or_as_there_are_replicas(opened_lane):
+    rules = BatchRules(max_request_rows=8, max_batch_rows=1, max_enqueued_batches=8)
+    servable = replicated(2, 2)
+    servable.ruled_batching = RuledBatching(rules=rules, hold_s=0.0, threads=3)
+    lane = opened_lane(servable)
+    calls = [call(lane) for _ in range(5)]
+    assert under_way(servable, 3) == 3
+    servable.may_run.set()
+    assert all(done.outcome for done in calls)

@@ -7,7 +7,7 @@ from servingd.config.server import ServerConfig
 from servingd.core.placement import PER_DEVICE, LoadRules
 from servingd.core.types import Device
 from servingd.errors import InvalidConfig
-from servingd.runtime.loads import cpu_devices, manager_state, rules_of
+from servingd.runtime.loads import manager_state, rules_of, within_budget
 
 MB = 1 << 20
 
@@ -49,7 +49,9 @@ def test_the_budget_is_what_was_set_or_what_the_machine_has():
     assert manager_state(config()).plan().limits.ram > 7 * MB
 
 
-def test_virtual_devices_have_the_limit_that_was_set():
-    assert cpu_devices(config()) == {Device("CPU", 0): 0}
-    many = cpu_devices(config(virtual_cpu_devices=3, device_memory_budget_mb=5))
-    assert many == {Device("CPU", i): 5 * MB for i in range(3)}
+def test_devices_have_the_limit_that_was_set_or_what_they_have():
+    host, small, large = Device("CPU", 0), Device("GPU", 0), Device("GPU", 1)
+    found = {host: 0, small: 3 * MB, large: 9 * MB}
+    assert within_budget(config(), found) == found
+    limited = {host: 5 * MB, small: 3 * MB, large: 5 * MB}
+    assert within_budget(config(device_memory_budget_mb=5), found) == limited

@@ -848,3 +848,58 @@ def test_everything_is_given_back_at_the_end(small):
     assert small.stop()
     assert small.manager.plan.versions == ()
     assert small.manager.plan.limits == Resources(100, {CPU_0: 0})
+
+
+# Devices ----------------------------------------------------------------------------------------
+
+
+class MovableLoader(FakeLoader):
+    """One whose replica can be moved."""
+
+    def __init__(self):
+        super().__init__()
+        self.moves = []
+        self.moved = threading.Event()
+        self.moved_on = None
+
+    def relocate(self, failed, to):
+        self.moves.append((failed, to))
+        self.moved_on = threading.current_thread()
+        self.moved.set()
+        return (to or failed,)
+
+
+def test_a_replica_that_failed_is_moved_on_the_load_pool(build):
+    devices = {CPU_0: 0, Device("CPU", 1): 0}
+    house = build(budget=100, devices=lambda: devices).start()
+    loader = MovableLoader()
+    loader.needs = needs(40)
+    house.loaders.prepare_this(M1, loader)
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "AVAILABLE")
+    house.manager.replica_failed(M1, CPU_0)
+    assert loader.moved.wait(TIMEOUT)
+    assert loader.moves == [(CPU_0, Device("CPU", 1))]
+    assert loader.moved_on.name.startswith("load-")
+    house.settle()
+    (planned,) = [v for v in house.manager.plan.versions if v.id == M1]
+    assert planned.placement.devices == (Device("CPU", 1),)
+
+
+def test_a_loader_that_moves_nothing_leaves_the_plan_as_it_was(small):
+    load(small, "m", 1, 40)
+    small.heard.wait("m", 1, "AVAILABLE")
+    small.manager.replica_failed(M1, CPU_0)
+    small.settle()
+    assert small.call() == 1
+
+
+def test_each_replica_is_warmed(build):
+    warmed = []
+    house = build(warm_up=lambda servable, data, body: warmed.append(body)).start()
+    loader = house.loaders.prepare("m", 1)
+    loader.servable.replicas = parts = [object(), object()]
+    loader.servable.runs_at_once = 0
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "AVAILABLE")
+    assert warmed == parts

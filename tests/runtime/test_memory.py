@@ -2,6 +2,7 @@
 
 import pytest
 
+from servingd.core.estimates import Measured
 from servingd.core.types import Device, Resources
 from servingd.runtime.memory import MemoryMeter, ram_budget
 
@@ -50,6 +51,18 @@ def test_nor_is_one_that_overlaps_with_an_unload(process):
     load, unload = process.load(), process.meter.start()
     process.meter.stop(unload)
     assert process.meter.stop(load) is None
+
+
+def test_once_something_was_unloaded_only_devices_tell(process):
+    """What an unload leaves to the allocator, the next load uses again."""
+    process.meter.stop(process.meter.start())
+    span = process.load()
+    process.now.update(VmRSS=1001, VmHWM=1001)
+    process.devices[GPU_0] = 60
+    devices = Resources(0, {GPU_0: 50})
+    assert process.meter.stop(span) == Measured(devices, devices)
+    process.devices.clear()
+    assert process.meter.stop(process.load()) is None
 
 
 def test_a_process_that_shrank_says_nothing(process):

@@ -26,9 +26,10 @@ from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionD
 from servingd.errors import ServingError
 from servingd.servables.saved_model.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.graph_safety import keeps_state
-from servingd.servables.saved_model.meta_graph import read_meta_graph
+from servingd.servables.saved_model.improvement import Improvement
+from servingd.servables.saved_model.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.optimise import Declined, optimise
-from servingd.servables.saved_model.optimiser import GraphOptimiser, Improvement
+from servingd.servables.saved_model.optimiser import GraphOptimiser
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.servable import SavedModelServable
@@ -224,8 +225,7 @@ def open_both(path: Path, target: Path) -> tuple[Any, Any]:
     optimised = open_optimised(
         str(target / "graph.pb"),
         str(path),
-        report["initialiser"],
-        report["assets"],
+        Initialiser(report["initialiser"], report["assets"]),
         ONE_THREAD,
         meta_graph.signatures,
     )
@@ -576,7 +576,7 @@ def test_too_little_memory_for_the_child_leaves_the_plain_graph(models, tmp_path
     plain = open_plain(str(path), TAGS, ONE_THREAD, meta_graph, warm)
     servable = SavedModelServable(meta_graph, plain)
     optimiser = GraphOptimiser(str(tmp_path), True, states, memory_limit=1_200_000_000)
-    improvement = Improvement(ID, str(path), TAGS, meta_graph, warm, 1, ONE_THREAD, servable)
+    improvement = Improvement(ID, str(path), TAGS, meta_graph, warm, 1, (servable,))
     optimiser.submit(improvement)
     assert improvement.over.wait(TIMEOUT)
     assert states.seen == ["optimising", "declined"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from servingd.servables.saved_model.loader import _may_be_run
 from servingd.servables.saved_model.meta_graph import read_meta_graph
-from servingd.servables.saved_model.platform import _may_be_run
 from servingd.servables.saved_model.row_wise import MAX_ROWS, rows_worth_merging
 from servingd.servables.saved_model.sessions import open_plain
 from servingd.servables.saved_model.tensorflow import ONE_THREAD

@@ -40,7 +40,9 @@ WAYS = {
 
 
 def open_by(way: str, path: Path) -> RunningSession:
-    return RunningSession(WAYS[way](str(path)), read_meta_graph(str(path), TAGS).signatures, 1)
+    return RunningSession(
+        WAYS[way](str(path)), read_meta_graph(str(path), TAGS).signatures, ONE_THREAD
+    )
 
 
 def plain(path: Path, tags: tuple[str, ...] = TAGS) -> RunningSession:

@@ -11,14 +11,22 @@ from servingd.core.placement import (
     Cost,
     LoadRules,
     Room,
+    blames_device,
     candidates,
     choose_replica,
+    is_broken,
     parse_devices,
     parse_replicas,
     plan,
 )
 from servingd.core.types import NO_BYTES, Device, Resources
-from servingd.errors import InvalidArgument
+from servingd.errors import (
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 
 CPUS = tuple(Device("CPU", i) for i in range(4))
 GPUS = tuple(Device("GPU", i) for i in range(4))
@@ -228,3 +236,27 @@ def test_calls_that_do_not_end_are_spread_evenly(count, calls):
     for turn in range(calls):
         outstanding[choose_replica(outstanding, turn)] += 1
     assert max(outstanding) - min(outstanding) <= 1
+
+
+# Devices that fail ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "blamed"),
+    [
+        (ResourceExhausted("OOM when allocating tensor with shape[1024]"), True),
+        (Internal("GPU sync failed"), True),
+        (Internal("Failed to launch kernel: CUDA_ERROR_LAUNCH_FAILED"), True),
+        (Unavailable("the device is lost"), True),
+        (Internal("Blas GEMM launch failed : a.shape=(1,2)"), False),
+        (Unavailable("the servable is closed"), False),
+        (InvalidArgument("device lost"), False),
+        (NotFound("cuda_error"), False),
+    ],
+)
+def test_whose_fault_a_failure_is(error, blamed):
+    assert blames_device(error) is blamed
+
+
+def test_a_replica_is_broken_once_by_failures_in_a_row():
+    assert [is_broken(n) for n in range(6)] == [False, False, False, True, False, False]

@@ -17,6 +17,9 @@ from servingd.core.events import (
     LoadSucceeded,
     Publish,
     Quiesce,
+    Relocate,
+    Relocated,
+    ReplicaFailed,
     RetryDue,
     ScheduleRetry,
     StartEstimate,
@@ -449,3 +452,32 @@ def test_a_retry_that_waits_is_withdrawn(house):
     house.handle(estimated(M1, 60))
     house.handle(LoadFailed(M1, BROKEN))
     assert deeds(house.handle(aspire())) == [CancelRetry(M1), Discard(M1)]
+
+
+# Devices that fail ------------------------------------------------------------------------------
+
+
+def test_a_replica_that_failed_is_loaded_elsewhere(house):
+    devices = {CPU_0: 0, Device("CPU", 1): 0}
+    house.load(M1, 40, devices=devices)
+    assert house.handle(ReplicaFailed(M1, CPU_0)) == [Relocate(M1, CPU_0, Device("CPU", 1))]
+    assert house.in_use() == 80
+    house.handle(Relocated(M1, (Device("CPU", 1),)))
+    (planned,) = house.plan().versions
+    assert (planned.placement.devices, planned.holds.ram) == ((Device("CPU", 1),), 40)
+
+
+def test_one_that_fits_nowhere_else_is_told_so(house):
+    house.load(M1, 40)
+    assert house.handle(ReplicaFailed(M1, CPU_0)) == [Relocate(M1, CPU_0, None)]
+    house.handle(Relocated(M1, (CPU_0,)))
+    assert house.in_use() == 40
+
+
+def test_a_replica_of_a_version_on_its_way_out_is_left_alone(house):
+    house.load(M1, 40)
+    house.handle(aspire())
+    assert house.handle(ReplicaFailed(M1, CPU_0)) == []
+    house.unload(M1)
+    assert house.handle(ReplicaFailed(M1, CPU_0)) == []
+    assert house.handle(Relocated(M1, (CPU_0,))) == []

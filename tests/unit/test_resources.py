@@ -3,7 +3,7 @@
 import pytest
 
 from servingd.core.estimates import Estimate, Footprint, Measured
-from servingd.core.placement import LoadRules
+from servingd.core.placement import PER_DEVICE, LoadRules
 from servingd.core.resources import Ledger, Need, Verdict
 from servingd.core.types import CPU_0, Device, Resources, ServableId
 from servingd.errors import Code
@@ -306,3 +306,63 @@ def test_a_device_that_is_not_there_is_refused_by_name(books):
     error = books.judge(M1, need(1), LoadRules(("GPU:1",))).error
     assert error.code is Code.INVALID_ARGUMENT
     assert error.message == "device: expected one of CPU:0, got GPU:1"
+
+
+# Devices that fail ------------------------------------------------------------------------------
+
+CPUS = tuple(Device("CPU", i) for i in range(3))
+THREE = dict.fromkeys(CPUS, 30 * MB)
+
+
+@pytest.fixture
+def spread(books):
+    """Two replicas of 20 on CPU:0 and CPU:1, and another model's 5 on CPU:2."""
+    books.load(N1, need(5, devices={CPUS[2]: 30 * MB}))
+    rules = LoadRules(replicas=2)
+    assert books.ask(M1, need(20, devices=THREE), LoadRules(("CPU:0", "CPU:1"), 2)).placement
+    books.settle(M1, None)
+    assert books.holdings[M1].placement.devices == CPUS[:2]
+    return books, rules
+
+
+def test_what_failed_is_planned_anew_and_counted_on_both_until_it_is_there(spread):
+    books, rules = spread
+    assert books.relocate(M1, CPUS[1], rules) == CPUS[2]
+    assert books.holdings[M1].holds.ram == 60 * MB
+    books.more_room = False
+    books.relocated(M1, (CPUS[0], CPUS[2]))
+    held = books.holdings[M1]
+    assert held.holds.devices == {CPUS[0]: 20 * MB, CPUS[2]: 20 * MB}
+    assert books.more_room, "others may have what it held there"
+
+
+def test_what_fits_nowhere_else_stays_where_it_was(spread):
+    books, rules = spread
+    books.load(M2, need(10, devices={CPUS[2]: 30 * MB}))
+    assert books.relocate(M1, CPUS[1], rules) is None
+    books.relocated(M1, (CPUS[0],))
+    assert books.holdings[M1].holds.devices == {CPUS[0]: 20 * MB}
+
+
+def test_a_device_that_failed_is_not_chosen_again(spread):
+    books, rules = spread
+    assert books.relocate(M1, CPUS[2], rules) is None, "the others are full"
+    assert books.relocate(M1, CPUS[1], rules) is None
+    assert books.holdings[M1].failed == {CPUS[1], CPUS[2]}
+
+
+def test_one_per_device_shares_none(books):
+    rules = LoadRules(replicas=PER_DEVICE)
+    wanted = need(5, devices=dict.fromkeys(CPUS[:2], 30 * MB))
+    books.ask(M1, wanted, rules)
+    books.settle(M1, None)
+    assert books.relocate(M1, CPUS[1], rules) is None
+
+
+def test_an_outcome_without_devices_changes_nothing(spread):
+    books, _ = spread
+    books.relocated(M1, ())
+    assert books.holdings[M1].placement.devices == CPUS[:2]
+    books.relocated(M3, CPUS[:1])  # it is gone
+    assert M3 not in books.holdings
+    assert books.relocate(M3, CPUS[0], RULES) is None

@@ -84,3 +84,11 @@ def test_one_that_is_too_large_for_it_stays_plain(version, name):
 
 def test_what_is_not_there_takes_nothing(tmp_path):
     assert estimate(str(tmp_path / "gone"), mode("background")).growth == NOTHING
+
+
+@pytest.mark.parametrize("name", ["off", "background", "wait"])
+def test_an_accelerator_holds_the_plain_weights_and_nothing_of_the_graph(version, name):
+    there = estimate(version(graph=MB, weights=10 * MB), mode(name))
+    assert there.steady.on_accelerator == there.peak.on_accelerator == 75 * MB
+    assert not there.growth.on_accelerator
+    assert there.least.on_accelerator == 5 * MB

@@ -14,13 +14,15 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from servingd.core.types import CPU_0
 from servingd.errors import DataLoss, error_from_code
+from servingd.servables.saved_model.placing import name_of
 from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions, clean, tensorflow
 
 _log = logging.getLogger(__name__)
@@ -76,7 +78,8 @@ class CApiSession:
 
     def __init__(self, session: int, graph: _POINTER) -> None:
         tf1 = tensorflow().compat.v1
-        self._python = tf1.Session(graph=tensorflow().Graph())
+        # It runs nothing. On the host: else it would take memory of every GPU.
+        self._python = tf1.Session(graph=tensorflow().Graph(), config=ONE_THREAD.config())
         slot = _POINTER.from_address(id(self._python._session) + _VALUE_SLOT)
         own, slot.value = slot.value, session
         weakref.finalize(self, _give_back, self._python, slot, own)
@@ -93,6 +96,10 @@ class CApiSession:
         It runs in the calling thread, from any thread, without the GIL.
         """
         return make_call(self._python, feeds, fetches, targets)
+
+    def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
+        """One run, and the `tensorflow.RunMetadata` that tells where each operation ran."""
+        return traced(self._python, feeds, fetches, arrays)
 
     def close(self) -> None:
         """Free the session and its graph; no callable may be running."""
@@ -133,15 +140,31 @@ def make_call(
     session: Any, feeds: list[str], fetches: list[str], targets: list[str] | None = None
 ) -> Callable[..., list[Any]]:
     """A callable on a Python Session that runs in the calling thread."""
+    options = _callable_options(feeds, fetches, targets or [])
+    call: Callable[..., list[Any]] = session._make_callable_from_options(options)
+    return call
+
+
+def traced(session: Any, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
+    """One run on a Python Session, as `CApiSession.trace`."""
+    from tensorflow.core.protobuf import config_pb2
+
+    options = _callable_options(feeds, fetches, [])
+    options.run_options.trace_level = config_pb2.RunOptions.SOFTWARE_TRACE
+    metadata = config_pb2.RunMetadata()
+    session._make_callable_from_options(options)(*arrays, run_metadata=metadata)
+    return metadata
+
+
+def _callable_options(feeds: list[str], fetches: list[str], targets: list[str]) -> Any:
     from tensorflow.core.protobuf import config_pb2
 
     options = config_pb2.CallableOptions()
     options.feed.extend(feeds)
     options.fetch.extend(fetches)
-    options.target.extend(targets or [])
+    options.target.extend(targets)
     options.run_options.inter_op_thread_pool = -1
-    call: Callable[..., list[Any]] = session._make_callable_from_options(options)
-    return call
+    return options
 
 
 def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...], None], list[Any]]:
@@ -185,13 +208,19 @@ def load_saved_model(path: str, tags: tuple[str, ...], said: SessionOptions) -> 
     return _adopt(session, graph)
 
 
-def load_graph_def(path: str, said: SessionOptions, optimised: bool) -> CApiSession:
-    """Open a session over a serialised GraphDef; `optimised` ones are not optimised again."""
+def load_graph_def(source: str | bytes, said: SessionOptions, optimised: bool) -> CApiSession:
+    """Open a session over a serialised GraphDef, or the file with one, on the device that was said.
+
+    Nodes that name a device stay there. Those of `optimised` ones are not optimised again.
+    """
     library = _library()
     options = _session_options(said, meta_optimizer=not optimised)
     graph = _POINTER(library.TF_NewGraph())
     try:
-        _import(graph, path)
+        if isinstance(source, bytes):
+            _import(graph, ctypes.cast(ctypes.c_char_p(source), _POINTER).value, len(source), said)
+        else:
+            _import_file(graph, source, said)
         with _Status() as status:
             session = library.TF_NewSession(graph, options, status)
     except BaseException:
@@ -202,22 +231,31 @@ def load_graph_def(path: str, said: SessionOptions, optimised: bool) -> CApiSess
     return _adopt(session, graph)
 
 
-def _import(graph: _POINTER, path: str) -> None:
-    library = _library()
+def _import_file(graph: _POINTER, path: str, said: SessionOptions) -> None:
     with Path(path).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise DataLoss(f"{path} is empty")
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     view = (ctypes.c_char * len(content)).from_buffer(content)
-    buffer = _Buffer(ctypes.addressof(view), len(content), None)
+    try:
+        _import(graph, ctypes.addressof(view), len(content), said)
+    finally:
+        del view
+        content.close()
+
+
+def _import(graph: _POINTER, address: int | None, length: int, said: SessionOptions) -> None:
+    library = _library()
+    buffer = _Buffer(address, length, None)
     options = _POINTER(library.TF_NewImportGraphDefOptions())
     try:
+        if said.device is not None and said.device != CPU_0:
+            name = name_of(said.device).encode()
+            library.TF_ImportGraphDefOptionsSetDefaultDevice(options, name)
         with _Status() as status:
             library.TF_GraphImportGraphDef(graph, ctypes.byref(buffer), options, status)
     finally:
         library.TF_DeleteImportGraphDefOptions(options)
-        del view
-        content.close()
 
 
 class _Buffer(ctypes.Structure):

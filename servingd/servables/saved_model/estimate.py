@@ -26,6 +26,11 @@ _SWAP_WEIGHTS = 16
 """Beside the plain session, two frozen ones are there while the better of them is found."""
 _LOADING = 1.1
 
+_ACCELERATOR_WEIGHTS = 1.1
+"""There the graph stays plain, whatever becomes of it on the host: it is optimised for that."""
+_ACCELERATOR_WORK = 64 << 20
+"""What libraries take besides, for their work."""
+
 
 def estimate(path: str, options: SavedModelOptions) -> Estimate:
     """What the version under `path` takes. Raises OSError."""
@@ -34,25 +39,24 @@ def estimate(path: str, options: SavedModelOptions) -> Estimate:
     weights = _bytes(folder, "variables/variables.data-*")
     rest = _GRAPH * graph + _ASSETS * _bytes(folder, "assets/**/*")
     plain = round(_PLAIN_WEIGHTS * weights) + rest
-    least = Footprint(0, weights // 2)  # half: see above
+    loading = round(_LOADING * plain)
     if options.optimize_models == "off" or weights > MAX_WEIGHTS:
-        return _estimate(plain, round(_LOADING * plain), least)
+        return _estimate(weights, plain, loading)
     frozen = round(_FROZEN_WEIGHTS * weights) + rest
     swap = _SWAP_WEIGHTS * weights + 2 * rest
     if options.optimize_models == "wait":  # the load itself ends with the swap, or without one
-        return _estimate(max(plain, frozen), plain + swap, least)
-    return _estimate(plain, round(_LOADING * plain), least, swap, max(plain, frozen))
+        return _estimate(weights, max(plain, frozen), plain + swap)
+    return _estimate(weights, plain, loading, swap, max(plain, frozen))
 
 
-def _estimate(
-    steady: int, peak: int, least: Footprint, growth: int = 0, grown: int = 0
-) -> Estimate:
+def _estimate(weights: int, steady: int, peak: int, growth: int = 0, grown: int = 0) -> Estimate:
+    there = round(_ACCELERATOR_WEIGHTS * weights) + _ACCELERATOR_WORK
     return Estimate(
-        steady=Footprint(_BASE, steady),
-        peak=Footprint(_BASE, peak),
-        growth=Footprint(0, growth) if growth else NOTHING,
-        grown=Footprint(_BASE, grown) if growth else NOTHING,
-        least=least,
+        steady=Footprint(_BASE, steady, there),
+        peak=Footprint(_BASE, peak, there),
+        growth=Footprint(0, growth, 0) if growth else NOTHING,
+        grown=Footprint(_BASE, grown, there) if growth else NOTHING,
+        least=Footprint(0, weights // 2, weights // 2),  # some exporters write them twice
         on_devices=True,
         measurable=True,
     )

@@ -17,6 +17,9 @@ _NEW = ".new-"
 _ABANDONED_S = 24 * 3600.0
 """A workplace of this age belongs to a server that was killed."""
 
+_FORM = "without devices"
+"""Of what is kept: changes with what makes older graphs unusable."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -122,7 +125,7 @@ def model_key(path: str, *versions: str) -> str:
         content = file.read_bytes() if file.exists() else b""
         digest.update(f"{name} {len(content)} ".encode())
         digest.update(content)
-    for part in (*versions, _processor()):
+    for part in (_FORM, *versions, _processor()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 

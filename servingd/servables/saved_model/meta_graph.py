@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 FILE = "saved_model.pb"
 _INTERNAL = "__saved_model"
 """Signatures with this prefix are TensorFlow's own: shown in the metadata, never called."""
+_INIT = "__saved_model_init_op"
+
+
+@dataclass(frozen=True, slots=True)
+class Initialiser:
+    """What a new session over the graph must run first: an operation, fed the assets' paths."""
+
+    operation: str = ""
+    assets: Mapping[str, str] = field(default_factory=dict)
+    """Names of files, by the tensor that is fed their path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,11 @@ class MetaGraph:
     signatures: Mapping[str, Signature]
     internal_signatures: Mapping[str, Signature]
     graph_def: bytes
+    initialiser: Initialiser = Initialiser()
+    restores: str = ""
+    """The operation that restores the variables."""
+    restores_from: str = ""
+    """The tensor that it is fed the variables' path by."""
 
 
 def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
@@ -71,4 +86,29 @@ def _from_twin(twin: MetaGraphTwin) -> MetaGraph:
         {n: s for n, s in all_signatures.items() if not n.startswith(_INTERNAL)},
         {n: s for n, s in all_signatures.items() if n.startswith(_INTERNAL)},
         twin.graph_def,
+        _initialiser(twin),
+        twin.saver_def.restore_op_name,
+        twin.saver_def.filename_tensor_name,
     )
+
+
+def _initialiser(twin: MetaGraphTwin) -> Initialiser:
+    """The init operation, by TensorFlow's three conventions, and the assets it reads."""
+    operation = ""
+    if _INIT in twin.signature_def:
+        operation = twin.signature_def[_INIT].outputs[_INIT].name
+    else:
+        for collection in ("saved_model_main_op", "legacy_init_op"):
+            names = twin.collection_def[collection].node_list.value
+            if names:
+                operation = names[0]
+                break
+    return Initialiser(operation, {a.tensor_info.name: a.filename for a in _assets(twin)})
+
+
+def _assets(twin: MetaGraphTwin) -> list[protos.AssetFileDef]:
+    """The AssetFileDefs, where TensorFlow 2 keeps them or where TensorFlow 1 does."""
+    if twin.asset_file_def or "saved_model_assets" not in twin.collection_def:
+        return list(twin.asset_file_def)
+    packed = twin.collection_def["saved_model_assets"].any_list.value
+    return [protos.AssetFileDef.FromString(asset.value) for asset in packed]

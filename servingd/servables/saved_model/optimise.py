@@ -17,7 +17,6 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,9 @@ from servingd.errors import Code, ServingError
 from servingd.servables.saved_model.c_api import make_call
 from servingd.servables.saved_model.freeze import freeze, optimise_graph
 from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
-from servingd.servables.saved_model.meta_graph import read_meta_graph
+from servingd.servables.saved_model.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.parity import agree
+from servingd.servables.saved_model.placing import clear_devices
 from servingd.servables.saved_model.python_session import PythonSession
 from servingd.servables.saved_model.tensorflow import ONE_THREAD, tensorflow, translate
 from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
@@ -46,14 +46,6 @@ _PASSING = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Cod
 
 class Declined(Exception):
     """The model is served as it is; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Initialiser:
-    """What a new session over the graph must run first: an operation, fed the assets' paths."""
-
-    operation: str
-    assets: Mapping[str, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,11 +111,11 @@ def optimise(source: str, tags: tuple[str, ...]) -> tuple[Any, Initialiser]:
 
     Raises Declined where freezing is not safe or the answers differ.
     """
-    signatures = read_meta_graph(source, tags).signatures
+    meta_graph = read_meta_graph(source, tags)
+    signatures, initialiser = meta_graph.signatures, meta_graph.initialiser
     if not signatures:
         raise Declined("it has no signature")
     plain = PythonSession(source, tags, ONE_THREAD)
-    initialiser = _initialiser(plain.meta_graph)
     tensors = sorted(
         {
             spec.tensor_name
@@ -137,34 +129,9 @@ def optimise(source: str, tags: tuple[str, ...]) -> tuple[Any, Initialiser]:
     _check_safe(plain.graph.as_graph_def(), roots)
     definitions = [plain.meta_graph.signature_def[name] for name in signatures]
     graph_def = optimise_graph(freeze(plain, [_op(root) for root in roots]), roots, definitions)
+    clear_devices(graph_def)
     _prove(plain.session, _session(graph_def, initialiser, source), signatures)
     return graph_def, initialiser
-
-
-def _initialiser(meta_graph: Any) -> Initialiser:
-    """The init operation, by TensorFlow's three conventions, and the assets it reads."""
-    operation = ""
-    if "__saved_model_init_op" in meta_graph.signature_def:
-        outputs = meta_graph.signature_def["__saved_model_init_op"].outputs
-        operation = outputs["__saved_model_init_op"].name
-    else:
-        for collection in ("saved_model_main_op", "legacy_init_op"):
-            names = meta_graph.collection_def[collection].node_list.value
-            if names:
-                operation = names[0]
-                break
-    assets = {a.tensor_info.name: a.filename for a in _assets(meta_graph)}
-    return Initialiser(operation, assets)
-
-
-def _assets(meta_graph: Any) -> list[Any]:
-    """The AssetFileDefs, where TensorFlow 2 keeps them or where TensorFlow 1 does."""
-    from tensorflow.core.protobuf import meta_graph_pb2
-
-    if meta_graph.asset_file_def or "saved_model_assets" not in meta_graph.collection_def:
-        return list(meta_graph.asset_file_def)
-    packed = meta_graph.collection_def["saved_model_assets"].any_list.value
-    return [meta_graph_pb2.AssetFileDef.FromString(asset.value) for asset in packed]
 
 
 def _check_safe(graph_def: Any, roots: Sequence[str]) -> None:

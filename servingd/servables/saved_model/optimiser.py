@@ -7,7 +7,6 @@ affair: no state, no event. Whatever fails, the plain graph goes on serving.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -16,29 +15,27 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from servingd import __version__
-from servingd.core.interfaces import Completion, Servable
-from servingd.core.types import ServableId, Signature, Tensors
-from servingd.errors import Cancelled, ServingError
+from servingd.core.types import ServableId
+from servingd.errors import ServingError
 from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.graph_cache import GraphCache, model_key
-from servingd.servables.saved_model.meta_graph import MetaGraph
-from servingd.servables.saved_model.optimise import GRAPH_FILE, REPORT_FILE
-from servingd.servables.saved_model.row_wise import rows_worth_merging
-from servingd.servables.saved_model.servable import SavedModelServable
-from servingd.servables.saved_model.sessions import (
-    RunningSession,
-    open_optimised,
-    open_plain,
-    same_answers,
+from servingd.servables.saved_model.improvement import (
+    Declined,
+    Improvement,
+    close,
+    proven,
+    rehearsed,
+    swap,
+    wide_plain,
 )
-from servingd.servables.saved_model.tensorflow import SessionOptions, give_memory_back, tensorflow
-from servingd.servables.saved_model.width import better
+from servingd.servables.saved_model.row_wise import rows_worth_merging
+from servingd.servables.saved_model.sessions import RunningSession
+from servingd.servables.saved_model.tensorflow import tensorflow
 
 OnGraphState: TypeAlias = Callable[[ServableId, str], None]
 """Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`; empty once unloaded."""
@@ -55,37 +52,6 @@ _PATIENCE_S = 60.0
 _STOP_S = 10.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class Improvement:
-    """One servable that may get a better session."""
-
-    id: ServableId
-    path: str
-    tags: tuple[str, ...]
-    meta_graph: MetaGraph
-    warm: Mapping[str, bool]
-    threads: int
-    """How many a session may get, if that pays."""
-    options: SessionOptions
-    """How its first session was opened."""
-    servable: SavedModelServable
-    merges: bool = True
-    """Whether it is to be found out what is worth merging."""
-    warm_up: Callable[[Servable], None] = lambda servable: None
-    """Runs the recorded requests on what is to take over; raises a ServingError if one fails."""
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    over: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def may_widen(self) -> bool:
-        """Whether a session on more threads is worth a look."""
-        return self.threads > self.options.threads and not self.cancelled.is_set()
-
-
-class _Declined(Exception):
-    pass
 
 
 class GraphOptimiser:
@@ -177,56 +143,53 @@ class GraphOptimiser:
             return self._current
 
     def _improve(self, improvement: Improvement) -> None:
-        state, session = "plain", None
+        state: str = "plain"
+        sessions: list[RunningSession] = []
         if self._enabled:
             try:
-                session, state = self._optimised(improvement), "optimised"
-            except (_Declined, ServingError, OSError) as reason:
+                sessions, state = self._optimised(improvement), "optimised"
+            except (Declined, ServingError, OSError) as reason:
                 state = "declined"
                 if not improvement.cancelled.is_set():
                     _log.info("%s is served as it is, not optimised: %s", improvement.id, reason)
-        if session is None and improvement.may_widen:
-            session = _wide_plain(improvement)
+        if not sessions and improvement.may_widen and (wide := wide_plain(improvement)):
+            sessions = [wide]
         if improvement.cancelled.is_set():
-            if session is not None:
-                session.close()
+            close(sessions)
             return
         if improvement.merges:
-            chosen = session or improvement.servable.session
-            chosen.rows_worth = rows_worth_merging(
-                chosen, improvement.meta_graph.signatures, improvement.warm
+            chosen = sessions or [replica.session for replica in improvement.replicas]
+            rows_worth = rows_worth_merging(
+                chosen[0], improvement.meta_graph.signatures, improvement.warm
             )
-        if session is not None:
-            improvement.servable.swap(session)
-            give_memory_back()
-            _log.info(
-                "%s runs on a graph that is %s, on %d threads",
-                improvement.id,
-                state if state == "optimised" else "plain",
-                session.threads,
-            )
+            for session in chosen:
+                session.rows_worth = rows_worth
+        if sessions:
+            swap(improvement, sessions)
         self._on_state(improvement.id, state)
 
-    def _optimised(self, improvement: Improvement) -> RunningSession:
-        """A proven session on the optimised graph, from the cache or made now."""
+    def _optimised(self, improvement: Improvement) -> list[RunningSession]:
+        """Each replica's proven session on the optimised graph, from the cache or made now."""
         if not c_api.is_sound():
-            raise _Declined("the C API is not usable with this TensorFlow")
+            raise Declined("the C API is not usable with this TensorFlow")
+        if device := improvement.accelerator:  # graphs are optimised for the host
+            raise Declined(f"placed on {device}")
         weights = _weights(improvement.path)
         if weights > MAX_WEIGHTS:
-            raise _Declined(f"{weights} bytes of variables are more than {MAX_WEIGHTS}")
+            raise Declined(f"{weights} bytes of variables are more than {MAX_WEIGHTS}")
         cache, key = self._graphs(), _key(improvement)
         kept = cache.find(key)
         if kept is not None:
             try:
-                return _rehearsed(improvement, _proven(improvement, kept))
-            except _Declined:
+                return rehearsed(improvement, proven(improvement, kept))
+            except Declined:
                 raise
             except Exception as error:
                 _log.warning("an optimised graph is made anew, not taken from %s: %s", kept, error)
                 cache.forget(kept)
         place = self._made(improvement, key, weights)
         try:
-            return _rehearsed(improvement, _proven(improvement, place))
+            return rehearsed(improvement, proven(improvement, place))
         finally:
             cache.drop(place)
 
@@ -237,7 +200,7 @@ class GraphOptimiser:
         try:
             self._run_child(improvement, workplace, weights)
             if _key(improvement) != key:
-                raise _Declined("the model's files changed meanwhile")
+                raise Declined("the model's files changed meanwhile")
             return cache.keep(workplace, key)
         except BaseException:
             cache.drop(workplace)
@@ -257,7 +220,7 @@ class GraphOptimiser:
             f"--parent={os.getpid()}",
         ]
         if improvement.cancelled.is_set():
-            raise _Declined("cancelled")
+            raise Declined("cancelled")
         with tempfile.TemporaryFile() as output:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -269,14 +232,14 @@ class GraphOptimiser:
             try:
                 code = child.wait(_CHILD_SECONDS)
             except subprocess.TimeoutExpired:
-                raise _Declined(f"the optimiser took more than {_CHILD_SECONDS:.0f} s") from None
+                raise Declined(f"the optimiser took more than {_CHILD_SECONDS:.0f} s") from None
             finally:
                 with self._changed:
                     self._child = None
                 child.kill()  # no effect on one that has ended
                 child.wait()
             if code != 0:
-                raise _Declined(f"the optimiser ended with {_outcome(code)}: {_tail(output)}")
+                raise Declined(f"the optimiser ended with {_outcome(code)}: {_tail(output)}")
 
     def _graphs(self) -> GraphCache:
         if self._cache is None:
@@ -286,88 +249,6 @@ class GraphOptimiser:
 
 def _key(improvement: Improvement) -> str:
     return model_key(improvement.path, __version__, tensorflow().__version__, *improvement.tags)
-
-
-def _proven(improvement: Improvement, place: Path) -> RunningSession:
-    """A session on the graph in `place` that answers here as the plain one does."""
-    report: dict[str, Any] = json.loads((place / REPORT_FILE).read_text())
-    if not report["optimised"]:
-        raise _Declined(report["reason"])
-    if improvement.cancelled.is_set():
-        raise _Declined("cancelled")
-    signatures = improvement.meta_graph.signatures
-
-    def on(threads: int) -> RunningSession:
-        return open_optimised(
-            str(place / GRAPH_FILE),
-            improvement.path,
-            report["initialiser"],
-            report["assets"],
-            improvement.options._replace(threads=threads),
-            signatures,
-        )
-
-    session = on(improvement.options.threads)
-    try:
-        if not same_answers(improvement.servable.session, session, signatures, improvement.warm):
-            raise _Declined("the optimised graph gives other answers here")
-        wide = None
-        if improvement.may_widen:
-            wide = better(session, lambda: on(improvement.threads), signatures, improvement.warm)
-    except BaseException:
-        session.close()
-        raise
-    if wide is not None:
-        session.close()
-    return wide or session
-
-
-def _wide_plain(improvement: Improvement) -> RunningSession | None:
-    """The plain graph on all threads, if that pays."""
-    signatures = improvement.meta_graph.signatures
-    session = better(
-        improvement.servable.session,
-        lambda: open_plain(
-            improvement.path,
-            improvement.tags,
-            improvement.options._replace(threads=improvement.threads),
-            improvement.meta_graph,
-            improvement.warm,
-        ),
-        signatures,
-        improvement.warm,
-    )
-    try:
-        return session and _rehearsed(improvement, session)
-    except _Declined as reason:
-        if not improvement.cancelled.is_set():
-            _log.warning("%s stays on one thread: %s", improvement.id, reason)
-        return None
-
-
-class _Trial(SavedModelServable):
-    """A session before its first caller: its runs end when it is not wanted any more."""
-
-    def __init__(self, improvement: Improvement, session: RunningSession) -> None:
-        super().__init__(improvement.meta_graph, session, may_be_run=improvement.warm)
-        self._cancelled = improvement.cancelled
-
-    def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
-        if self._cancelled.is_set():
-            raise Cancelled("the version is unloaded")
-        super().run(signature, inputs, done)
-
-
-def _rehearsed(improvement: Improvement, session: RunningSession) -> RunningSession:
-    """The session, once it has answered the recorded requests; closed if it does not."""
-    try:
-        improvement.warm_up(_Trial(improvement, session))
-    except BaseException as error:
-        session.close()
-        if isinstance(error, ServingError):
-            raise _Declined(f"a recorded request fails on the new session: {error}") from error
-        raise
-    return session
 
 
 def _weights(path: str) -> int:

@@ -5,10 +5,12 @@ Slower to load, and the GIL is held meanwhile; the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from servingd.servables.saved_model.c_api import make_call
+from servingd.core.types import CPU_0, Device
+from servingd.servables.saved_model.c_api import make_call, traced
+from servingd.servables.saved_model.placing import put_on
 from servingd.servables.saved_model.tensorflow import SessionOptions, tensorflow
 
 
@@ -21,7 +23,7 @@ class PythonSession:
         self.session = tf1.Session(graph=self.graph, config=options.config())
         try:
             with self.graph.as_default():
-                self.meta_graph = tf1.saved_model.load(self.session, list(tags), path)
+                self.meta_graph = _load(self.session, list(tags), path, options.device)
                 _restore_the_rest(self.session, self.graph, self.meta_graph, path)
         except BaseException:
             self.session.close()
@@ -33,9 +35,25 @@ class PythonSession:
         """See `CApiSession.make_call`."""
         return make_call(self.session, feeds, fetches, targets)
 
+    def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
+        """See `CApiSession.trace`."""
+        return traced(self.session, feeds, fetches, arrays)
+
     def close(self) -> None:
         """Free the session; every callable must be gone."""
         self.session.close()
+
+
+def _load(session: Any, tags: list[str], path: str, device: Device | None) -> Any:
+    """Restore and initialise the meta graph; its nodes go to the device, if one is said."""
+    tf1 = tensorflow().compat.v1
+    if device is None or device == CPU_0:
+        return tf1.saved_model.load(session, tags, path)
+    from tensorflow.python.saved_model import loader_impl
+
+    loader = loader_impl.SavedModelLoader(path)
+    put_on(loader.get_meta_graph_def_from_tags(tags).graph_def, device)
+    return loader.load(session, tags)
 
 
 def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> None:

@@ -1,21 +1,31 @@
-"""A loaded SavedModel: its session may be replaced by a faster one while it serves."""
+"""A loaded SavedModel: its session may be replaced by a better one while it serves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from servingd.config.batching import BatchingParameters
 from servingd.core.interfaces import Completion
-from servingd.core.types import Signature, Tensors
-from servingd.errors import Unavailable
+from servingd.core.placement import FAILURES_IN_A_ROW, ReplicaReport, blames_device, is_broken
+from servingd.core.types import CPU_0, Device, Signature, Tensors
+from servingd.errors import ServingError, Unavailable
 from servingd.servables.batching_rules import ruled
 from servingd.servables.saved_model.meta_graph import MetaGraph
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import translate
 
+OnBroken: TypeAlias = "Callable[[SavedModelServable], None]"
+
 
 class SavedModelServable:
-    """Answers calls with all outputs of a signature; see `core.interfaces.Servable`."""
+    """One replica: answers calls with all outputs of a signature; see `core.interfaces.Servable`.
+
+    It may serve by itself, or as one of several; see `ReplicatedServable`.
+    """
+
+    runs_at_once = 0
+    """How many batches may run at a time; 0: as many as the server likes."""
 
     def __init__(
         self,
@@ -33,6 +43,10 @@ class SavedModelServable:
         }
         self._may_be_run = may_be_run or {}
         self._session = session  # replaced whole, by `swap`; readers take the reference
+        self.failures = 0
+        """Of its device, in a row. Threads may race on it: then it takes one more or less."""
+        self.on_broken: OnBroken = _nobody
+        self.on_recovered: OnBroken = _nobody
 
     @property
     def session(self) -> RunningSession:
@@ -57,10 +71,51 @@ class SavedModelServable:
         try:
             outputs = session.calls[signature.name].run(inputs)
         except Exception as error:
-            raise translate(error) from error
+            raise self._blamed(translate(error)) from error
         finally:
             session.leave()
+        if self.failures:
+            self._recover()
         done.succeed(outputs)
+
+    def _blamed(self, error: ServingError) -> ServingError:
+        """Count a failure that is the device's."""
+        if blames_device(error):
+            self.failures += 1
+            if is_broken(self.failures):
+                self.on_broken(self)
+        return error
+
+    def _recover(self) -> None:
+        self.failures = 0
+        self.on_recovered(self)
+
+    @property
+    def device(self) -> Device:
+        """Where it lies; where nobody planned, the host stands for it."""
+        return self._session.options.device or CPU_0
+
+    @property
+    def replicas(self) -> Sequence[SavedModelServable]:
+        """Itself."""
+        return (self,)
+
+    def take_out(self, replica: SavedModelServable) -> bool:
+        """Whether it gets no calls from now on: it is the only one, so it does."""
+        return False
+
+    def put_back(self, replica: SavedModelServable) -> None:
+        """It never was out."""
+
+    def reports(self) -> list[ReplicaReport]:
+        """The one replica as operators see it."""
+        return [self.report("failing" if self.failures >= FAILURES_IN_A_ROW else "serving")]
+
+    def report(self, state: str) -> ReplicaReport:
+        """This replica as operators see it."""
+        session = self._session
+        graph = "optimised" if session.optimised else "plain"
+        return ReplicaReport(self.device, state, graph, session.threads, session.ran)
 
     def swap(self, session: RunningSession) -> None:
         """Run on another session from now on; the old one is freed when its runs have ended."""
@@ -70,3 +125,7 @@ class SavedModelServable:
     def close(self) -> None:
         """Free the session."""
         self._session.close()
+
+
+def _nobody(replica: SavedModelServable) -> None:
+    """Nobody is told."""

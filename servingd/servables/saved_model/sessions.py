@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
-from servingd.core.types import Signature, Tensors
+from servingd.core.placement import Ran
+from servingd.core.types import CPU_0, Signature, Tensors
 from servingd.core.users import Users
 from servingd.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from servingd.servables.saved_model import c_api
-from servingd.servables.saved_model.meta_graph import MetaGraph
+from servingd.servables.saved_model.meta_graph import Initialiser, MetaGraph
 from servingd.servables.saved_model.parity import agree
+from servingd.servables.saved_model.placing import names_devices, where_it_ran, without_devices
 from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
 from servingd.servables.saved_model.tensorflow import SessionOptions, translate
 from servingd.servables.saved_model.warm_up import synthetic_inputs
@@ -32,6 +35,8 @@ class _Openable(Protocol):
     def make_call(
         self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
     ) -> Callable[..., list[Any]]: ...
+
+    def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any: ...
 
     def close(self) -> None: ...
 
@@ -64,16 +69,24 @@ class RunningSession:
         "calls",
         "enter",
         "leave",
+        "optimised",
+        "options",
+        "ran",
         "rows_worth",
         "slowest_s",
-        "threads",
     )
 
     def __init__(
-        self, body: _Openable | ObjectModel, signatures: Mapping[str, Signature], threads: int
+        self,
+        body: _Openable | ObjectModel,
+        signatures: Mapping[str, Signature],
+        options: SessionOptions,
+        optimised: bool = False,
     ) -> None:
         self._body = body
-        self.threads = threads
+        self.options = options
+        self.optimised = optimised
+        self.ran: Ran | None = None  # what its operations were seen to run on, if anybody looked
         try:
             self.calls = {name: _signature_call(body, s) for name, s in signatures.items()}
         except BaseException:
@@ -87,6 +100,37 @@ class RunningSession:
         self.enter = self._users.enter
         self.leave = self._users.leave
 
+    @property
+    def threads(self) -> int:
+        """Those of its own that an operation uses."""
+        return self.options.threads
+
+    def look(self, signatures: Mapping[str, Signature], warm: Mapping[str, bool]) -> None:
+        """See where its operations run, if there is more than one device that they could run on."""
+        device = self.options.device
+        if device is None or not self.options.has_choice:
+            return
+        traces, unseen = [], []
+        for name, signature in signatures.items():
+            trace = self._trace(signature) if warm[name] else None
+            if trace is None:
+                unseen.append(name)
+            else:
+                traces.append(trace)
+        self.ran = where_it_ran(traces, device, unseen)
+
+    def _trace(self, signature: Signature) -> Any:
+        """The trace of a run on made-up inputs; None if there cannot be one."""
+        inputs, body = synthetic_inputs(signature, 1), self._body
+        if inputs is None or isinstance(body, ObjectModel):
+            return None
+        feeds, fetches = _tensors(signature)
+        try:
+            return body.trace(feeds, fetches, inputs.values())
+        except Exception as error:
+            _log.debug("signature %s is not traced: %s", signature.name, translate(error).message)
+            return None
+
     def close(self, timeout_s: float = 60.0) -> None:
         """Wait for the runs under way, then free the session."""
         self._users.close()
@@ -99,8 +143,7 @@ class RunningSession:
 
 def _signature_call(body: _Openable | ObjectModel, signature: Signature) -> SignatureCall:
     inputs, outputs = tuple(signature.inputs), tuple(signature.outputs)
-    feeds = [signature.inputs[alias].tensor_name for alias in inputs]
-    fetches = [signature.outputs[alias].tensor_name for alias in outputs]
+    feeds, fetches = _tensors(signature)
     if isinstance(body, ObjectModel):
         call = body.make_signature_call(signature.name, list(inputs), list(outputs))
     elif "" in feeds or "" in fetches:
@@ -108,6 +151,13 @@ def _signature_call(body: _Openable | ObjectModel, signature: Signature) -> Sign
     else:
         call = body.make_call(feeds, fetches)
     return SignatureCall(call, outputs)
+
+
+def _tensors(signature: Signature) -> tuple[list[str], list[str]]:
+    """The names of the tensors that it feeds and fetches, in its order."""
+    sides = (signature.inputs, signature.outputs)
+    feeds, fetches = ([spec.tensor_name for spec in side.values()] for side in sides)
+    return feeds, fetches
 
 
 def _cannot_be_called(name: str) -> Callable[..., list[Any]]:
@@ -135,16 +185,54 @@ def open_plain(
         ("an object", lambda: ObjectModel(path, tags)),
     ]
     if c_api.is_sound():
-        ways.insert(0, ("the C API", lambda: c_api.load_saved_model(path, tags, options)))
+        if _is_moved(meta_graph, options):
+            ways.insert(0, ("a graph of its own", lambda: _load_moved(path, meta_graph, options)))
+        else:
+            ways.insert(0, ("the C API", lambda: c_api.load_saved_model(path, tags, options)))
     for last, (name, way) in _with_last(ways):
         try:
-            return _open_warm(way, meta_graph.signatures, warm, options.threads)
+            return _open_warm(way, meta_graph.signatures, warm, options)
         except Exception as error:
             translated = translate(error)
             if last or not isinstance(translated, FailedPrecondition):
                 raise translated from error
             _log.info("%s cannot be run as %s, trying the next way: %s", path, name, translated)
     raise AssertionError("the last way returns or raises")
+
+
+def _is_moved(meta_graph: MetaGraph, options: SessionOptions) -> bool:
+    """Whether its graph must not be opened as it is, for the sake of the devices in it."""
+    if options.device is None:
+        return False
+    return options.device != CPU_0 or names_devices(meta_graph.graph_def)
+
+
+def _load_moved(path: str, meta_graph: MetaGraph, options: SessionOptions) -> c_api.CApiSession:
+    """What TensorFlow's loader does, but with a graph that names no device."""
+    graph_def = without_devices(meta_graph.graph_def)
+    body = c_api.load_graph_def(graph_def, options, optimised=False)
+    try:
+        variables = f"{path}/variables/variables"
+        if meta_graph.restores and os.path.exists(f"{variables}.index"):
+            call = body.make_call([meta_graph.restores_from], [], [_op(meta_graph.restores)])
+            call(_path_tensor(variables))
+            del call
+        _initialise(body, path, meta_graph.initialiser)
+    except BaseException:
+        body.close()
+        raise
+    return body
+
+
+def _initialise(body: c_api.CApiSession, source: str, initialiser: Initialiser) -> None:
+    if initialiser.operation:
+        assets = initialiser.assets
+        call = body.make_call(list(assets), [], [_op(initialiser.operation)])
+        call(*(_path_tensor(f"{source}/assets/{file}") for file in assets.values()))
+
+
+def _op(tensor: str) -> str:
+    return tensor.split(":", 1)[0]
 
 
 def _with_last(ways: list[Any]) -> Iterator[tuple[bool, Any]]:
@@ -156,11 +244,12 @@ def _open_warm(
     way: Callable[[], _Openable | ObjectModel],
     signatures: Mapping[str, Signature],
     warm: Mapping[str, bool],
-    threads: int,
+    options: SessionOptions,
 ) -> RunningSession:
-    session = RunningSession(way(), signatures, threads)
+    session = RunningSession(way(), signatures, options)
     try:
         session.slowest_s = measure(session, signatures, warm)
+        session.look(signatures, warm)
     except BaseException:
         session.close()
         raise
@@ -205,22 +294,18 @@ def _warm_up(session: RunningSession, signature: Signature) -> float:
 def open_optimised(
     path: str,
     source: str,
-    initialiser: str,
-    assets: Mapping[str, str],
+    initialiser: Initialiser,
     options: SessionOptions,
     signatures: Mapping[str, Signature],
 ) -> RunningSession:
     """Open an optimised graph and initialise its tables from the model's assets."""
     body = c_api.load_graph_def(path, options, optimised=True)
     try:
-        if initialiser:
-            call = body.make_call(list(assets), [], [initialiser.split(":", 1)[0]])
-            call(*(_path_tensor(f"{source}/assets/{file}") for file in assets.values()))
-            del call
+        _initialise(body, source, initialiser)
     except BaseException:
         body.close()
         raise
-    return RunningSession(body, signatures, options.threads)
+    return RunningSession(body, signatures, options, optimised=True)
 
 
 def _path_tensor(path: str) -> Any:

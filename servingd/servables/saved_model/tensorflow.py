@@ -13,6 +13,7 @@ import time
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from servingd.core.types import CPU_0, Device
 from servingd.errors import (
     InvalidArgument,
     ServingError,
@@ -96,6 +97,15 @@ class SessionOptions(NamedTuple):
     """Threads of its own that an operation uses."""
     said: bytes = b""
     """A serialised `tensorflow.ConfigProto` with what an operator says besides."""
+    device: Device | None = None
+    """Where everything runs that can; None: wherever TensorFlow likes."""
+    cpus: int = 0
+    """How many CPUs TensorFlow is to see, if that is said."""
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether an operation could run anywhere but on the device."""
+        return self.cpus > 1 or (self.device is not None and not self.device.is_host)
 
     def config(self) -> Any:
         """The ConfigProto."""
@@ -106,10 +116,15 @@ class SessionOptions(NamedTuple):
         config.inter_op_parallelism_threads = config.inter_op_parallelism_threads or 1
         config.use_per_session_threads = True
         config.allow_soft_placement = True  # strings and tables have no kernels on accelerators
+        if self.cpus > 1:
+            config.device_count["CPU"] = self.cpus
+        if self.device is not None and self.device.is_host:
+            config.device_count["GPU"] = 0  # else a session takes memory on each of them
         return config
 
 
-ONE_THREAD = SessionOptions(1)
+ONE_THREAD = SessionOptions(1, device=CPU_0)
+"""On the host: the process's first session on a GPU fixes for all how its memory is used."""
 
 
 def give_memory_back() -> None:

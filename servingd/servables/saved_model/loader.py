@@ -1,0 +1,343 @@
+"""Loads one SavedModel: a session on each device that was planned, warm, and better ones later."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from google.protobuf.message import DecodeError
+
+from servingd.config.saved_model import SavedModelOptions
+from servingd.core.estimates import Estimate
+from servingd.core.interfaces import Servable
+from servingd.core.placement import FAILURES_IN_A_ROW, Ran, ReplicaReport
+from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
+from servingd.errors import DataLoss, ServingError, as_serving_error
+from servingd.servables.saved_model.beside import batching_of, check_saved_model_config
+from servingd.servables.saved_model.estimate import estimate
+from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
+from servingd.servables.saved_model.improvement import Improvement
+from servingd.servables.saved_model.meta_graph import MetaGraph, read_meta_graph
+from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState
+from servingd.servables.saved_model.replicas import ReplicatedServable
+from servingd.servables.saved_model.row_wise import rows_worth_merging
+from servingd.servables.saved_model.servable import SavedModelServable
+from servingd.servables.saved_model.sessions import RunningSession, open_plain
+from servingd.servables.saved_model.tensorflow import SessionOptions, give_memory_back
+from servingd.servables.saved_model.width import WORTH_A_LOOK_S
+from servingd.wire import protos
+
+WarmUp: TypeAlias = Callable[[ServableId, VersionData, Servable], None]
+OnPlacement: TypeAlias = Callable[[ServableId, Sequence[ReplicaReport]], None]
+"""Told where a version's replicas lie and how they are; nowhere once it is unloaded."""
+OnFailure: TypeAlias = Callable[[ServableId, Device], None]
+"""Told of a replica whose device fails again and again."""
+
+_RUNS_PER_HOST_REPLICA = 1
+"""A CPU that was planned for is one worker."""
+_RUNS_PER_ACCELERATOR_REPLICA = 2
+"""While one batch is computed there, the next one is prepared here."""
+
+_log = logging.getLogger(__name__)
+
+
+class Hooks(NamedTuple):
+    """Whom a SavedModel tells, and asks."""
+
+    on_graph_state: OnGraphState = lambda servable, state: None
+    warm_up: WarmUp = lambda servable, data, body: None
+    on_placement: OnPlacement = lambda servable, replicas: None
+    on_failure: OnFailure = lambda servable, device: None
+
+
+class SavedModelLoader:
+    """Loads one SavedModel; see `core.interfaces.Loader`."""
+
+    def __init__(
+        self,
+        servable: ServableId,
+        data: VersionData,
+        options: SavedModelOptions,
+        optimiser: GraphOptimiser,
+        hooks: Hooks,
+    ) -> None:
+        self._id = servable
+        self._data = data
+        self._path = data.path
+        self._options = options
+        self._optimiser = optimiser
+        self._hooks = hooks
+        self._improvement: Improvement | None = None
+        self._put_off: Improvement | None = None
+        """What is to be done when there is memory for it."""
+        self._body: SavedModelServable | ReplicatedServable | None = None
+        self._told: list[Ran] = []
+        """What was logged of operations that were moved."""
+        self._moving = threading.Lock()
+        """Held while a replica is moved, and by the unload."""
+
+    def estimate(self) -> Estimate:
+        """What the version takes, by the sizes of its files."""
+        return estimate(self._path, self._options)
+
+    def load(self, placement: Placement = ANYWHERE) -> Servable:
+        """Open the sessions in this thread, warm them, and hand them to the optimiser."""
+        meta_graph = read_meta_graph(self._path, self._options.tags)
+        batching = batching_of(self._path, self._options)
+        check_saved_model_config(self._path)
+        warm = _may_be_run(meta_graph)
+        sessions = self._open_all(placement, meta_graph, warm)
+        replicas = [SavedModelServable(meta_graph, s, batching, warm) for s in sessions]
+        body = self._body = _together(replicas)
+        for replica in replicas:
+            replica.on_broken, replica.on_recovered = self._broken, self._recovered
+        self._hooks.on_graph_state(self._id, "plain")
+        self._tell()
+        merges = self._options.merge_waiting_calls and batching is None
+        self._improve_later(replicas, placement, meta_graph, warm, merges)
+        return body
+
+    def grow(self) -> None:
+        """Hand the sessions to the optimiser now: there was no memory for it before."""
+        improvement, self._put_off = self._put_off, None
+        if improvement is not None:
+            self._improve(improvement)
+        elif self._body is not None:  # a replica was moved: its sessions stay as they are
+            self._hooks.on_graph_state(self._id, "declined")
+
+    def unload(self, servable: Servable) -> None:
+        """Free the sessions and give their memory back to the system."""
+        with self._moving:
+            self._put_off = None
+            if self._improvement is not None:
+                self._optimiser.cancel(self._improvement)
+            self._body = None
+            servable.close()
+            self._improvement = None
+        self._hooks.on_graph_state(self._id, "")
+        self._hooks.on_placement(self._id, ())
+        del servable
+        give_memory_back()
+
+    # Sessions -------------------------------------------------------------------------------------
+
+    def _open_all(
+        self, placement: Placement, meta_graph: MetaGraph, warm: Mapping[str, bool]
+    ) -> list[RunningSession]:
+        sessions: list[RunningSession] = []
+        try:
+            for device in placement.devices or (None,):
+                sessions.append(self._open(device, meta_graph, warm))
+        except BaseException:
+            for session in sessions:
+                session.close()
+            raise
+        return sessions
+
+    def _open(
+        self, device: Device | None, meta_graph: MetaGraph, warm: Mapping[str, bool]
+    ) -> RunningSession:
+        options = SessionOptions(
+            max(1, self._options.intra_op_threads),
+            self._options.session_config,
+            device,
+            self._options.virtual_cpu_devices,
+        )
+        return open_plain(self._path, self._options.tags, options, meta_graph, warm)
+
+    def _improve_later(
+        self,
+        replicas: Sequence[SavedModelServable],
+        placement: Placement,
+        meta_graph: MetaGraph,
+        warm: Mapping[str, bool],
+        merges: bool,
+    ) -> None:
+        """Have better sessions made, and find out what is worth merging: there or here."""
+        options, first = self._options, replicas[0].session
+        heavy = first.slowest_s >= WORTH_A_LOOK_S
+        device = first.options.device
+        on_host = device is None or device.is_host
+        wide = heavy and on_host and len(replicas) == 1 and not options.intra_op_threads
+        threads = _cores() if wide else first.threads
+        improves = options.optimize_models != "off" or threads > first.threads
+        if improves:
+            improvement = Improvement(
+                self._id,
+                self._path,
+                options.tags,
+                meta_graph,
+                warm,
+                threads,
+                replicas,
+                merges=merges,
+                swapped=self._tell,
+            )
+            if placement.may_grow:
+                self._improve(improvement)
+            else:
+                self._put_off = improvement
+        if merges and not (improves and placement.may_grow):
+            rows_worth = rows_worth_merging(first, meta_graph.signatures, warm)
+            for replica in replicas:
+                replica.session.rows_worth = rows_worth
+
+    def _improve(self, improvement: Improvement) -> None:
+        self._improvement = improvement
+        if self._options.optimize_models == "wait":
+            self._optimiser.submit(improvement)
+            improvement.over.wait()
+            return
+        # Unlike above, the version is warmed up on its first session: the new one needs its own.
+        improvement.warm_up = lambda body: self._hooks.warm_up(self._id, self._data, body)
+        self._optimiser.submit(improvement)
+
+    # Devices that fail ----------------------------------------------------------------------------
+
+    def relocate(self, failed: Device, to: Device | None) -> tuple[Device, ...]:
+        """Open what failed on one device anew on another, or free it; where all lie afterwards.
+
+        The last replica that serves is not freed: it may work again.
+        """
+        with self._moving:
+            body = self._body
+            if body is None:  # unloaded meanwhile
+                return ()
+            self._stop_improving()
+            for replica in body.replicas:
+                if replica.device == failed and replica.failures >= FAILURES_IN_A_ROW:
+                    self._relocate(body, replica, to)
+                    break
+            self._tell()
+            return tuple(r.device for r in body.reports() if r.state != "out")
+
+    def _relocate(
+        self,
+        body: SavedModelServable | ReplicatedServable,
+        replica: SavedModelServable,
+        to: Device | None,
+    ) -> None:
+        failed = replica.device
+        if to is not None and self._open_anew(replica, to):
+            body.put_back(replica)
+            _log.warning("%s: the replica of %s serves on %s now", self._id, failed, to)
+        elif body.take_out(replica):
+            _log.warning("%s: the replica of %s stays out of service", self._id, failed)
+            try:
+                replica.close()
+            except Exception as error:
+                _log.error("%s: what it held on %s is lost: %s", self._id, failed, _text(error))
+        give_memory_back()
+
+    def _open_anew(self, replica: SavedModelServable, to: Device) -> bool:
+        """Whether a replica runs on another device from now on."""
+        try:
+            meta_graph = read_meta_graph(self._path, self._options.tags)
+            session = self._open(to, meta_graph, _may_be_run(meta_graph))
+            session.rows_worth = replica.session.rows_worth
+            self._rehearse(meta_graph, session)
+            replica.failures = 0
+            replica.swap(session)
+        except Exception as error:
+            _log.error("%s cannot be moved to %s: %s", self._id, to, _text(error))
+        return replica.device == to
+
+    def _rehearse(self, meta_graph: MetaGraph, session: RunningSession) -> None:
+        """Warm a session as the version was; whatever fails, it is needed."""
+        trial = SavedModelServable(meta_graph, session, None, _may_be_run(meta_graph))
+        try:
+            self._hooks.warm_up(self._id, self._data, trial)
+        except ServingError as error:
+            _log.warning("%s: a recorded request fails on a new replica: %s", self._id, error)
+
+    def _stop_improving(self) -> None:
+        """Sessions must not be swapped by two."""
+        improvement, self._put_off = self._improvement or self._put_off, None
+        if improvement is not None and not improvement.over.is_set():
+            if improvement is self._improvement:
+                self._optimiser.cancel(improvement)
+            self._hooks.on_graph_state(self._id, "declined")
+
+    def _broken(self, replica: SavedModelServable) -> None:
+        body = self._body
+        if body is None:
+            return
+        out = body.take_out(replica)
+        fate = "it gets no more calls" if out else "it serves on, as the last one"
+        _log.error(
+            "%s on %s failed %d times in a row: %s",
+            self._id,
+            replica.device,
+            FAILURES_IN_A_ROW,
+            fate,
+        )
+        self._tell()
+        self._hooks.on_failure(self._id, replica.device)
+
+    def _recovered(self, replica: SavedModelServable) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        """Report where the replicas lie, and what was moved elsewhere."""
+        body = self._body
+        if body is None:
+            return
+        reports = body.reports()
+        for report in reports:
+            if report.ran is not None and report.ran.moved and report.ran not in self._told:
+                self._told.append(report.ran)
+                _log.warning("%s on %s: %s", self._id, report.device, _moved(report.ran.moved))
+        self._hooks.on_placement(self._id, reports)
+
+
+def _together(
+    replicas: Sequence[SavedModelServable],
+) -> SavedModelServable | ReplicatedServable:
+    """The replicas as one servable."""
+    options = replicas[0].session.options
+    runs = 0
+    if options.has_choice:
+        on_host = options.device is None or options.device.is_host
+        each = _RUNS_PER_HOST_REPLICA if on_host else _RUNS_PER_ACCELERATOR_REPLICA
+        runs = each * len(replicas)
+    if len(replicas) > 1:
+        return ReplicatedServable(replicas, runs)
+    replicas[0].runs_at_once = runs
+    return replicas[0]
+
+
+def _moved(moved: Mapping[str, Mapping[str, int]]) -> str:
+    """Which operations run elsewhere, in words."""
+    total = sum(count for kinds in moved.values() for count in kinds.values())
+    places = (
+        f"{device} ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
+        for device, kinds in moved.items()
+    )
+    return f"{total} operations run elsewhere, on {'; '.join(places)}"
+
+
+def _text(error: Exception) -> str:
+    blamed: ServingError = as_serving_error(error)
+    return f"{blamed.code.name}: {blamed.message}"
+
+
+def _may_be_run(meta_graph: MetaGraph) -> Mapping[str, bool]:
+    """Which signatures may be called with made-up inputs: those that leave nothing behind."""
+    try:
+        graph = protos.Graph.FromString(meta_graph.graph_def)
+    except DecodeError as error:
+        raise DataLoss(f"the graph does not parse: {error}") from error
+    return {
+        name: not any(
+            keeps_state(op)
+            for op in reachable_ops(graph, [s.tensor_name for s in signature.outputs.values()])
+        )
+        for name, signature in meta_graph.signatures.items()
+    }
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,92 @@
+"""Several replicas of one SavedModel, each with a session of its own, as one servable."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from servingd.core.interfaces import Completion
+from servingd.core.placement import FAILURES_IN_A_ROW, ReplicaReport, choose_replica
+from servingd.core.types import Signature, Tensors
+from servingd.servables.saved_model.servable import SavedModelServable
+
+
+class _Slot:
+    """One replica and what it has in hand."""
+
+    __slots__ = ("outstanding", "replica")
+
+    def __init__(self, replica: SavedModelServable) -> None:
+        self.replica = replica
+        self.outstanding = 0  # guarded by the servable's lock
+
+
+class ReplicatedServable:
+    """Hands each call to the replica with the least in hand; see `core.interfaces.Servable`.
+
+    One that is out gets no calls; the last that serves is never taken out.
+    """
+
+    def __init__(self, replicas: Sequence[SavedModelServable], runs_at_once: int = 0) -> None:
+        first = replicas[0]
+        self.replicas = tuple(replicas)
+        self.runs_at_once = runs_at_once
+        self.ruled_batching = first.ruled_batching
+        self.signatures: Mapping[str, Signature] = first.signatures
+        self.metadata: Mapping[str, Signature] = first.metadata
+        self._lock = threading.Lock()
+        self._turn = 0  # guarded by _lock
+        self._slots = [_Slot(replica) for replica in replicas]
+        self._serving = tuple(self._slots)  # guarded by _lock
+
+    def rows_worth_merging(self, signature: str) -> int:
+        """As measured on one of them."""
+        return self._serving[0].replica.rows_worth_merging(signature)
+
+    def may_be_repeated(self, signature: str) -> bool:
+        """Whether its graph reaches nothing that keeps state."""
+        return self.replicas[0].may_be_repeated(signature)
+
+    def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
+        """Run in this thread on one replica; raises TensorFlow's errors, translated."""
+        with self._lock:
+            serving = self._serving
+            self._turn += 1
+            slot = serving[choose_replica([s.outstanding for s in serving], self._turn)]
+            slot.outstanding += 1
+        try:
+            slot.replica.run(signature, inputs, done)
+        finally:
+            with self._lock:
+                slot.outstanding -= 1
+
+    def take_out(self, replica: SavedModelServable) -> bool:
+        """Give it no calls from now on, unless it is the last; whether it gets none."""
+        with self._lock:
+            others = tuple(slot for slot in self._serving if slot.replica is not replica)
+            if others:
+                self._serving = others
+            return bool(others)
+
+    def put_back(self, replica: SavedModelServable) -> None:
+        """Give it calls again."""
+        with self._lock:
+            serving = {slot.replica for slot in self._serving} | {replica}
+            self._serving = tuple(slot for slot in self._slots if slot.replica in serving)
+
+    def reports(self) -> list[ReplicaReport]:
+        """Each replica as operators see it."""
+        with self._lock:
+            serving = {slot.replica for slot in self._serving}
+        return [replica.report(_state(replica, replica in serving)) for replica in self.replicas]
+
+    def close(self) -> None:
+        """Free all sessions."""
+        for replica in self.replicas:
+            replica.close()
+
+
+def _state(replica: SavedModelServable, serves: bool) -> str:
+    if not serves:
+        return "out"
+    return "failing" if replica.failures >= FAILURES_IN_A_ROW else "serving"
