@@ -8,6 +8,7 @@ outside, in seconds; rows are counted along the first dimension.
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
@@ -144,11 +145,17 @@ class BatchQueue(Generic[P]):
         self.calls += 1
 
     def next(
-        self, now: float, running: int, pace: Pace, alive: Callable[[P], bool] = lambda call: True
+        self,
+        now: float,
+        running: int,
+        pace: Pace,
+        alive: Callable[[P], bool] = lambda call: True,
+        free: int = 1,
     ) -> Batch[P] | None:
         """The batch that leaves now, if one does; `running` ones of this queue are under way.
 
-        A call that is not `alive` when its turn comes is dropped: it takes no room.
+        A call that is not `alive` when its turn comes is dropped: it takes no room. Threads that
+        are `free` to run a batch share what waits, as far as that is worth a batch each.
         """
         due = [
             (line.oldest(), kind, reason)
@@ -159,7 +166,8 @@ class BatchQueue(Generic[P]):
             return None
         oldest, kind, reason = min(due, key=lambda entry: entry[0])
         batch: Batch[P] = Batch([], 0, reason, oldest)
-        most = max(pace.full_rows, pace.most_rows)
+        share = math.ceil(self._lines[kind].rows / max(1, free))
+        most = max(pace.full_rows, min(pace.most_rows, share))
         self._take(kind, batch, min(most, self.rules.max_batch_rows), alive)
         return batch
 

@@ -204,7 +204,8 @@ class Batcher:
             while True:
                 now = time.monotonic()
                 pace = self._pacer.pace()
-                batch = self._queue.next(now, self._in_the_way(), pace, _alive)
+                free = self._options.workers - self._running
+                batch = self._queue.next(now, self._in_the_way(), pace, _alive, free)
                 if batch is not None:
                     self._leaves(batch, now, pace)
                     return batch

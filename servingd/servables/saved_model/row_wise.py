@@ -30,7 +30,7 @@ _MAX_RUN_S = 0.15
 _ABOUT = 1.1
 """Costs per row within this factor of the least are as good as that."""
 
-_HANDOVER_S = 100e-6
+_HANDOVER_S = 250e-6
 """What handing a batch over between threads costs besides its run."""
 
 _log = logging.getLogger(__name__)
