@@ -22,7 +22,6 @@ from servingd.config.server import ServerConfig
 from servingd.config.servingd_yaml import read_servingd_yaml
 from servingd.errors import Code, ServingError
 from servingd.observability.logs import configure_logging
-from servingd.runtime.turns import SHORT_S, ask_for_turns
 
 _FAILED = 255
 """TensorFlow Serving's exit status when it cannot start."""
@@ -39,7 +38,6 @@ def serve(program: str, arguments: Sequence[str], defaults: Mapping[str, Any]) -
     """Serve until SIGTERM or SIGINT; return the exit status. A second signal exits at once."""
     configure_logging()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    ask_for_turns(SHORT_S)
     _find_temporary_folder()
     stop = _StopSignal()
     try:

@@ -125,8 +125,8 @@ class Manager:
         self._dispatcher = dispatcher
         self._on_load = on_load
         self._inbox = Inbox()
-        self._loads = WorkerPool("load", self._options.num_load_threads, long_turns=True)
-        self._unloads = WorkerPool("unload", self._options.num_unload_threads, long_turns=True)
+        self._loads = WorkerPool("load", self._options.num_load_threads)
+        self._unloads = WorkerPool("unload", self._options.num_unload_threads)
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
         self._empty = threading.Event()  # set once everything is unloaded after stop
         self._plan = LoadPlan()  # replaced whole by the manager's thread

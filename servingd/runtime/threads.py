@@ -9,8 +9,6 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeAlias
 
-from servingd.runtime.turns import LONG_S, ask_for_turns
-
 Job: TypeAlias = Callable[[], None]
 
 _log = logging.getLogger(__name__)
@@ -34,9 +32,7 @@ class WorkerPool:
     are daemons, so that a load that hangs in a file system cannot keep the process alive.
     """
 
-    def __init__(self, name: str, size: int, *, long_turns: bool = False) -> None:
-        """`long_turns`: its jobs are long, and others are more urgent; see `runtime.turns`."""
-        self._long_turns = long_turns
+    def __init__(self, name: str, size: int) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{i}", daemon=True)
@@ -59,8 +55,6 @@ class WorkerPool:
         return join(self._threads, timeout_s)
 
     def _work(self) -> None:
-        if self._long_turns:
-            ask_for_turns(LONG_S)
         while (job := self._jobs.get()) is not None:
             try:
                 job()
