@@ -78,13 +78,7 @@ class Server:
         self.metrics = Metrics()
         self._monitor = self._make_monitor()
         saved_models = saved_model_options(config)
-        self._self_warm_up = SelfWarmUp(
-            self.metrics.batches.rows_in_use,
-            synthetic_inputs,
-            self.metrics.self_warm_up.warmed,
-            enabled=config.self_warm_up,
-        )
-        self.metrics.self_warm_up.kept = self._self_warm_up.sizes
+        self._self_warm_up = self._make_self_warm_up()
         warm_up = self._make_warm_up(saved_models)
         placements = self.metrics.placements
         hooks = Hooks(
@@ -103,13 +97,7 @@ class Server:
         placements.watch(lambda: self._manager.plan, self._platforms.devices)
         self._roster = make_roster(config)
         self._source = self._make_source()
-        self._reloader = Reloader(
-            self._models,
-            self._monitor,
-            self._platforms.names,
-            self._replace_models,
-            config.allow_version_labels_for_unavailable_models,
-        )
+        self._reloader = self._make_reloader()
         self._config_file = self._make_config_file_poll()
         self._calls = self._make_call_context()
         file = config.monitoring_config_file
@@ -119,6 +107,25 @@ class Server:
         self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
         self._page_worker = WorkerPool("metrics-page", 1)
         self._http = self._make_http() if config.rest_api_port else None
+
+    def _make_self_warm_up(self) -> SelfWarmUp:
+        made = SelfWarmUp(
+            self.metrics.batches.rows_in_use,
+            synthetic_inputs,
+            self.metrics.self_warm_up.warmed,
+            enabled=self._config.self_warm_up,
+        )
+        self.metrics.self_warm_up.kept = made.sizes
+        return made
+
+    def _make_reloader(self) -> Reloader:
+        return Reloader(
+            self._models,
+            self._monitor,
+            self._platforms.names,
+            self._replace_models,
+            self._config.allow_version_labels_for_unavailable_models,
+        )
 
     def _make_dispatcher(self) -> Dispatcher:
         config = self._config

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import exports
+from tests import exports, placed
 
 # No test is timed: machines are noisy.
 settings.register_profile("servingd", deadline=None)
@@ -30,6 +30,15 @@ def models(tmp_path_factory) -> Path:
     ):
         export(root / export.__name__)
     exports.half_plus_two(root / "half_plus_three", 3.0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def more(tmp_path_factory) -> Path:
+    """Those that are hard to place."""
+    root = tmp_path_factory.mktemp("placed")
+    for export in (placed.loop_and_branch, placed.stubborn):
+        export(root / export.__name__)
     return root
 
 

@@ -97,7 +97,7 @@ class WaitingPacer:
 
     rules: BatchRules
     rows_worth: Callable[[], int]
-    _last: Pace = field(default_factory=lambda: Pace(full_rows=1))
+    _last: Pace = field(default_factory=lambda: Pace(full_rows=1), init=False)
 
     def pace(self) -> Pace:
         """By what is worth merging now: it may become known, or change, while it serves."""

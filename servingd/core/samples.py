@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from servingd.core.merging import kind_of, rows_of
-from servingd.core.types import DataType, Signature, Tensors, TensorSpec
+from servingd.core.types import DataType, Signature, Tensors
 from servingd.errors import InvalidArgument
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -150,18 +150,10 @@ def fitting(sample: Sample, signature: Signature) -> Tensors | None:
             if alias not in signature.defaults:
                 return None
             array = signature.defaults[alias]
-        elif sample.types[alias] != spec.data_type or not _shape_fits(array.shape, spec):
+        elif sample.types[alias] != spec.data_type or not spec.takes(array.shape):
             return None
         inputs[alias] = array
     return inputs
-
-
-def _shape_fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
-    if spec.shape is None:
-        return True
-    return len(shape) == len(spec.shape) and all(
-        fixed is None or size == fixed for size, fixed in zip(shape, spec.shape, strict=True)
-    )
 
 
 def batches(requests: Sequence[Tensors], rows: Iterable[int], most: int) -> list[Tensors]:

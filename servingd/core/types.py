@@ -88,6 +88,18 @@ class TensorSpec:
     shape: tuple[int | None, ...] | None
     tensor_name: str = ""
 
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape is one of these."""
+        wanted = self.shape
+        if wanted is None:
+            return True
+        if len(shape) != len(wanted):
+            return False
+        for size, fixed in zip(shape, wanted, strict=False):  # at every call: no generator
+            if size != fixed and fixed is not None:
+                return False
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:

@@ -13,7 +13,7 @@ from servingd.frontends.rest_reply import PROTOBUF, RestReply
 from servingd.frontends.rpc_examples import ClassifyCall, RegressCall
 from servingd.frontends.rpc_messages import MessageParser, model_spec
 from servingd.frontends.rpc_predict import PredictCall
-from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD, check_shape
+from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD, wrong_shape
 from servingd.inference.examples import classification, regression, run_examples
 from servingd.inference.predict import predict
 from servingd.wire import protos
@@ -58,8 +58,8 @@ class JsonPredict(Call):
         """The inputs by the body's own rules, checked against the signature's shapes."""
         inputs = self._inputs = self._body.inputs(signature)
         for alias, spec in signature.inputs.items():
-            if spec.shape is not None:
-                check_shape(alias, inputs[alias].shape, spec)
+            if not spec.takes(inputs[alias].shape):
+                raise wrong_shape(alias, inputs[alias].shape, spec)
         self.ran_at = time.perf_counter()
         return inputs
 

@@ -28,22 +28,14 @@ class InferenceCall(Completion, Protocol):
     spec: ModelSpec
 
 
-def check_shape(alias: str, shape: tuple[int, ...], spec: TensorSpec) -> None:
-    """Raise InvalidArgument if a tensor does not fit its signature.
+def wrong_shape(alias: str, shape: tuple[int, ...], spec: TensorSpec) -> InvalidArgument:
+    """What is said of a tensor whose shape its signature does not take.
 
     TensorFlow Serving does not look, and a wrong one may compute nonsense.
     """
-    wanted = spec.shape
-    if wanted is None:
-        return
-    if len(shape) == len(wanted):
-        for size, fixed in zip(shape, wanted, strict=False):
-            if size != fixed and fixed is not None:
-                break
-        else:
-            return
-    raise InvalidArgument(
-        f"input {alias}: expected a tensor of shape {shape_text(wanted)}, got {shape_text(shape)}"
+    wanted = "[...]" if spec.shape is None else shape_text(spec.shape)
+    return InvalidArgument(
+        f"input {alias}: expected a tensor of shape {wanted}, got {shape_text(shape)}"
     )
 
 

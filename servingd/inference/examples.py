@@ -21,8 +21,8 @@ from servingd.inference.calls import (
     DEFAULT_SIGNATURE,
     REGRESS_METHOD,
     InferenceCall,
-    check_shape,
     shape_text,
+    wrong_shape,
 )
 from servingd.wire.signatures import signature_def
 from servingd.wire.tensors import type_name
@@ -109,7 +109,8 @@ def bind_examples(signature: Signature, examples: Sequence[bytes]) -> Tensors:
         )
     vector = np.empty(len(examples), object)
     vector[:] = examples
-    check_shape(alias, vector.shape, spec)
+    if not spec.takes(vector.shape):
+        raise wrong_shape(alias, vector.shape, spec)
     return {alias: vector}
 
 

@@ -16,7 +16,7 @@ from servingd.inference.calls import (
     PREDICT_METHOD,
     REGRESS_METHOD,
     InferenceCall,
-    check_shape,
+    wrong_shape,
 )
 
 _METHODS = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
@@ -77,8 +77,8 @@ def bind(signature: Signature, aliases: Collection[str], decode: Decode) -> Tens
         if alias in aliases:
             used += 1
             array = inputs[alias] = decode(alias, spec)
-            if spec.shape is not None:
-                check_shape(alias, array.shape, spec)
+            if not spec.takes(array.shape):
+                raise wrong_shape(alias, array.shape, spec)
         elif alias in signature.defaults:
             inputs[alias] = signature.defaults[alias]
         else:

@@ -18,20 +18,12 @@ from servingd.servables.saved_model.devices import LocalDevices
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions
 from tests.e2e.process import Process
-from tests.placed import Version, answers, loop_and_branch, plain, stubborn
+from tests.placed import Version, answers, plain
 
 pytestmark = pytest.mark.tf
 
 GPU_0 = Device("GPU", 0)
 ON_GPU = SessionOptions(1, device=GPU_0)
-
-
-@pytest.fixture(scope="module")
-def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("placed")
-    for export in (loop_and_branch, stubborn):
-        export(root / export.__name__)
-    return root
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ import pytest
 from servingd import __version__
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
-from servingd.errors import ServingError
 from servingd.servables.saved_model.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.graph_safety import keeps_state
 from servingd.servables.saved_model.improvement import Improvement
@@ -36,6 +35,7 @@ from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import open_optimised, open_plain
 from servingd.servables.saved_model.tensorflow import ONE_THREAD
 from servingd.servables.saved_model.warm_up import synthetic_inputs
+from tests.placed import Outcome
 
 pytestmark = pytest.mark.tf
 
@@ -348,19 +348,6 @@ class States:
         with self._changed:
             assert self._changed.wait_for(lambda: self.seen and self.seen[-1] in states, TIMEOUT)
             return self.seen[-1]
-
-
-class Outcome:
-    deadline = None
-
-    def alive(self) -> bool:
-        return True
-
-    def succeed(self, outputs: Any) -> None:
-        self.outputs = outputs
-
-    def fail(self, error: ServingError) -> None:
-        raise error
 
 
 class Served:

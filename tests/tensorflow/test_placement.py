@@ -21,21 +21,13 @@ from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.sessions import open_plain
 from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions
-from tests.placed import ID, TAGS, Version, answers, fail, loop_and_branch, plain, stubborn
+from tests.placed import ID, TAGS, Version, answers, fail, plain
 
 pytestmark = pytest.mark.tf
 
 TIMEOUT = 60
 CPUS = tuple(Device("CPU", i) for i in range(4))
 THIRD = SessionOptions(1, device=CPUS[2], cpus=4)
-
-
-@pytest.fixture(scope="module")
-def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("placed")
-    for export in (loop_and_branch, stubborn):
-        export(root / export.__name__)
-    return root
 
 
 @pytest.fixture
