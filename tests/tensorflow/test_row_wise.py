@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servingd.servables.saved_model.loader import _may_be_run
+from servingd.servables.saved_model.graph_safety import may_be_run
 from servingd.servables.saved_model.meta_graph import read_meta_graph
 from servingd.servables.saved_model.row_wise import MAX_ROWS, rows_worth_merging
 from servingd.servables.saved_model.sessions import open_plain
@@ -65,7 +65,7 @@ def signatures(tmp_path_factory):
 
 def test_only_what_works_row_by_row_is_merged(signatures):
     meta_graph = read_meta_graph(str(signatures), TAGS)
-    warm = _may_be_run(meta_graph)
+    warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
     session = open_plain(str(signatures), TAGS, ONE_THREAD, meta_graph, warm)
     try:
         found = rows_worth_merging(session, meta_graph.signatures, warm)
@@ -79,7 +79,11 @@ def test_only_what_works_row_by_row_is_merged(signatures):
 def test_what_cannot_be_run_is_not_merged(models):
     meta_graph = read_meta_graph(str(models / "counter"), TAGS)
     session = open_plain(
-        str(models / "counter"), TAGS, ONE_THREAD, meta_graph, _may_be_run(meta_graph)
+        str(models / "counter"),
+        TAGS,
+        ONE_THREAD,
+        meta_graph,
+        may_be_run(meta_graph.graph(), meta_graph.signatures),
     )
     try:
         nothing = dict.fromkeys(meta_graph.signatures, False)

@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 class GraphCache:
     """One folder per key. A cached graph is code that we run: the folder must be ours alone.
 
-    Without a usable folder nothing is kept, and one log line says so. Used by one thread.
+    Without a usable folder nothing is kept, and one log line says so. `find` may be called by any
+    thread, the rest by one.
     """
 
     def __init__(self, folder: str, max_bytes: int = 10 << 30) -> None:

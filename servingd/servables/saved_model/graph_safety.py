@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from servingd.core.types import Signature
+
 _KEEPS = (
     # Variables: what is assigned, updated by an optimizer, or a generator's state.
     "Assign",
@@ -106,6 +108,17 @@ _KEEPS_NONE = frozenset(
 def keeps_state(op_type: str) -> bool:
     """Whether an operation changes, or depends on, something that outlives the call."""
     return op_type.startswith(_KEEPS) and op_type not in _KEEPS_NONE
+
+
+def may_be_run(graph_def: Any, signatures: Mapping[str, Signature]) -> dict[str, bool]:
+    """Which signatures may be called with made-up inputs: those that leave nothing behind."""
+    return {
+        name: not any(
+            keeps_state(op)
+            for op in reachable_ops(graph_def, [s.tensor_name for s in signature.outputs.values()])
+        )
+        for name, signature in signatures.items()
+    }
 
 
 def reachable_ops(graph_def: Any, roots: Iterable[str]) -> set[str]:

@@ -26,6 +26,7 @@ from servingd.servables.saved_model.sessions import (
     same_answers,
 )
 from servingd.servables.saved_model.tensorflow import give_memory_back
+from servingd.servables.saved_model.tuning import Tuning
 from servingd.servables.saved_model.width import better
 
 _log = logging.getLogger(__name__)
@@ -45,12 +46,28 @@ class Improvement:
     replicas: Sequence[SavedModelServable]
     merges: bool = True
     """Whether it is to be found out what is worth merging."""
+    setting: str = ""
+    """What a tuning depends on besides the graph."""
+    kind: str = ""
+    """What the graph has in common with those of other versions."""
     warm_up: Callable[[Servable], None] = lambda servable: None
     """Runs the recorded requests on what is to take over; raises a ServingError if one fails."""
     swapped: Callable[[], None] = lambda: None
     """Told when the new sessions serve."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
+    tuning: Tuning | None = None
+    """What was found out about a graph of its kind."""
+
+    def threads_known(self, optimised: bool) -> int:
+        """How many a session on the one graph or the other is to get; 0: that is to be tried."""
+        known = self.tuning
+        return known.threads if known is not None and known.optimised == optimised else 0
+
+    def rows_known(self, optimised: bool) -> Mapping[str, int]:
+        """By signature, how many rows are worth merging; empty: that is to be tried."""
+        known = self.tuning
+        return known.rows_worth if known is not None and known.optimised == optimised else {}
 
     @property
     def may_widen(self) -> bool:
@@ -127,13 +144,14 @@ def _proven_one(
             signatures,
         )
 
-    session = on(options.threads)
+    known = improvement.threads_known(optimised=True)
+    session = on(known or options.threads)
     try:
         if not same_answers(replica.session, session, signatures, warm):
             raise Declined("the optimised graph gives other answers here")
         session.look(signatures, warm)
         wide = None
-        if improvement.may_widen:
+        if improvement.may_widen and not known:
             wide = better(session, lambda: on(improvement.threads), signatures, warm)
     except BaseException:
         session.close()
@@ -147,6 +165,8 @@ def _proven_one(
 def wide_plain(improvement: Improvement) -> RunningSession | None:
     """The plain graph on all threads, if that pays."""
     signatures, narrow = improvement.meta_graph.signatures, improvement.first.session
+    if improvement.threads_known(optimised=False) == narrow.threads:
+        return None
     session = better(
         narrow,
         lambda: open_plain(

@@ -8,27 +8,26 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from google.protobuf.message import DecodeError
-
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.estimates import Estimate
 from servingd.core.interfaces import Servable
 from servingd.core.placement import FAILURES_IN_A_ROW, Ran, ReplicaReport
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
-from servingd.errors import DataLoss, ServingError, as_serving_error
+from servingd.errors import ServingError, as_serving_error
 from servingd.servables.saved_model.beside import batching_of, check_saved_model_config
 from servingd.servables.saved_model.estimate import estimate
-from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
+from servingd.servables.saved_model.graph_safety import may_be_run
 from servingd.servables.saved_model.improvement import Improvement
+from servingd.servables.saved_model.kept import open_kept
 from servingd.servables.saved_model.meta_graph import MetaGraph, read_meta_graph
-from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState
+from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState, weights_of
 from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.row_wise import rows_worth_merging
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import RunningSession, open_plain
 from servingd.servables.saved_model.tensorflow import SessionOptions, give_memory_back
+from servingd.servables.saved_model.tuning import kind_of, setting
 from servingd.servables.saved_model.width import WORTH_A_LOOK_S
-from servingd.wire import protos
 
 WarmUp: TypeAlias = Callable[[ServableId, VersionData, Servable], None]
 OnPlacement: TypeAlias = Callable[[ServableId, Sequence[ReplicaReport]], None]
@@ -51,6 +50,19 @@ class Hooks(NamedTuple):
     warm_up: WarmUp = lambda servable, data, body: None
     on_placement: OnPlacement = lambda servable, replicas: None
     on_failure: OnFailure = lambda servable, device: None
+
+
+class _Model(NamedTuple):
+    """What is known of a model before a session is opened."""
+
+    meta_graph: MetaGraph
+    warm: Mapping[str, bool]
+    """Which signatures may be called with made-up inputs."""
+    merges: bool
+    """Whether calls that wait together may run together."""
+    setting: str
+    kind: str
+    """What a tuning is kept under; see `tuning`."""
 
 
 class SavedModelLoader:
@@ -84,20 +96,24 @@ class SavedModelLoader:
         return estimate(self._path, self._options)
 
     def load(self, placement: Placement = ANYWHERE) -> Servable:
-        """Open the sessions in this thread, warm them, and hand them to the optimiser."""
+        """Open the sessions in this thread, warm them, and hand them to the optimiser.
+
+        It has nothing to do where the same files served on an optimised graph before.
+        """
         meta_graph = read_meta_graph(self._path, self._options.tags)
         batching = batching_of(self._path, self._options)
         check_saved_model_config(self._path)
-        warm = _may_be_run(meta_graph)
-        sessions = self._open_all(placement, meta_graph, warm)
-        replicas = [SavedModelServable(meta_graph, s, batching, warm) for s in sessions]
+        model = self._model(meta_graph, len(placement.devices), batching is None)
+        kept = self._open_kept(placement, model)
+        sessions = kept or self._open_all(placement, model)
+        replicas = [SavedModelServable(meta_graph, s, batching, model.warm) for s in sessions]
         body = self._body = _together(replicas)
         for replica in replicas:
             replica.on_broken, replica.on_recovered = self._broken, self._recovered
-        self._hooks.on_graph_state(self._id, "plain")
+        self._hooks.on_graph_state(self._id, "optimised" if kept else "plain")
         self._tell()
-        merges = self._options.merge_waiting_calls and batching is None
-        self._improve_later(replicas, placement, meta_graph, warm, merges)
+        if not kept:
+            self._improve_later(replicas, placement, model)
         return body
 
     def grow(self) -> None:
@@ -124,13 +140,36 @@ class SavedModelLoader:
 
     # Sessions -------------------------------------------------------------------------------------
 
-    def _open_all(
-        self, placement: Placement, meta_graph: MetaGraph, warm: Mapping[str, bool]
-    ) -> list[RunningSession]:
+    def _model(self, meta_graph: MetaGraph, replicas: int, merges: bool) -> _Model:
+        """What is known of it before a session is opened."""
+        merges = merges and self._options.merge_waiting_calls
+        made = setting(self._options, replicas, _cores(), merges)
+        graph, signatures = meta_graph.graph(), meta_graph.signatures
+        kind = kind_of(graph, signatures, weights_of(self._path), made)
+        return _Model(meta_graph, may_be_run(graph, signatures), merges, made, kind)
+
+    def _open_kept(self, placement: Placement, model: _Model) -> list[RunningSession]:
+        """A session on each device over the optimised graph, if these files served on it before."""
+        on_host = all(device.is_host for device in placement.devices)
+        if not on_host or not placement.may_grow:
+            return []
+        try:
+            kept = self._optimiser.kept(self._path, self._options.tags, model.setting)
+            if kept is None:
+                return []
+            options = [self._session_options(device) for device in placement.devices or (None,)]
+            sessions = open_kept(kept, self._path, options, model.meta_graph, model.warm)
+        except Exception as error:
+            _log.warning("%s starts on its plain graph, not on a kept one: %s", self._id, error)
+            return []
+        _log.info("%s starts on the optimised graph in %s", self._id, kept.place)
+        return sessions
+
+    def _open_all(self, placement: Placement, model: _Model) -> list[RunningSession]:
         sessions: list[RunningSession] = []
         try:
             for device in placement.devices or (None,):
-                sessions.append(self._open(device, meta_graph, warm))
+                sessions.append(self._open(device, model.meta_graph, model.warm))
         except BaseException:
             for session in sessions:
                 session.close()
@@ -140,21 +179,19 @@ class SavedModelLoader:
     def _open(
         self, device: Device | None, meta_graph: MetaGraph, warm: Mapping[str, bool]
     ) -> RunningSession:
-        options = SessionOptions(
+        options = self._session_options(device)
+        return open_plain(self._path, self._options.tags, options, meta_graph, warm)
+
+    def _session_options(self, device: Device | None) -> SessionOptions:
+        return SessionOptions(
             max(1, self._options.intra_op_threads),
             self._options.session_config,
             device,
             self._options.virtual_cpu_devices,
         )
-        return open_plain(self._path, self._options.tags, options, meta_graph, warm)
 
     def _improve_later(
-        self,
-        replicas: Sequence[SavedModelServable],
-        placement: Placement,
-        meta_graph: MetaGraph,
-        warm: Mapping[str, bool],
-        merges: bool,
+        self, replicas: Sequence[SavedModelServable], placement: Placement, model: _Model
     ) -> None:
         """Have better sessions made, and find out what is worth merging: there or here."""
         options, first = self._options, replicas[0].session
@@ -169,19 +206,21 @@ class SavedModelLoader:
                 self._id,
                 self._path,
                 options.tags,
-                meta_graph,
-                warm,
+                model.meta_graph,
+                model.warm,
                 threads,
                 replicas,
-                merges=merges,
+                merges=model.merges,
+                setting=model.setting,
+                kind=model.kind,
                 swapped=self._tell,
             )
             if placement.may_grow:
                 self._improve(improvement)
             else:
                 self._put_off = improvement
-        if merges and not (improves and placement.may_grow):
-            rows_worth = rows_worth_merging(first, meta_graph.signatures, warm)
+        if model.merges and not (improves and placement.may_grow):
+            rows_worth = rows_worth_merging(first, model.meta_graph.signatures, model.warm)
             for replica in replicas:
                 replica.session.rows_worth = rows_worth
 
@@ -236,18 +275,21 @@ class SavedModelLoader:
         """Whether a replica runs on another device from now on."""
         try:
             meta_graph = read_meta_graph(self._path, self._options.tags)
-            session = self._open(to, meta_graph, _may_be_run(meta_graph))
+            warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
+            session = self._open(to, meta_graph, warm)
             session.rows_worth = replica.session.rows_worth
-            self._rehearse(meta_graph, session)
+            self._rehearse(meta_graph, session, warm)
             replica.failures = 0
             replica.swap(session)
         except Exception as error:
             _log.error("%s cannot be moved to %s: %s", self._id, to, _text(error))
         return replica.device == to
 
-    def _rehearse(self, meta_graph: MetaGraph, session: RunningSession) -> None:
+    def _rehearse(
+        self, meta_graph: MetaGraph, session: RunningSession, warm: Mapping[str, bool]
+    ) -> None:
         """Warm a session as the version was; whatever fails, it is needed."""
-        trial = SavedModelServable(meta_graph, session, None, _may_be_run(meta_graph))
+        trial = SavedModelServable(meta_graph, session, None, warm)
         try:
             self._hooks.warm_up(self._id, self._data, trial)
         except ServingError as error:
@@ -322,21 +364,6 @@ def _moved(moved: Mapping[str, Mapping[str, int]]) -> str:
 def _text(error: Exception) -> str:
     blamed: ServingError = as_serving_error(error)
     return f"{blamed.code.name}: {blamed.message}"
-
-
-def _may_be_run(meta_graph: MetaGraph) -> Mapping[str, bool]:
-    """Which signatures may be called with made-up inputs: those that leave nothing behind."""
-    try:
-        graph = protos.Graph.FromString(meta_graph.graph_def)
-    except DecodeError as error:
-        raise DataLoss(f"the graph does not parse: {error}") from error
-    return {
-        name: not any(
-            keeps_state(op)
-            for op in reachable_ops(graph, [s.tensor_name for s in signature.outputs.values()])
-        )
-        for name, signature in meta_graph.signatures.items()
-    }
 
 
 def _cores() -> int:

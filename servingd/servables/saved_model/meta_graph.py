@@ -46,6 +46,14 @@ class MetaGraph:
     restores_from: str = ""
     """The tensor that it is fed the variables' path by."""
 
+    def graph(self) -> protos.Graph:
+        """The graph, parsed as far as it is looked at here. Raises DataLoss."""
+        try:
+            graph: protos.Graph = protos.Graph.FromString(self.graph_def)
+        except DecodeError as error:
+            raise DataLoss(f"the graph does not parse: {error}") from error
+        return graph
+
 
 def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
     """The meta graph under `path` whose tags are exactly `tags`.

@@ -33,9 +33,11 @@ from servingd.servables.saved_model.improvement import (
     swap,
     wide_plain,
 )
+from servingd.servables.saved_model.kept import Kept, kept_in
 from servingd.servables.saved_model.row_wise import rows_worth_merging
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import tensorflow
+from servingd.servables.saved_model.tuning import Tuning, Tunings, write_tuning
 
 OnGraphState: TypeAlias = Callable[[ServableId, str], None]
 """Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`; empty once unloaded."""
@@ -65,7 +67,8 @@ class GraphOptimiser:
         self._enabled = enabled
         self._on_state = on_state
         self._memory_limit = memory_limit
-        self._cache: GraphCache | None = None  # made by the first improvement
+        self._cache: GraphCache | None = None  # guarded by _changed; made when first needed
+        self._tunings = Tunings()
         self._changed = threading.Condition()
         self._waiting: deque[Improvement] = deque()  # guarded by _changed
         self._current: Improvement | None = None  # guarded by _changed
@@ -86,6 +89,16 @@ class GraphOptimiser:
                 self._changed.notify()
                 return
         improvement.over.set()
+
+    def kept(self, path: str, tags: tuple[str, ...], setting: str) -> Kept | None:
+        """The graph that was optimised of these files before, and served here in this setting.
+
+        None if there is none. Thread-safe. Raises OSError or ValueError.
+        """
+        if not self._enabled or not c_api.is_sound() or weights_of(path) > MAX_WEIGHTS:
+            return None
+        place = self._graphs().find(_key(path, tags))
+        return kept_in(place, setting) if place is not None else None
 
     def cancel(self, improvement: Improvement) -> None:
         """Give an improvement up; on return its servable is not touched any more."""
@@ -145,6 +158,7 @@ class GraphOptimiser:
     def _improve(self, improvement: Improvement) -> None:
         state: str = "plain"
         sessions: list[RunningSession] = []
+        improvement.tuning = self._tunings.find(improvement.kind)
         if self._enabled:
             try:
                 sessions, state = self._optimised(improvement), "optimised"
@@ -157,16 +171,27 @@ class GraphOptimiser:
         if improvement.cancelled.is_set():
             close(sessions)
             return
-        if improvement.merges:
-            chosen = sessions or [replica.session for replica in improvement.replicas]
-            rows_worth = rows_worth_merging(
-                chosen[0], improvement.meta_graph.signatures, improvement.warm
-            )
-            for session in chosen:
-                session.rows_worth = rows_worth
+        self._tune(improvement, sessions or [r.session for r in improvement.replicas])
         if sessions:
             swap(improvement, sessions)
         self._on_state(improvement.id, state)
+
+    def _tune(self, improvement: Improvement, sessions: list[RunningSession]) -> None:
+        """Find out what is worth merging, and remember how such a graph is best run."""
+        first, rows_worth = sessions[0], {}
+        if improvement.merges:
+            rows_worth = rows_worth_merging(
+                first,
+                improvement.meta_graph.signatures,
+                improvement.warm,
+                improvement.rows_known(first.optimised),
+            )
+            for session in sessions:
+                session.rows_worth = rows_worth
+        tuning = Tuning(first.optimised, first.threads, rows_worth)
+        self._tunings.keep(improvement.kind, tuning)
+        if first.optimised and (place := self._graphs().find(_key_of(improvement))):
+            write_tuning(place, improvement.setting, tuning)
 
     def _optimised(self, improvement: Improvement) -> list[RunningSession]:
         """Each replica's proven session on the optimised graph, from the cache or made now."""
@@ -174,10 +199,10 @@ class GraphOptimiser:
             raise Declined("the C API is not usable with this TensorFlow")
         if device := improvement.accelerator:  # graphs are optimised for the host
             raise Declined(f"placed on {device}")
-        weights = _weights(improvement.path)
+        weights = weights_of(improvement.path)
         if weights > MAX_WEIGHTS:
             raise Declined(f"{weights} bytes of variables are more than {MAX_WEIGHTS}")
-        cache, key = self._graphs(), _key(improvement)
+        cache, key = self._graphs(), _key_of(improvement)
         kept = cache.find(key)
         if kept is not None:
             try:
@@ -199,7 +224,7 @@ class GraphOptimiser:
         workplace = cache.workplace()
         try:
             self._run_child(improvement, workplace, weights)
-            if _key(improvement) != key:
+            if _key_of(improvement) != key:
                 raise Declined("the model's files changed meanwhile")
             return cache.keep(workplace, key)
         except BaseException:
@@ -242,16 +267,22 @@ class GraphOptimiser:
                 raise Declined(f"the optimiser ended with {_outcome(code)}: {_tail(output)}")
 
     def _graphs(self) -> GraphCache:
-        if self._cache is None:
-            self._cache = GraphCache(self._cache_dir)
-        return self._cache
+        with self._changed:
+            if self._cache is None:
+                self._cache = GraphCache(self._cache_dir)
+            return self._cache
 
 
-def _key(improvement: Improvement) -> str:
-    return model_key(improvement.path, __version__, tensorflow().__version__, *improvement.tags)
+def _key_of(improvement: Improvement) -> str:
+    return _key(improvement.path, improvement.tags)
 
 
-def _weights(path: str) -> int:
+def _key(path: str, tags: tuple[str, ...]) -> str:
+    return model_key(path, __version__, tensorflow().__version__, *tags)
+
+
+def weights_of(path: str) -> int:
+    """The bytes of the variables of the SavedModel under `path`."""
     return sum(f.stat().st_size for f in Path(path, "variables").glob("variables.data-*"))
 
 

@@ -37,23 +37,45 @@ _log = logging.getLogger(__name__)
 
 
 def rows_worth_merging(
-    session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
+    session: RunningSession,
+    signatures: Mapping[str, Signature],
+    warm: Mapping[str, bool],
+    known: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """By signature that is proven to work row by row, up to how many rows a run gets cheaper.
 
-    `warm` tells which may be run on made-up inputs. Runs each at several sizes, which also warms
-    these. Never raises: what cannot be tried is not merged.
+    `warm` tells which may be run on made-up inputs; `known`, what was found for a graph of the same
+    kind: that is not measured again. Runs each at several sizes, which also warms these. Never
+    raises: what cannot be tried is not merged.
     """
+    known = known or {}
     found: dict[str, int] = {}
     for name, signature in signatures.items():
         if not warm[name] or not _may_vary(signature):
             continue
         try:
             if _is_row_wise(session.calls[name], signature):
-                found[name] = _knee(session.calls[name], signature)
+                found[name] = known.get(name) or _knee(session.calls[name], signature)
+                if name in known:
+                    _warm_up(session.calls[name], signature, known[name])
         except Exception as error:
             _log.debug("signature %s is not merged: %s", name, translate(error).message)
     return found
+
+
+def warm_sizes(
+    session: RunningSession, signatures: Mapping[str, Signature], rows_worth: Mapping[str, int]
+) -> None:
+    """Run signatures at the sizes that are worth merging. Raises what TensorFlow does."""
+    for name, rows in rows_worth.items():
+        _warm_up(session.calls[name], signatures[name], rows)
+
+
+def _warm_up(call: SignatureCall, signature: Signature, most: int) -> None:
+    one, rows = synthetic_inputs(signature, 1), 2
+    while one is not None and rows <= most:
+        call.run(merge([one] * rows).inputs)
+        rows *= 2
 
 
 def _may_vary(signature: Signature) -> bool:
