@@ -359,9 +359,10 @@ class Served:
         mode: str = "background",
         cache: Path | str = "",
         placement: Placement = ANYWHERE,
+        **more: Any,
     ) -> None:
         self.path, self.states = path, States()
-        options = SavedModelOptions(optimize_models=mode, cache_dir=str(cache))
+        options = SavedModelOptions(optimize_models=mode, cache_dir=str(cache), **more)
         self.platform = SavedModelPlatform(options, self.states)
         self.loader = self.platform.loader(ID, VersionData(str(path), "tensorflow"))
         self.servable: Any = self.loader.load(placement)
@@ -424,11 +425,13 @@ def test_a_model_serves_plain_and_is_switched_over(models, tmp_path, serve):
     assert served.states.seen == ["plain", "optimising", "optimised"]
     assert served.servable.session is not plain
     assert agree(before, served.ask())
+    worth = served.servable.session.rows_worth
+    assert "serving_default" in worth
     assert cache.stat().st_mode & 0o777 == 0o700
     served.unload()
     assert served.states.seen[-1] == ""
 
-    # The second time there is no child: the folder is as it was, and nothing was written.
+    # The second time it starts on that graph: nothing is tried, and nothing was written.
     (kept,) = cache.iterdir()
     files = {f.name: (f.stat().st_mtime_ns, f.stat().st_ino) for f in kept.iterdir()}
     (cache / "not-a-key").mkdir()
@@ -436,7 +439,9 @@ def test_a_model_serves_plain_and_is_switched_over(models, tmp_path, serve):
     started = time.monotonic()
     again = serve(models / "keras_exported", "wait", cache)
     took = time.monotonic() - started
-    assert again.states.seen == ["plain", "optimising", "optimised"]
+    assert again.states.seen == ["optimised"]
+    assert again.servable.session.optimised
+    assert again.servable.session.rows_worth == worth
     assert {f.name: (f.stat().st_mtime_ns, f.stat().st_ino) for f in kept.iterdir()} == files
     assert kept.stat().st_mtime > 1, "it is the most recently used now"
     assert agree(before, again.ask())
@@ -474,6 +479,70 @@ def test_a_kept_graph_that_is_of_no_use_is_made_anew(models, tmp_path, serve, ca
     assert served.states.seen == ["plain", "optimising", "optimised"]
     assert (kept / "graph.pb").stat().st_size > 1
     assert len(logged(caplog, "is made anew")) == 1
+
+
+def test_a_graph_that_has_not_served_in_the_same_setting_is_proven_first(models, tmp_path, serve):
+    serve(models / "half_plus_two", "wait", tmp_path).unload()
+    served = serve(models / "half_plus_two", "wait", tmp_path, merge_waiting_calls=False)
+    assert served.states.seen == ["plain", "optimising", "optimised"]
+    assert served.servable.session.rows_worth == {}
+
+
+@pytest.mark.parametrize("cut", [7, 100], ids=["it still parses", "it does not parse"])
+def test_a_graph_that_is_not_what_served_here_is_proven_or_made_anew(models, tmp_path, serve, cut):
+    first = serve(models / "half_plus_two", "wait", tmp_path)
+    answers = first.ask()
+    first.unload()
+    (kept,) = tmp_path.iterdir()
+    (kept / "graph.pb").write_bytes((kept / "graph.pb").read_bytes()[:-cut])
+    again = serve(models / "half_plus_two", "wait", tmp_path)
+    assert again.states.seen == ["plain", "optimising", "optimised"]
+    assert agree(answers, again.ask())
+
+
+def test_a_graph_that_served_here_and_cannot_be_opened_is_no_matter(
+    models, tmp_path, serve, caplog
+):
+    serve(models / "half_plus_two", "wait", tmp_path).unload()
+    (report,) = tmp_path.glob("*/report.json")
+    report.write_text(json.dumps({**json.loads(report.read_text()), "initialiser": "nowhere"}))
+    again = serve(models / "half_plus_two", "wait", tmp_path)
+    assert again.states.seen == ["plain", "optimising", "optimised"]
+    assert len(logged(caplog, "starts on its plain graph")) == 1
+    assert len(logged(caplog, "is made anew")) == 1
+
+
+def test_versions_without_memory_to_grow_start_on_their_plain_graph(models, tmp_path, serve):
+    serve(models / "half_plus_two", "wait", tmp_path).unload()
+    tight = Placement((CPU_0,), may_grow=False)
+    assert serve(models / "half_plus_two", "wait", tmp_path, tight).states.seen == ["plain"]
+
+
+def test_a_new_version_with_other_weights_is_not_tuned_again(tmp_path, serve):
+    import tensorflow as tf
+
+    def trained(name: str, value: float, size: int = 3) -> Path:
+        path = tmp_path / name
+        save(
+            path,
+            lambda m, x: x @ m.w,
+            ([None, size], "float32"),
+            w=lambda: tf.Variable(tf.fill([size, 4], value)),
+        )
+        return path
+
+    served = serve(trained("1", 0.5), "wait", tmp_path / "cache")
+    for name, path in (("2", trained("2", 2.0)), ("3", trained("3", 2.0, size=5))):
+        loader = served.platform.loader(
+            ServableId("m", int(name)), VersionData(str(path), "tensorflow")
+        )
+        servable: Any = loader.load()
+        assert servable.session.optimised
+        if name == "2":
+            assert servable.session.rows_worth == served.servable.session.rows_worth
+        loader.unload(servable)
+    tunings = served.platform._optimiser._tunings
+    assert len(tunings._known) == 2, "of these three, two are of a kind"
 
 
 def test_a_model_that_is_declined_serves_on_and_its_report_is_kept(models, tmp_path, serve, caplog):

@@ -76,6 +76,18 @@ def test_only_what_works_row_by_row_is_merged(signatures):
     assert all(1 <= rows <= MAX_ROWS for rows in found.values())
 
 
+def test_what_is_known_of_its_kind_is_not_measured_but_proven(signatures):
+    meta_graph = read_meta_graph(str(signatures), TAGS)
+    warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
+    session = open_plain(str(signatures), TAGS, ONE_THREAD, meta_graph, warm)
+    try:
+        known = dict.fromkeys(meta_graph.signatures, 3)  # no power of two is ever measured so
+        found = rows_worth_merging(session, meta_graph.signatures, warm, known)
+    finally:
+        session.close()
+    assert found == dict.fromkeys(ROW_WISE, 3)
+
+
 def test_what_cannot_be_run_is_not_merged(models):
     meta_graph = read_meta_graph(str(models / "counter"), TAGS)
     session = open_plain(

@@ -28,7 +28,7 @@ class Kept(NamedTuple):
 
 def kept_in(place: Path, setting: str) -> Kept | None:
     """What is kept in a folder, if it has served in this setting. Raises OSError or ValueError."""
-    tuning = read_tuning(place, setting)
+    tuning = read_tuning(place / GRAPH_FILE, setting)
     if tuning is None:
         return None
     report = json.loads((place / REPORT_FILE).read_text())

@@ -34,6 +34,7 @@ from servingd.servables.saved_model.improvement import (
     wide_plain,
 )
 from servingd.servables.saved_model.kept import Kept, kept_in
+from servingd.servables.saved_model.optimise import GRAPH_FILE
 from servingd.servables.saved_model.row_wise import rows_worth_merging
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import tensorflow
@@ -191,7 +192,7 @@ class GraphOptimiser:
         tuning = Tuning(first.optimised, first.threads, rows_worth)
         self._tunings.keep(improvement.kind, tuning)
         if first.optimised and (place := self._graphs().find(_key_of(improvement))):
-            write_tuning(place, improvement.setting, tuning)
+            write_tuning(place / GRAPH_FILE, improvement.setting, tuning)
 
     def _optimised(self, improvement: Improvement) -> list[RunningSession]:
         """Each replica's proven session on the optimised graph, from the cache or made now."""

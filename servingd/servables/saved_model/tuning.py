@@ -81,21 +81,34 @@ def _digest(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def read_tuning(folder: Path, setting: str) -> Tuning | None:
-    """What was found out about the graph in `folder` in the same setting; None if nothing was."""
+def read_tuning(graph: Path, setting: str) -> Tuning | None:
+    """What was found out about the graph in a file, in this setting; None if nothing was.
+
+    It was found out about what the file held then: whatever else it holds now, nothing is known of.
+    """
     try:
-        found = json.loads((folder / FILE).read_text())
-        if found["setting"] != setting:
+        found = json.loads(graph.with_name(FILE).read_text())
+        if found["setting"] != setting or found["graph"] != _content(graph):
             return None
         return Tuning(True, int(found["threads"]), {n: int(r) for n, r in found["rows"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def write_tuning(folder: Path, setting: str, tuning: Tuning) -> None:
+def write_tuning(graph: Path, setting: str, tuning: Tuning) -> None:
     """Put it beside the graph that it was found out about. Whoever cannot, does without."""
-    said = {"setting": setting, "threads": tuning.threads, "rows": dict(tuning.rows_worth)}
-    new = folder / f".{FILE}.{os.getpid()}"
+    new = graph.with_name(f".{FILE}.{os.getpid()}")
     with contextlib.suppress(OSError):
-        new.write_text(json.dumps(said))
-        new.replace(folder / FILE)
+        found = {
+            "graph": _content(graph),
+            "setting": setting,
+            "threads": tuning.threads,
+            "rows": dict(tuning.rows_worth),
+        }
+        new.write_text(json.dumps(found))
+        new.replace(graph.with_name(FILE))
+
+
+def _content(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
