@@ -22,38 +22,44 @@ from tests.bench.serving import (
     settled,
 )
 from tests.e2e.process import Process
-from tests.exports import copy_version
 
 RATE = 200.0
 WINDOW_S = max(20.0, SECONDS)
 """Long enough for three whole loads."""
+_SCHEMA_VERSION_1 = b"\x08\x01"
+"""A field of `tensorflow.SavedModel` that may be said again and again."""
 EACH_S = 5.0
 """A new version comes so often, or when the last one is loaded."""
 
 
 def run(folder: Path) -> Iterator[Row]:
-    """The small model's p99 beside reloads, over the quiet one."""
+    """The small model's p99 beside reloads, over the quiet one: of the same files, and of others.
+
+    Others are optimised by a child each time, which does not get ready before the next one comes.
+    """
     root = repository(folder / "models", small=convolutional, large=_resnet)
     with serving(folder / "server.log", f"--model_repository={root}") as server:
         settled(server, "small", "large")
         request = picture(folder, server, "small")
         load.steady(server.port, request, 3.0, RATE)
-        ratios = []
-        for _ in range(ROUNDS):
-            quiet = load.steady(server.port, request, WINDOW_S, RATE).ms(0.99)
-            with _reloads(server, root / "large") as loads:
-                busy = load.steady(server.port, request, WINDOW_S, RATE).ms(0.99)
-            ratios.append(busy / quiet)
-            print(
-                f"p99 quiet {quiet:.2f} ms, beside {len(loads)} whole loads of up to "
-                f"{max(loads, default=0.0):.1f} s {busy:.2f} ms"
+        for other, most in ((False, 1.5), (True, 2.5)):
+            which = "other weights each time" if other else "the same files"
+            ratios = []
+            for _ in range(ROUNDS):
+                quiet = load.steady(server.port, request, WINDOW_S, RATE).ms(0.99)
+                with _reloads(server, root / "large", other) as loads:
+                    busy = load.steady(server.port, request, WINDOW_S, RATE).ms(0.99)
+                ratios.append(busy / quiet)
+                print(
+                    f"{which}: p99 quiet {quiet:.2f} ms, beside {len(loads)} whole loads of up to "
+                    f"{max(loads, default=0.0):.1f} s {busy:.2f} ms"
+                )
+                settled(server, "large")
+            yield Row(
+                f"a small model's p99 beside reloads of ResNet-50, {which}, over the quiet one",
+                statistics.median(ratios),
+                at_most=most,
             )
-            settled(server, "large")
-    yield Row(
-        "a small model's p99 beside reloads of ResNet-50, over the quiet one",
-        statistics.median(ratios),
-        at_most=1.5,
-    )
 
 
 def _resnet(path: Path) -> None:
@@ -68,7 +74,7 @@ def _resnet(path: Path) -> None:
 
 
 @contextmanager
-def _reloads(server: Process, base: Path) -> Iterator[list[float]]:
+def _reloads(server: Process, base: Path, other: bool) -> Iterator[list[float]]:
     """New versions of a model, one after the other, as long as the block lasts; seconds of each."""
     over, loads = threading.Event(), []
 
@@ -76,7 +82,11 @@ def _reloads(server: Process, base: Path) -> Iterator[list[float]]:
         while not over.is_set():
             newest = max(int(folder.name) for folder in base.iterdir() if folder.name.isdigit())
             started = time.monotonic()
-            copy_version(base / str(newest), base / str(newest + 1))
+            copied = shutil.copytree(base / str(newest), base / ".copied")
+            if other:  # the same model for TensorFlow, another one for whoever compares files
+                with (copied / "saved_model.pb").open("ab") as file:
+                    file.write(_SCHEMA_VERSION_1)
+            copied.rename(base / str(newest + 1))
             while not _is_there(server, newest + 1) and time.monotonic() < started + 60:
                 over.wait(0.1)
             if not over.is_set():

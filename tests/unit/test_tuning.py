@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,7 +99,11 @@ def test_in_another_setting_nothing_was_found_out(tuned):
 
 
 def test_of_another_graph_nothing_was_found_out(tuned):
-    tuned.write_bytes(b"a grave")
+    os.utime(tuned, (1, 1))
+    assert read_tuning(tuned, "s") is None
+    write_tuning(tuned, "s", TUNING)
+    tuned.write_bytes(b"a longer graph")
+    os.utime(tuned, (1, 1))
     assert read_tuning(tuned, "s") is None
 
 

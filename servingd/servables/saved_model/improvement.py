@@ -48,8 +48,6 @@ class Improvement:
     """Whether it is to be found out what is worth merging."""
     setting: str = ""
     """What a tuning depends on besides the graph."""
-    kind: str = ""
-    """What the graph has in common with those of other versions."""
     warm_up: Callable[[Servable], None] = lambda servable: None
     """Runs the recorded requests on what is to take over; raises a ServingError if one fails."""
     swapped: Callable[[], None] = lambda: None

@@ -20,13 +20,13 @@ from servingd.servables.saved_model.graph_safety import may_be_run
 from servingd.servables.saved_model.improvement import Improvement
 from servingd.servables.saved_model.kept import open_kept
 from servingd.servables.saved_model.meta_graph import MetaGraph, read_meta_graph
-from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState, weights_of
+from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState
 from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.row_wise import rows_worth_merging
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import RunningSession, open_plain
 from servingd.servables.saved_model.tensorflow import SessionOptions, give_memory_back
-from servingd.servables.saved_model.tuning import kind_of, setting
+from servingd.servables.saved_model.tuning import setting
 from servingd.servables.saved_model.width import WORTH_A_LOOK_S
 
 WarmUp: TypeAlias = Callable[[ServableId, VersionData, Servable], None]
@@ -61,8 +61,7 @@ class _Model(NamedTuple):
     merges: bool
     """Whether calls that wait together may run together."""
     setting: str
-    kind: str
-    """What a tuning is kept under; see `tuning`."""
+    """What a tuning depends on besides the graph."""
 
 
 class SavedModelLoader:
@@ -144,9 +143,8 @@ class SavedModelLoader:
         """What is known of it before a session is opened."""
         merges = merges and self._options.merge_waiting_calls
         made = setting(self._options, replicas, _cores(), merges)
-        graph, signatures = meta_graph.graph(), meta_graph.signatures
-        kind = kind_of(graph, signatures, weights_of(self._path), made)
-        return _Model(meta_graph, may_be_run(graph, signatures), merges, made, kind)
+        warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
+        return _Model(meta_graph, warm, merges, made)
 
     def _open_kept(self, placement: Placement, model: _Model) -> list[RunningSession]:
         """A session on each device over the optimised graph, if these files served on it before."""
@@ -212,7 +210,6 @@ class SavedModelLoader:
                 replicas,
                 merges=model.merges,
                 setting=model.setting,
-                kind=model.kind,
                 swapped=self._tell,
             )
             if placement.may_grow:

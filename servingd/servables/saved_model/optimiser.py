@@ -38,7 +38,7 @@ from servingd.servables.saved_model.optimise import GRAPH_FILE
 from servingd.servables.saved_model.row_wise import rows_worth_merging
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import tensorflow
-from servingd.servables.saved_model.tuning import Tuning, Tunings, write_tuning
+from servingd.servables.saved_model.tuning import Tuning, Tunings, kind_of, write_tuning
 
 OnGraphState: TypeAlias = Callable[[ServableId, str], None]
 """Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`; empty once unloaded."""
@@ -159,7 +159,8 @@ class GraphOptimiser:
     def _improve(self, improvement: Improvement) -> None:
         state: str = "plain"
         sessions: list[RunningSession] = []
-        improvement.tuning = self._tunings.find(improvement.kind)
+        kind = _kind_of(improvement)
+        improvement.tuning = self._tunings.find(kind)
         if self._enabled:
             try:
                 sessions, state = self._optimised(improvement), "optimised"
@@ -172,13 +173,14 @@ class GraphOptimiser:
         if improvement.cancelled.is_set():
             close(sessions)
             return
-        self._tune(improvement, sessions or [r.session for r in improvement.replicas])
+        chosen = sessions or [replica.session for replica in improvement.replicas]
+        self._tunings.keep(kind, self._tuned(improvement, chosen))
         if sessions:
             swap(improvement, sessions)
         self._on_state(improvement.id, state)
 
-    def _tune(self, improvement: Improvement, sessions: list[RunningSession]) -> None:
-        """Find out what is worth merging, and remember how such a graph is best run."""
+    def _tuned(self, improvement: Improvement, sessions: list[RunningSession]) -> Tuning:
+        """Find out what is worth merging; note how the graph is best run, if it is kept."""
         first, rows_worth = sessions[0], {}
         if improvement.merges:
             rows_worth = rows_worth_merging(
@@ -190,9 +192,9 @@ class GraphOptimiser:
             for session in sessions:
                 session.rows_worth = rows_worth
         tuning = Tuning(first.optimised, first.threads, rows_worth)
-        self._tunings.keep(improvement.kind, tuning)
         if first.optimised and (place := self._graphs().find(_key_of(improvement))):
             write_tuning(place / GRAPH_FILE, improvement.setting, tuning)
+        return tuning
 
     def _optimised(self, improvement: Improvement) -> list[RunningSession]:
         """Each replica's proven session on the optimised graph, from the cache or made now."""
@@ -272,6 +274,11 @@ class GraphOptimiser:
             if self._cache is None:
                 self._cache = GraphCache(self._cache_dir)
             return self._cache
+
+
+def _kind_of(improvement: Improvement) -> str:
+    meta_graph, weights = improvement.meta_graph, weights_of(improvement.path)
+    return kind_of(meta_graph.graph(), meta_graph.signatures, weights, improvement.setting)
 
 
 def _key_of(improvement: Improvement) -> str:

@@ -84,11 +84,11 @@ def _digest(*parts: Any) -> str:
 def read_tuning(graph: Path, setting: str) -> Tuning | None:
     """What was found out about the graph in a file, in this setting; None if nothing was.
 
-    It was found out about what the file held then: whatever else it holds now, nothing is known of.
+    Of a file that was changed or replaced since, nothing is known.
     """
     try:
         found = json.loads(graph.with_name(FILE).read_text())
-        if found["setting"] != setting or found["graph"] != _content(graph):
+        if found["setting"] != setting or found["graph"] != _state(graph):
             return None
         return Tuning(True, int(found["threads"]), {n: int(r) for n, r in found["rows"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -100,7 +100,7 @@ def write_tuning(graph: Path, setting: str, tuning: Tuning) -> None:
     new = graph.with_name(f".{FILE}.{os.getpid()}")
     with contextlib.suppress(OSError):
         found = {
-            "graph": _content(graph),
+            "graph": _state(graph),
             "setting": setting,
             "threads": tuning.threads,
             "rows": dict(tuning.rows_worth),
@@ -109,6 +109,7 @@ def write_tuning(graph: Path, setting: str, tuning: Tuning) -> None:
         new.replace(graph.with_name(FILE))
 
 
-def _content(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def _state(file: Path) -> list[int]:
+    """Size and time of change: a digest takes so long that other models' calls feel it."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
