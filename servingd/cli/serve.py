@@ -31,6 +31,8 @@ _SWITCH_INTERVAL_S = 500e-6
 
 _SHARED_MEMORY = "/dev/shm"
 
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
 _log = logging.getLogger(__name__)
 
 
@@ -76,22 +78,37 @@ def _find_temporary_folder() -> None:
 
 
 class _StopSignal:
-    """The first SIGTERM or SIGINT ends `wait`; the second ends the process."""
+    """The first SIGTERM or SIGINT ends `wait`; the second ends the process.
+
+    The interpreter runs handlers in the main thread alone, and misses a signal that comes while that
+    thread begins to wait for a lock. So signals come by a pipe, to a thread named `signals`.
+    """
 
     def __init__(self) -> None:
         self._came = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
+        self._read, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in _STOPPING:
+            signal.signal(number, _nothing)  # else there is nothing to come by the pipe
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
 
     def wait(self) -> None:
         """Until a signal has come."""
         self._came.wait()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._came.is_set():
-            os._exit(128 + number)
-        os.write(2, f"stopping: {signal.Signals(number).name}\n".encode())
-        self._came.set()
+    def _watch(self) -> None:
+        while byte := os.read(self._read, 1):
+            if byte[0] not in _STOPPING:
+                continue
+            if self._came.is_set():
+                os._exit(128 + byte[0])
+            os.write(2, f"stopping: {signal.Signals(byte[0]).name}\n".encode())
+            self._came.set()
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Handles a signal that is handled elsewhere."""
 
 
 def _failed(code: Code, message: str) -> int:

@@ -22,7 +22,7 @@ from tests.exports import copy_version
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
 
-SWITCHES = int(os.environ.get("SERVINGD_TEST_SWITCHES", "10"))
+SWITCHES = int(os.environ.get("SERVINGD_TEST_SWITCHES", "5"))
 X = {"x": np.float32([2])}
 MIB = 1 << 20
 SIZES = {"a": 1, "b": 2, "c": 3, "d": 5, "e": 8, "f": 13}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -209,6 +211,17 @@ def test_sigterm_lets_calls_in_flight_finish(start, tmp_path, models, carrier):
     assert call.result(timeout=60).outputs["n"].int_val[0] == 600_000
     assert server.process.wait(30) == 0
     assert server.tail().rstrip().endswith("stopped")
+
+
+def test_a_signal_is_heard_whichever_thread_gets_it(start, tmp_path, models):
+    """The kernel may give it to any; the main thread, which runs handlers, may sleep on."""
+    shutil.copytree(models / "slow", tmp_path / "slow" / "1")
+    server = start("--model_name=slow", f"--model_base_path={tmp_path}/slow").wait_until_ready()
+    pid = server.process.pid
+    last = max(int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir())
+    assert last != pid
+    assert ctypes.CDLL(None).tgkill(pid, last, signal.SIGTERM) == 0
+    assert server.process.wait(20) == 0
 
 
 def test_a_second_signal_exits_at_once(start, tmp_path, models):
