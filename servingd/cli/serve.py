@@ -80,8 +80,8 @@ def _find_temporary_folder() -> None:
 class _StopSignal:
     """The first SIGTERM or SIGINT ends `wait`; the second ends the process.
 
-    The interpreter runs handlers in the main thread alone, and misses a signal that comes while that
-    thread begins to wait for a lock. So signals come by a pipe, to a thread named `signals`.
+    The interpreter runs handlers in the main thread alone, and misses a signal that comes while
+    that thread begins to wait for a lock. So they come by a pipe, to a thread named `signals`.
     """
 
     def __init__(self) -> None:
