@@ -52,10 +52,10 @@ def devices_page(server) -> dict:
 
 
 class Callers:
-    """Calls of several models without pause; counts what comes of them."""
+    """Calls of several models, with a pause if one is said; counts what comes of them."""
 
-    def __init__(self, server, *models: str, answers=frozenset({3.0})) -> None:
-        self._server, self._answers = server, answers
+    def __init__(self, server, *models: str, answers=frozenset({3.0}), pause_s=0.0) -> None:
+        self._server, self._answers, self._pause_s = server, answers, pause_s
         self.outcomes: Counter = Counter()
         self.texts: set[str] = set()
         self._stop = threading.Event()
@@ -90,6 +90,7 @@ class Callers:
                 code = error.code().name
                 self.texts.add(error.details())
             self.outcomes[model, code] += 1
+            self._stop.wait(self._pause_s)
 
 
 # Placement --------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def placed(start, six, tmp_path):
 
 
 def test_six_models_lie_and_run_where_they_were_planned_while_they_are_called(placed):
-    with Callers(placed, *SIZES) as callers:
+    with Callers(placed, *SIZES, pause_s=0.02) as callers:  # the optimiser's children need time
         placed.wait_for("every graph's last word", lambda: all_graphs_are_made(placed))
         for name in SIZES:
             callers.wait(name)
