@@ -54,10 +54,14 @@ def rows_worth_merging(
         if not warm[name] or not _may_vary(signature):
             continue
         try:
-            if _is_row_wise(session.calls[name], signature):
-                found[name] = known.get(name) or _knee(session.calls[name], signature)
-                if name in known:
-                    _warm_up(session.calls[name], signature, known[name])
+            call = session.calls[name]
+            if not _is_row_wise(call, signature):
+                continue
+            if name in known:
+                _warm_up(call, signature, known[name])
+                found[name] = known[name]
+            else:
+                found[name] = _knee(call, signature)
         except Exception as error:
             _log.debug("signature %s is not merged: %s", name, translate(error).message)
     return found
