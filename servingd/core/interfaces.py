@@ -100,6 +100,10 @@ class Servable(Protocol):
         """
         return 0
 
+    def why_not_merged(self, signature: str) -> str:
+        """Why no rows are worth merging; empty where some are, or nothing is to be said."""
+        return ""
+
     def may_be_repeated(self, signature: str) -> bool:
         """Whether a call of a signature leaves nothing behind that a later one could see."""
         return True

@@ -150,6 +150,7 @@ class QueueOrInline:
         return {
             "signature": self.signature.name,
             "worth_merging": self._servable.rows_worth_merging(self.signature.name),
+            "not_merged": self._why_not_merged(),
             "batch": {
                 "full_rows": pace.full_rows,
                 "hold_ms": round(pace.hold_s * 1e3, 3),
@@ -162,6 +163,15 @@ class QueueOrInline:
             "dropped": stats.dropped,
             "refused": dict(stats.refused),
         }
+
+    def _why_not_merged(self) -> str:
+        """For people to read; empty where calls are merged."""
+        if self._merges():
+            return ""
+        if isinstance(self.pacer, FixedPacer):
+            return "merging is off"
+        reason = self._servable.why_not_merged(self.signature.name)
+        return reason or "more rows at once do not get cheaper"
 
     def _gains_nothing_by_waiting(self, done: Completion) -> bool:
         return (done.alone and self._batcher.quiet) or not self._merges()

@@ -123,6 +123,10 @@ class LookupTable:
         """A look-up costs less than merging would."""
         return 0
 
+    def why_not_merged(self, signature: str) -> str:
+        """Why a look-up runs by itself."""
+        return "a look-up costs less than merging would"
+
     def may_be_repeated(self, signature: str) -> bool:
         """A look-up changes nothing."""
         return True

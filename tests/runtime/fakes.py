@@ -106,6 +106,9 @@ class FakeServable:
     def rows_worth_merging(self, signature: str) -> int:
         return self.rows_worth
 
+    def why_not_merged(self, signature):
+        return ""
+
     def may_be_repeated(self, signature: str) -> bool:
         return not self.keeps_state
 

@@ -425,7 +425,7 @@ def test_a_model_serves_plain_and_is_switched_over(models, tmp_path, serve):
     assert served.states.seen == ["plain", "optimising", "optimised"]
     assert served.servable.session is not plain
     assert agree(before, served.ask())
-    worth = served.servable.session.rows_worth
+    worth = served.servable.session.mergeable.rows_worth
     assert "serving_default" in worth
     assert cache.stat().st_mode & 0o777 == 0o700
     served.unload()
@@ -441,7 +441,7 @@ def test_a_model_serves_plain_and_is_switched_over(models, tmp_path, serve):
     took = time.monotonic() - started
     assert again.states.seen == ["optimised"]
     assert again.servable.session.optimised
-    assert again.servable.session.rows_worth == worth
+    assert again.servable.session.mergeable.rows_worth == worth
     assert {f.name: (f.stat().st_mtime_ns, f.stat().st_ino) for f in kept.iterdir()} == files
     assert kept.stat().st_mtime > 1, "it is the most recently used now"
     assert agree(before, again.ask())
@@ -485,7 +485,7 @@ def test_a_graph_that_has_not_served_in_the_same_setting_is_proven_first(models,
     serve(models / "half_plus_two", "wait", tmp_path).unload()
     served = serve(models / "half_plus_two", "wait", tmp_path, merge_waiting_calls=False)
     assert served.states.seen == ["plain", "optimising", "optimised"]
-    assert served.servable.session.rows_worth == {}
+    assert served.servable.session.mergeable.rows_worth == {}
 
 
 @pytest.mark.parametrize("cut", [7, 100], ids=["it still parses", "it does not parse"])
@@ -539,7 +539,10 @@ def test_a_new_version_with_other_weights_is_not_tuned_again(tmp_path, serve):
         servable: Any = loader.load()
         assert servable.session.optimised
         if name == "2":
-            assert servable.session.rows_worth == served.servable.session.rows_worth
+            assert (
+                servable.session.mergeable.rows_worth
+                == served.servable.session.mergeable.rows_worth
+            )
         loader.unload(servable)
     tunings = served.platform._optimiser._tunings
     assert len(tunings._known) == 2, "of these three, two are of a kind"

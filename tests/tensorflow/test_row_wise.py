@@ -6,7 +6,7 @@ import pytest
 
 from servingd.servables.saved_model.graph_safety import may_be_run
 from servingd.servables.saved_model.meta_graph import read_meta_graph
-from servingd.servables.saved_model.row_wise import MAX_ROWS, rows_worth_merging
+from servingd.servables.saved_model.row_wise.trial import MAX_ROWS, find_mergeable
 from servingd.servables.saved_model.sessions import open_plain
 from servingd.servables.saved_model.tensorflow import ONE_THREAD
 
@@ -68,12 +68,14 @@ def test_only_what_works_row_by_row_is_merged(signatures):
     warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
     session = open_plain(str(signatures), TAGS, ONE_THREAD, meta_graph, warm)
     try:
-        found = rows_worth_merging(session, meta_graph.signatures, warm)
+        found = find_mergeable(session, meta_graph, warm)
     finally:
         session.close()
     assert set(meta_graph.signatures) == ROW_WISE | OTHERS
-    assert set(found) == ROW_WISE
-    assert all(1 <= rows <= MAX_ROWS for rows in found.values())
+    assert set(found.rows_worth) == ROW_WISE
+    assert all(1 <= rows <= MAX_ROWS for rows in found.rows_worth.values())
+    assert set(found.refused) == OTHERS
+    assert all(found.refused.values())
 
 
 def test_what_is_known_of_its_kind_is_not_measured_but_proven(signatures):
@@ -82,7 +84,7 @@ def test_what_is_known_of_its_kind_is_not_measured_but_proven(signatures):
     session = open_plain(str(signatures), TAGS, ONE_THREAD, meta_graph, warm)
     try:
         known = dict.fromkeys(meta_graph.signatures, 3)  # no power of two is ever measured so
-        found = rows_worth_merging(session, meta_graph.signatures, warm, known)
+        found = find_mergeable(session, meta_graph, warm, known).rows_worth
     finally:
         session.close()
     assert found == dict.fromkeys(ROW_WISE, 3)
@@ -99,6 +101,8 @@ def test_what_cannot_be_run_is_not_merged(models):
     )
     try:
         nothing = dict.fromkeys(meta_graph.signatures, False)
-        assert rows_worth_merging(session, meta_graph.signatures, nothing) == {}
+        found = find_mergeable(session, meta_graph, nothing)
+        assert found.rows_worth == {}
+        assert set(found.refused) == set(meta_graph.signatures)
     finally:
         session.close()

@@ -12,6 +12,7 @@ import pytest
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import DataType, Signature, TensorSpec
+from servingd.servables.saved_model.row_wise.analysis import Mergeable
 from servingd.servables.saved_model.tuning import (
     Tuning,
     Tunings,
@@ -21,7 +22,7 @@ from servingd.servables.saved_model.tuning import (
     write_tuning,
 )
 
-TUNING = Tuning(True, 2, {"f": 16})
+TUNING = Tuning(True, 2, Mergeable({"f": 16}, {"g": "it reduces over the rows"}))
 
 
 def signatures(size: int | None = None, tensor: str = "x:0") -> dict[str, Signature]:

@@ -65,7 +65,9 @@ class Improvement:
     def rows_known(self, optimised: bool) -> Mapping[str, int]:
         """By signature, how many rows are worth merging; empty: that is to be tried."""
         known = self.tuning
-        return known.rows_worth if known is not None and known.optimised == optimised else {}
+        if known is None or known.optimised != optimised:
+            return {}
+        return known.mergeable.rows_worth
 
     @property
     def may_widen(self) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from servingd.servables.saved_model.meta_graph import Initialiser, MetaGraph
 from servingd.servables.saved_model.optimise import GRAPH_FILE, REPORT_FILE
-from servingd.servables.saved_model.row_wise import warm_sizes
+from servingd.servables.saved_model.row_wise.trial import warm_sizes
 from servingd.servables.saved_model.sessions import RunningSession, measure, open_optimised
 from servingd.servables.saved_model.tensorflow import SessionOptions
 from servingd.servables.saved_model.tuning import Tuning, read_tuning
@@ -72,6 +72,6 @@ def _warm_up(
 ) -> None:
     signatures = meta_graph.signatures
     session.slowest_s = measure(session, signatures, warm)
-    session.rows_worth = {n: r for n, r in tuning.rows_worth.items() if warm.get(n)}
-    warm_sizes(session, signatures, session.rows_worth)
+    session.mergeable = tuning.mergeable
+    warm_sizes(session, signatures, tuning.mergeable.rows_worth)
     session.look(signatures, warm)

@@ -22,7 +22,7 @@ from servingd.servables.saved_model.kept import open_kept
 from servingd.servables.saved_model.meta_graph import MetaGraph, read_meta_graph
 from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState
 from servingd.servables.saved_model.replicas import ReplicatedServable
-from servingd.servables.saved_model.row_wise import rows_worth_merging
+from servingd.servables.saved_model.row_wise.trial import find_mergeable
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import RunningSession, open_plain
 from servingd.servables.saved_model.tensorflow import SessionOptions, give_memory_back
@@ -217,9 +217,9 @@ class SavedModelLoader:
             else:
                 self._put_off = improvement
         if model.merges and not (improves and placement.may_grow):
-            rows_worth = rows_worth_merging(first, model.meta_graph.signatures, model.warm)
+            mergeable = find_mergeable(first, model.meta_graph, model.warm)
             for replica in replicas:
-                replica.session.rows_worth = rows_worth
+                replica.session.mergeable = mergeable
 
     def _improve(self, improvement: Improvement) -> None:
         self._improvement = improvement
@@ -274,7 +274,7 @@ class SavedModelLoader:
             meta_graph = read_meta_graph(self._path, self._options.tags)
             warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
             session = self._open(to, meta_graph, warm)
-            session.rows_worth = replica.session.rows_worth
+            session.mergeable = replica.session.mergeable
             self._rehearse(meta_graph, session, warm)
             replica.failures = 0
             replica.swap(session)

@@ -35,7 +35,8 @@ from servingd.servables.saved_model.improvement import (
 )
 from servingd.servables.saved_model.kept import Kept, kept_in
 from servingd.servables.saved_model.optimise import GRAPH_FILE
-from servingd.servables.saved_model.row_wise import rows_worth_merging
+from servingd.servables.saved_model.row_wise.analysis import NOT_TRIED
+from servingd.servables.saved_model.row_wise.trial import find_mergeable
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import tensorflow
 from servingd.servables.saved_model.tuning import Tuning, Tunings, kind_of, write_tuning
@@ -181,17 +182,17 @@ class GraphOptimiser:
 
     def _tuned(self, improvement: Improvement, sessions: list[RunningSession]) -> Tuning:
         """Find out what is worth merging; note how the graph is best run, if it is kept."""
-        first, rows_worth = sessions[0], {}
+        first, mergeable = sessions[0], NOT_TRIED
         if improvement.merges:
-            rows_worth = rows_worth_merging(
+            mergeable = find_mergeable(
                 first,
-                improvement.meta_graph.signatures,
+                improvement.meta_graph,
                 improvement.warm,
                 improvement.rows_known(first.optimised),
             )
             for session in sessions:
-                session.rows_worth = rows_worth
-        tuning = Tuning(first.optimised, first.threads, rows_worth)
+                session.mergeable = mergeable
+        tuning = Tuning(first.optimised, first.threads, mergeable)
         if first.optimised and (place := self._graphs().find(_key_of(improvement))):
             write_tuning(place / GRAPH_FILE, improvement.setting, tuning)
         return tuning

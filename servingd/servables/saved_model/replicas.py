@@ -43,6 +43,10 @@ class ReplicatedServable:
         """As measured on one of them."""
         return self._serving[0].replica.rows_worth_merging(signature)
 
+    def why_not_merged(self, signature: str) -> str:
+        """That of the first replica: all run one graph."""
+        return self._serving[0].replica.why_not_merged(signature)
+
     def may_be_repeated(self, signature: str) -> bool:
         """Whether its graph reaches nothing that keeps state."""
         return self.replicas[0].may_be_repeated(signature)

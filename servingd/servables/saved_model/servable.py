@@ -54,8 +54,15 @@ class SavedModelServable:
         return self._session
 
     def rows_worth_merging(self, signature: str) -> int:
-        """As measured when the session was warmed; 0 unless it is proven row by row."""
-        return self._session.rows_worth.get(signature, 0)
+        """As measured on the session that serves; 0 unless the graph works row by row."""
+        return self._session.mergeable.rows_worth.get(signature, 0)
+
+    def why_not_merged(self, signature: str) -> str:
+        """What the analysis of its graph, or the trial of its session, found against it."""
+        mergeable = self._session.mergeable
+        if signature in mergeable.rows_worth:
+            return ""
+        return mergeable.refused.get(signature, "its graph was not looked through yet")
 
     def may_be_repeated(self, signature: str) -> bool:
         """Whether its graph reaches nothing that keeps state."""

@@ -20,6 +20,7 @@ from servingd.servables.saved_model.meta_graph import Initialiser, MetaGraph
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.placing import names_devices, where_it_ran, without_devices
 from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
+from servingd.servables.saved_model.row_wise.analysis import NOT_TRIED
 from servingd.servables.saved_model.tensorflow import SessionOptions, translate
 from servingd.servables.saved_model.warm_up import synthetic_inputs
 
@@ -69,10 +70,10 @@ class RunningSession:
         "calls",
         "enter",
         "leave",
+        "mergeable",
         "optimised",
         "options",
         "ran",
-        "rows_worth",
         "slowest_s",
     )
 
@@ -93,7 +94,7 @@ class RunningSession:
             body.close()
             raise
         self.slowest_s = 0.0  # of the signatures' fastest runs while warming; 0: none was measured
-        self.rows_worth: dict[str, int] = {}  # of signatures that are proven to work row by row
+        self.mergeable = NOT_TRIED
         self._idle = threading.Event()
         self._users = Users(self._idle.set)
         # Begin a run (False once closing has begun: take the newer session), and end it.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import Signature, TensorSpec
+from servingd.servables.saved_model.row_wise.analysis import REVISION, Mergeable
 
 FILE = "tuning.json"
 
@@ -26,8 +27,8 @@ class Tuning(NamedTuple):
     """Whether the graph was the optimised one."""
     threads: int
     """How many an operation gets."""
-    rows_worth: Mapping[str, int]
-    """Of signatures that are proven to work row by row: up to how many rows a run gets cheaper."""
+    mergeable: Mergeable
+    """What may be merged, and up to how many rows a run gets cheaper."""
 
 
 class Tunings:
@@ -53,7 +54,7 @@ class Tunings:
 def setting(options: SavedModelOptions, replicas: int, cores: int, merges: bool) -> str:
     """What a tuning depends on besides the graph."""
     sessions = (options.intra_op_threads, options.virtual_cpu_devices, options.session_config)
-    return _digest(sessions, replicas, cores, merges)
+    return _digest(sessions, replicas, cores, merges, REVISION)
 
 
 def kind_of(graph: Any, signatures: Mapping[str, Signature], weights: int, setting: str) -> str:
@@ -90,7 +91,9 @@ def read_tuning(graph: Path, setting: str) -> Tuning | None:
         found = json.loads(graph.with_name(FILE).read_text())
         if found["setting"] != setting or found["graph"] != _state(graph):
             return None
-        return Tuning(True, int(found["threads"]), {n: int(r) for n, r in found["rows"].items()})
+        rows = {name: int(each) for name, each in found["rows"].items()}
+        refused = {name: str(reason) for name, reason in found["refused"].items()}
+        return Tuning(True, int(found["threads"]), Mergeable(rows, refused))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -103,7 +106,8 @@ def write_tuning(graph: Path, setting: str, tuning: Tuning) -> None:
             "graph": _state(graph),
             "setting": setting,
             "threads": tuning.threads,
-            "rows": dict(tuning.rows_worth),
+            "rows": dict(tuning.mergeable.rows_worth),
+            "refused": dict(tuning.mergeable.refused),
         }
         new.write_text(json.dumps(found))
         new.replace(graph.with_name(FILE))

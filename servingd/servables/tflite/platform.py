@@ -103,6 +103,10 @@ class TfLiteServable:
         """Nothing is merged unless rules say so."""
         return 0
 
+    def why_not_merged(self, signature: str) -> str:
+        """Nobody has looked through its graph."""
+        return "TF Lite models are merged by batching parameters alone"
+
     def may_be_repeated(self, signature: str) -> bool:
         """Interpreters take turns: nobody could rely on what one of them keeps."""
         return True

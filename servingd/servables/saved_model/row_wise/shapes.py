@@ -1,0 +1,320 @@
+"""Operations that read, set or change shapes.
+
+Why they are row-wise, where they are: an array lies in memory row after row as long as everything
+before the rows' axis is one and the same prefix. A reshape that keeps that prefix, and whose next
+dimension is the number of rows times something, cuts each row's own part anew and no other's.
+A shape that holds the number of rows (`counted`) may only serve to make rows: as a target here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from servingd.servables.saved_model.row_wise.operations import Operation
+from servingd.servables.saved_model.row_wise.sizes import ONE, Size, product, size
+from servingd.servables.saved_model.row_wise.values import (
+    Content,
+    Mixing,
+    Shape,
+    Tensor,
+    Value,
+    Why,
+    content_of,
+    require,
+    tensors,
+)
+
+
+def integers(value: Value) -> list[Size]:
+    """The values of a vector or scalar that is known, row counts included."""
+    if not isinstance(value, Tensor) or value.content is None or len(value.content.shape) > 1:
+        raise Mixing(Why.NOT_CONSTANT)
+    return list(value.content.values)
+
+
+def numbers(value: Value) -> list[int]:
+    """The values of a constant vector or scalar."""
+    found = [each.known for each in integers(value)]
+    if any(number is None for number in found):
+        raise Mixing(Why.NOT_CONSTANT)
+    return [int(number) for number in found if number is not None]
+
+
+def number(value: Value) -> int:
+    """The value of a constant that is a scalar, or a vector of one."""
+    found = numbers(value)
+    require(len(found) == 1, Why.NOT_CONSTANT)
+    return found[0]
+
+
+def place(axis: int, rank: int) -> int:
+    """An axis counted from the front."""
+    found = axis + rank if axis < 0 else axis
+    require(0 <= found < rank, Why.NOT_CONSTANT)
+    return found
+
+
+def _constant(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    shape, content = op.constant()
+    return [Tensor(shape, None, content)]
+
+
+def _shape(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    """Of rows, it counts them; that is not the same for all calls, but is no secret of a row."""
+    return [_shape_of(x) for x in tensors(args)]
+
+
+def _shape_of(x: Tensor) -> Tensor:
+    if x.shape is None:
+        return Tensor(None)
+    return Tensor((size(len(x.shape)),), None, content_of(_array(x.shape)))
+
+
+def _array(sizes: Sequence[Size]) -> np.ndarray:
+    array = np.empty(len(sizes), object)
+    array[:] = sizes
+    return array
+
+
+def _size(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    (x,) = tensors(args)
+    return [Tensor((), None, content_of(product(x.dims)))]
+
+
+def _rank(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    (x,) = tensors(args)
+    return [Tensor((), None, content_of(x.rank))]
+
+
+def _reshape(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    x, target = tensors(args)
+    require(not target.is_rows, Why.DATA_SIZED)
+    if x.content is not None and target.content is not None:
+        return [_reshaped_content(x.content, target)]
+    require(not x.is_counted, Why.COUNTED)
+    if x.axis is None and target.content is None:  # of the same, to what is not worked out
+        dims = [op.fresh(i) for i in range(_length(target))]
+        return [Tensor(tuple(dims))]
+    wanted = integers(target)
+    require(all(each.is_positive or each.known == -1 for each in wanted), Why.NOT_CONSTANT)
+    if x.axis is None:
+        return [Tensor(_solved(op, wanted, x.shape))]
+    return [_reshaped_rows(op, x, x.axis, wanted)]
+
+
+def _reshaped_content(content: Content, target: Tensor) -> Tensor:
+    array = content.array.reshape(numbers(target))
+    return Tensor(tuple(map(size, array.shape)), None, content_of(array))
+
+
+def _length(shape: Tensor) -> int:
+    (length,) = shape.dims
+    if length.known is None:
+        raise Mixing(Why.NO_SHAPE)
+    return length.known
+
+
+def _solved(op: Operation, wanted: Sequence[Size], shape: Shape | None) -> Shape:
+    """A target's sizes, with that in the place of -1 which the others leave."""
+    require(not any(each.counts_rows for each in wanted), Why.COUNTED)
+    rest = product(each for each in wanted if each.known != -1)
+    whole = product(shape).divided_by(rest) if shape is not None else None
+    return tuple(
+        (whole or op.fresh(i)) if each.known == -1 else each for i, each in enumerate(wanted)
+    )
+
+
+def _reshaped_rows(op: Operation, x: Tensor, axis: int, wanted: list[Size]) -> Tensor:
+    """Rows cut anew; see above. At most one size is -1."""
+    before, rest = product(x.dims[:axis]), product(x.dims[axis + 1 :])
+    per_row = x.dims[axis].per_row()
+    assert per_row is not None  # rows are made of nothing else
+    new = next((i for i, each in enumerate(wanted) if each.counts_rows), None)
+    open_place = next((i for i, each in enumerate(wanted) if each.known == -1), None)
+    if new is None:
+        require(open_place is not None, Why.MOVED)
+        assert open_place is not None
+        new = open_place
+    require(product(wanted[:new]) == before, Why.MOVED)
+    after = wanted[new + 1 :]
+    require(not any(each.counts_rows for each in after), Why.MOVED)
+    if new == open_place:
+        each_row = (per_row * rest).divided_by(product(after))
+        require(each_row is not None, Why.MOVED)
+        assert each_row is not None
+        wanted[new] = x.dims[axis].divided_by(per_row) * each_row  # type: ignore[operator]
+    require(wanted[new].per_row() is not None, Why.MOVED)
+    if open_place is not None and open_place > new:
+        known = product(s for s in (wanted[new].per_row(), *after) if s and s.known != -1)
+        wanted[open_place] = (per_row * rest).divided_by(known) or op.fresh(open_place)
+    return Tensor(tuple(wanted), new)
+
+
+def _expand_dims(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    x, at = tensors(args)
+    dim = place(number(at), x.rank + 1)
+    shape = (*x.dims[:dim], ONE, *x.dims[dim:])
+    axis = None if x.axis is None else x.axis + (dim <= x.axis)
+    content = x.content
+    if content is not None:
+        content = content_of(np.expand_dims(content.array, dim))
+    return [Tensor(shape, axis, content)]
+
+
+def _squeeze(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    """Without a list of dimensions, one row would lose its axis and two would not."""
+    (x,) = tensors(args)
+    listed = op.attribute("squeeze_dims")
+    gone = {place(dim, x.rank) for dim in listed}
+    if not gone:
+        require(all(each.known is not None for each in x.dims), Why.MOVED)
+        gone = {i for i, each in enumerate(x.dims) if each == ONE}
+    require(x.axis not in gone, Why.MOVED)
+    shape = tuple(each for i, each in enumerate(x.dims) if i not in gone)
+    axis = None if x.axis is None else x.axis - sum(i < x.axis for i in gone)
+    content = content_of(x.content.array.squeeze(tuple(gone))) if x.content else None
+    return [Tensor(shape, axis, content)]
+
+
+def _transpose(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    """Rows stay rows, along the axis that theirs becomes."""
+    x, order = tensors(args)
+    require(not x.is_counted, Why.COUNTED)
+    new = numbers(order)
+    require(sorted(new) == list(range(x.rank)), Why.NOT_CONSTANT)
+    axis = None if x.axis is None else new.index(x.axis)
+    return [Tensor(tuple(x.dims[i] for i in new), axis)]
+
+
+def _fill(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    """One value for all: each row gets a part full of it."""
+    dims, value = tensors(args)
+    require(value.is_same, Why.MISALIGNED)
+    return [_made_rows(integers(dims))]
+
+
+def _made_rows(shape: Sequence[Size]) -> Tensor:
+    """What is the same everywhere, in a shape that may hold the number of rows once."""
+    axes = [i for i, each in enumerate(shape) if each.counts_rows]
+    if not axes:
+        return Tensor(tuple(shape))
+    require(len(axes) == 1 and shape[axes[0]].per_row() is not None, Why.COUNTED)
+    return Tensor(tuple(shape), axes[0])
+
+
+def _broadcast_to(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    x, target = tensors(args)
+    require(not x.is_counted, Why.COUNTED)
+    wanted = integers(target)
+    found = _made_rows(wanted)
+    if x.axis is None:
+        if found.axis is not None:
+            from_end = found.axis - len(wanted)
+            require(x.rank < -from_end or x.dims[from_end] == ONE, Why.MISALIGNED)
+        return [found]
+    require(found.axis == x.axis + len(wanted) - x.rank, Why.MISALIGNED)
+    require(wanted[x.axis + len(wanted) - x.rank] == x.dims[x.axis], Why.MISALIGNED)
+    return [found]
+
+
+def _broadcast_args(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    one, other = (list(reversed(integers(arg))) for arg in args)
+    found = []
+    for i in range(max(len(one), len(other))):
+        both = {s[i] for s in (one, other) if i < len(s) and s[i] != ONE}
+        require(len(both) <= 1, Why.NOT_CONSTANT)
+        found.append(both.pop() if both else ONE)
+    found.reverse()
+    return [Tensor((size(len(found)),), None, content_of(_array(found)))]
+
+
+def _tile(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    """Rows may not be repeated: the copies would come after all rows, not after their own."""
+    x, times = tensors(args)
+    require(not x.is_counted, Why.COUNTED)
+    factors = integers(times)
+    require(len(factors) == x.rank, Why.NOT_CONSTANT)
+    if x.axis is None:
+        made = _made_rows([s * f for s, f in zip(x.dims, factors, strict=True)])
+        return [made]
+    require(factors[x.axis] == ONE, Why.JOINED)
+    require(not any(f.counts_rows for f in factors), Why.COUNTED)
+    return [Tensor(tuple(s * f for s, f in zip(x.dims, factors, strict=True)), x.axis)]
+
+
+def _concat(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    """Side by side, rows stay rows; one after the other, they do not."""
+    found = tensors(args)
+    at, parts = (found[0], found[1:]) if op.type == "Concat" else (found[-1], found[:-1])
+    if all(part.content is not None and part.rank == 1 for part in parts):
+        values = [value for part in parts for value in integers(part)]
+        return [Tensor((size(len(values)),), None, content_of(_array(values)))]
+    require(not any(part.is_counted for part in parts), Why.COUNTED)
+    axis, rank = _aligned(parts)
+    dim = place(number(at), rank)
+    require(dim != axis, Why.JOINED)
+    whole = parts[0].dims[dim]
+    for part in parts[1:]:
+        whole = whole + part.dims[dim]
+    return [Tensor((*parts[0].dims[:dim], whole, *parts[0].dims[dim + 1 :]), axis)]
+
+
+def _aligned(parts: Sequence[Tensor]) -> tuple[int | None, int]:
+    """The axis that all have rows along, or none has, and their rank."""
+    first = parts[0]
+    for part in parts[1:]:
+        require(part.axis == first.axis and part.rank == first.rank, Why.MISALIGNED)
+        if first.axis is not None:
+            require(part.dims[first.axis] == first.dims[first.axis], Why.MISALIGNED)
+    return first.axis, first.rank
+
+
+def _pack(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    parts = tensors(args)
+    if all(part.content is not None and part.rank == 0 for part in parts):
+        values = [integers(part)[0] for part in parts]
+        return [Tensor((size(len(values)),), None, content_of(_array(values)))]
+    require(not any(part.is_counted for part in parts), Why.COUNTED)
+    if all(part.rank == 0 for part in parts):
+        return [Tensor((size(len(parts)),))]
+    axis, rank = _aligned(parts)
+    dim = place(op.attribute("axis"), rank + 1)
+    shape = parts[0].dims
+    new = (*shape[:dim], size(len(parts)), *shape[dim:])
+    return [Tensor(new, None if axis is None else axis + (dim <= axis))]
+
+
+def _range(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
+    """Numbers from 0 to the last row's are row numbers: what they are used for is not followed."""
+    found = tensors(args)
+    require(not any(x.is_counted or x.is_rows for x in found), Why.COUNTED)
+    try:
+        start, limit, delta = (number(x) for x in found)
+        values = range(start, limit, delta or 1)
+        require(len(values) <= 256, Why.NOT_CONSTANT)
+        return [Tensor((size(len(values)),), None, content_of(np.array(values, object)))]
+    except Mixing:
+        return [Tensor((op.fresh(0),))]
+
+
+RULES = {
+    "BroadcastArgs": _broadcast_args,
+    "BroadcastTo": _broadcast_to,
+    "Concat": _concat,
+    "ConcatV2": _concat,
+    "Const": _constant,
+    "ExpandDims": _expand_dims,
+    "Fill": _fill,
+    "Pack": _pack,
+    "Range": _range,
+    "Rank": _rank,
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "ShapeN": _shape,
+    "Size": _size,
+    "Squeeze": _squeeze,
+    "Tile": _tile,
+    "Transpose": _transpose,
+}

@@ -1,0 +1,183 @@
+"""The analysis of rows is sound: whatever it lets through answers each row as it would alone."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from servingd.core.merging import merge
+from servingd.servables.saved_model.parity import agree
+from servingd.servables.saved_model.row_wise import analysis
+from servingd.servables.saved_model.row_wise.rules import RULES
+from servingd.servables.saved_model.row_wise.values import Why
+from servingd.servables.saved_model.varied import SEEDS, example_features, varied_inputs
+from tests.tensorflow.mixers import MIXERS, MORE
+from tests.tensorflow.traced import Traced
+
+pytestmark = pytest.mark.tf
+
+SIZES = ((1, 1), (2, 1), (2, 3), (2, 4))
+
+
+@functools.cache
+def traced(name):
+    mixer = MIXERS[name]
+    return Traced(mixer.build, mixer.inputs)
+
+
+def differs(function: Traced) -> bool:
+    """Whether calls that are merged are answered otherwise than alone, or their answer spoilt."""
+    features = example_features(function.graph)
+    for seed in range(2 * SEEDS):
+        for sizes in SIZES:
+            calls = [
+                varied_inputs(function.signature, rows, 7 * seed + i, features)
+                for i, rows in enumerate(sizes)
+            ]
+            calls = [
+                {a: v[..., :4] if v.ndim == 3 else v for a, v in call.items()} for call in calls
+            ]
+            try:
+                alone = [function.run(call) for call in calls]
+                together = function.run(merge(calls).inputs)
+            except Exception:  # refused alone, or together: then each runs by itself
+                continue
+            if together.ndim == 0 or together.shape[0] != sum(sizes):
+                return True
+            own = np.split(together, [sizes[0]])
+            if not all(agree([a], [b]) for a, b in zip(alone, own, strict=True)):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_lock_keeps_out_what_mixes_rows_and_says_why(name):
+    mixer, function = MIXERS[name], traced(name)
+    verdict = analysis.Analysis(function.graph, mixer.also).verdict(function.signature)
+    assert not verdict.row_wise
+    assert f"({mixer.operation}): {mixer.why.value}" in verdict.reason
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_without_its_lock_it_would_be_merged(name):
+    mixer, function = MIXERS[name], traced(name)
+    open_locks = {(mixer.operation, mixer.why), *mixer.also}
+    verdict = analysis.Analysis(function.graph, open_locks).verdict(function.signature)
+    assert verdict.row_wise, verdict.reason
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_and_would_give_wrong_answers(name):
+    assert differs(traced(name))
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_what_mixes_rows_in_other_ways_is_refused(name):
+    function = Traced(*MORE[name])
+    verdict = analysis.Analysis(function.graph).verdict(function.signature)
+    assert not verdict.row_wise
+    assert verdict.reason
+    assert differs(function)
+
+
+# Every lock -----------------------------------------------------------------------------------
+
+KNOWS_TOO_LITTLE = {Why.NOT_CONSTANT, Why.NO_SHAPE, Why.NO_RULE, Why.TOO_LARGE}
+"""Locks that say nothing of rows: what the analysis cannot follow."""
+
+PART_OF = {
+    "_common_axis": "_broadcast",
+    "_aligned": "_concat",
+    "_first_is_rows": "_pool",
+    "_gathered": "_gather",
+    "_axis_of_batched": "_gather",
+    "_axis_of_product": "_product",
+    "_cut": "_strided_slice",
+    "_reshaped_rows": "_reshape",
+    "_apply": "_broadcast",
+    "_branch": "StatelessIf",
+    "_loop": "StatelessWhile",
+}
+"""What helpers' locks belong to."""
+
+OF_PARAMETERS = {
+    # Rows as a parameter. It would have as many entries as there are rows, or be a scalar, which
+    # rows never are: TensorFlow refuses it, but for one number of rows.
+    ("_batch_norm", Why.MISALIGNED),
+    ("_bias", Why.MISALIGNED),
+    ("_broadcast_to", Why.MISALIGNED),
+    ("_count_in_rows", Why.DATA_SIZED),
+    ("_count_in_rows", Why.MISALIGNED),
+    ("_fill", Why.MISALIGNED),
+    ("_find", Why.MISALIGNED),
+    ("_get_item", Why.PICKED),
+    ("_list_of_rows", Why.DATA_SIZED),
+    ("_new_list", Why.DATA_SIZED),
+    ("_one_hot", Why.MISALIGNED),
+    ("_pad", Why.MISALIGNED),
+    ("_parse_examples", Why.MISALIGNED),
+    ("_reshape", Why.DATA_SIZED),
+    ("_resize", Why.DATA_SIZED),
+    ("_select", Why.MISALIGNED),
+    ("_set_item", Why.PICKED),
+    ("_slice", Why.DATA_SIZED),
+    ("_stack", Why.DATA_SIZED),
+    ("_strided_slice", Why.DATA_SIZED),
+    ("_switch_or_merge", Why.DECIDED),
+    ("_top_k", Why.DATA_SIZED),
+    ("_transposed_convolution", Why.CONTRACTED),
+    ("_transposed_convolution", Why.MISALIGNED),
+    ("_transposed_convolution", Why.WINDOWED),
+    ("_unpack", Why.JOINED),
+    ("_within_matrices", Why.DATA_SIZED),
+    # The number of rows as a parameter: what comes of it is refused a second time where it meets
+    # rows, as `MORE` shows.
+    ("_broadcast_to", Why.COUNTED),
+    ("_concat", Why.COUNTED),
+    ("_gather", Why.COUNTED),
+    ("_join_tensors", Why.COUNTED),
+    ("_made_rows", Why.COUNTED),
+    ("_new_list", Why.COUNTED),
+    ("_pack", Why.COUNTED),
+    ("_range", Why.COUNTED),
+    ("_reduce", Why.COUNTED),
+    ("_reshape", Why.COUNTED),
+    ("_set_item", Why.COUNTED),
+    ("_solved", Why.COUNTED),
+    ("_transpose", Why.COUNTED),
+    ("_transposed_convolution", Why.COUNTED),
+    ("_unary", Why.COUNTED),
+    ("_unpack", Why.COUNTED),
+    # Values that are unknown without a lock: an output that is one is refused.
+    ("_join_tensors", Why.DECIDED),
+    ("_lookup", Why.CYCLE),
+    ("_parse_examples", Why.DATA_SIZED),
+    ("_refusal", Why.FIXED),
+}
+"""Locks that no graph shows alone."""
+
+
+def locks() -> set[tuple[str, Why]]:
+    """Each condition in a rule's code, by the rule that it belongs to."""
+    found = set()
+    for path in Path(inspect.getfile(analysis)).parent.glob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "Why":
+                    found.add((PART_OF.get(function.name, function.name), Why[node.attr]))
+    return {lock for lock in found if lock[1] not in KNOWS_TOO_LITTLE}
+
+
+def test_every_lock_is_shown_to_be_needed():
+    shown = set()
+    for mixer in MIXERS.values():
+        rule = RULES.get(mixer.operation)
+        shown.add((rule.__name__ if rule else mixer.operation, mixer.why))
+    assert locks() - shown == {lock for lock in OF_PARAMETERS if lock not in shown}
