@@ -19,7 +19,10 @@ ENTRIES: Sequence[Entry] = (
 
 
 def named(names: Sequence[str]) -> list[Entry]:
-    """The entries of these names, or all if there are none. Raises ValueError for an unknown one."""
+    """The entries of these names; all, if there are none.
+
+    Raises ValueError for an unknown one.
+    """
     known = {entry.name: entry for entry in ENTRIES}
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -38,8 +38,8 @@ class Entry:
         """Whether it is right to run rows of several calls together."""
         return not self.never_merged
 
-    def ask(self, rng: np.random.Generator, rows: int) -> Inputs:
-        """Inputs of so many rows, of one of the lengths."""
+    def ask(self, rng: np.random.Generator, rows: int, length: int | None = None) -> Inputs:
+        """Inputs of so many rows; of one of the lengths, if none is given."""
         if not self.free_lengths:
             return self.inputs(rng, rows)
-        return self.inputs(rng, rows, int(rng.choice(self.free_lengths)))
+        return self.inputs(rng, rows, length or int(rng.choice(self.free_lengths)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ def _mlp(path: Path) -> None:
         w, b = weights[-1]
         return jnp.dot(x, w) + b
 
-    sizes = (16, 64, 64, 4)
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    pairs = itertools.pairwise((16, 64, 64, 4))
     _save(path, predict, [(_random(a, b), _random(b)) for a, b in pairs], 16)
 
 
