@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.ordinary.catalog import named
-from tests.ordinary.check import FULL, SHORT, Findings, check
+from tests.ordinary.check import FULL, SHORT, check
+from tests.ordinary.findings import Findings
 
 COLUMNS = (
     "model",
@@ -43,8 +44,7 @@ def row(found: Findings) -> tuple[str, ...]:
     merged = f"to {found.worth_merging} rows" if found.worth_merging else "no"
     if found.not_merged:
         merged += f": {found.not_merged}"
-    if found.mean_rows is not None:
-        merged += f" ({found.mean_rows} a batch)"
+    merged += f" ({found.batches['calls']} calls in {found.batches['batches']} batches)"
     calls = sum(b.calls for b in found.beside)
     beside = "+".join(str(b.wrong) for b in found.beside)
     alone = str(len(found.wrong_alone))

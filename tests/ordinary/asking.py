@@ -17,6 +17,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from tests.e2e.process import UNLIMITED, Process, request, to_array
 from tests.ordinary.entry import Entry, Inputs
+from tests.ordinary.findings import Beside
 from tests.ordinary.reference import Answer, same
 
 CALLERS = 16
@@ -98,16 +99,6 @@ class Call:
 
     message: bytes
     alone: bytes | str
-
-
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """What became of calls that were made at once."""
-
-    calls: int
-    wrong: int
-    example: str = ""
-    """One that was wrong, in words."""
 
 
 def message(entry: Entry, inputs: Inputs) -> bytes:

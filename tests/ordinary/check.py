@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -20,7 +21,6 @@ from tensorflow_serving.apis import model_management_pb2
 
 from tests.e2e.process import Process
 from tests.ordinary.asking import (
-    Beside,
     answered,
     at_once,
     by_grpc,
@@ -31,6 +31,7 @@ from tests.ordinary.asking import (
 )
 from tests.ordinary.entry import Entry, Inputs
 from tests.ordinary.exporting import export_all, version_folder
+from tests.ordinary.findings import Findings
 from tests.ordinary.reference import Answer, Reference, merged_equals_single, same
 
 BATCHES = (1, 3, 64)
@@ -63,47 +64,6 @@ class Questions:
     batches: list[tuple[Inputs, Answer]]
     small: list[tuple[bytes, Answer]]
     """Requests of one to three rows."""
-
-
-@dataclass(slots=True)
-class Findings:
-    """What was found out about a model."""
-
-    entry: Entry
-    error: str = ""
-    """Why it could not be exported, or is not served; empty if it is."""
-    graph: str = ""
-    """The optimiser's verdict."""
-    declined: str = ""
-    """Its reason."""
-    worth_merging: int = 0
-    """So many rows; 0 if its calls are not merged."""
-    not_merged: str = ""
-    """The server's reason."""
-    mean_rows: float | None = None
-    """Of what left the queue; none if nothing was ever in it."""
-    wrong_alone: list[str] = field(default_factory=list)
-    beside: list[Beside] = field(default_factory=list)
-    """Before the verdict, and after it."""
-    differences: int | None = None
-    """Batches that TensorFlow itself answers otherwise whole than in parts."""
-    seconds: float = 0.0
-
-    def failures(self) -> list[str]:
-        """What is not as it must be, in words; empty if all is well."""
-        if self.error:
-            return [f"it is not served: {self.error}"]
-        found = [f"wrong alone: {text}" for text in self.wrong_alone[:1]]
-        found += [f"wrong beside others: {b.example}" for b in self.beside if b.wrong][:1]
-        if self.worth_merging and not self.entry.may_merge:
-            found.append(f"it is merged, but {self.entry.never_merged}")
-        if self.differences and self.entry.may_merge:
-            found.append(
-                "merged calls have other answers in TensorFlow, too: it must not be merged"
-            )
-        if self.differences == 0 and not self.entry.may_merge:
-            found.append("merged calls are answered as single ones in TensorFlow: ask worse ones")
-        return found
 
 
 def check(
@@ -139,6 +99,7 @@ def _serving(log: Path) -> Iterator[Process]:
         server.wait_for("the server", lambda: server.get("/livez")[0] == 200)
         yield server
         assert server.terminate() == 0, server.tail()
+        assert "Traceback" not in log.read_text(), f"the server's log {log} has a traceback"
     finally:
         server.close()
 
@@ -153,17 +114,18 @@ class _Session:
         self._served: list[Entry] = []
 
     def check(self, group: Sequence[Findings], tell: Callable[[Findings], None]) -> None:
+        """Find out about each; tell of it."""
         asked: list[tuple[Findings, Questions]] = []
         for found in group:
-            with _timed(found):
+            with _noting(found):
                 questions = self._questions(found)
-                if self._load(found):
-                    self._ask_at_once(found, questions, 0)
-                    asked.append((found, questions))
+                self._load(found)
+                self._ask_at_once(found, questions, 0)
+                asked.append((found, questions))
             if found.error:
                 tell(found)
         for found, questions in asked:
-            with _timed(found):
+            with _noting(found):
                 self._wait_for_verdict(found)
                 self._ask_alone(found, questions)
                 self._ask_at_once(found, questions, 1)
@@ -182,8 +144,8 @@ class _Session:
                 [(message(entry, inputs), reference.run(inputs)) for inputs in small],
             )
 
-    def _load(self, found: Findings) -> bool:
-        """Have one model more served; False, with the reason in `found.error`, if it is not."""
+    def _load(self, found: Findings) -> None:
+        """Have one model more served. Raises _NotServed."""
         entry = found.entry
         ask = model_management_pb2.ReloadConfigRequest()
         for each in (*self._served, entry):
@@ -191,16 +153,14 @@ class _Session:
             config.name, config.model_platform = each.name, "tensorflow"
             config.base_path = str(version_folder(self._exports, each).parent)
         try:
-            answer = self._server.model.HandleReloadConfigRequest(ask, timeout=LOAD_S)
-            found.error = answer.status.error_message
+            reason = self._server.model.HandleReloadConfigRequest(ask, timeout=LOAD_S).status
+            text = reason.error_message
         except grpc.RpcError as error:
-            found.error = error.details() or error.code().name
+            text = error.details() or error.code().name
         state = self._server.states(entry.name).get(1)
         if state != "AVAILABLE":
-            found.error = found.error or f"it is {state}"
-            return False
+            raise _NotServed(text or f"it is {state}")
         self._served.append(entry)
-        return True
 
     def _ask_alone(self, found: Findings, questions: Questions) -> None:
         for inputs, right in questions.batches:
@@ -216,7 +176,9 @@ class _Session:
         calls = one_by_one(self._server, messages)
         for call, (_, right) in zip(calls, questions.small, strict=True):
             self._note(found, "a few rows", answered(call.alone), right)
+        before = self._batches(found)
         found.beside.append(at_once(self._server, calls, self._effort.calls, seed))
+        found.batches = self._batches(found) - before
 
     def _note(self, found: Findings, what: str, answer: Answer | str, right: Answer) -> None:
         if not same(right, answer):
@@ -224,11 +186,11 @@ class _Session:
 
     def _wait_for_verdict(self, found: Findings) -> None:
         name = found.entry.name
-        states = re.compile(rf'^servingd_model_graph{{model="{name}",state="(\w+)".*}} 1', re.M)
+        series = re.compile(rf'^servingd_model_graph{{model="{name}",state="(\w+)".*}} 1', re.M)
 
         def settled() -> str:
-            states_now = states.findall(self._server.get("/metrics")[1])
-            return "" if "optimising" in states_now else "".join(states_now)
+            states = series.findall(self._server.get("/metrics")[1])
+            return "" if "optimising" in states else "".join(states)
 
         found.graph = self._server.wait_for(f"the graph of {name}", settled, VERDICT_S)
         reason = re.search(
@@ -238,19 +200,42 @@ class _Session:
         found.declined = reason[1] if reason else ""
 
     def _read_queue(self, found: Findings) -> None:
-        (version,) = json.loads(self._server.get(f"/servingd/v1/models/{found.entry.name}")[1])[
-            "versions"
-        ]
+        text = self._server.get(f"/servingd/v1/models/{found.entry.name}")[1]
+        (version,) = json.loads(text)["versions"]
         queue = next(q for q in version["queues"] if q["signature"] == found.entry.signature)
         found.worth_merging = queue["worth_merging"]
         found.not_merged = queue.get("not_merged") or ""
-        found.mean_rows = queue["batch"]["mean_rows"]
+
+    def _batches(self, found: Findings) -> Counter[str]:
+        """How many calls have left the queue, and in how many batches."""
+        text = self._server.get("/metrics")[1]
+        return Counter(
+            {
+                what: sum(int(float(n)) for n in self._series(name, found).findall(text))
+                for what, name in (
+                    ("calls", "servingd_queue_seconds_count"),
+                    ("batches", "servingd_batches_total"),
+                )
+            }
+        )
+
+    def _series(self, name: str, found: Findings) -> re.Pattern[str]:
+        return re.compile(rf'^{name}{{[^}}]*model="{found.entry.name}"[^}}]*}} (\S+)$', re.M)
+
+
+class _NotServed(Exception):
+    """The text says why."""
 
 
 @contextmanager
-def _timed(found: Findings) -> Iterator[None]:
+def _noting(found: Findings) -> Iterator[None]:
+    """Note the time that it takes, and what goes wrong with this model; the others go on."""
     started = time.monotonic()
     try:
         yield
+    except _NotServed as error:
+        found.error = str(error)
+    except Exception as error:
+        found.error = f"{type(error).__name__}: {error}"
     finally:
         found.seconds += time.monotonic() - started

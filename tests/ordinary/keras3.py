@@ -236,7 +236,7 @@ def _saved_plainly(path: Path) -> None:
     layers = keras.layers
     model = keras.Sequential(
         [
-            keras.Input((4,), name="x"),
+            keras.Input((4,)),
             layers.Dense(16, activation="relu"),
             layers.BatchNormalization(),
             layers.Dense(3, activation="softmax"),
@@ -394,7 +394,7 @@ ENTRIES = (
         "saved_plainly",
         "a model given to tf.saved_model.save",
         _saved_plainly,
-        nasty.named(x=nasty.numbers(4)),
+        nasty.named(inputs=nasty.numbers(4)),
     ),
     _entry("jit", "compiled with jit_compile=True", _jit, nasty.named(x=nasty.numbers(12))),
     _entry(
