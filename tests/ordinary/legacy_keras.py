@@ -70,9 +70,21 @@ def _bidirectional(keras):
         [
             keras.Input((12,), dtype="int32", name="ids"),
             layers.Embedding(200, 16, mask_zero=True),
-            layers.Bidirectional(layers.LSTM(8, return_sequences=True)),
             layers.Bidirectional(layers.LSTM(8)),
             layers.Dense(2, activation="softmax"),
+        ]
+    )
+
+
+def _stacked(keras):
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((12,), dtype="int32", name="ids"),
+            layers.Embedding(200, 16, mask_zero=True),
+            layers.LSTM(8, return_sequences=True),
+            layers.LSTM(8),
+            layers.Dense(2),
         ]
     )
 
@@ -123,8 +135,14 @@ ENTRIES = (
     ),
     _entry(
         "bidirectional",
-        "two bidirectional LSTMs that mask padding",
+        "a bidirectional LSTM that masks padding",
         exported(_bidirectional),
+        nasty.named(ids=nasty.padded_ids(200, 12)),
+    ),
+    _entry(
+        "stacked",
+        "an LSTM on the steps of another one",
+        exported(_stacked),
         nasty.named(ids=nasty.padded_ids(200, 12)),
     ),
     _entry(
