@@ -22,6 +22,7 @@ from tests.ordinary.catalog import named
 from tests.ordinary.entry import Entry
 
 VERSION = "1"
+ROOT = Path(__file__).parents[2]
 
 
 def version_folder(root: Path, entry: Entry) -> Path:
@@ -44,7 +45,8 @@ def export_all(entries: Iterable[Entry], root: Path) -> dict[str, str]:
 def _child(root: Path, names: list[str], environment: dict[str, str]) -> Iterator[dict[str, Any]]:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
     child = subprocess.run(
-        [sys.executable, "-m", "tests.ordinary.exporting", str(root), *names],
+        [sys.executable, "-m", "tests.ordinary.exporting", str(root.resolve()), *names],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **quiet, **environment},
