@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ACCELERATOR ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports unit bench protos models format clean
+.PHONY: help install run test check lint types imports unit bench protos demo models format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,12 +25,15 @@ $(STAMP): pyproject.toml $(PINS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tensorflow-serving-api==2.21.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--target $(VENV)/tensorflow-serving-api-2.16 tensorflow-serving-api==2.16.1
+	# What ordinary models are made with; it asks for a TensorFlow of its own, and for tokenizers' data.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c $(PINS) \
+		tf-keras tensorflow-recommenders keras-hub regex tokenizers
 	touch $@
 
-run: install models ## serve models/ on 8500 (gRPC) and 8501 (HTTP)
+run: install demo ## serve models/ on 8500 (gRPC) and 8501 (HTTP)
 	$(BIN)/servingd serve --model_repository=models
 
-models: install ## make the demo models that are missing
+demo: install ## make the demo models that are missing
 	@$(BIN)/python models/make_demo_models.py
 
 test: install ## the whole test suite
@@ -59,6 +62,9 @@ format: install ## let ruff lay out the code
 
 protos: install ## compile protos/ into servingd/wire
 	$(BIN)/python -m servingd.wire.compile_protos
+
+models: install ## check the ordinary models: minutes
+	$(BIN)/python -m tests.ordinary
 
 bench: install ## the project's own benchmarks; nothing else may run meanwhile
 	$(BIN)/python -m tests.bench
