@@ -246,6 +246,25 @@ def _saved_plainly(path: Path) -> None:
     tf.saved_model.save(model, str(path))
 
 
+def _alike_saved_plainly(path: Path) -> None:
+    """Layers whose variables share a name and a shape: only their places tell them apart."""
+    import keras
+    import tensorflow as tf
+
+    class Scaled(keras.layers.Layer):
+        def build(self, shape):
+            add = self.add_weight
+            self.one = add(shape=(4, 4), initializer="glorot_uniform", name="w")
+            self.two = add(shape=(4, 4), initializer="glorot_uniform", name="w")
+
+        def call(self, x):
+            return keras.ops.tanh(x @ self.one) @ self.two
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4,)), Scaled(name="s"), Scaled(name="s_")])
+    tf.saved_model.save(model, str(path))
+
+
 # Sequences ----------------------------------------------------------------------------------------
 
 
@@ -394,6 +413,12 @@ ENTRIES = (
         "saved_plainly",
         "a model given to tf.saved_model.save",
         _saved_plainly,
+        nasty.named(inputs=nasty.numbers(4)),
+    ),
+    _own(
+        "alike_saved_plainly",
+        "the same of a model whose variables share names and shapes",
+        _alike_saved_plainly,
         nasty.named(inputs=nasty.numbers(4)),
     ),
     _entry("jit", "compiled with jit_compile=True", _jit, nasty.named(x=nasty.numbers(12))),

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pytest
 from servingd import __version__
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
+from servingd.servables.saved_model.freeze import freeze
 from servingd.servables.saved_model.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.graph_safety import keeps_state
 from servingd.servables.saved_model.improvement import Improvement
@@ -163,7 +165,18 @@ def feeds_inside(path: Path) -> None:
         tf1.saved_model.simple_save(session, str(path), {"x": inside, "d": default}, {"y": y})
 
 
+def asks_for_its_shape(path: Path) -> None:
+    """What it answers depends on the rank and the sizes of its input."""
+    import tensorflow as tf
+
+    def f(m: Any, x: Any) -> Any:
+        return m.w * x + tf.cast(tf.rank(x) + 10 * tf.size(x) + tf.shape(x)[-1], tf.float32)
+
+    save(path, f, ([None, 1], "float32"), w=lambda: tf.Variable(2.0))
+
+
 LOCAL = (
+    asks_for_its_shape,
     embedding,
     embedding_in_branches_and_loops,
     embedding_by_row,
@@ -321,6 +334,34 @@ def test_it_is_optimised_and_the_answers_stay(path_of, tmp_path, name):
 def test_it_is_declined_with_the_reason(path_of, name, reason):
     with pytest.raises(Declined, match=re.escape(reason)):
         optimise(str(path_of(name)), TAGS)
+
+
+def test_a_variable_that_is_read_by_anothers_name_is_not_taken_for_it():
+    import tensorflow as tf
+
+    raw = tf.raw_ops
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        a, b = (raw.VarHandleOp(dtype=tf.float32, shape=[], name=name) for name in "ab")
+        read_b = raw.ReadVariableOp(resource=b, dtype=tf.float32, name="a/Read/ReadVariableOp")
+        tf.add(raw.ReadVariableOp(resource=a, dtype=tf.float32), read_b, name="both")
+        session.run([raw.AssignVariableOp(resource=v, value=n) for v, n in ((a, 2.0), (b, 3.0))])
+        plain = types.SimpleNamespace(graph=graph, session=session)
+        with pytest.raises(ValueError, match="a/Read/ReadVariableOp is not what reads a"):
+            freeze(plain, ["both"])
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (2, 3), (4,), (2, 1, 2)])
+def test_inputs_that_do_not_fit_the_signature_are_answered_as_on_the_plain_graph(
+    path_of, tmp_path, shape
+):
+    path = path_of("asks_for_its_shape")
+    run_command(path, tmp_path)
+    x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    one, other = (
+        list(session.calls["serving_default"].run({"x": x}).values())
+        for session in open_both(path, tmp_path)
+    )
+    assert agree(one, other)
 
 
 def test_a_batch_norm_is_folded_away(models):

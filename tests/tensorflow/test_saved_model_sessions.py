@@ -23,7 +23,11 @@ from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.meta_graph import read_meta_graph
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.platform import SavedModelPlatform
-from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
+from servingd.servables.saved_model.python_session import (
+    ObjectModel,
+    PythonSession,
+    handles_of,
+)
 from servingd.servables.saved_model.sessions import RunningSession, open_plain
 from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions
 from servingd.servables.saved_model.warm_up import synthetic_inputs
@@ -371,3 +375,23 @@ def test_a_signature_without_inputs_can_be_called(tmp_path):
         assert session.calls["serving_default"].run({})["y"].tolist() == [1.0, 2.0]
     finally:
         session.close()
+
+
+# Which variable is which ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "nodes", "found"),
+    [
+        ({3: "w", 5: "b"}, ["w", "b"], {3: "w", 5: "b"}),
+        ({3: "w"}, ["w_1"], {3: "w_1"}),  # something else was called w first
+        ({3: "w", 4: "w"}, ["w", "w_1"], {}),
+        ({3: "w", 4: "w_1"}, ["w", "w_1"], {}),  # w_1 may be either
+        ({3: "w", 4: "w_1"}, ["w_1", "w_1_1"], {}),
+        ({3: "w"}, ["w", "w_1"], {}),
+        ({3: "w", 7: "v"}, ["w", "w_1", "v"], {7: "v"}),
+        ({3: "w"}, ["other"], {}),
+    ],
+)
+def test_a_variable_is_known_by_its_name_or_not_at_all(variables, nodes, found):
+    assert handles_of(variables, nodes) == found

@@ -14,18 +14,24 @@ from servingd.servables.saved_model.tensorflow import ONE_THREAD, tensorflow
 def freeze(plain: PythonSession, outputs: Sequence[str]) -> Any:
     """The part of a session's graph that the operations `outputs` need, without variables.
 
-    Only for graphs that keep no state; see `graph_safety`.
+    Only for graphs that keep no state; see `graph_safety`. Each constant is what this session reads
+    from the very handle that it replaces. Raises ValueError where names would lead to another one.
     """
     from tensorflow.python.framework import convert_to_constants
 
-    names = {op.name for op in plain.graph.get_operations()}
+    by_name = {op.name: op for op in plain.graph.get_operations()}
     with plain.graph.as_default():
-        for op in plain.graph.get_operations():
+        for op in by_name.values():
+            if op.type != "VarHandleOp":
+                continue
             read = f"{op.name}/Read/ReadVariableOp"  # the converter looks for it by this name
-            if op.type == "VarHandleOp" and read not in names:
+            there = by_name.get(read)
+            if there is None:
                 tensorflow().raw_ops.ReadVariableOp(
                     resource=op.outputs[0], dtype=op.get_attr("dtype"), name=read
                 )
+            elif there.type != "ReadVariableOp" or there.inputs[0] is not op.outputs[0]:
+                raise ValueError(f"{read} is not what reads {op.name}")
     graph_def = plain.graph.as_graph_def()
     for function in graph_def.library.function:
         read_then_gather(function.node_def)

@@ -147,7 +147,7 @@ def _proven_one(
     known = improvement.threads_known(optimised=True)
     session = on(known or options.threads)
     try:
-        if not same_answers(replica.session, session, signatures, warm):
+        if not same_answers(replica.session, session, improvement.meta_graph, warm):
             raise Declined("the optimised graph gives other answers here")
         session.look(signatures, warm)
         wide = None

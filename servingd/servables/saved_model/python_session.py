@@ -5,7 +5,9 @@ Slower to load, and the GIL is held meanwhile; the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from servingd.core.types import CPU_0, Device
@@ -61,7 +63,8 @@ def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> N
 
     A Keras 3 model given to `tf.saved_model.save` has two sets of variables: those that its
     signatures read carry other names than those that are restored. Both are nodes of one object
-    graph, and the checkpoint's own object graph numbers its nodes alike.
+    graph, and the checkpoint's own object graph numbers its nodes alike. Where names do not tell
+    which variable is which, it stays unset, and reading it is an error: never another one's value.
     """
     tf1 = tensorflow().compat.v1
     variables = {
@@ -70,7 +73,7 @@ def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> N
         if node.WhichOneof("kind") == "variable"
     }
     handles = {op.name: op.outputs[0] for op in graph.get_operations() if op.type == "VarHandleOp"}
-    known = [(index, handles[name]) for index, name in variables.items() if name in handles]
+    known = [(index, handles[name]) for index, name in handles_of(variables, handles).items()]
     if not known:
         return
     raw = tensorflow().raw_ops
@@ -94,6 +97,32 @@ def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> N
         ],
         {placeholder: value for placeholder, (_, value) in values.items()},
     )
+
+
+def handles_of(variables: Mapping[int, str], handles: Collection[str]) -> dict[int, str]:
+    """By a variable's number, the node that holds it, where their names leave no doubt.
+
+    A node is called as its variable, or that with `_1`, `_2` and so on where the name was taken. So
+    a name is doubtful if several variables have it, or several nodes may belong to it, or a node
+    may belong to several.
+    """
+    times = Counter(variables.values())
+    owners = {handle: [n for n in _names_behind(handle) if n in times] for handle in handles}
+    owned = Counter(name for names in owners.values() for name in names)
+    found = {
+        names[0]: handle
+        for handle, names in owners.items()
+        if len(names) == 1 and times[names[0]] == 1 and owned[names[0]] == 1
+    }
+    return {index: found[name] for index, name in variables.items() if name in found}
+
+
+def _names_behind(node: str) -> Iterator[str]:
+    """A node's name, and those that it may have been made of to be unique."""
+    yield node
+    while (match := re.fullmatch(r"(.+)_\d+", node)) is not None:
+        node = match[1]
+        yield node
 
 
 def _checkpoint_keys(reader: Any) -> dict[int, str]:

@@ -22,7 +22,8 @@ from servingd.servables.saved_model.placing import names_devices, where_it_ran, 
 from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
 from servingd.servables.saved_model.row_wise.analysis import NOT_TRIED
 from servingd.servables.saved_model.tensorflow import SessionOptions, translate
-from servingd.servables.saved_model.warm_up import synthetic_inputs
+from servingd.servables.saved_model.varied import example_features, varied_inputs
+from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
 
 _log = logging.getLogger(__name__)
 
@@ -316,21 +317,23 @@ def _path_tensor(path: str) -> Any:
 def same_answers(
     one: RunningSession,
     other: RunningSession,
-    signatures: Mapping[str, Signature],
+    meta_graph: MetaGraph,
     warm: Mapping[str, bool],
 ) -> bool:
     """Whether two sessions answer made-up inputs alike; warms both."""
-    return all(
-        agree(_answer(one, signature), _answer(other, signature))
-        for name, signature in signatures.items()
-        if warm[name]
-    )
+    features = example_features(meta_graph.graph())
+    for name, signature in meta_graph.signatures.items():
+        rows = 3 if varies(signature) else 1
+        tried = (synthetic_inputs(signature, 1), varied_inputs(signature, rows, 1, features))
+        for inputs in tried:
+            if inputs is None or not warm[name]:
+                continue
+            if not agree(_answer(one, signature, inputs), _answer(other, signature, inputs)):
+                return False
+    return True
 
 
-def _answer(session: RunningSession, signature: Signature) -> list[Any] | str:
-    inputs = synthetic_inputs(signature, 1)
-    if inputs is None:
-        return "no inputs"
+def _answer(session: RunningSession, signature: Signature, inputs: Tensors) -> list[Any] | str:
     try:
         return list(session.calls[signature.name].run(inputs).values())
     except Exception as error:
