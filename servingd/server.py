@@ -35,6 +35,7 @@ from servingd.frontends.rest_api import RestApi, RestOptions
 from servingd.frontends.rpc import RpcMethods
 from servingd.frontends.shared_page import SharedPage
 from servingd.frontends.tls import ssl_context
+from servingd.inference.calls import Checks
 from servingd.inference.replay import replay
 from servingd.observability.life_cycle import log_state
 from servingd.observability.metrics import Metrics
@@ -69,6 +70,7 @@ class Server:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
+        self._checks = Checks(config.enable_signature_method_name_check, config.check_input_shapes)
         self._stack = ExitStack()
         self._stopping = False
         self._started = threading.Event()  # every first model has come up, or failed for good
@@ -173,7 +175,7 @@ class Server:
             metrics=self.metrics.requests,
             knows=lambda name: name in self._monitor.configured(),
             request_log=self._request_logs,
-            check_method_name=config.enable_signature_method_name_check,
+            checks=self._checks,
             as_content=config.enable_serialization_as_tensor_content,
         )
 
@@ -186,9 +188,8 @@ class Server:
         return monitor
 
     def _make_warm_up(self, options: SavedModelOptions) -> WarmUp:
-        check = self._config.enable_signature_method_name_check
         return WarmUp(
-            lambda body, request: replay(body, request, check),
+            lambda body, request: replay(body, request, self._checks),
             self.metrics.counts.warmed_up,
             enabled=options.enable_model_warmup,
             iterations=options.warmup_iterations,

@@ -21,6 +21,41 @@ def half_plus_two(path: Path, b: float = 2.0) -> None:
     _save(module, path, {"serving_default": module.f})
 
 
+SHAPES: dict[str, list[int | None]] = {"column": [None, 1], "single": [1], "scalar": []}
+"""What the signatures of `half_plus_two` in TensorFlow Serving's documentation are like."""
+
+
+def half_of_shape(path: Path, shape: list[int | None]) -> None:
+    """y = 0.5 x + 2, by a signature of this shape."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.a, module.b = tf.Variable(0.5), tf.Variable(2.0)
+    spec = tf.TensorSpec(shape, tf.float32, name="x")
+    module.f = tf.function(lambda x: {"y": module.a * x + module.b}, input_signature=[spec])
+    _save(module, path, {"serving_default": module.f})
+
+
+def weighted(path: Path) -> None:
+    """y = x times a matrix of 3 x 2: refuses another width. `n` is how many rows came."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    spec = tf.TensorSpec([None, 3], tf.float32, name="x")
+    module.f = tf.function(lambda x: {"y": tf.matmul(x, module.w)}, input_signature=[spec])
+    _save(module, path, {"serving_default": module.f})
+
+
+def half_of_shape_as_tflite(path: Path, shape: list[int | None]) -> None:
+    """The same as a TF Lite model."""
+    import tensorflow as tf
+
+    saved = path.with_name(f"{path.name}-saved-model")
+    half_of_shape(saved, shape)
+    _write_tflite(path, tf.lite.TFLiteConverter.from_saved_model(str(saved)))
+
+
 def echo(path: Path) -> None:
     """One signature per type: its input, and a scalar beside it. Also one of fixed shape."""
     import tensorflow as tf

@@ -177,6 +177,9 @@ class ServerConfig:
     merge_waiting_calls: bool = own_flag(
         True, "run calls that wait together together, where that is proven to be right"
     )
+    check_input_shapes: bool = own_flag(
+        False, "refuse inputs whose shapes differ from the signature's; else TensorFlow judges"
+    )
     self_warm_up: bool = own_flag(
         True, "keep a few requests in memory; new versions answer them before they serve"
     )

@@ -111,6 +111,7 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
     ("cache_dir", "", *TEXT),
     ("inline_below_us", 200, "=0", 0, "=-1", "expected a number of at least 0, got -1"),
     ("merge_waiting_calls", True, *BOOL),
+    ("check_input_shapes", False, *BOOL),
     ("self_warm_up", True, *BOOL),
     ("latency_goal_ms", 0.0, "=5", 5.0, "=-1", "expected a number of at least 0, got -1.0"),
     ("max_queue_s", 30.0, "=5", 5.0, "=-1", "expected a number of at least 0, got -1.0"),
