@@ -168,7 +168,9 @@ def test_the_method_name_is_checked_where_that_is_asked_for():
     model.signatures["classify"] = Signature("classify", regress.inputs, regress.outputs, REGRESS)
     replay(model, of_examples("classify_log", b"", signature="classify"))
     with pytest.raises(InvalidArgument, match="Expected classification signature method_name"):
-        replay(model, of_examples("classify_log", b"", signature="classify"), Checks(method_name=True))
+        replay(
+            model, of_examples("classify_log", b"", signature="classify"), Checks(method_name=True)
+        )
 
 
 CALLS = {
