@@ -266,6 +266,7 @@ class Server:
 
         Raises OSError for a port that is busy. What had started is stopped again.
         """
+        self._reloader.check_platforms(known_models(self._roster))
         with ExitStack() as stack:
             self._request_logs.start()
             stack.callback(self._request_logs.stop)

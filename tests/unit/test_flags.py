@@ -303,6 +303,38 @@ def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     assert "(default: four per CPU core)" in theirs
 
 
+@pytest.mark.parametrize(
+    "stale",
+    [
+        ["--use_saved_model"],
+        ["--use_saved_model=true"],
+        ["--use_saved_model", "false"],
+        ["--v=1"],
+        ["--v", "1"],
+        ["--logtostderr"],
+        ["--alsologtostderr=1"],
+        ["--stderrthreshold", "0"],
+    ],
+)
+def test_flags_that_tensorflow_serving_had_once_are_passed_over(stale: list[str]) -> None:
+    said: list[str] = []
+    given = given_flags("x", [*stale, *MODEL, *stale], None, said)
+    assert given == given_flags("x", MODEL)
+    name = stale[0].partition("=")[0]
+    assert len(said) == 2
+    assert said[0].startswith(f"{name} is not known any more and has no effect: ")
+
+
+def test_typos_are_no_stale_flags_and_servingd_itself_has_none() -> None:
+    with pytest.raises(InvalidConfig, match="did you mean --model_name"):
+        given_flags("x", ["--model_nam=m"], None, [])
+    for wrong in ("--vv=1", "-v=1", "v"):
+        with pytest.raises(InvalidConfig, match="unknown argument"):
+            given_flags("x", [wrong], None, [])
+    with pytest.raises(InvalidConfig, match="unknown argument: --use_saved_model"):
+        given_flags("x", ["--use_saved_model"])
+
+
 def test_notes_tell_what_was_set_and_has_no_effect() -> None:
     arguments = [*MODEL, "--mixed_precision=bfloat16", "--skip_initialize_tpu=false", "--port=1"]
     flags = given_flags("x", arguments)
