@@ -158,6 +158,10 @@ class ServerConfig:
     admin_port: int = own_flag(
         0, "gRPC port of reload and profiler alone; 0: on the public ports", tcp_port
     )
+    hold_calls_during_start: bool = own_flag(
+        True,
+        "calls that come while the first models load wait for them; false: they fail at once",
+    )
     reload_timeout_s: float = own_flag(
         300.0, "longest wait of a reload for its new models", at_least(0)
     )

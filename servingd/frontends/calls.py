@@ -15,6 +15,7 @@ from servingd.errors import Code, ServingError, as_serving_error
 from servingd.frontends.reply import Reply
 from servingd.inference.calls import NO_CHECKS, Checks
 from servingd.observability.requests import Cell, RequestMetrics
+from servingd.runtime.first_calls import FirstCalls
 from servingd.wire.tensors import encode_model_spec
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class CallContext:
     request_log: RequestLog | None = None
     checks: Checks = NO_CHECKS
     """What is asked of a call besides what TensorFlow Serving asks."""
+    first_calls: FirstCalls | None = None
+    """Where calls wait for the first models; None: nowhere."""
     as_content: bool = False
     """Whether tensors of answers travel in `tensor_content`."""
 
