@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
@@ -271,6 +273,43 @@ def tflite_without_signatures(path: Path) -> None:
 def _write_tflite(path: Path, converter: object) -> None:
     path.mkdir(parents=True)
     (path / "model.tflite").write_bytes(converter.convert())
+
+
+def save_tf1(path: Path, signatures: Callable[..., dict], as_text: bool = False) -> None:
+    """A TensorFlow 1 export of y = 0.5 x + 2, with `signatures(x, y)` of (inputs, outputs)."""
+    import tensorflow as tf
+
+    tf1 = tf.compat.v1
+    with tf.Graph().as_default(), tf1.Session() as session:
+        x = tf1.placeholder(tf.float32, [None], name="x")
+        a = tf1.get_variable("a", initializer=0.5)
+        y = tf.add(a * x, 2.0, name="y")
+        session.run(tf1.global_variables_initializer())
+
+        def infos(tensors: dict) -> dict:
+            build = tf1.saved_model.build_tensor_info
+            return {k: build(t) if hasattr(t, "op") else t for k, t in tensors.items()}
+
+        made = {
+            name: tf1.saved_model.build_signature_def(
+                infos(inputs), infos(outputs), "tensorflow/serving/predict"
+            )
+            for name, (inputs, outputs) in signatures(x, y).items()
+        }
+        builder = tf1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map=made)
+        builder.save(as_text=as_text)
+
+
+def tensor_info(name: str, dtype: int = 1, **more: Any) -> Any:
+    """What a signature says of a tensor; nameless ones are of a kind that `more` tells."""
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    info = meta_graph_pb2.TensorInfo(dtype=dtype, **more)
+    info.tensor_shape.unknown_rank = True
+    if name:
+        info.name = name
+    return info
 
 
 def copy_version(source: Path, target: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from servingd.core.interfaces import Completion, Lane, Lease
 from servingd.core.shapes import misfit
 from servingd.core.types import ModelSpec, Signature, Tensors
-from servingd.errors import InvalidArgument
+from servingd.errors import InvalidArgument, Unimplemented
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -39,6 +40,15 @@ class InferenceCall(Completion, Protocol):
     """What is being called, once it is known."""
 
     spec: ModelSpec
+
+
+def check_served(signature: Signature, aliases: Iterable[str]) -> None:
+    """Raise Unimplemented if one of these inputs or outputs can be shown alone."""
+    for alias in aliases:
+        if alias in signature.unserved:
+            raise Unimplemented(
+                f"signature {signature.name}, tensor {alias}: {signature.unserved[alias]}"
+            )
 
 
 def check_shapes(signature: Signature, inputs: Tensors) -> None:

@@ -24,6 +24,7 @@ from servingd.inference.calls import (
     REGRESS_METHOD,
     Checks,
     InferenceCall,
+    check_served,
     check_shapes,
 )
 from servingd.wire.signatures import signature_def
@@ -78,6 +79,7 @@ def run_examples(
 def check_signature(signature: Signature, method: str, checks: Checks = NO_CHECKS) -> None:
     """Raise InvalidArgument unless a signature has the inputs and outputs of `method`."""
     kind = _KINDS[method]
+    check_served(signature, signature.unserved)
     if checks.method_name and signature.method_name != method:
         raise InvalidArgument(
             f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}"

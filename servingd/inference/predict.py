@@ -18,6 +18,7 @@ from servingd.inference.calls import (
     REGRESS_METHOD,
     Checks,
     InferenceCall,
+    check_served,
     check_shapes,
 )
 
@@ -62,11 +63,15 @@ def predict(models: Models, call: PredictCall, checks: Checks = NO_CHECKS) -> No
             "Expected prediction signature method_name to be one of "
             f"{{{', '.join(_METHODS)}}}. Was: {signature.method_name}"
         )
+    if signature.unserved:
+        check_served(signature, signature.inputs)
     inputs = call.bind(signature)
     if checks.input_shapes:
         check_shapes(signature, inputs)
     if call.output_filter:
         _check_filter(call.output_filter, signature)
+    if signature.unserved:
+        check_served(signature, call.output_filter or signature.outputs)
     lane.run(inputs, call)
 
 

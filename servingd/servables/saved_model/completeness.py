@@ -10,18 +10,20 @@ said: TensorFlow then says whether it can be loaded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import cramjam
+from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from servingd.core.publish import Listing, shortfall
-from servingd.servables.saved_model.meta_graph import FILE
+from servingd.servables.saved_model.meta_graph import FILE, TEXT_FILE
 from servingd.wire import protos
 
 if TYPE_CHECKING:
-    from servingd.wire.protos import MetaGraph
+    from servingd.wire.protos import MetaGraph, MetaGraphText
 
 INDEX = "variables/variables.index"
 
@@ -36,6 +38,8 @@ _SNAPPY_AT_MOST = 64
 _MAX_SHARDS = 100_000
 """The names of shards have five digits."""
 
+
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 _HOLDS_A_VARIABLE = frozenset(
     ("VarHandleOp", "VariableV2", "Variable", "AutoReloadVariable", "TemporaryVariable")
@@ -52,26 +56,49 @@ class UnknownForm(ValueError):
 
 def what_is_missing(listing: Listing, tags: tuple[str, ...]) -> str | None:
     """Why a version's folder is not a complete SavedModel yet; None if it is. Raises OSError."""
-    if FILE not in listing.sizes:
+    file = TEXT_FILE if FILE not in listing.sizes and TEXT_FILE in listing.sizes else FILE
+    if file not in listing.sizes:
         return f"{FILE} is not there"
-    content = listing.read(FILE)
+    content = listing.read(file)
     try:
-        saved_model = protos.SavedModel.FromString(content)
+        graphs = _text_graphs(content) if file == TEXT_FILE else _graphs(content)
     except DecodeError:
-        return f"{FILE} does not parse ({len(content)} bytes)"
-    if not saved_model.meta_graphs:
-        return f"{FILE} holds no meta graph ({len(content)} bytes)"
+        return f"{file} does not parse ({len(content)} bytes)"
+    except UnknownForm as error:
+        _log.info("%s is left to TensorFlow to judge: %s", file, error)
+        return None
+    if not graphs:
+        return f"{file} holds no meta graph ({len(content)} bytes)"
     try:
-        assets = [name for graph in saved_model.meta_graphs for name in _assets(graph)]
+        assets = [name for graph in graphs for name in _assets(graph)]
     except DecodeError:
-        return f"{FILE} names assets that do not parse"
+        return f"{file} names assets that do not parse"
     required = {f"assets/{name}": 0 for name in assets}
-    if INDEX in listing.sizes or any(map(_has_variables, saved_model.meta_graphs)):
+    if INDEX in listing.sizes or any(map(_has_variables, graphs)):
         required[INDEX] = _FOOTER_BYTES
     reason = shortfall(required, listing.sizes)
     if reason is None and INDEX in listing.sizes:
         reason = _what_shards_lack(listing)
     return reason
+
+
+def _graphs(content: bytes) -> Sequence[MetaGraph | MetaGraphText]:
+    return list(protos.SavedModel.FromString(content).meta_graphs)
+
+
+def _text_graphs(content: bytes) -> Sequence[MetaGraph | MetaGraphText]:
+    """Raises DecodeError if the text was cut off, UnknownForm if something else is wrong."""
+    try:
+        text = content.decode()
+        message = protos.SavedModelText()
+        text_format.Parse(text, message, allow_unknown_field=True, descriptor_pool=protos.POOL)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        left = _QUOTED.sub(b"", content)
+        even = left.count(b"{") == left.count(b"}") and b'"' not in left
+        if not (even and left.rstrip().endswith(b"}")):
+            raise DecodeError(str(error)) from error
+        raise UnknownForm(str(error)) from error
+    return list(message.meta_graphs)
 
 
 def _what_shards_lack(listing: Listing) -> str | None:
@@ -84,21 +111,23 @@ def _what_shards_lack(listing: Listing) -> str | None:
         return None
 
 
-def _has_variables(meta_graph: MetaGraph) -> bool:
+def _has_variables(meta_graph: MetaGraph | MetaGraphText) -> bool:
     """Whether it has something to restore; a graph that does not parse here may have.
 
     Exporters write a saver for models without variables too.
     """
     if not meta_graph.saver_def.restore_op_name:
         return False
-    try:
-        graph = protos.Graph.FromString(meta_graph.graph_def)
-    except DecodeError:
-        return True
+    graph = meta_graph.graph_def
+    if isinstance(graph, bytes):
+        try:
+            graph = protos.Graph.FromString(graph)
+        except DecodeError:
+            return True
     return any(node.op in _HOLDS_A_VARIABLE for node in graph.node)
 
 
-def _assets(meta_graph: MetaGraph) -> list[str]:
+def _assets(meta_graph: MetaGraph | MetaGraphText) -> list[str]:
     names = [asset.filename for asset in meta_graph.asset_file_def]
     for packed in meta_graph.collection_def["saved_model_assets"].any_list.value:
         names.append(protos.AssetFileDef.FromString(packed.value).filename)

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.estimates import NOTHING, Estimate, Footprint
-from servingd.servables.saved_model.meta_graph import FILE
+from servingd.servables.saved_model.meta_graph import FILE, TEXT_FILE
 from servingd.servables.saved_model.optimiser import MAX_WEIGHTS
 
 _BASE = 1 << 20
 _GRAPH = 48
 """Bytes of memory per byte of `saved_model.pb`, of one session."""
+_TEXT = 3
+"""A graph in text format has at least so many times the bytes."""
 _ASSETS = 4
 """A hash table takes this many times its file."""
 _PLAIN_WEIGHTS = 1.1
@@ -35,7 +37,7 @@ _ACCELERATOR_WORK = 64 << 20
 def estimate(path: str, options: SavedModelOptions) -> Estimate:
     """What the version under `path` takes. Raises OSError."""
     folder = Path(path)
-    graph = _bytes(folder, FILE)
+    graph = _bytes(folder, FILE) or _bytes(folder, TEXT_FILE) // _TEXT
     weights = _bytes(folder, "variables/variables.data-*")
     rest = _GRAPH * graph + _ASSETS * _bytes(folder, "assets/**/*")
     plain = round(_PLAIN_WEIGHTS * weights) + rest
