@@ -20,7 +20,7 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
 from servingd.core.admission import AdmissionLimits
 from servingd.core.interfaces import Loader
-from servingd.core.lifecycle import PublicState
+from servingd.core.lifecycle import PublicState, ServableState
 from servingd.core.types import Device, ServableId, VersionData
 from servingd.core.versions import ready
 from servingd.errors import FailedPrecondition, ServingError
@@ -35,10 +35,12 @@ from servingd.frontends.rest_api import RestApi, RestOptions
 from servingd.frontends.rpc import RpcMethods
 from servingd.frontends.shared_page import SharedPage
 from servingd.frontends.tls import ssl_context
+from servingd.inference.calls import Checks
 from servingd.inference.replay import replay
 from servingd.observability.life_cycle import log_state
 from servingd.observability.metrics import Metrics
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
+from servingd.runtime.first_calls import FirstCalls
 from servingd.runtime.loads import manager_options, manager_state, rules_of
 from servingd.runtime.manager import Manager
 from servingd.runtime.reloader import Reloader, log_reload
@@ -69,6 +71,7 @@ class Server:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
+        self._checks = Checks(config.enable_signature_method_name_check, config.check_input_shapes)
         self._stack = ExitStack()
         self._stopping = False
         self._started = threading.Event()  # every first model has come up, or failed for good
@@ -93,6 +96,7 @@ class Server:
         )
         self._dispatcher = self._make_dispatcher()
         self._models = ServingMap(self._monitor, self._dispatcher)
+        self._first_calls = FirstCalls(self._models, enabled=config.hold_calls_during_start)
         self._manager = self._make_manager(warm_up)
         placements.watch(lambda: self._manager.plan, self._platforms.devices)
         self._roster = make_roster(config)
@@ -151,7 +155,7 @@ class Server:
             self._monitor,
             self._dispatcher,
             manager_options(config, warm_up, self._platforms.devices),
-            self.metrics.on_load,
+            self._on_load,
         )
 
     def _make_source(self) -> FileSystemSource:
@@ -163,7 +167,7 @@ class Server:
             self._manager.aspire,
             self._configure,
             config.file_system_poll_wait_seconds,
-            self._monitor.report_absent,
+            self._on_absent,
         )
 
     def _make_call_context(self) -> CallContext:
@@ -173,7 +177,8 @@ class Server:
             metrics=self.metrics.requests,
             knows=lambda name: name in self._monitor.configured(),
             request_log=self._request_logs,
-            check_method_name=config.enable_signature_method_name_check,
+            first_calls=self._first_calls,
+            checks=self._checks,
             as_content=config.enable_serialization_as_tensor_content,
         )
 
@@ -181,14 +186,13 @@ class Server:
         monitor = StateMonitor()
         monitor.subscribe(log_state)
         monitor.subscribe(self.metrics.on_state)
-        monitor.subscribe(lambda state: self._update_health())
+        monitor.subscribe(self._on_state)
         monitor.subscribe_incomplete(self.metrics.on_incomplete)
         return monitor
 
     def _make_warm_up(self, options: SavedModelOptions) -> WarmUp:
-        check = self._config.enable_signature_method_name_check
         return WarmUp(
-            lambda body, request: replay(body, request, check),
+            lambda body, request: replay(body, request, self._checks),
             self.metrics.counts.warmed_up,
             enabled=options.enable_model_warmup,
             iterations=options.warmup_iterations,
@@ -265,6 +269,7 @@ class Server:
 
         Raises OSError for a port that is busy. What had started is stopped again.
         """
+        self._reloader.check_platforms(known_models(self._roster))
         with ExitStack() as stack:
             self._request_logs.start()
             stack.callback(self._request_logs.stop)
@@ -304,6 +309,7 @@ class Server:
     def _drain(self) -> None:
         self._stopping = True
         self._update_health()
+        self._first_calls.stop()
         if self._config.drain_delay_s:
             _log.info("not ready any more; draining in %.1f s", self._config.drain_delay_s)
             threading.Event().wait(self._config.drain_delay_s)
@@ -350,6 +356,22 @@ class Server:
     def _on_replica_failed(self, servable: ServableId, device: Device) -> None:
         self._manager.replica_failed(servable, device)
 
+    def _on_load(self, servable: ServableId, seconds: float, succeeded: bool) -> None:
+        self.metrics.on_load(servable, seconds, succeeded)
+        if not succeeded:
+            self._first_calls.settle(servable.name)
+
+    def _on_absent(self, name: str, reason: str) -> None:
+        self._monitor.report_absent(name, reason)
+        self._first_calls.settle(name)
+
+    def _on_state(self, state: ServableState) -> None:
+        self._update_health()
+        if not self._first_calls.over:
+            states = {s.state for s in self._monitor.of_model(state.id.name)}
+            if not states & {PublicState.START, PublicState.LOADING}:
+                self._first_calls.settle(state.id.name)
+
     def _configure(self, names: Iterable[str]) -> None:
         models = frozenset(names)
         self._monitor.configure(models)
@@ -361,6 +383,7 @@ class Server:
         if not self._looked:
             self._looked = True
             self._monitor.notify_when(models, PublicState.AVAILABLE, self._all_up)
+        self._first_calls.expect(models)
         self._update_health()
 
     def _goal_s(self, name: str) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
@@ -19,6 +21,41 @@ def half_plus_two(path: Path, b: float = 2.0) -> None:
     spec = tf.TensorSpec([None], tf.float32, name="x")
     module.f = tf.function(lambda x: {"y": module.a * x + module.b}, input_signature=[spec])
     _save(module, path, {"serving_default": module.f})
+
+
+SHAPES: dict[str, list[int | None]] = {"column": [None, 1], "single": [1], "scalar": []}
+"""What the signatures of `half_plus_two` in TensorFlow Serving's documentation are like."""
+
+
+def half_of_shape(path: Path, shape: list[int | None]) -> None:
+    """y = 0.5 x + 2, by a signature of this shape."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.a, module.b = tf.Variable(0.5), tf.Variable(2.0)
+    spec = tf.TensorSpec(shape, tf.float32, name="x")
+    module.f = tf.function(lambda x: {"y": module.a * x + module.b}, input_signature=[spec])
+    _save(module, path, {"serving_default": module.f})
+
+
+def weighted(path: Path) -> None:
+    """y = x times a matrix of 3 x 2: refuses another width. `n` is how many rows came."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    spec = tf.TensorSpec([None, 3], tf.float32, name="x")
+    module.f = tf.function(lambda x: {"y": tf.matmul(x, module.w)}, input_signature=[spec])
+    _save(module, path, {"serving_default": module.f})
+
+
+def half_of_shape_as_tflite(path: Path, shape: list[int | None]) -> None:
+    """The same as a TF Lite model."""
+    import tensorflow as tf
+
+    saved = path.with_name(f"{path.name}-saved-model")
+    half_of_shape(saved, shape)
+    _write_tflite(path, tf.lite.TFLiteConverter.from_saved_model(str(saved)))
 
 
 def echo(path: Path) -> None:
@@ -236,6 +273,43 @@ def tflite_without_signatures(path: Path) -> None:
 def _write_tflite(path: Path, converter: object) -> None:
     path.mkdir(parents=True)
     (path / "model.tflite").write_bytes(converter.convert())
+
+
+def save_tf1(path: Path, signatures: Callable[..., dict], as_text: bool = False) -> None:
+    """A TensorFlow 1 export of y = 0.5 x + 2, with `signatures(x, y)` of (inputs, outputs)."""
+    import tensorflow as tf
+
+    tf1 = tf.compat.v1
+    with tf.Graph().as_default(), tf1.Session() as session:
+        x = tf1.placeholder(tf.float32, [None], name="x")
+        a = tf1.get_variable("a", initializer=0.5)
+        y = tf.add(a * x, 2.0, name="y")
+        session.run(tf1.global_variables_initializer())
+
+        def infos(tensors: dict) -> dict:
+            build = tf1.saved_model.build_tensor_info
+            return {k: build(t) if hasattr(t, "op") else t for k, t in tensors.items()}
+
+        made = {
+            name: tf1.saved_model.build_signature_def(
+                infos(inputs), infos(outputs), "tensorflow/serving/predict"
+            )
+            for name, (inputs, outputs) in signatures(x, y).items()
+        }
+        builder = tf1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map=made)
+        builder.save(as_text=as_text)
+
+
+def tensor_info(name: str, dtype: int = 1, **more: Any) -> Any:
+    """What a signature says of a tensor; nameless ones are of a kind that `more` tells."""
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    info = meta_graph_pb2.TensorInfo(dtype=dtype, **more)
+    info.tensor_shape.unknown_rank = True
+    if name:
+        info.name = name
+    return info
 
 
 def copy_version(source: Path, target: Path) -> None:

@@ -50,4 +50,5 @@ def tensorflow_model_server(arguments: Sequence[str] | None = None) -> int:
     """Serve, with TensorFlow Serving's flags and defaults."""
     from servingd.cli.serve import serve
 
-    return serve("tensorflow_model_server", sys.argv[1:] if arguments is None else arguments, {})
+    given = sys.argv[1:] if arguments is None else arguments
+    return serve("tensorflow_model_server", given, {}, takes_stale_flags=True)

@@ -36,14 +36,25 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger(__name__)
 
 
-def serve(program: str, arguments: Sequence[str], defaults: Mapping[str, Any]) -> int:
+def serve(
+    program: str,
+    arguments: Sequence[str],
+    defaults: Mapping[str, Any],
+    *,
+    takes_stale_flags: bool = False,
+) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. A second signal exits at once."""
     configure_logging()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _find_temporary_folder()
     stop = _StopSignal()
     try:
-        given = given_flags(program, arguments, defaults)
+        passed_over: list[str] = []
+        given = given_flags(
+            program, arguments, defaults, passed_over if takes_stale_flags else None
+        )
+        for line in passed_over:
+            _log.warning("%s", line)
         if given.get("version"):
             sys.stdout.write(f"TensorFlow ModelServer: servingd {__version__}\n{_tensorflow()}\n")
             return 0
@@ -112,8 +123,8 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 def _failed(code: Code, message: str) -> int:
-    sys.stdout.write(f"Failed to start server. Error: {code.name}: {message}\n")
-    sys.stdout.flush()
+    sys.stderr.write(f"Failed to start server. Error: {code.name}: {message}\n")
+    sys.stderr.flush()
     return _FAILED
 
 

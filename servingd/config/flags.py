@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 from servingd.config.flag_fields import default_of
 from servingd.config.server import ServerConfig
+from servingd.config.stale_flags import STALE_FLAGS
 from servingd.errors import InvalidConfig
 
 FLAGS: Mapping[str, dataclasses.Field[Any]] = {
@@ -42,12 +43,16 @@ def parse_flags(
 
 
 def given_flags(
-    program: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None
+    program: str,
+    arguments: Sequence[str],
+    defaults: Mapping[str, Any] | None = None,
+    passed_over: list[str] | None = None,
 ) -> dict[str, Any]:
     """What a command line sets: `--flag=value` or `--flag value`; the last one counts.
 
     A boolean may stand alone. Raises InvalidConfig, for an unknown flag with the nearest known one.
-    `--help` prints all flags and exits.
+    `--help` prints all flags and exits. Flags that TensorFlow Serving had once are unknown ones,
+    unless there is a list to name them in, each with a line for the log.
     """
     values: dict[str, Any] = {}
     left = list(reversed(arguments))
@@ -57,12 +62,25 @@ def given_flags(
             sys.stdout.write(usage(program, defaults))
             raise SystemExit(0)
         name, equals, text = argument.removeprefix("--").partition("=")
+        if passed_over is not None and argument.startswith("--") and name in STALE_FLAGS:
+            passed_over.append(_pass_over(name, equals, left))
+            continue
         if not argument.startswith("--") or name not in FLAGS:
             raise InvalidConfig(f"unknown argument: {argument}{_nearest(argument)}")
         if not equals:
             text = _next(name, left)
         values[name] = _parsed(name, text)
     return values
+
+
+def _pass_over(name: str, equals: str, left: list[str]) -> str:
+    """What is to be said of a stale flag; its value is taken out of what follows."""
+    reason, boolean = STALE_FLAGS[name]
+    following = left[-1] if left else "--"
+    value = following.lower() in _BOOLEANS if boolean else not following.startswith("--")
+    if not equals and value:
+        left.pop()
+    return f"--{name} is not known any more and has no effect: {reason}"
 
 
 def make_config(given: Mapping[str, Any], *less: Mapping[str, Any] | None) -> ServerConfig:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from servingd.config.flag_fields import Check
 from servingd.config.loads import are_devices, are_replicas, is_transition
+from servingd.config.paths import NotLocal, local_path
 from servingd.config.request_log import LoggingConfig
 from servingd.core.versions import Latest, VersionPolicy
 from servingd.errors import InvalidConfig
@@ -29,7 +30,7 @@ class ModelConfig:
     """What callers ask for; unique."""
 
     base_path: str
-    """The folder whose numeric children are the versions; absolute."""
+    """The folder whose numeric children are the versions: absolute, or a `file://` address."""
 
     platform: str = DEFAULT_PLATFORM
     """The servable type; empty: told by the contents of its versions."""
@@ -62,6 +63,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.name:
             raise InvalidConfig(f"name: a model needs one; its base_path is {self.base_path!r}")
+        try:
+            object.__setattr__(self, "base_path", local_path(self.base_path))
+        except NotLocal as error:
+            raise InvalidConfig(
+                f"base_path of model {self.name}: expected {error}, got {self.base_path!r}"
+            ) from None
         if not self.base_path.startswith("/"):
             raise InvalidConfig(
                 f"Expected model {self.name} to have an absolute path or URI; "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from servingd.errors import InvalidConfig
-
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
@@ -17,10 +15,8 @@ class MonitoringConfig:
     """Whether there is one at `path`."""
 
     path: str = DEFAULT_METRICS_PATH
-    """Compared as it stands."""
+    """Compared as it stands; one without a slash in front gets one."""
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
-            raise InvalidConfig(
-                f"prometheus_config.path: expected a path that begins with /, got {self.path!r}"
-            )
+            object.__setattr__(self, "path", f"/{self.path}")

@@ -158,6 +158,10 @@ class ServerConfig:
     admin_port: int = own_flag(
         0, "gRPC port of reload and profiler alone; 0: on the public ports", tcp_port
     )
+    hold_calls_during_start: bool = own_flag(
+        True,
+        "calls that come while the first models load wait for them; false: they fail at once",
+    )
     reload_timeout_s: float = own_flag(
         300.0, "longest wait of a reload for its new models", at_least(0)
     )
@@ -176,6 +180,9 @@ class ServerConfig:
     )
     merge_waiting_calls: bool = own_flag(
         True, "run calls that wait together together, where that is proven to be right"
+    )
+    check_input_shapes: bool = own_flag(
+        False, "refuse inputs whose shapes differ from the signature's; else TensorFlow judges"
     )
     self_warm_up: bool = own_flag(
         True, "keep a few requests in memory; new versions answer them before they serve"

@@ -15,6 +15,7 @@ from typing import Any
 
 from servingd.config.flags import FLAGS, TYPES
 from servingd.config.models import LOAD_CHECKS, MERGING, ModelConfig, check_unique
+from servingd.config.paths import NotLocal, local_path
 from servingd.config.request_log import LoggingConfig
 from servingd.config.yaml_values import Value, read_yaml
 from servingd.core.versions import MAX_VERSION, All, Latest, Specific, VersionPolicy
@@ -147,7 +148,10 @@ def _text(value: Value) -> str:
 
 
 def _absolute(value: Value) -> str:
-    path = _text(value)
+    try:
+        path = local_path(_text(value))
+    except NotLocal as error:
+        raise value.error(str(error)) from None
     if not path.startswith("/"):
         raise value.error("an absolute path")
     return path

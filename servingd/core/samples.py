@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from servingd.core.merging import kind_of, rows_of
-from servingd.core.types import DataType, Signature, Tensors
+from servingd.core.types import Signature, Tensors, TensorSpec
 from servingd.errors import InvalidArgument
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -42,8 +42,8 @@ class Sample:
     """One request, in memory of its own."""
 
     inputs: Tensors
-    types: Mapping[str, DataType]
-    """What the inputs' types were called by the signature that took them."""
+    specs: Mapping[str, TensorSpec]
+    """What its inputs were by the signature that took them."""
     size: int
     """Bytes."""
 
@@ -55,8 +55,8 @@ def sample_of(inputs: Tensors, signature: Signature, most: int) -> Sample | None
     size = sum(map(_bytes_of, inputs.values()))
     if size > most:
         return None
-    types = {alias: signature.inputs[alias].data_type for alias in inputs}
-    return Sample({alias: np.array(a, order="C") for alias, a in inputs.items()}, types, size)
+    specs = {alias: signature.inputs[alias] for alias in inputs}
+    return Sample({alias: np.array(a, order="C") for alias, a in inputs.items()}, specs, size)
 
 
 def _bytes_of(array: Array) -> int:
@@ -150,10 +150,19 @@ def fitting(sample: Sample, signature: Signature) -> Tensors | None:
             if alias not in signature.defaults:
                 return None
             array = signature.defaults[alias]
-        elif sample.types[alias] != spec.data_type or not spec.takes(array.shape):
+        elif not _goes_on(sample.specs[alias], spec, array.shape):
             return None
         inputs[alias] = array
     return inputs
+
+
+def _goes_on(before: TensorSpec, now: TensorSpec, shape: tuple[int, ...]) -> bool:
+    """Whether what one spec took is something for another one.
+
+    A shape that neither names is, if they name the same.
+    """
+    same = before.shape == now.shape
+    return before.data_type == now.data_type and (same or now.takes(shape))
 
 
 def batches(requests: Sequence[Tensors], rows: Iterable[int], most: int) -> list[Tensors]:

@@ -115,6 +115,8 @@ class Signature:
     method_name: str = "tensorflow/serving/predict"
     defaults: Tensors = field(default_factory=dict)
     definition: bytes = b""
+    unserved: Mapping[str, str] = field(default_factory=dict)
+    """Why some of its inputs and outputs can be shown alone, and neither fed nor fetched."""
 
 
 @dataclass(frozen=True, slots=True)

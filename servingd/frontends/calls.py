@@ -13,7 +13,9 @@ from servingd.core.interfaces import Lane, Lease, Models
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import Code, ServingError, as_serving_error
 from servingd.frontends.reply import Reply
+from servingd.inference.calls import NO_CHECKS, Checks
 from servingd.observability.requests import Cell, RequestMetrics
+from servingd.runtime.first_calls import FirstCalls
 from servingd.wire.tensors import encode_model_spec
 
 _log = logging.getLogger(__name__)
@@ -40,8 +42,10 @@ class CallContext:
     knows: Callable[[str], bool] = lambda name: False
     """Whether there is a model of that name: clients must not make series of metrics."""
     request_log: RequestLog | None = None
-    check_method_name: bool = False
-    """Whether a signature's method name must be the method that is called."""
+    checks: Checks = NO_CHECKS
+    """What is asked of a call besides what TensorFlow Serving asks."""
+    first_calls: FirstCalls | None = None
+    """Where calls wait for the first models; None: nowhere."""
     as_content: bool = False
     """Whether tensors of answers travel in `tensor_content`."""
 

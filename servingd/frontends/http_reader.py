@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -43,7 +44,7 @@ class Refused(Exception):
 
 
 class Upgraded(Exception):
-    """What follows the last request is of another protocol."""
+    """What follows the last request is of another protocol: a tunnel was asked for."""
 
 
 class Client(Protocol):
@@ -59,6 +60,17 @@ class Client(Protocol):
     def encourage(self) -> None:
         """It waits for leave to send a body."""
         ...
+
+
+_ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+
+
+def _origin_form(target: str) -> str:
+    """A target without the scheme and host that it may have: proxies' clients send them along."""
+    if target[:1] == "/":
+        return target
+    path = _ABSOLUTE.sub("", target, count=1)
+    return path if path == target or path[:1] == "/" else f"/{path}"
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +107,7 @@ class RequestReader:
         self._incoming: _Incoming | None = None
         self.receiving = False
         """Whether a request has begun and is not whole."""
+        self._telling = False  # whether the parser is told what an earlier one has read
 
     def feed(self, data: bytes | memoryview) -> None:
         """Read on. Raises Refused or Upgraded; there is nothing to be read after that."""
@@ -115,10 +128,46 @@ class RequestReader:
             self._heads.learn(data, self._last)
 
     def _parse(self, data: bytes | memoryview) -> None:
+        """Read on; offers of another protocol are ignored, as the protocol allows.
+
+        Clients make them with requests that they want answered whatever comes of it (Java's, and
+        `curl --http2`). The parser stops after the head of such a request: a new one goes on.
+        """
+        while True:
+            try:
+                self._feed(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._parser.get_method() == b"CONNECT":
+                    raise Upgraded from upgrade
+                self._begin_anew()
+                data = data[upgrade.args[0] :]
+                if data:
+                    continue
+            return
+
+    def _begin_anew(self) -> None:
+        """Go on with a new parser; it is told what is to be known of a body that is to come."""
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        self._parser = httptools.HttpRequestParser(self)
+        incoming = self._incoming
+        if incoming is None:
+            return
+        headers = incoming.headers
+        chunked = "transfer-encoding" in headers
+        frame = "transfer-encoding: chunked" if chunked else f"content-length: {incoming.length}"
+        close = "connection: close\r\n" if "close" in headers["connection"].lower() else ""
+        self._telling = True
+        self._feed(
+            b"%b / HTTP/%b\r\n%b\r\n%b\r\n"
+            % (method, version.encode(), frame.encode(), close.encode())
+        )
+        self._telling = False
+
+    def _feed(self, data: bytes | memoryview) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            raise Upgraded from upgrade
+        except httptools.HttpParserUpgrade:
+            raise
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None
         except httptools.HttpParserError as error:
@@ -138,12 +187,16 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._telling:
+            return
         self._incoming = _Incoming()
         self.receiving = True
         self._client.due = time.monotonic() + self._limits.head_s
 
     def on_url(self, url: bytes) -> None:
         """A piece of its target."""
+        if self._telling:
+            return
         incoming = self._current()
         incoming.target += url
         if len(incoming.target) > self._limits.max_url_bytes:
@@ -151,6 +204,8 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or a trailer: those count, and mean nothing."""
+        if self._telling:
+            return
         incoming = self._current()
         incoming.head_bytes += len(name) + len(value)
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -172,6 +227,8 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         """What the headers announce is refused before it is received."""
+        if self._telling:
+            return
         incoming = self._current()
         incoming.head_over = True
         headers = incoming.headers
@@ -184,8 +241,6 @@ class RequestReader:
             raise Refused(501, "a body may be chunked, and nothing else")
         if "host" not in headers and self._parser.get_http_version() != "1.0":
             raise Refused(400, "a request of HTTP/1.1 has a Host")
-        if self._parser.should_upgrade() and (incoming.length or "transfer-encoding" in headers):
-            raise Refused(400, "Upgrade is not supported")
         if headers.get("expect", "").lower() == "100-continue":
             self._client.encourage()
 
@@ -205,12 +260,16 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         """The request is whole: hand it over."""
-        incoming, self._incoming = self._current(), None
+        incoming = self._current()
+        offers = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
+        if offers and (incoming.length or "transfer-encoding" in incoming.headers):
+            return  # the parser does not look for a body behind an offer
+        self._incoming = None
         self.receiving = False
         more = incoming.more_body
         request = HttpRequest(
             self._parser.get_method().decode(),
-            incoming.target.decode("latin-1"),
+            _origin_form(incoming.target.decode("latin-1")),
             incoming.headers,
             incoming.body if more is None else more.getvalue(),
         )

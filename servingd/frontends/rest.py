@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
@@ -117,7 +118,8 @@ class HttpRoutes:
                 if request.method not in ("GET", "HEAD"):
                     return _error(405, f"{request.method} is not supported here; GET is")
                 try:
-                    return answer(**match.groupdict())
+                    names = {k: unquote(v) for k, v in match.groupdict().items()}
+                    return answer(**names)
                 except ServingError as error:
                     return _error(HTTP[error.code], error.message)
         return _error(404, f"there is nothing at {request.path}")

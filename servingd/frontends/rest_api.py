@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from servingd.frontends.rpc_messages import MessageParser
 from servingd.frontends.shared_page import Workers
 from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
 from servingd.inference.status import model_status, versions_of
+from servingd.runtime.first_calls import HeldCall
 from servingd.wire.json_status import encode_metadata, encode_models, encode_status
 from servingd.wire.signatures import signature_def_map
 
@@ -108,6 +109,41 @@ class RestApi:
 
     def _infer(self, plan: _Plan, request: HttpRequest, reply: HttpReply) -> None:
         rest = RestReply(reply, plan.form, self._timeout_s)
+        first_calls = self._context.first_calls
+        if first_calls is None or first_calls.over:
+            self._begin(plan, request, rest)
+        else:
+            self._wait(
+                plan.spec, plan.verb, request, rest, lambda: self._begin(plan, request, rest)
+            )
+        if rest.deadline is not None and reply.payload is None:
+            reply.due, reply.expire = rest.deadline, rest.expire
+
+    def _wait(
+        self,
+        spec: ModelSpec,
+        verb: str,
+        request: HttpRequest,
+        rest: RestReply,
+        begin: Callable[[], None],
+    ) -> None:
+        """Begin a call when the first models have loaded."""
+
+        def fail(error: ServingError) -> None:
+            rest.fail(error.code, error.message, error.retry_after_s)
+            self._count(verb, spec, error.code, 0.0)
+
+        first_calls = self._context.first_calls
+        assert first_calls is not None  # else nobody waits
+        try:
+            held = first_calls.hold(spec, HeldCall(len(request.body), rest.alive, begin, fail))
+        except ServingError as error:
+            fail(error)
+            return
+        if not held:
+            begin()
+
+    def _begin(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
         small = len(request.body) <= _LARGE_BYTES
         if small and plan.is_plain:
             start_json(plan.verb, plan.spec, request.body, rest, self._context)
@@ -115,8 +151,6 @@ class RestApi:
             self._start(plan, request, rest)
         else:
             self._start_elsewhere(plan, request, rest)
-        if rest.deadline is not None and reply.payload is None:
-            reply.due, reply.expire = rest.deadline, rest.expire
 
     def _start(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
         try:
@@ -156,7 +190,24 @@ class RestApi:
     # What is answered at once ---------------------------------------------------------------------
 
     def _answer(self, found: Route, request: HttpRequest, reply: HttpReply, started: float) -> None:
-        rest = RestReply(reply, reply_form(request.headers, self._headers), None)
+        first_calls = self._context.first_calls
+        waits = found.verb == "metadata" and first_calls is not None and not first_calls.over
+        form = reply_form(request.headers, self._headers)
+        rest = RestReply(reply, form, self._timeout_s if waits else None)
+        if waits:
+            self._wait(
+                found.spec,
+                found.verb,
+                request,
+                rest,
+                lambda: self._answer_now(found, reply, rest, started),
+            )
+            if rest.deadline is not None and reply.payload is None:
+                reply.due, reply.expire = rest.deadline, rest.expire
+        else:
+            self._answer_now(found, reply, rest, started)
+
+    def _answer_now(self, found: Route, reply: HttpReply, rest: RestReply, started: float) -> None:
         code = Code.OK
         try:
             if found.error is not None:

@@ -13,7 +13,7 @@ from servingd.frontends.rest_reply import PROTOBUF, RestReply
 from servingd.frontends.rpc_examples import ClassifyCall, RegressCall
 from servingd.frontends.rpc_messages import MessageParser, model_spec
 from servingd.frontends.rpc_predict import PredictCall
-from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD, wrong_shape
+from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
 from servingd.inference.examples import classification, regression, run_examples
 from servingd.inference.predict import predict
 from servingd.wire import protos
@@ -52,14 +52,11 @@ class JsonPredict(Call):
         if read.signature_name:
             self.spec = spec._replace(signature_name=read.signature_name)
         context = self._context
-        predict(context.models, self, context.check_method_name)
+        predict(context.models, self, context.checks)
 
     def bind(self, signature: Signature) -> Tensors:
-        """The inputs by the body's own rules, checked against the signature's shapes."""
+        """The inputs by the body's own rules."""
         inputs = self._inputs = self._body.inputs(signature)
-        for alias, spec in signature.inputs.items():
-            if not spec.takes(inputs[alias].shape):
-                raise wrong_shape(alias, inputs[alias].shape, spec)
         self.ran_at = time.perf_counter()
         return inputs
 
@@ -97,7 +94,7 @@ class _JsonExamples(Call):
         self.count = 0
         self.spec = spec._replace(signature_name=read.signature_name)
         context = self._context
-        run_examples(context.models, self, self.signature_method, context.check_method_name)
+        run_examples(context.models, self, self.signature_method, context.checks)
 
     def examples(self) -> Sequence[bytes]:
         """The Examples, serialised."""
@@ -166,7 +163,7 @@ class ProtoPredict(PredictCall):
         self.spec = _merged(spec, request)
         self.tensors = self.aliases = request.inputs
         self.output_filter = request.output_filter
-        predict(self._context.models, self, self._context.check_method_name)
+        predict(self._context.models, self, self._context.checks)
 
 
 class ProtoClassify(ClassifyCall):
@@ -200,7 +197,7 @@ def _start_examples(
     request = parser.parse(protos.ExamplesRequest, body, call.request_name)
     call.spec, call.input = _merged(spec, request), request.input
     context = call._context
-    run_examples(context.models, call, call.signature_method, context.check_method_name)
+    run_examples(context.models, call, call.signature_method, context.checks)
 
 
 def _merged(spec: ModelSpec, request: Any) -> ModelSpec:

@@ -13,6 +13,7 @@ from servingd.frontends.rpc_examples import (
     MultiInferenceMethod,
     RegressCall,
 )
+from servingd.frontends.rpc_first_calls import spec_of_request, spec_of_tasks, waiting
 from servingd.frontends.rpc_messages import MessageParser
 from servingd.frontends.rpc_predict import PredictMethod
 from servingd.frontends.rpc_profiler import Profiler, ProfilerMethods
@@ -41,14 +42,17 @@ class RpcMethods:
     ) -> None:
         parser = MessageParser(max_request_bytes)
         status = StatusMethods(context, states, parser)
-        self._table: Mapping[str, Handler] = {
-            f"{_PREDICTION}Predict": PredictMethod(context, parser),
-            f"{_PREDICTION}Classify": ExamplesMethod(context, parser, ClassifyCall),
-            f"{_PREDICTION}Regress": ExamplesMethod(context, parser, RegressCall),
-            f"{_PREDICTION}MultiInference": MultiInferenceMethod(context, parser),
-            f"{_PREDICTION}GetModelMetadata": status.metadata,
-            f"{_MODEL}GetModelStatus": status.status,
+        calls: Mapping[str, Handler] = {
+            "Predict": PredictMethod(context, parser),
+            "Classify": ExamplesMethod(context, parser, ClassifyCall),
+            "Regress": ExamplesMethod(context, parser, RegressCall),
+            "MultiInference": MultiInferenceMethod(context, parser),
+            "GetModelMetadata": status.metadata,
         }
+        self._table: dict[str, Handler] = {f"{_MODEL}GetModelStatus": status.status}
+        for name, handler in calls.items():
+            spec_of = spec_of_tasks if name == "MultiInference" else spec_of_request
+            self._table[f"{_PREDICTION}{name}"] = waiting(handler, name, context, spec_of)
         self._admin_table: dict[str, Handler] = {
             f"{_MODEL}HandleReloadConfigRequest": ReloadMethod(
                 context, parser, reload, serving_values

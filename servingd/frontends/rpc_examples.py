@@ -49,7 +49,7 @@ class ExamplesMethod:
                 raise InvalidArgument("Missing ModelSpec")
             call.payload, call.input = payload, request.input
             call.spec = model_spec(request.model_spec)
-            run_examples(context.models, call, call.signature_method, context.check_method_name)
+            run_examples(context.models, call, call.signature_method, context.checks)
         except Exception as error:
             call.fail(blame(error, call.method))
 
@@ -126,7 +126,7 @@ class MultiInferenceMethod:
             )
             call.input = request.input
             call.tasks = [Task(model_spec(t.model_spec), t.method_name) for t in request.tasks]
-            multi_inference(context.models, call, context.check_method_name)
+            multi_inference(context.models, call, context.checks)
         except Exception as error:
             call.fail(blame(error, call.method))
 

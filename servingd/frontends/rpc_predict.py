@@ -44,7 +44,7 @@ class PredictMethod:
                 call.output_filter = template.output_filter
             else:
                 self._read(payload, call)
-            predict(context.models, call, context.check_method_name)
+            predict(context.models, call, context.checks)
         except Exception as error:
             call.fail(blame(error, call.method))
 

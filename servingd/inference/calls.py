@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from servingd.core.interfaces import Completion, Lane, Lease
-from servingd.core.types import ModelSpec, TensorSpec
-from servingd.errors import InvalidArgument
+from servingd.core.shapes import misfit
+from servingd.core.types import ModelSpec, Signature, Tensors
+from servingd.errors import InvalidArgument, Unimplemented
 
 DEFAULT_SIGNATURE = "serving_default"
 
 PREDICT_METHOD = "tensorflow/serving/predict"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
+
+
+class Checks(NamedTuple):
+    """What is checked besides; TensorFlow Serving runs such calls unless it is told."""
+
+    method_name: bool = False
+    """Whether a signature's method must be that of the call."""
+    input_shapes: bool = False
+    """Whether inputs must have the shapes that the signature names."""
+
+
+NO_CHECKS = Checks()
 
 
 class InferenceCall(Completion, Protocol):
@@ -28,17 +42,18 @@ class InferenceCall(Completion, Protocol):
     spec: ModelSpec
 
 
-def wrong_shape(alias: str, shape: tuple[int, ...], spec: TensorSpec) -> InvalidArgument:
-    """What is said of a tensor whose shape its signature does not take.
-
-    TensorFlow Serving does not look, and a wrong one may compute nonsense.
-    """
-    wanted = "[...]" if spec.shape is None else shape_text(spec.shape)
-    return InvalidArgument(
-        f"input {alias}: expected a tensor of shape {wanted}, got {shape_text(shape)}"
-    )
+def check_served(signature: Signature, aliases: Iterable[str]) -> None:
+    """Raise Unimplemented if one of these inputs or outputs can be shown alone."""
+    for alias in aliases:
+        if alias in signature.unserved:
+            raise Unimplemented(
+                f"signature {signature.name}, tensor {alias}: {signature.unserved[alias]}"
+            )
 
 
-def shape_text(shape: tuple[int | None, ...]) -> str:
-    """TensorFlow's spelling: `[2,3]`; a dimension that may vary is -1."""
-    return f"[{','.join('-1' if size is None else str(size) for size in shape)}]"
+def check_shapes(signature: Signature, inputs: Tensors) -> None:
+    """Raise InvalidArgument if a tensor of a caller's has a shape that the signature lacks."""
+    sent = {a: array for a, array in inputs.items() if array is not signature.defaults.get(a)}
+    reason = misfit(signature, sent)
+    if reason:
+        raise InvalidArgument(reason)

@@ -14,15 +14,18 @@ import numpy as np
 from google.protobuf import text_format
 
 from servingd.core.interfaces import Models
+from servingd.core.shapes import shape_text
 from servingd.core.types import DataType, Signature, Tensors
 from servingd.errors import InvalidArgument
 from servingd.inference.calls import (
     CLASSIFY_METHOD,
     DEFAULT_SIGNATURE,
+    NO_CHECKS,
     REGRESS_METHOD,
+    Checks,
     InferenceCall,
-    shape_text,
-    wrong_shape,
+    check_served,
+    check_shapes,
 )
 from servingd.wire.signatures import signature_def
 from servingd.wire.tensors import type_name
@@ -54,7 +57,7 @@ class Classification:
 
 
 def run_examples(
-    models: Models, call: ExamplesCall, method: str, check_method_name: bool = False
+    models: Models, call: ExamplesCall, method: str, checks: Checks = NO_CHECKS
 ) -> None:
     """Run one call, as `predict` does; `method` is the signature method asked for.
 
@@ -67,16 +70,17 @@ def run_examples(
     if lane is None:
         raise InvalidArgument(f"No signature was found with the name: {name}")
     call.lane = lane
-    check_signature(lane.signature, method, check_method_name)
+    check_signature(lane.signature, method, checks)
     examples = call.examples()
     call.count = len(examples)
-    lane.run(bind_examples(lane.signature, examples), call)
+    lane.run(bind_examples(lane.signature, examples, checks), call)
 
 
-def check_signature(signature: Signature, method: str, check_method_name: bool = False) -> None:
+def check_signature(signature: Signature, method: str, checks: Checks = NO_CHECKS) -> None:
     """Raise InvalidArgument unless a signature has the inputs and outputs of `method`."""
     kind = _KINDS[method]
-    if check_method_name and signature.method_name != method:
+    check_served(signature, signature.unserved)
+    if checks.method_name and signature.method_name != method:
         raise InvalidArgument(
             f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}"
         )
@@ -98,7 +102,9 @@ def check_signature(signature: Signature, method: str, check_method_name: bool =
         raise InvalidArgument(f"No regression outputs found in SignatureDef: {_dump(signature)}")
 
 
-def bind_examples(signature: Signature, examples: Sequence[bytes]) -> Tensors:
+def bind_examples(
+    signature: Signature, examples: Sequence[bytes], checks: Checks = NO_CHECKS
+) -> Tensors:
     """The examples as the signature's one input; raises InvalidArgument."""
     if not examples:
         raise InvalidArgument("Input is empty.")
@@ -109,9 +115,10 @@ def bind_examples(signature: Signature, examples: Sequence[bytes]) -> Tensors:
         )
     vector = np.empty(len(examples), object)
     vector[:] = examples
-    if not spec.takes(vector.shape):
-        raise wrong_shape(alias, vector.shape, spec)
-    return {alias: vector}
+    inputs = {alias: vector}
+    if checks.input_shapes:
+        check_shapes(signature, inputs)
+    return inputs
 
 
 def classification(signature: Signature, outputs: Tensors, count: int) -> Classification:

@@ -9,7 +9,13 @@ from typing import NamedTuple, Protocol
 from servingd.core.interfaces import Completion, Lane, Lease, Models
 from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
-from servingd.inference.calls import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD
+from servingd.inference.calls import (
+    CLASSIFY_METHOD,
+    DEFAULT_SIGNATURE,
+    NO_CHECKS,
+    REGRESS_METHOD,
+    Checks,
+)
 from servingd.inference.examples import bind_examples, check_signature
 
 
@@ -51,9 +57,7 @@ class MultiInferenceCall(Protocol):
         ...
 
 
-def multi_inference(
-    models: Models, call: MultiInferenceCall, check_method_name: bool = False
-) -> None:
+def multi_inference(models: Models, call: MultiInferenceCall, checks: Checks = NO_CHECKS) -> None:
     """Run one call; a ServingError raised here is its failure.
 
     The first task's version answers for all (TensorFlow Serving's rule). Where that feeds one run
@@ -61,9 +65,9 @@ def multi_inference(
     """
     tasks = call.tasks
     lease = call.lease = models.acquire(tasks[0].spec if tasks else ModelSpec(""))
-    lanes = _lanes(lease, tasks, check_method_name)
+    lanes = _lanes(lease, tasks, checks)
     examples = call.examples()
-    inputs = [bind_examples(lane.signature, examples) for lane in lanes]
+    inputs = [bind_examples(lane.signature, examples, checks) for lane in lanes]
     parts = _Parts(call, lanes)
     for number, lane in enumerate(lanes):
         part = _Part(parts, number)
@@ -73,7 +77,7 @@ def multi_inference(
             part.fail(error)
 
 
-def _lanes(lease: Lease, tasks: Sequence[Task], check_method_name: bool) -> list[Lane]:
+def _lanes(lease: Lease, tasks: Sequence[Task], checks: Checks) -> list[Lane]:
     lanes: list[Lane] = []
     seen: set[str] = set()
     for task in tasks:
@@ -92,7 +96,7 @@ def _lanes(lease: Lease, tasks: Sequence[Task], check_method_name: bool) -> list
             raise InvalidArgument(f"Requested signature not found in model graph: {name}")
         if task.method not in (CLASSIFY_METHOD, REGRESS_METHOD):
             raise Unimplemented(f"Unsupported signature method_name: {task.method}")
-        check_signature(lane.signature, task.method, check_method_name)
+        check_signature(lane.signature, task.method, checks)
         lanes.append(lane)
     return lanes
 

@@ -13,10 +13,13 @@ from servingd.errors import InvalidArgument, ServingError
 from servingd.inference.calls import (
     CLASSIFY_METHOD,
     DEFAULT_SIGNATURE,
+    NO_CHECKS,
     PREDICT_METHOD,
     REGRESS_METHOD,
+    Checks,
     InferenceCall,
-    wrong_shape,
+    check_served,
+    check_shapes,
 )
 
 _METHODS = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
@@ -34,7 +37,7 @@ class PredictCall(InferenceCall, Protocol):
         ...
 
     def bind(self, signature: Signature) -> Tensors:
-        """Every input of the signature, in its order, decoded and checked."""
+        """Every input of the signature, in its order, decoded; types are checked."""
         ...
 
     def no_such_signature(self, name: str) -> ServingError:
@@ -42,7 +45,7 @@ class PredictCall(InferenceCall, Protocol):
         ...
 
 
-def predict(models: Models, call: PredictCall, check_method_name: bool = False) -> None:
+def predict(models: Models, call: PredictCall, checks: Checks = NO_CHECKS) -> None:
     """Run one call. It is completed now or later; a ServingError raised here is its failure.
 
     The order of the checks, their codes and texts are TensorFlow Serving's.
@@ -55,14 +58,20 @@ def predict(models: Models, call: PredictCall, check_method_name: bool = False) 
         raise call.no_such_signature(name)
     call.lane = lane
     signature = lane.signature
-    if check_method_name and signature.method_name not in _METHODS:
+    if checks.method_name and signature.method_name not in _METHODS:
         raise InvalidArgument(
             "Expected prediction signature method_name to be one of "
             f"{{{', '.join(_METHODS)}}}. Was: {signature.method_name}"
         )
+    if signature.unserved:
+        check_served(signature, signature.inputs)
     inputs = call.bind(signature)
+    if checks.input_shapes:
+        check_shapes(signature, inputs)
     if call.output_filter:
         _check_filter(call.output_filter, signature)
+    if signature.unserved:
+        check_served(signature, call.output_filter or signature.outputs)
     lane.run(inputs, call)
 
 
@@ -76,9 +85,7 @@ def bind(signature: Signature, aliases: Collection[str], decode: Decode) -> Tens
     for alias, spec in wanted.items():
         if alias in aliases:
             used += 1
-            array = inputs[alias] = decode(alias, spec)
-            if not spec.takes(array.shape):
-                raise wrong_shape(alias, array.shape, spec)
+            inputs[alias] = decode(alias, spec)
         elif alias in signature.defaults:
             inputs[alias] = signature.defaults[alias]
         else:

@@ -23,7 +23,7 @@ from servingd.errors import (
     Unimplemented,
     as_serving_error,
 )
-from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
+from servingd.inference.calls import CLASSIFY_METHOD, NO_CHECKS, REGRESS_METHOD, Checks
 from servingd.inference.examples import results, run_examples
 from servingd.inference.multi_inference import Task, TaskOutputs, multi_inference
 from servingd.inference.predict import bind, predict
@@ -36,26 +36,26 @@ _PATIENCE_S = 600.0
 """How long a servable that answers from another thread may take."""
 
 
-def replay(servable: Servable, request: RecordedRequest, check_method_name: bool = False) -> None:
+def replay(servable: Servable, request: RecordedRequest, checks: Checks = NO_CHECKS) -> None:
     """Run one recorded request and drop its answer.
 
     Raises what a caller would have got: a ServingError; Unimplemented for kinds that are not
     replayed. Its texts are TensorFlow Serving's.
     """
     models = _OneServable(servable)
-    content, check = request.content, check_method_name
+    content = request.content
     call: _Replay
     match request.kind:
         case "predict_log":
             call = _Predict(protos.PredictRequest.FromString(content))
-            predict(models, call, check)
+            predict(models, call, checks)
         case "classify_log" | "regress_log":
             method = CLASSIFY_METHOD if request.kind == "classify_log" else REGRESS_METHOD
             call = _Examples(protos.ExamplesRequest.FromString(content), method)
-            run_examples(models, call, method, check)
+            run_examples(models, call, method, checks)
         case "multi_inference_log":
             call = _MultiInference(protos.MultiExamplesRequest.FromString(content))
-            multi_inference(models, call, check)
+            multi_inference(models, call, checks)
         case _:
             raise Unimplemented(f"Unsupported log_type for warmup: {request.number}")
     call.wait()

@@ -22,6 +22,7 @@ from servingd.core.costs import CostMeter
 from servingd.core.interfaces import Completion, Lane, Replicated, RuledBatching, Servable
 from servingd.core.merging import kind_of, rows_of
 from servingd.core.pacing import MAX_ROWS, FixedPacer, GoalPacer, Pacer, RunTimes, WaitingPacer
+from servingd.core.shapes import fits
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError, as_serving_error
 from servingd.observability.batches import BatchMetrics, LaneStats
@@ -181,7 +182,8 @@ class QueueOrInline:
 
     def _wait(self, inputs: Tensors, done: Completion, size: int) -> None:
         ruled = self._ruled
-        rows, kind = _shape(inputs, ruled, self._merges() or ruled is not None)
+        merges = ruled is not None or self._merges()
+        rows, kind = _shape(self.signature, inputs, ruled, merges)
         if rows == 0:  # there is nothing that could be a batch, and nothing to compute
             self._run_now(inputs, done, size)
             return
@@ -227,15 +229,21 @@ def _batcher_options(body: Servable, options: DispatchOptions) -> BatcherOptions
     )
 
 
-def _shape(inputs: Tensors, ruled: RuledBatching | None, merges: bool) -> tuple[int, Hashable]:
+def _shape(
+    signature: Signature, inputs: Tensors, ruled: RuledBatching | None, merges: bool
+) -> tuple[int, Hashable]:
     """How many rows a call has, and which others it may be merged with.
 
+    One whose shapes the signature does not name runs by itself: what is known of the signature does
+    not hold for it. Rules batch it all the same, with others of its shape.
     Raises InvalidArgument where rules say that all calls are batched, and this one cannot be.
     """
     if ruled is not None:
         return rows_of(inputs), kind_of(inputs, ruled.pads_lengths)
     if not merges:
         return 1, None
+    if not fits(signature, inputs):
+        return 1, object()
     try:
         return rows_of(inputs), kind_of(inputs)
     except InvalidArgument:

@@ -62,13 +62,18 @@ class Reloader:
         _log.info("reloaded: %d models, new: %s", len(models), ", ".join(new) or "none")
         _Wait(self._monitor, new, done).begin(timeout_s)
 
-    def _check(self, models: tuple[ModelConfig, ...]) -> None:
-        check_transition(self._models, models)
+    def check_platforms(self, models: Iterable[ModelConfig]) -> None:
+        """Raise InvalidArgument for a platform that there is not."""
         for model in models:
             if model.platform and model.platform not in self._platforms:
                 raise InvalidArgument(
-                    f"Model {model.name} requests unsupported platform {model.platform}"
+                    f"Model {model.name} requests unsupported platform {model.platform}; "
+                    f"known: {', '.join(sorted(self._platforms))}"
                 )
+
+    def _check(self, models: tuple[ModelConfig, ...]) -> None:
+        check_transition(self._models, models)
+        self.check_platforms(models)
         check_labels(
             _labels(models),
             self._serving_map.wanted_labels(),

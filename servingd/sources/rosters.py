@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from servingd.config.models import ModelConfig
+from servingd.config.paths import NotLocal, local_path
 from servingd.config.server import ServerConfig
 from servingd.config.servingd_yaml import ModelEntry, merge_models, read_servingd_yaml
 from servingd.errors import InvalidConfig
@@ -72,12 +73,16 @@ def make_roster(config: ServerConfig) -> Roster:
     """The roster that a configuration means. Reads files; raises NotFound or InvalidConfig."""
     if config.model_repository and not config.model_config_file:
         yaml = config.servingd_config_file
-        if not os.path.isdir(config.model_repository):
+        try:
+            folder = local_path(config.model_repository)
+        except NotLocal as error:
             raise InvalidConfig(
-                f"--model_repository: expected a folder, got {config.model_repository!r}"
-            )
+                f"--model_repository: expected {error}, got {config.model_repository!r}"
+            ) from None
+        if not os.path.isdir(folder):
+            raise InvalidConfig(f"--model_repository: expected a folder, got {folder!r}")
         entries = read_servingd_yaml(yaml).models if yaml else ()
-        return RepositoryRoster(os.path.abspath(config.model_repository), entries)
+        return RepositoryRoster(os.path.abspath(folder), entries)
     return ConfiguredRoster(configured_models(config))
 
 

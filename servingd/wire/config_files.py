@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from servingd.config.batching import BatchingParameters
 from servingd.config.monitoring import DEFAULT_METRICS_PATH, MonitoringConfig
+from servingd.config.paths import NotLocal, local_path
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.tls import SSLConfig
 from servingd.errors import InvalidConfig, NotFound, Unimplemented
@@ -57,7 +58,9 @@ def parse_text(path: str, message_class: type[M], *, secret: bool = False) -> M:
         InvalidConfig: it cannot be read or parsed; the text names the file, the line and the field.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(local_path(path)).read_text(encoding="utf-8")
+    except NotLocal as error:
+        raise InvalidConfig(f"Invalid protobuf file: expected {error}, got {path!r}") from None
     except FileNotFoundError:
         raise NotFound(f"{path}; No such file or directory") from None
     except (OSError, UnicodeDecodeError) as error:

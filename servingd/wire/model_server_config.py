@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from servingd.config.models import DEFAULT_PLATFORM, ModelConfig, check_unique
+from servingd.config.paths import NotLocal, local_path
 from servingd.config.request_log import LoggingConfig, PerTaskSampling
 from servingd.config.server import ServerConfig, no_models
 from servingd.config.servingd_yaml import merge_models, read_servingd_yaml
@@ -31,13 +32,20 @@ def configured_models(config: ServerConfig) -> tuple[ModelConfig, ...]:
     if config.model_config_file:
         listed = read_models(config.model_config_file)
     elif config.model_base_path and not config.model_repository:
-        path = os.path.abspath(config.model_base_path)
+        path = os.path.abspath(_local("model_base_path", config.model_base_path))
         listed = (ModelConfig(name=config.model_name, base_path=path),)
     else:
         listed = ()
     if not (entries or config.model_config_file or config.model_repository or listed):
         raise no_models(f"{yaml} names no models either.")
     return merge_models(listed, entries, others_may_come=bool(config.model_repository))
+
+
+def _local(flag: str, text: str) -> str:
+    try:
+        return local_path(text)
+    except NotLocal as error:
+        raise InvalidConfig(f"--{flag}: expected {error}, got {text!r}") from None
 
 
 def read_models(path: str) -> tuple[ModelConfig, ...]:

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from servingd.core.types import DataType, Signature, TensorSpec
+from servingd.errors import InvalidArgument, Unimplemented
 from servingd.wire import protos
-from servingd.wire.tensors import decode, encode
+from servingd.wire.tensors import decode, encode, numpy_dtype
 
 if TYPE_CHECKING:
     from servingd.wire.protos import SignatureDef, SignatureDefMap, TensorInfo, TensorShapeProto
+
+_KNOWN = frozenset(map(int, DataType))
 
 _REFERENCE = 100
 """What `DT_FLOAT_REF` and its like are more than the type that they refer to."""
@@ -19,9 +22,10 @@ _REFERENCE = 100
 def signature_from_def(name: str, definition: SignatureDef) -> Signature:
     """A signature as its definition has it; the aliases are in order.
 
-    A tensor without a name of its own (a sparse or composite one) gets an empty `tensor_name`: it
-    is shown, and cannot be fed or fetched.
+    A tensor without a name of its own (a sparse or composite one) gets an empty `tensor_name`. It
+    is shown, and cannot be fed or fetched; so is one of a type that is not served.
     """
+    tensors = [*definition.inputs.items(), *definition.outputs.items()]
     return Signature(
         name=name,
         inputs={alias: _spec(info) for alias, info in sorted(definition.inputs.items())},
@@ -29,7 +33,20 @@ def signature_from_def(name: str, definition: SignatureDef) -> Signature:
         method_name=definition.method_name,
         defaults={alias: decode(tensor, alias) for alias, tensor in definition.defaults.items()},
         definition=definition.SerializeToString(deterministic=True),
+        unserved={alias: reason for alias, info in tensors if (reason := _why_not(info))},
     )
+
+
+def _why_not(info: TensorInfo) -> str:
+    """Why a tensor cannot be fed or fetched; empty if it can."""
+    if not info.name:
+        kind = {"coo_sparse": "sparse", "composite_tensor": "composite"}
+        return f"a {kind.get(info.WhichOneof('encoding') or '', 'nameless')} tensor is not served"
+    try:
+        numpy_dtype(_data_type(info))
+    except (InvalidArgument, Unimplemented) as error:
+        return error.message
+    return ""
 
 
 def signature_def(signature: Signature) -> SignatureDef:
@@ -59,9 +76,16 @@ def signature_def_map(signatures: Mapping[str, Signature]) -> SignatureDefMap:
 
 
 def _spec(info: TensorInfo) -> TensorSpec:
-    # An old graph may refer to a variable; what is fed or fetched is its value.
-    data_type = info.dtype - _REFERENCE if info.dtype > _REFERENCE else info.dtype
-    return TensorSpec(DataType(data_type), _shape(info.tensor_shape), info.name)
+    return TensorSpec(_data_type(info), _shape(info.tensor_shape), info.name)
+
+
+def _data_type(info: TensorInfo) -> DataType:
+    """Its type; INVALID where we know none of that number.
+
+    An old graph may refer to a variable; what is fed or fetched is its value.
+    """
+    number = info.dtype - _REFERENCE if info.dtype > _REFERENCE else info.dtype
+    return DataType(number) if number in _KNOWN else DataType.INVALID
 
 
 def _shape(shape: TensorShapeProto) -> tuple[int | None, ...] | None:

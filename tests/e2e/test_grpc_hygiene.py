@@ -271,6 +271,17 @@ def test_compressed_messages_are_read(server):
     assert len(answer.outputs["y"].float_val or answer.outputs["y"].tensor_content) >= 10_000
 
 
+def test_deflate_is_read_by_grpcio_and_told_to_be_unknown_by_the_native_carrier(server):
+    """Which has no way to read it: it says what it reads, as the protocol asks."""
+    ask = request("half_plus_two", {"x": np.zeros(10_000, np.float32)})
+    call = server.prediction.Predict.future(ask, timeout=20, compression=grpc.Compression.Deflate)
+    if "native" in server.log.name:
+        assert call.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "deflate" in call.details()
+    else:
+        assert len(call.result().outputs["y"].float_val) == 10_000
+
+
 def test_a_stream_of_messages_for_a_unary_method_is_no_harm(server):
     call = server.channel.stream_unary(PREDICT)
     with contextlib.suppress(grpc.RpcError):

@@ -77,9 +77,6 @@ BROKEN = {
     "a long URL": (get("/" + "x" * 20_000), 414),
     "an endless URL": (b"GET /" + b"x" * 3_000_000, 414),
     "a body over the limit": (crafted("content-length: 100000001\r\n"), 413),
-    "an upgrade with a body": (post(HALF, BODY, *UPGRADE), 400),
-    "an upgrade with chunks": (get(HALF, *UPGRADE, CHUNKED, method="POST"), 400),
-    "an upgrade": (get("/livez", *UPGRADE), 200),
     "the start of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9), 400),
     "TLS": (b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(190), 400),
     "zeros": (bytes(1000), 400),
@@ -98,6 +95,18 @@ def is_answered(server):
     with connect(server.http_port) as other:
         other.sendall(post(HALF, BODY))
         return predictions(answer(other)) == [2.5]
+
+
+def test_an_offer_of_http2_is_ignored(client):
+    chunked = get(HALF, *UPGRADE, CHUNKED, method="POST", body=b"14\r\n" + BODY + b"\r\n0\r\n\r\n")
+    for request_ in (post(HALF, BODY, *UPGRADE), chunked, post(HALF, BODY, *UPGRADE)):
+        client.sendall(request_)
+        assert predictions(answer(client)) == [2.5]
+
+
+def test_a_target_in_absolute_form_is_answered(client):
+    client.sendall(post(f"http://models.example:8501{HALF}", BODY))
+    assert predictions(answer(client)) == [2.5]
 
 
 def open_files(server) -> int:

@@ -12,8 +12,10 @@ import grpc
 import numpy as np
 import pytest
 
+from servingd.servables.saved_model.completeness import INDEX, pairs_of
 from tests.e2e.process import request
 from tests.exports import copy_version
+from tests.tables import SNAPPY, table
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
 
@@ -110,6 +112,20 @@ def test_a_copy_that_stalls_does_not_go_live_early(serving, base, models):
         file.write(content[-1:])
     serving.wait_for("the switch", lambda: serving.states("m").get(2) == "AVAILABLE")
     assert serving.predict("m", X)["y"].tolist() == [4.0]
+
+
+def test_a_model_whose_index_is_compressed_is_served(start, tmp_path, models):
+    """TensorFlow Serving's demo models, and what older builds wrote."""
+    version = tmp_path / "base" / "1"
+    shutil.copytree(models / "half_plus_two", version)
+    index = version / INDEX
+    index.write_bytes(table(list(pairs_of(index.read_bytes())), kind=SNAPPY))
+    server = start("--model_name=m", f"--model_base_path={version.parent}").wait_until_ready()
+    assert server.predict("m", {"x": np.array([1.0, 2.0, 5.0], np.float32)})["y"].tolist() == [
+        2.5,
+        3.0,
+        4.5,
+    ]
 
 
 def test_a_version_that_cannot_load_leaves_the_old_one_and_is_tried_again(start, base, models):

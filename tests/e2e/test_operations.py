@@ -136,7 +136,7 @@ def test_an_unknown_flag_is_told_the_nearest():
     result = run("serve", "--model_repositry=/x")
     assert result.returncode == 255
     assert "unknown argument: --model_repositry=/x; did you mean --model_repository?" in (
-        result.stdout
+        result.stderr
     )
 
 
@@ -145,7 +145,7 @@ def test_a_flag_with_a_wrong_value_names_what_is_expected():
     assert result.returncode == 255
     assert (
         "--grpc_transport: expected one of auto, native, grpcio, got 'carrier_pigeon'"
-        in result.stdout
+        in result.stderr
     )
 
 
@@ -153,7 +153,7 @@ def test_nothing_to_serve_is_a_configuration_error():
     result = run("serve")
     assert result.returncode == 255
     assert "Both server_options.model_base_path and server_options.model_config_file" in (
-        result.stdout
+        result.stderr
     )
 
 
@@ -162,7 +162,37 @@ def test_a_bad_configuration_file_is_named(tmp_path):
     file.write_text("model_config_list { config { nam: 'm' } }")
     result = run("serve", f"--model_config_file={file}")
     assert result.returncode == 255
-    assert f"Invalid protobuf file: '{file}'" in result.stdout
+    assert f"Invalid protobuf file: '{file}'" in result.stderr
+
+
+def test_an_unknown_platform_is_a_configuration_error(tmp_path):
+    file = tmp_path / "models.config"
+    file.write_text(
+        "model_config_list { config { name: 'm' base_path: '/m' model_platform: 'torch' } }"
+    )
+    result = run("serve", f"--model_config_file={file}")
+    assert result.returncode == 255
+    assert "Model m requests unsupported platform torch; known: lookup_table, tensorflow" in (
+        result.stderr
+    )
+
+
+def test_stale_flags_are_passed_over_by_the_program_with_tensorflow_servings_name():
+    program = (
+        "import sys; from servingd.cli.main import tensorflow_model_server as t; sys.exit(t())"
+    )
+    flags = ("--use_saved_model", "--v=1", "--model_base_path=gs://bucket/m", "--port=0")
+    result = subprocess.run(
+        [sys.executable, "-c", program, *flags, "--grpc_socket_path=/nowhere/s"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 255
+    assert "--use_saved_model is not known any more" in result.stderr
+    assert "gs:// is not read here" in result.stderr
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
@@ -179,7 +209,7 @@ def test_a_busy_port_is_named(tmp_path, flag):
             "serve", f"--model_base_path={tmp_path}", f"--{flag}={port}", f"--{other}={free_port}"
         )
     assert result.returncode == 255
-    assert str(port) in result.stdout
+    assert str(port) in result.stderr
 
 
 LIMITED = ("/bin/sh", "-c", 'ulimit -v 40000000 && exec "$@"', "sh")
@@ -208,7 +238,7 @@ def test_asked_for_where_it_is_unsafe_it_is_a_configuration_error(tmp_path):
         check=False,
     )
     assert result.returncode == 255
-    assert "--grpc_transport=native cannot be had: the address space is limited" in result.stdout
+    assert "--grpc_transport=native cannot be had: the address space is limited" in result.stderr
 
 
 def test_the_client_loads_neither_the_server_nor_tensorflow():

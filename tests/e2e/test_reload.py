@@ -144,7 +144,7 @@ WRONG = {
     "no such platform": (
         lambda f: reload_request(entry("b", f / "b", platform="torch")),
         "INVALID_ARGUMENT",
-        "Model b requests unsupported platform torch",
+        "Model b requests unsupported platform torch; known: lookup_table, tensorflow",
     ),
     "a label to a version that is not there": (
         lambda f: reload_request(entry("a", f / "a", {"stable": 7})),

@@ -160,12 +160,6 @@ ERRORS = {
         "Failed to process element: 0 of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: "
         '"a" Type: String is not of expected type: float',
     ),
-    "a wrong shape": (
-        HALF,
-        '{"inputs": [[1]]}',
-        400,
-        "input x: expected a tensor of shape [-1], got [1,1]",
-    ),
     "a type that JSON lacks": (
         "/v1/models/echo:predict",
         '{"signature_name": "float16", "inputs": [1]}',

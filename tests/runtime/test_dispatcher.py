@@ -212,6 +212,58 @@ def test_a_call_that_nobody_waits_for_is_never_run_and_fails(opened_lane):
     assert len(servable.ran_on) == 2
 
 
+@pytest.mark.parametrize("merging", ["auto", "always"])
+def test_a_call_whose_shape_the_signature_does_not_name_runs_by_itself(opened_lane, merging):
+    servable = FakeServable()
+    servable.rows_worth = 64
+    servable.may_run.clear()
+    seen = []
+
+    def note(inputs, done):
+        seen.append(inputs["x"].shape)
+        done.succeed({"y": inputs["x"]})
+
+    servable._body = note
+    lane = opened_lane(servable, workers=1, merging=lambda model: merging)
+    first = call(lane)
+    assert servable.running.wait(TIMEOUT)
+    waiting = [call(lane), call(lane)]
+    for _ in range(2):  # of one shape, and still not merged with each other
+        waiting.append(RecordingCompletion())
+        lane.run({"x": np.ones((1, 4), np.float32)}, waiting[-1])
+    servable.may_run.set()
+    for done in (first, *waiting):
+        assert done.outcome.keys() == {"y"}
+    assert sorted(seen) == [(1,), (1, 4), (1, 4), (2,)]
+
+
+def test_rules_batch_what_the_signature_does_not_name_with_its_like(opened_lane):
+    servable = FakeServable()
+    servable.ruled_batching = RuledBatching(
+        rules=BatchRules(max_request_rows=8, max_batch_rows=8, max_enqueued_batches=8), hold_s=0.0
+    )
+    servable.may_run.clear()
+    seen = []
+
+    def note(inputs, done):
+        seen.append(inputs["x"].shape)
+        done.succeed({"y": inputs["x"]})
+
+    servable._body = note
+    lane = opened_lane(servable, workers=1)
+    calls = [call(lane)]
+    assert servable.running.wait(TIMEOUT)
+    for shape in ((1,), (1, 4), (1, 4), (1,)):
+        calls.append(RecordingCompletion())
+        lane.run({"x": np.ones(shape, np.float32)}, calls[-1])
+    with pytest.raises(InvalidArgument, match="at least one dimension"):
+        lane.run({"x": np.float32(1.0)[()]}, RecordingCompletion())
+    servable.may_run.set()
+    for done in calls:
+        assert done.outcome.keys() == {"y"}
+    assert sorted(seen) == [(1,), (2,), (2, 4)]
+
+
 def test_waiting_calls_run_in_order_of_arrival(opened_lane):
     order = []
 

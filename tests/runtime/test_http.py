@@ -11,7 +11,7 @@ import pytest
 from servingd.frontends.http import HttpCarrier
 from servingd.frontends.http_connection import HttpLimits
 from servingd.frontends.http_messages import HttpReply, HttpRequest
-from tests.http_client import answer, connect, ended, get, received
+from tests.http_client import Answers, answer, connect, ended, get, post, received
 
 LIMITS = HttpLimits(
     max_body_bytes=1000,
@@ -132,7 +132,6 @@ def test_expect_is_answered(client):
         (get("/", "content-length: -1", method="POST"), 400),
         (get("/", "h: a\r\n b"), 400),
         (get("/", "h: a\0b"), 400),
-        (get("/", "upgrade: h2c", "connection: upgrade", "content-length: 3", method="POST"), 400),
     ],
 )
 def test_what_breaks_a_rule_is_answered_and_closed(client, request_, status):
@@ -149,10 +148,47 @@ def test_a_fault_of_ours_is_answered_and_the_client_goes_on(client):
     assert data.startswith(b"HTTP/1.1 500")
 
 
-def test_an_upgrade_without_a_body_is_declined(client):
-    client.sendall(get("/", "upgrade: websocket", "connection: upgrade"))
-    assert answer(client) == (200, b"GET / ")
-    assert ended(client)
+H2C = ("upgrade: h2c", "connection: upgrade, http2-settings", "http2-settings: AAMAAABk")
+
+
+def test_offers_of_another_protocol_are_ignored(client):
+    """Java's default client and `curl --http2` make them with every first request."""
+    told = Answers(client)
+    for _ in range(3):  # the second time the head is known
+        client.sendall(get("/", "upgrade: websocket", "connection: upgrade"))
+        assert told.next() == (200, b"GET / ")
+        client.sendall(post("/a", b"abc", *H2C))
+        assert told.next() == (200, b"POST /a abc")
+        chunks = b"3\r\nabc\r\n0\r\n\r\n"
+        client.sendall(get("/b", *H2C, "transfer-encoding: chunked", method="POST", body=chunks))
+        assert told.next() == (200, b"POST /b abc")
+
+
+@pytest.mark.parametrize("cut", [1, 40, 120, 133])
+def test_an_offer_may_come_in_pieces_and_with_others(client, cut):
+    whole = post("/a", b"abc", *H2C) + post("/b", b"de", *H2C) + get("/c")
+    client.sendall(whole[:cut])
+    time.sleep(0.05)  # so that it is parsed by itself
+    client.sendall(whole[cut:])
+    told = Answers(client)
+    answers = [told.next() for _ in range(3)]
+    assert answers == [(200, b"POST /a abc"), (200, b"POST /b de"), (200, b"GET /c ")]
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://example.com:8501/v1/models/m", "/v1/models/m"),
+        ("HTTP://example.com/a?b", "/a"),
+        ("https://[::1]:80/a", "/a"),
+        ("http://example.com", "/"),
+        ("http://example.com?b", "/"),
+        ("/http://example.com/a", "/http://example.com/a"),
+    ],
+)
+def test_a_target_may_name_scheme_and_host(client, target, path):
+    client.sendall(get(target))
+    assert answer(client) == (200, f"GET {path} ".encode())
 
 
 @pytest.mark.parametrize("start", [b"GET / HT", b"GET / HTTP/1.1\r\nhost: x\r\nh"])

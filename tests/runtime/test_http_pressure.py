@@ -251,13 +251,13 @@ def test_a_client_that_closes_its_side_gets_all_answers_and_the_end(client, app)
     assert ended(client)
 
 
-def test_an_upgrade_ends_the_connection_after_all_answers(client, app):
-    client.sendall(get("/later") + get("/b", "upgrade: h2c", "connection: upgrade"))
+def test_a_tunnel_is_not_made_and_ends_the_connection_after_all_answers(client, app):
+    client.sendall(get("/later") + get("/b", method="CONNECT").replace(b" /b ", b" b:80 "))
     until_seen(app, 2)
     app.go.set()
     answers = Answers(client)
     assert answers.next() == (200, b"later")
-    assert answers.next() == (200, b"/b 0")
+    assert answers.next() == (200, b"b:80 0")
     assert ended(client)
 
 

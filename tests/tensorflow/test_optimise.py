@@ -264,6 +264,52 @@ def test_the_command_optimises_and_the_answers_stay(models, tmp_path, name):
     optimised.close()
 
 
+@pytest.mark.parametrize("wanted", [[None, 1], [1], [], [2, 2]], ids=str)
+def test_shapes_that_the_signature_does_not_name_change_nothing(tmp_path, wanted):
+    """Whatever is folded away, no shape is taken for granted that a caller may choose."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.a, module.b = tf.Variable(0.5), tf.Variable(2.0)
+
+    def body(x):
+        raw = tf.raw_ops
+        shape = raw.Shape(input=x)
+        return {
+            "y": module.a * x + module.b,
+            "rank": raw.Rank(input=x),
+            "size": raw.Size(input=x),
+            "shape": shape,
+            "same": raw.Reshape(tensor=x, shape=shape),
+            "flat": tf.reshape(x, [-1]),
+            "sum": tf.reduce_sum(x, axis=list(range(len(wanted)))),
+            "twos": tf.ones_like(x) * 2.0,
+            "nothing": x * 0.0 + tf.zeros_like(x),
+            "squeezed": raw.Squeeze(input=x),
+        }
+
+    spec = tf.TensorSpec(wanted, tf.float32, name="x")
+    module.f = tf.function(body, input_signature=[spec])
+    path = tmp_path / "model"
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.f})
+    target = tmp_path / "out"
+    target.mkdir()
+    assert run_command(path, target).returncode == 0
+    plain, optimised = open_both(path, target)
+    for shape in ((3,), (2, 1), (), (2, 3), (2, 2, 2), (0, 4)):
+        told = []
+        for session in (plain, optimised):
+            x = {"x": np.full(shape, 3.0, np.float32)}
+            try:
+                outputs = session.calls["serving_default"].run(x)
+                told.append({name: np.asarray(value).tolist() for name, value in outputs.items()})
+            except tf.errors.InvalidArgumentError as error:
+                told.append(error.message.split("\n")[0])
+        assert told[0] == told[1], shape
+    plain.close()
+    optimised.close()
+
+
 def test_the_command_declines_with_a_report_and_no_graph(models, tmp_path):
     child = run_command(models / "counter", tmp_path)
     assert child.returncode == 0, child.stderr

@@ -175,7 +175,7 @@ FIELDS = {
     "SSLConfig.client_verify": f"{_SURFACE}::test_clients_can_be_made_to_show_a_certificate",
     "MonitoringConfig.prometheus_config": "unit/test_config_messages.py::test_monitoring",
     "PrometheusConfig.enable": "unit/test_config_messages.py::test_monitoring",
-    "PrometheusConfig.path": "unit/test_config_messages.py::test_wrong_monitoring",
+    "PrometheusConfig.path": "unit/test_config_messages.py::test_monitoring",
     "PlatformConfigMap.platform_configs": "unit/test_config_saved_model.py::test_wrong_platform",
     "PlatformConfig.source_adapter_config": "unit/test_config_saved_model.py::test_wrong_platform",
     "ThreadPoolFactoryConfig.thread_pool_factory_config": (

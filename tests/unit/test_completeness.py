@@ -1,8 +1,4 @@
-"""When a SavedModel's folder is complete, told from its files' names, sizes and two contents.
-
-`table` writes what TensorFlow's BundleWriter writes: blocks of prefix-compressed keys, an index
-block, and a footer.
-"""
+"""When a SavedModel's folder is complete, told from its files' names, sizes and two contents."""
 
 import hypothesis.strategies as st
 import pytest
@@ -11,61 +7,18 @@ from hypothesis import HealthCheck, given, settings
 from servingd.servables.saved_model.completeness import (
     INDEX,
     BadIndex,
+    UnknownForm,
     shard_bytes,
     what_is_missing,
 )
 from servingd.wire import protos
+from tests.tables import FOOTER, MAGIC, PLAIN, SNAPPY, table, varint
 
 TAGS = ("serve",)
-FOOTER = 48
-MAGIC = 0xDB4775248B80FB57
 ONE_SHARD = "variables/variables.data-00000-of-00001"
 
 
 # A writer ---------------------------------------------------------------------------------------
-
-
-def varint(value):
-    groups = []
-    while value > 127:
-        groups.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*groups, value))
-
-
-def block(pairs, interval=16):
-    """A block: entries, restart points, their number; then the type (plain) and a checksum."""
-    content, restarts, last = bytearray(), [], b""
-    for count, (key, value) in enumerate(pairs):
-        shared = 0
-        if count % interval == 0:
-            restarts.append(len(content))
-        else:
-            while shared < min(len(key), len(last)) and key[shared] == last[shared]:
-                shared += 1
-        content += varint(shared) + varint(len(key) - shared) + varint(len(value))
-        content += key[shared:] + value
-        last = key
-    for number in (*(restarts or [0]), len(restarts) or 1):
-        content += number.to_bytes(4, "little")
-    return bytes(content)
-
-
-def table(pairs, per_block=4, kind=b"\0"):
-    """A whole table of sorted pairs; `kind` 0 says that blocks are not compressed."""
-    content, handles = bytearray(), []
-
-    def add(body):
-        handle = varint(len(content)) + varint(len(body))
-        content.extend(body + kind + b"crc!")
-        return handle
-
-    for start in range(0, len(pairs), per_block):
-        some = pairs[start : start + per_block]
-        handles.append((some[-1][0], add(block(some))))
-    footer = add(block([]))  # the meta index
-    footer += add(block(handles, interval=1))
-    return bytes(content + footer.ljust(FOOTER - 8, b"\0") + MAGIC.to_bytes(8, "little"))
 
 
 def entry(shard, offset, size):
@@ -126,52 +79,76 @@ def test_sizes_beyond_32_bits_are_kept():
         )
     ),
     st.integers(1, 20),
+    st.sampled_from([PLAIN, SNAPPY]),
 )
-def test_any_index_reads_back_whatever_its_blocks(content, per_block):
+def test_any_index_reads_back_whatever_its_blocks(content, per_block, kind):
     shards, entries = content
     needed = {f"variables/variables.data-{i:05d}-of-{shards:05d}": 0 for i in range(shards)}
     for shard, offset, size in entries:
         name = f"variables/variables.data-{shard:05d}-of-{shards:05d}"
         needed[name] = max(needed[name], offset + size)
-    assert shard_bytes(index(*entries, shards=shards, per_block=per_block)) == needed
+    written = index(*entries, shards=shards, per_block=per_block, kind=kind)
+    assert shard_bytes(written) == needed
 
 
-SMALL = index((0, 0, 100), (0, 100, 24), (0, 124, 8), (0, 132, 500), (0, 632, 1))
+TENSORS = ((0, 0, 100), (0, 100, 24), (0, 124, 8), (0, 132, 500), (0, 632, 1))
+SMALL = index(*TENSORS)
+SMALL_SNAPPY = index(*TENSORS, kind=SNAPPY)
 
 
 def judged(content):
     """What is said of an index; anything but an answer or BadIndex goes through."""
     try:
         needed = shard_bytes(content)
-    except BadIndex:
+    except (BadIndex, UnknownForm):
         return None
     assert all(isinstance(size, int) and size >= 0 for size in needed.values())
     return needed
 
 
-@pytest.mark.parametrize("length", range(len(SMALL)))
-def test_an_index_that_was_cut_off_is_bad(length):
-    with pytest.raises(BadIndex):
-        shard_bytes(SMALL[:length])
+@pytest.mark.parametrize("whole", [SMALL, SMALL_SNAPPY])
+def test_an_index_that_was_cut_off_is_bad(whole):
+    for length in range(len(whole)):
+        with pytest.raises(BadIndex):
+            shard_bytes(whole[:length])
 
 
-def test_an_index_whose_end_is_not_written_yet_is_bad():
+@pytest.mark.parametrize("whole", [SMALL, SMALL_SNAPPY])
+def test_an_index_whose_end_is_not_written_yet_is_bad(whole):
     """A copy may have made room for the whole file first."""
-    for length in range(len(SMALL)):
-        judged(SMALL[:length].ljust(len(SMALL), b"\0"))
+    for length in range(len(whole)):
+        judged(whole[:length].ljust(len(whole), b"\0"))
     with pytest.raises(BadIndex):
-        shard_bytes(SMALL[:-1] + b"\0")
+        shard_bytes(whole[:-1] + b"\0")
 
 
 @pytest.mark.parametrize("value", [0x00, 0x01, 0x7F, 0x80, 0xFF])
-def test_a_damaged_byte_is_no_other_exception(value):
-    for position in range(len(SMALL)):
-        judged(SMALL[:position] + bytes((value,)) + SMALL[position + 1 :])
+@pytest.mark.parametrize("whole", [SMALL, SMALL_SNAPPY])
+def test_a_damaged_byte_is_no_other_exception(whole, value):
+    for position in range(len(whole)):
+        judged(whole[:position] + bytes((value,)) + whole[position + 1 :])
 
 
-def test_a_compressed_block_is_bad():
-    with pytest.raises(BadIndex, match="compressed"):
-        shard_bytes(index((0, 0, 1), kind=b"\1"))
+def test_a_block_of_snappy_that_claims_too_much_is_not_decompressed():
+    claim = varint(2**31)
+    content = claim + b"\1crc!"
+    footer = varint(0) + varint(0) + varint(0) + varint(len(claim))
+    content += footer.ljust(FOOTER - 8, b"\0") + MAGIC.to_bytes(8, "little")
+    with pytest.raises(BadIndex, match="5 bytes claims to hold 2147483648"):
+        shard_bytes(content)
+
+
+def test_a_block_that_says_snappy_and_is_not_is_bad():
+    content = b"\x05abc" + SNAPPY + b"crc!"
+    footer = varint(0) + varint(0) + varint(0) + varint(4)
+    content += footer.ljust(FOOTER - 8, b"\0") + MAGIC.to_bytes(8, "little")
+    with pytest.raises(BadIndex, match="decompress"):
+        shard_bytes(content)
+
+
+def test_an_index_in_another_form_is_not_judged():
+    with pytest.raises(UnknownForm, match="not known here"):
+        shard_bytes(index((0, 0, 1), kind=b"\2"))
 
 
 def test_an_entry_in_a_shard_that_there_is_not_is_bad():
@@ -239,9 +216,19 @@ class Files(dict):
         return self[name]
 
 
-def saved_model(assets=(), packed_assets=(), restores=True, tags=TAGS):
+def graph_of(*operations):
+    graph = protos.Graph()
+    for number, operation in enumerate(operations):
+        graph.node.add(name=f"node_{number}", op=operation)
+    return graph.SerializeToString()
+
+
+WITH_VARIABLE = graph_of("VarHandleOp")
+
+
+def saved_model(assets=(), packed_assets=(), restores=True, tags=TAGS, graph_def=WITH_VARIABLE):
     message = protos.SavedModel(saved_model_schema_version=1)
-    graph = message.meta_graphs.add(graph_def=b"\x0a\x04some")
+    graph = message.meta_graphs.add(graph_def=graph_def)
     graph.meta_info_def.tags.extend(tags)
     if restores:
         graph.saver_def.restore_op_name = "save/restore_all"
@@ -274,6 +261,35 @@ def test_a_whole_folder_is_complete():
 
 def test_a_model_without_variables_needs_none():
     assert missing({"saved_model.pb": saved_model(restores=False)}) is None
+
+
+def test_a_saver_over_a_graph_without_variables_needs_no_index():
+    """TensorFlow restores nothing where there is no index; exporters write savers all the same."""
+    assert missing({"saved_model.pb": saved_model(graph_def=graph_of("Placeholder"))}) is None
+
+
+@pytest.mark.parametrize("operation", ["VarHandleOp", "VariableV2", "Variable"])
+def test_a_saver_over_variables_needs_the_index(operation):
+    files = {"saved_model.pb": saved_model(graph_def=graph_of("Placeholder", operation))}
+    assert missing(files) == f"{INDEX} is not there"
+
+
+def test_a_graph_that_does_not_parse_here_may_have_variables():
+    files = {"saved_model.pb": saved_model(graph_def=b"\xff")}
+    assert missing(files) == f"{INDEX} is not there"
+
+
+def test_an_index_that_is_compressed_counts_as_a_plain_one():
+    assert missing(whole() | {INDEX: SMALL_SNAPPY}) is None
+    reason = missing(whole() | {INDEX: SMALL_SNAPPY, ONE_SHARD: 632})
+    assert reason == f"{ONE_SHARD} has 632 bytes of 633"
+
+
+def test_what_cannot_be_judged_counts_as_complete():
+    unknown = index(*TENSORS, kind=b"\2")
+    assert missing(whole() | {INDEX: unknown}) is None
+    assert missing({"saved_model.pb": saved_model(), INDEX: unknown}) is None
+    assert missing({"saved_model.pb": saved_model(), INDEX: unknown[:-1]}) is not None
 
 
 def test_without_its_graph_a_folder_is_incomplete():

@@ -97,6 +97,7 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
     ),
     ("rest_ssl_config_file", "", *TEXT),
     ("admin_port", 0, "=8502", 8502, "=x", f"{INT} 'x'"),
+    ("hold_calls_during_start", True, *BOOL),
     ("reload_timeout_s", 300.0, "=1", 1.0, "=-1", "expected a number of at least 0, got -1.0"),
     ("request_log_max_bytes", 100 << 20, "=1", 1, "=0", "expected a number of at least 1, got 0"),
     ("request_log_max_files", 10, "=1", 1, "=0", f"{COUNT} 0"),
@@ -111,6 +112,7 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
     ("cache_dir", "", *TEXT),
     ("inline_below_us", 200, "=0", 0, "=-1", "expected a number of at least 0, got -1"),
     ("merge_waiting_calls", True, *BOOL),
+    ("check_input_shapes", False, *BOOL),
     ("self_warm_up", True, *BOOL),
     ("latency_goal_ms", 0.0, "=5", 5.0, "=-1", "expected a number of at least 0, got -1.0"),
     ("max_queue_s", 30.0, "=5", 5.0, "=-1", "expected a number of at least 0, got -1.0"),
@@ -300,6 +302,38 @@ def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     assert "--enable_batching=BOOL" in theirs
     assert "--model_repository=STR" in ours
     assert "(default: four per CPU core)" in theirs
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        ["--use_saved_model"],
+        ["--use_saved_model=true"],
+        ["--use_saved_model", "false"],
+        ["--v=1"],
+        ["--v", "1"],
+        ["--logtostderr"],
+        ["--alsologtostderr=1"],
+        ["--stderrthreshold", "0"],
+    ],
+)
+def test_flags_that_tensorflow_serving_had_once_are_passed_over(stale: list[str]) -> None:
+    said: list[str] = []
+    given = given_flags("x", [*stale, *MODEL, *stale], None, said)
+    assert given == given_flags("x", MODEL)
+    name = stale[0].partition("=")[0]
+    assert len(said) == 2
+    assert said[0].startswith(f"{name} is not known any more and has no effect: ")
+
+
+def test_typos_are_no_stale_flags_and_servingd_itself_has_none() -> None:
+    with pytest.raises(InvalidConfig, match="did you mean --model_name"):
+        given_flags("x", ["--model_nam=m"], None, [])
+    for wrong in ("--vv=1", "-v=1", "v"):
+        with pytest.raises(InvalidConfig, match="unknown argument"):
+            given_flags("x", [wrong], None, [])
+    with pytest.raises(InvalidConfig, match="unknown argument: --use_saved_model"):
+        given_flags("x", ["--use_saved_model"])
 
 
 def test_notes_tell_what_was_set_and_has_no_effect() -> None:

@@ -45,7 +45,6 @@ def test_what_is_cut_off_or_goes_on_is_left_to_the_parser():
     ("name", "value"),
     [
         ("expect", "100-continue"),
-        ("upgrade", "h2c"),
         ("transfer-encoding", "chunked"),
         ("content-length", "04"),
     ],

@@ -14,6 +14,7 @@ from servingd.errors import (
     Unavailable,
     Unimplemented,
 )
+from servingd.inference.calls import Checks
 from servingd.inference.replay import replay
 from servingd.wire import protos
 from servingd.wire.prediction_logs import RecordedRequest, examples_request, predict_request
@@ -162,12 +163,14 @@ def test_examples_reach_their_signatures():
 
 def test_the_method_name_is_checked_where_that_is_asked_for():
     model = Model()
-    replay(model, of_examples("classify_log", b"", signature="classify"), True)
+    replay(model, of_examples("classify_log", b"", signature="classify"), Checks(method_name=True))
     regress = model.signatures["classify"]
     model.signatures["classify"] = Signature("classify", regress.inputs, regress.outputs, REGRESS)
     replay(model, of_examples("classify_log", b"", signature="classify"))
     with pytest.raises(InvalidArgument, match="Expected classification signature method_name"):
-        replay(model, of_examples("classify_log", b"", signature="classify"), True)
+        replay(
+            model, of_examples("classify_log", b"", signature="classify"), Checks(method_name=True)
+        )
 
 
 CALLS = {

@@ -151,6 +151,14 @@ def test_what_does_not_fit_another_version_is_told(inputs, fits):
     assert (fitting(sample(1, 2), signature(**inputs)) is not None) is fits
 
 
+@pytest.mark.parametrize(
+    ("shape", "fits"), [((None, None), True), ((None, 3), False), (None, True)]
+)
+def test_a_shape_that_no_signature_names_goes_on_where_the_same_is_named(shape, fits):
+    made = sample_of({"x": np.ones(3, np.float32)}, X, ANY)
+    assert (fitting(made, signature(x=TensorSpec(DataType.FLOAT, shape))) is not None) is fits
+
+
 def test_inputs_come_in_the_signatures_order_and_new_ones_have_their_default():
     two = signature(a=FLOAT, b=FLOAT)
     made = sample_of({a: np.ones((1, 1), np.float32) for a in "ab"}, two, ANY)

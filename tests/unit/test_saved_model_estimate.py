@@ -54,6 +54,26 @@ def test_shards_tables_and_the_graph_count_and_recorded_requests_do_not(version)
     assert estimate(version(warm_up=99 * MB), plain).steady.replica == 74 * MB
 
 
+def test_constants_count_like_weights_and_not_like_nodes(version):
+    path = Path(version(graph=0))
+    size = 20 * MB
+    node = b"\x2a" + _length(size) + bytes(size)
+    graph = b"\x0a" + _length(len(node)) + node
+    meta_graph = b"\x12" + _length(len(graph)) + graph
+    (path / "saved_model.pb").write_bytes(b"\x12" + _length(len(meta_graph)) + meta_graph)
+    found = estimate(str(path), mode("off"))
+    assert 7 * size <= found.steady.replica < 7 * size + MB
+    assert 14 * size <= found.peak.replica < 14 * size + MB
+
+
+def _length(size: int) -> bytes:
+    groups = []
+    while size > 127:
+        groups.append(size & 127 | 128)
+        size >>= 7
+    return bytes((*groups, size))
+
+
 def test_a_plain_model_holds_its_weights_and_does_not_grow(version):
     found = estimate(version(weights=100 * MB), mode("off"))
     assert found.least.replica < found.steady.replica < found.peak.replica

@@ -1,22 +1,31 @@
 """What a SavedModel will take in memory, told from the sizes of its files.
 
-Factors were measured on convolutional and dense models. Weights are counted as they lie on disk:
-some exporters write them twice, and then the estimate is too high by as much; the first load that
-is measured corrects it. A graph takes many times its file, as nodes, kernels and plans.
+Factors were measured on convolutional, dense, embedding, recurrent and frozen models. Weights are
+counted as they lie on disk: some exporters write them twice, and then the estimate is too high by
+as much; the first load that is measured corrects it. A graph takes many times its file, as nodes,
+kernels and plans; the constants in it only some times, as message, graph, session and, packed, in
+kernels.
 """
 
 from __future__ import annotations
 
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.estimates import NOTHING, Estimate, Footprint
-from servingd.servables.saved_model.meta_graph import FILE
+from servingd.servables.saved_model.graph_bytes import constant_bytes
+from servingd.servables.saved_model.meta_graph import FILE, TEXT_FILE
 from servingd.servables.saved_model.optimiser import MAX_WEIGHTS
 
 _BASE = 1 << 20
 _GRAPH = 48
-"""Bytes of memory per byte of `saved_model.pb`, of one session."""
+"""Bytes of memory per byte of `saved_model.pb` without its constants, of one session."""
+_CONSTANTS = 7
+_CONSTANTS_LOADING = 14
+"""Per byte of constants in it, afterwards and meanwhile."""
+_TEXT = 3
+"""A graph in text format has at least so many times the bytes."""
 _ASSETS = 4
 """A hash table takes this many times its file."""
 _PLAIN_WEIGHTS = 1.1
@@ -35,11 +44,13 @@ _ACCELERATOR_WORK = 64 << 20
 def estimate(path: str, options: SavedModelOptions) -> Estimate:
     """What the version under `path` takes. Raises OSError."""
     folder = Path(path)
-    graph = _bytes(folder, FILE)
+    graph = _bytes(folder, FILE) or _bytes(folder, TEXT_FILE) // _TEXT
+    constants = _constants(folder / FILE)
     weights = _bytes(folder, "variables/variables.data-*")
-    rest = _GRAPH * graph + _ASSETS * _bytes(folder, "assets/**/*")
+    nodes = _GRAPH * (graph - constants) + _ASSETS * _bytes(folder, "assets/**/*")
+    rest = nodes + _CONSTANTS * constants
     plain = round(_PLAIN_WEIGHTS * weights) + rest
-    loading = round(_LOADING * plain)
+    loading = round(_LOADING * (plain - _CONSTANTS * constants)) + _CONSTANTS_LOADING * constants
     if options.optimize_models == "off" or weights > MAX_WEIGHTS:
         return _estimate(weights, plain, loading)
     frozen = round(_FROZEN_WEIGHTS * weights) + rest
@@ -60,6 +71,15 @@ def _estimate(weights: int, steady: int, peak: int, growth: int = 0, grown: int 
         on_devices=True,
         measurable=True,
     )
+
+
+def _constants(file: Path) -> int:
+    """The bytes of constants in a graph; 0 where that cannot be told."""
+    try:
+        with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+            return constant_bytes(content)
+    except (FileNotFoundError, ValueError):  # none, or an empty one
+        return 0
 
 
 def _bytes(folder: Path, pattern: str) -> int:

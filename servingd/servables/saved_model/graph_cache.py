@@ -121,7 +121,8 @@ def model_key(path: str, *versions: str) -> str:
     The index of the variables holds a checksum of each, so their bytes need not be read.
     """
     digest = hashlib.sha256()
-    for name in ("saved_model.pb", "variables/variables.index"):
+    graph = "saved_model.pb" if Path(path, "saved_model.pb").exists() else "saved_model.pbtxt"
+    for name in (graph, "variables/variables.index"):
         file = Path(path, name)
         content = file.read_bytes() if file.exists() else b""
         digest.update(f"{name} {len(content)} ".encode())

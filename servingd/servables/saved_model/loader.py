@@ -143,8 +143,7 @@ class SavedModelLoader:
         """What is known of it before a session is opened."""
         merges = merges and self._options.merge_waiting_calls
         made = setting(self._options, replicas, _cores(), merges)
-        warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
-        return _Model(meta_graph, warm, merges, made)
+        return _Model(meta_graph, _warm(meta_graph), merges, made)
 
     def _open_kept(self, placement: Placement, model: _Model) -> list[RunningSession]:
         """A session on each device over the optimised graph, if these files served on it before."""
@@ -272,7 +271,7 @@ class SavedModelLoader:
         """Whether a replica runs on another device from now on."""
         try:
             meta_graph = read_meta_graph(self._path, self._options.tags)
-            warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
+            warm = _warm(meta_graph)
             session = self._open(to, meta_graph, warm)
             session.mergeable = replica.session.mergeable
             self._rehearse(meta_graph, session, warm)
@@ -330,6 +329,16 @@ class SavedModelLoader:
                 self._told.append(report.ran)
                 _log.warning("%s on %s: %s", self._id, report.device, _moved(report.ran.moved))
         self._hooks.on_placement(self._id, reports)
+
+
+def _warm(meta_graph: MetaGraph) -> dict[str, bool]:
+    """Which signatures may be called with made-up inputs: those that can be called at all."""
+    signatures = meta_graph.signatures
+    safe = may_be_run(meta_graph.graph(), signatures)
+    return {
+        name: safe[name] and not signature.unserved.keys() & signature.inputs.keys()
+        for name, signature in signatures.items()
+    }
 
 
 def _together(

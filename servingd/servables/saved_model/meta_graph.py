@@ -1,4 +1,4 @@
-"""What a SavedModel says of itself, read without TensorFlow."""
+"""What a SavedModel says of itself, read without TensorFlow where it is not text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from servingd.core.types import Signature
 from servingd.errors import DataLoss, NotFound
 from servingd.servables.files import error_of_file
+from servingd.servables.saved_model.tensorflow import tensorflow
 from servingd.wire import protos
 from servingd.wire.signatures import signature_from_def
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from servingd.wire.protos import MetaGraph as MetaGraphTwin
 
 FILE = "saved_model.pb"
+TEXT_FILE = "saved_model.pbtxt"
+"""The same in text format: read where there is no other."""
 _INTERNAL = "__saved_model"
 """Signatures with this prefix are TensorFlow's own: shown in the metadata, never called."""
 _INIT = "__saved_model_init_op"
@@ -62,6 +66,8 @@ def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
     does not parse).
     """
     file = Path(path, FILE)
+    if not file.exists() and Path(path, TEXT_FILE).exists():
+        file = Path(path, TEXT_FILE)
     try:
         content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -72,7 +78,9 @@ def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
     except OSError as error:
         raise error_of_file(error) from error
     try:
-        saved_model = protos.SavedModel.FromString(content)
+        saved_model = protos.SavedModel.FromString(
+            content if file.name == FILE else _from_text(content, file)
+        )
     except DecodeError as error:
         raise DataLoss(f"{file} does not parse as a SavedModel: {error}") from error
     for meta_graph in saved_model.meta_graphs:
@@ -83,6 +91,19 @@ def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
         f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }} in {path}; "
         f"there are: {known or 'none'}"
     )
+
+
+def _from_text(content: bytes, file: Path) -> bytes:
+    """A SavedModel in text format as bytes: TensorFlow alone knows all of its messages."""
+    tensorflow()
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        message = text_format.Parse(content, saved_model_pb2.SavedModel())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise DataLoss(f"{file} does not parse as a SavedModel: {error}") from error
+    serialised: bytes = message.SerializeToString()
+    return serialised
 
 
 def _from_twin(twin: MetaGraphTwin) -> MetaGraph:

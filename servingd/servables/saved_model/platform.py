@@ -17,7 +17,7 @@ from servingd.servables.saved_model.loader import (
     SavedModelLoader,
     WarmUp,
 )
-from servingd.servables.saved_model.meta_graph import FILE
+from servingd.servables.saved_model.meta_graph import FILE, TEXT_FILE
 from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState
 from servingd.servables.tflite.platform import TfLite
 
@@ -47,7 +47,10 @@ class SavedModelPlatform:
         """Whether a version's folder holds a SavedModel, complete or not, or what is preferred."""
         if self._tflite is not None and self._tflite.recognises(listing):
             return True
-        return FILE in listing.sizes or any(n.startswith("variables/") for n in listing.sizes)
+        sizes = listing.sizes
+        if FILE in sizes or TEXT_FILE in sizes:
+            return True
+        return any(name.startswith("variables/") for name in sizes)
 
     def missing(self, listing: Listing) -> str | None:
         """What a version still lacks, or None if it is complete."""

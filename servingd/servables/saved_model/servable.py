@@ -8,6 +8,7 @@ from typing import TypeAlias
 from servingd.config.batching import BatchingParameters
 from servingd.core.interfaces import Completion
 from servingd.core.placement import FAILURES_IN_A_ROW, ReplicaReport, blames_device, is_broken
+from servingd.core.shapes import explained
 from servingd.core.types import CPU_0, Device, Signature, Tensors
 from servingd.errors import ServingError, Unavailable
 from servingd.servables.batching_rules import ruled
@@ -78,7 +79,7 @@ class SavedModelServable:
         try:
             outputs = session.calls[signature.name].run(inputs)
         except Exception as error:
-            raise self._blamed(translate(error)) from error
+            raise explained(self._blamed(translate(error)), signature, inputs) from error
         finally:
             session.leave()
         if self.failures:

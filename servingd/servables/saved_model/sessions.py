@@ -14,7 +14,14 @@ import numpy as np
 from servingd.core.placement import Ran
 from servingd.core.types import CPU_0, Signature, Tensors
 from servingd.core.users import Users
-from servingd.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from servingd.errors import (
+    Code,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    ServingError,
+    Unimplemented,
+)
 from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.meta_graph import Initialiser, MetaGraph
 from servingd.servables.saved_model.parity import agree
@@ -28,6 +35,9 @@ from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
 _log = logging.getLogger(__name__)
 
 _WRONG_VARIABLES = "Could not find variable"
+_OF_THE_SIGNATURE = (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.UNIMPLEMENTED)
+"""What TensorFlow says of a signature that names what there is not, or cannot be run here."""
+
 _WARM_RUNS = 3
 _WARM_S = 0.5
 """A signature is run so often to warm and measure it, or for so long."""
@@ -56,6 +66,30 @@ class SignatureCall:
     def run(self, inputs: Tensors) -> dict[str, Any]:
         """All outputs, for all inputs, in the signature's order. Raises TensorFlow's errors."""
         return dict(zip(self._outputs, self._run(tuple(inputs.values()), None), strict=False))
+
+
+class GivenBackCall(SignatureCall):
+    """A callable of a signature that hands inputs through as outputs: no run fetches those."""
+
+    __slots__ = ("_all", "_given")
+
+    def __init__(
+        self,
+        call: Callable[..., list[Any]],
+        fetched: tuple[str, ...],
+        outputs: tuple[str, ...],
+        given: Mapping[str, str],
+    ) -> None:
+        """`given` are inputs by the outputs that they are."""
+        super().__init__(call, fetched)
+        self._all = outputs
+        self._given = given
+
+    def run(self, inputs: Tensors) -> dict[str, Any]:
+        """All outputs, for all inputs, in the signature's order."""
+        found = super().run(inputs) if self._outputs else {}
+        found |= {output: inputs[alias] for output, alias in self._given.items()}
+        return {alias: found[alias] for alias in self._all}
 
 
 class RunningSession:
@@ -90,7 +124,7 @@ class RunningSession:
         self.optimised = optimised
         self.ran: Ran | None = None  # what its operations were seen to run on, if anybody looked
         try:
-            self.calls = {name: _signature_call(body, s) for name, s in signatures.items()}
+            self.calls = _signature_calls(body, signatures)
         except BaseException:
             body.close()
             raise
@@ -143,30 +177,80 @@ class RunningSession:
         self._body.close()
 
 
+def _signature_calls(
+    body: _Openable | ObjectModel, signatures: Mapping[str, Signature]
+) -> dict[str, SignatureCall]:
+    """A callable per signature; one that cannot be made costs its signature alone.
+
+    Raises what was wrong with one of them if none can be called.
+    """
+    calls: dict[str, SignatureCall] = {}
+    failures: list[ServingError] = []
+    for name, signature in signatures.items():
+        try:
+            calls[name] = _signature_call(body, signature)
+        except Exception as error:
+            failure = translate(error)
+            if failure.code not in _OF_THE_SIGNATURE:
+                raise failure from error
+            failures.append(failure)
+            _log.warning("signature %s cannot be called: %s", name, failure.message)
+            calls[name] = SignatureCall(_fails_with(failure), ())
+    if failures and len(failures) == len(calls):
+        raise failures[0]
+    return calls
+
+
 def _signature_call(body: _Openable | ObjectModel, signature: Signature) -> SignatureCall:
-    inputs, outputs = tuple(signature.inputs), tuple(signature.outputs)
-    feeds, fetches = _tensors(signature)
+    unserved = [alias for alias in signature.inputs if alias in signature.unserved]
+    if unserved:  # nobody calls it: see `check_served`
+        return SignatureCall(_fails_with(Unimplemented(signature.unserved[unserved[0]])), ())
+    outputs = tuple(alias for alias in signature.outputs if alias not in signature.unserved)
     if isinstance(body, ObjectModel):
-        call = body.make_signature_call(signature.name, list(inputs), list(outputs))
-    elif "" in feeds or "" in fetches:
-        call = _cannot_be_called(signature.name)
-    else:
-        call = body.make_call(feeds, fetches)
-    return SignatureCall(call, outputs)
+        inputs = list(signature.inputs)
+        return SignatureCall(
+            body.make_signature_call(signature.name, inputs, list(outputs)), outputs
+        )
+    feeds, fetches = _tensors(signature)
+    given = _given_back(signature)
+    call = body.make_call(feeds, fetches) if fetches else _fails_with(Internal("nothing to run"))
+    if not given:
+        return SignatureCall(call, outputs)
+    fetched = tuple(alias for alias in outputs if alias not in given)
+    return GivenBackCall(call, fetched, outputs, given)
+
+
+def _given_back(signature: Signature) -> dict[str, str]:
+    """The inputs that it hands through, by the outputs that they are: a run cannot fetch them."""
+    fed = {_full(spec.tensor_name): alias for alias, spec in signature.inputs.items()}
+    return {
+        output: fed[_full(spec.tensor_name)]
+        for output, spec in signature.outputs.items()
+        if _full(spec.tensor_name) in fed and output not in signature.unserved
+    }
+
+
+def _full(tensor: str) -> str:
+    return tensor if ":" in tensor else f"{tensor}:0"
 
 
 def _tensors(signature: Signature) -> tuple[list[str], list[str]]:
     """The names of the tensors that it feeds and fetches, in its order."""
-    sides = (signature.inputs, signature.outputs)
-    feeds, fetches = ([spec.tensor_name for spec in side.values()] for side in sides)
+    given = _given_back(signature)
+    feeds = [spec.tensor_name for spec in signature.inputs.values()]
+    fetches = [
+        spec.tensor_name
+        for alias, spec in signature.outputs.items()
+        if alias not in given and alias not in signature.unserved
+    ]
     return feeds, fetches
 
 
-def _cannot_be_called(name: str) -> Callable[..., list[Any]]:
-    """In the place of a callable for a signature with a sparse or composite tensor."""
+def _fails_with(error: ServingError) -> Callable[..., list[Any]]:
+    """In the place of a callable that cannot be made."""
 
     def call(*arrays: Any) -> list[Any]:
-        raise Unimplemented(f"signature {name} has a sparse or composite tensor: not served here")
+        raise error
 
     return call
 

@@ -15,8 +15,9 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.estimates import Estimate, Footprint
 from servingd.core.interfaces import Completion, Servable
 from servingd.core.publish import Listing
+from servingd.core.shapes import explained
 from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, VersionData
-from servingd.errors import DeadlineExceeded
+from servingd.errors import DeadlineExceeded, ServingError
 from servingd.servables.batching_rules import ruled
 from servingd.servables.files import error_of_file
 from servingd.servables.saved_model.beside import batching_of
@@ -116,7 +117,10 @@ class TfLiteServable:
         with self._pool.borrow(done.deadline) as interpreter:
             if not done.alive():
                 raise DeadlineExceeded("nobody waits for the answer any more")
-            outputs = interpreter.run(signature.name, inputs)
+            try:
+                outputs = interpreter.run(signature.name, inputs)
+            except ServingError as error:
+                raise explained(error, signature, inputs) from error
         done.succeed(outputs)
 
     def close(self) -> None:

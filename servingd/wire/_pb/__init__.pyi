@@ -56,6 +56,8 @@ from servingd.wire._pb.tensorflow.core.protobuf.meta_graph_pb2 import SignatureD
 from servingd.wire._pb.tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef as AssetFileDef
 from servingd.wire._pb.servingd.saved_model_files_pb2 import SavedModel as SavedModel
 from servingd.wire._pb.servingd.saved_model_files_pb2 import MetaGraph as MetaGraph
+from servingd.wire._pb.servingd.saved_model_files_pb2 import SavedModelText as SavedModelText
+from servingd.wire._pb.servingd.saved_model_files_pb2 import MetaGraphText as MetaGraphText
 from servingd.wire._pb.servingd.saved_model_files_pb2 import MetaInfo as MetaInfo
 from servingd.wire._pb.servingd.saved_model_files_pb2 import SaverDef as SaverDef
 from servingd.wire._pb.servingd.saved_model_files_pb2 import CollectionDef as CollectionDef

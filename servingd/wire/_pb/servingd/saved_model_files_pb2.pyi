@@ -1,6 +1,7 @@
 # Made from protos/ by servingd.wire.compile_protos: do not edit.
 # mypy: disable-error-code="metaclass, misc, type-arg"
 from google.protobuf import any_pb2 as _any_pb2
+from servingd.wire._pb.servingd import graph_pb2 as _graph_pb2
 from servingd.wire._pb.tensorflow.core.framework import tensor_shape_pb2 as _tensor_shape_pb2
 from servingd.wire._pb.tensorflow.core.protobuf import meta_graph_pb2 as _meta_graph_pb2
 from google.protobuf.internal import containers as _containers
@@ -50,6 +51,35 @@ class MetaGraph(_message.Message):
     asset_file_def: _containers.RepeatedCompositeFieldContainer[_meta_graph_pb2.AssetFileDef]
     object_graph_def: bytes
     def __init__(self, meta_info_def: _Optional[_Union[MetaInfo, _Mapping]] = ..., graph_def: _Optional[bytes] = ..., saver_def: _Optional[_Union[SaverDef, _Mapping]] = ..., collection_def: _Optional[_Mapping[str, CollectionDef]] = ..., signature_def: _Optional[_Mapping[str, _meta_graph_pb2.SignatureDef]] = ..., asset_file_def: _Optional[_Iterable[_Union[_meta_graph_pb2.AssetFileDef, _Mapping]]] = ..., object_graph_def: _Optional[bytes] = ...) -> None: ...
+
+class SavedModelText(_message.Message):
+    __slots__ = ("saved_model_schema_version", "meta_graphs")
+    SAVED_MODEL_SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    META_GRAPHS_FIELD_NUMBER: _ClassVar[int]
+    saved_model_schema_version: int
+    meta_graphs: _containers.RepeatedCompositeFieldContainer[MetaGraphText]
+    def __init__(self, saved_model_schema_version: _Optional[int] = ..., meta_graphs: _Optional[_Iterable[_Union[MetaGraphText, _Mapping]]] = ...) -> None: ...
+
+class MetaGraphText(_message.Message):
+    __slots__ = ("meta_info_def", "graph_def", "saver_def", "collection_def", "asset_file_def")
+    class CollectionDefEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: CollectionDef
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[CollectionDef, _Mapping]] = ...) -> None: ...
+    META_INFO_DEF_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_DEF_FIELD_NUMBER: _ClassVar[int]
+    SAVER_DEF_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_DEF_FIELD_NUMBER: _ClassVar[int]
+    ASSET_FILE_DEF_FIELD_NUMBER: _ClassVar[int]
+    meta_info_def: MetaInfo
+    graph_def: _graph_pb2.Graph
+    saver_def: SaverDef
+    collection_def: _containers.MessageMap[str, CollectionDef]
+    asset_file_def: _containers.RepeatedCompositeFieldContainer[_meta_graph_pb2.AssetFileDef]
+    def __init__(self, meta_info_def: _Optional[_Union[MetaInfo, _Mapping]] = ..., graph_def: _Optional[_Union[_graph_pb2.Graph, _Mapping]] = ..., saver_def: _Optional[_Union[SaverDef, _Mapping]] = ..., collection_def: _Optional[_Mapping[str, CollectionDef]] = ..., asset_file_def: _Optional[_Iterable[_Union[_meta_graph_pb2.AssetFileDef, _Mapping]]] = ...) -> None: ...
 
 class MetaInfo(_message.Message):
     __slots__ = ("tags", "tensorflow_version")

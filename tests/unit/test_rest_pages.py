@@ -1,0 +1,54 @@
+"""Our own routes: names in them may be percent-encoded."""
+
+from __future__ import annotations
+
+import pytest
+
+from servingd.frontends.http_messages import HttpReply, HttpRequest
+from servingd.frontends.rest import HttpRoutes, Pages
+
+
+class OneModel:
+    """States of a model with a name that URLs must encode."""
+
+    def names(self):
+        return ["a b/c"]
+
+    def of_model(self, name):
+        return []
+
+    def incomplete(self, name):
+        return {}
+
+
+class Writer:
+    alone = True
+
+    def answered(self, client):
+        pass
+
+
+class Asker:
+    lost = False
+    carrier = Writer()
+
+
+def ask(target):
+    routes = HttpRoutes(
+        None, OneModel(), Pages(metrics=None, ready=None, started=None, describe=dict)
+    )
+    reply = HttpReply(Asker(), head=False, keep_alive=True)
+    routes.handle(HttpRequest("GET", target, {}, b""), reply)
+    return reply.payload
+
+
+@pytest.mark.parametrize("name", ["a%20b%2Fc", "a%20b%2fc", "%61 b%2Fc"])
+def test_a_model_is_found_by_its_encoded_name(name):
+    head, body = ask(f"/servingd/v1/models/{name}")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"a b/c" in body
+
+
+@pytest.mark.parametrize("name", ["a", "a%2520b%2Fc", "%ff", "%"])
+def test_another_name_is_not_found(name):
+    assert ask(f"/servingd/v1/models/{name}")[0].startswith(b"HTTP/1.1 404")
