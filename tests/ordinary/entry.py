@@ -28,6 +28,8 @@ class Entry:
     signature: str = "serving_default"
     never_merged: str = ""
     """Why rows of several calls must not run together; empty where they may."""
+    not_seen: str = ""
+    """Why the server cannot see that rows may run together; empty where it must."""
     free_lengths: Sequence[int] = ()
     """Sizes of another dimension that a caller may choose."""
     environment: Sequence[tuple[str, str]] = ()

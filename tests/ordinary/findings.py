@@ -50,6 +50,12 @@ class Findings:
         found += [f"wrong beside others: {b.example}" for b in self.beside if b.wrong][:1]
         if self.worth_merging and not self.entry.may_merge:
             found.append(f"it is merged, but {self.entry.never_merged}")
+        if not self.worth_merging and not self.not_merged:
+            found.append("it is not merged, and no reason is told")
+        if not self.worth_merging and self.entry.may_merge and not self.entry.not_seen:
+            found.append(f"it is not merged any more: {self.not_merged}")
+        if self.worth_merging and self.entry.not_seen:
+            found.append("it is merged now: take `not_seen` away")
         if self.differences and self.entry.may_merge:
             found.append(
                 "merged calls have other answers in TensorFlow, too: it must not be merged"

@@ -11,7 +11,7 @@ import pytest
 from tests.ordinary.catalog import ENTRIES, named
 from tests.ordinary.findings import Beside, Findings
 
-MAY, MAY_NOT = named(["keras3_mlp", "module_centred"])
+MAY, MAY_NOT, UNSEEN = named(["keras3_mlp", "module_centred", "jax_mlp"])
 
 
 def test_the_list_is_long_and_mixed():
@@ -36,14 +36,19 @@ def test_an_unknown_name_is_told():
 
 def good(entry) -> Findings:
     differences = 0 if entry.may_merge else 9
-    merged = 64 if entry.may_merge else 0
+    merged = 64 if entry.may_merge and not entry.not_seen else 0
     beside = [Beside(1000, 0), Beside(1000, 0)]
     return Findings(
-        entry, graph="optimised", worth_merging=merged, differences=differences, beside=beside
+        entry,
+        graph="optimised",
+        worth_merging=merged,
+        not_merged="" if merged else "it reduces over the rows",
+        differences=differences,
+        beside=beside,
     )
 
 
-@pytest.mark.parametrize("entry", [MAY, MAY_NOT], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [MAY, MAY_NOT, UNSEEN], ids=lambda e: e.name)
 def test_a_model_without_a_wrong_answer_is_well(entry):
     assert good(entry).failures() == []
 
@@ -61,12 +66,11 @@ def test_a_model_without_a_wrong_answer_is_well(entry):
         (MAY, {"differences": 1}, "it must not be merged"),
         (MAY_NOT, {"worth_merging": 8}, "it is merged, but the mean is taken over the rows"),
         (MAY_NOT, {"differences": 0}, "ask worse ones"),
+        (MAY_NOT, {"not_merged": ""}, "no reason is told"),
+        (MAY, {"worth_merging": 0, "not_merged": "x"}, "it is not merged any more: x"),
+        (UNSEEN, {"worth_merging": 8}, "it is merged now"),
     ],
 )
 def test_what_is_wrong_is_told(entry, changed, text):
     (failure,) = replace(good(entry), **changed).failures()
     assert text in failure
-
-
-def test_a_model_that_may_be_merged_need_not_be():
-    assert replace(good(MAY), worth_merging=0).failures() == []
