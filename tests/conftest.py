@@ -46,6 +46,10 @@ def more(tmp_path_factory) -> Path:
 def tflite_models(tmp_path_factory) -> Path:
     """The same of TF Lite models: apart, since they are versions only where they are preferred."""
     root = tmp_path_factory.mktemp("tflite")
-    for export in (exports.tflite, exports.tflite_without_signatures):
+    for export in (
+        exports.tflite,
+        exports.tflite_without_signatures,
+        exports.tflite_with_signature_defs,
+    ):
         export(root / export.__name__)
     return root

@@ -270,6 +270,41 @@ def tflite_without_signatures(path: Path) -> None:
     _write_tflite(path, tf.lite.TFLiteConverter.from_concrete_functions([concrete]))
 
 
+def tflite_with_signature_defs(path: Path) -> None:
+    """That one with a SignatureDef in its metadata: `serving_default` takes `a` and answers `b`."""
+    from flatbuffers import flexbuffers
+    from tensorflow.core.protobuf import meta_graph_pb2
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    tflite_without_signatures(path)
+    definition = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
+    definition.inputs["a"].name = "x:0"
+    definition.outputs["b"].name = "Identity"
+    for info in (definition.inputs["a"], definition.outputs["b"]):
+        info.dtype = 1
+        info.tensor_shape.unknown_rank = True
+    odd = meta_graph_pb2.SignatureDef()
+    odd.inputs["a"].name = "nowhere"
+    builder = flexbuffers.Builder()
+    with builder.Map():
+        builder.String("odd", odd.SerializeToString().decode())
+        builder.String("serving_default", definition.SerializeToString().decode())
+    file = path / "model.tflite"
+    model = flatbuffer_utils.read_model(str(file))
+    _add_metadata(model, b"signature_defs_metadata", bytes(builder.Finish()))
+    flatbuffer_utils.write_model(model, str(file))
+
+
+def _add_metadata(model: Any, name: bytes, content: bytes) -> None:
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    buffer, metadata = schema.BufferT(), schema.MetadataT()
+    buffer.data = list(content)
+    metadata.name, metadata.buffer = name, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), metadata]
+
+
 def _write_tflite(path: Path, converter: object) -> None:
     path.mkdir(parents=True)
     (path / "model.tflite").write_bytes(converter.convert())

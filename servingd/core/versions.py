@@ -77,13 +77,15 @@ def why_not_ready(
 ) -> ServingError:
     """What to answer when no ready servable fits `spec`.
 
-    NOT_FOUND if nobody wants it; UNAVAILABLE while it may still come, with the load error if there
-    is one. `states` are the last public states of the model's versions, newest version first.
+    NOT_FOUND if nobody wants it, or it is on its way out; UNAVAILABLE while it may still come, with
+    the load error if there is one. `states` are the last public states of the model's versions,
+    newest version first.
     """
     if spec.version is not None:
         states = [s for s in states if s.id.version == spec.version]
     failed = next((s for s in states if s.state is PublicState.END and _failed(s)), None)
-    pending = next((s for s in states if s.state is not PublicState.END), None)
+    gone = (PublicState.UNLOADING, PublicState.END)
+    pending = next((s for s in states if s.state not in gone), None)
     if pending is not None:
         return Unavailable(f"Servable {pending.id} is not ready: its state is {pending.state.name}")
     if failed is not None and failed.error is not None:

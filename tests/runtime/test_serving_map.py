@@ -166,7 +166,7 @@ def test_a_version_that_nobody_wants_of_a_configured_model_is_not_found(house):
     )
 
 
-@pytest.mark.parametrize("state", ["START", "LOADING", "UNLOADING"])
+@pytest.mark.parametrize("state", ["START", "LOADING"])
 def test_a_version_that_is_not_ready_is_unavailable_with_its_state(house, state):
     house.say(M3, state)
     for spec in (LATEST, ModelSpec("m", version=3)):

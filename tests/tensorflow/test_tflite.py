@@ -89,6 +89,16 @@ def call(servable, inputs, signature="serving_default", outcome=None):
     return outcome.outputs
 
 
+def test_a_model_is_called_by_the_signature_defs_in_its_metadata(load, caplog):
+    servable = load("tflite_with_signature_defs")
+    assert list(servable.signatures) == ["serving_default"]
+    assert call(servable, {"a": floats(1, 2, 5)})["b"].tolist() == [2.5, 3.0, 4.5]
+    signature = servable.signatures["serving_default"]
+    assert signature.inputs["a"] == TensorSpec(DataType.FLOAT, (None,), "x")
+    assert b"x:0" in signature.definition
+    assert "signature odd of a TF Lite model names no tensor" in caplog.text
+
+
 # On disk ----------------------------------------------------------------------------------------
 
 

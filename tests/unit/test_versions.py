@@ -156,10 +156,16 @@ def waiting(version, state):
             "Model m is configured, but no version of it is available",
         ),
         (THIRD, True, [], Code.NOT_FOUND, THIRD_NOT_FOUND),
-        # It may still come, or is just going.
+        # It may still come, or is just going: then it is as good as gone.
         (LATEST, True, [of(3, "START")], Code.UNAVAILABLE, waiting(3, "START")),
         (THIRD, True, [of(3, "LOADING")], Code.UNAVAILABLE, waiting(3, "LOADING")),
-        (THIRD, False, [of(3, "UNLOADING")], Code.UNAVAILABLE, waiting(3, "UNLOADING")),
+        (
+            THIRD,
+            False,
+            [of(3, "UNLOADING")],
+            Code.NOT_FOUND,
+            "Servable not found for request: Specific(m, 3)",
+        ),
         (THIRD, True, [of(4, "LOADING")], Code.NOT_FOUND, THIRD_NOT_FOUND),
         # It failed.
         (LATEST, True, [of(3, "END", FAILED)], Code.UNAVAILABLE, FAILED_TEXT),

@@ -23,6 +23,7 @@ from servingd.errors import (
     Unimplemented,
 )
 from servingd.servables.saved_model.tensorflow import tensorflow
+from servingd.servables.tflite.signature_defs import signature_defs
 from servingd.wire.tensors import data_type_of
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -49,13 +50,15 @@ class _Call(Protocol):
 class Interpreter:
     """One interpreter of a model; used from one thread at a time.
 
-    A model with SignatureDefs is run through them; of another one, all inputs and outputs make up
-    one signature, by the names of their tensors.
+    A model is run through the SignatureDefs in its metadata, or else through its own signatures; of
+    one that has neither, all inputs and outputs make up one signature, by the names of their
+    tensors.
     """
 
     def __init__(self, content: bytes) -> None:
         """Raises DataLoss, Unimplemented or Internal if the model cannot be run here."""
         self._content = content
+        self._defined = signature_defs(content)
         self._make()
 
     def _make(self) -> None:
@@ -67,11 +70,34 @@ class Interpreter:
             raise DataLoss(f"the TF Lite model cannot be read: {error}") from error
         self._said = 0
         self._allocate()
-        self._calls: dict[str, _Call] = {
+        self._calls: dict[str, _Call] = self._defined_calls() or {
             name: self._body.get_signature_runner(name) for name in self._body.get_signature_list()
         }
         if not self._calls:
-            self._calls[DEFAULT_SIGNATURE] = _PlainCall(self._body)
+            inputs, outputs = self._tensors()
+            self._calls[DEFAULT_SIGNATURE] = _PlainCall(self._body, inputs, outputs)
+
+    def _defined_calls(self) -> dict[str, _Call]:
+        """By the SignatureDefs in the metadata; one that names what there is not is left out."""
+        calls: dict[str, _Call] = {}
+        inputs, outputs = self._tensors()
+        for name, signature in self._defined.items():
+            try:
+                calls[name] = _PlainCall(
+                    self._body,
+                    {a: _named(spec, inputs) for a, spec in signature.inputs.items()},
+                    {a: _named(spec, outputs) for a, spec in signature.outputs.items()},
+                )
+            except KeyError as error:
+                _log.warning("signature %s of a TF Lite model names no tensor: %s", name, error)
+        return calls
+
+    def _tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the model says of its inputs and outputs, by the names of their tensors."""
+        body = self._body
+        sides = (body.get_input_details(), body.get_output_details())
+        inputs, outputs = ({d["name"]: d for d in side} for side in sides)
+        return inputs, outputs
 
     def _allocate(self) -> None:
         """Plan the memory, if the sizes that the model itself has allow it."""
@@ -88,11 +114,19 @@ class Interpreter:
     def signatures(self) -> dict[str, Signature]:
         """How the model may be called. Raises Unimplemented for types that are not served."""
         return {
-            name: Signature(
+            name: self._signature(
                 name, _specs(call.get_input_details()), _specs(call.get_output_details())
             )
             for name, call in self._calls.items()
         }
+
+    def _signature(
+        self, name: str, inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec]
+    ) -> Signature:
+        defined = self._defined.get(name)
+        if defined is None:
+            return Signature(name, inputs, outputs)
+        return Signature(name, inputs, outputs, defined.method_name, definition=defined.definition)
 
     def run(self, name: str, inputs: Tensors) -> Tensors:
         """All outputs of a signature; they are copies. Raises a ServingError."""
@@ -118,13 +152,19 @@ class Interpreter:
         return new.strip() or "TF Lite does not say why"
 
 
-class _PlainCall:
-    """Runs a model without SignatureDefs, as a signature runner would."""
+def _named(spec: TensorSpec, tensors: Mapping[str, Any]) -> Any:
+    """A tensor by the name that a SignatureDef gives it; raises KeyError."""
+    name = spec.tensor_name
+    return tensors[name if name in tensors else name.removesuffix(":0")]
 
-    def __init__(self, body: Any) -> None:
+
+class _PlainCall:
+    """Runs a model by its tensors, as a signature runner would; tensors by alias."""
+
+    def __init__(self, body: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         self._body = body
-        self._inputs = {d["name"]: d for d in body.get_input_details()}
-        self._outputs = {d["name"]: d for d in body.get_output_details()}
+        self._inputs = inputs
+        self._outputs = outputs
         self._shapes: dict[str, tuple[int, ...]] = {}  # those that memory is planned for
 
     def get_input_details(self) -> Mapping[str, Any]:
