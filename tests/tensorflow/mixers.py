@@ -74,6 +74,10 @@ def _mixers() -> dict[str, Mixer]:
             variance=tf.zeros([0]), is_training=True,
         ).y  # fmt: skip
 
+    def asserted(x):
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_max(x) > 0.5, [x])]):
+            return x * 2.0
+
     m = Mixer
     return {
         # Reductions, orders, normalisations over the rows.
@@ -271,6 +275,7 @@ def _mixers() -> dict[str, Mixer]:
         "picked by another's content": m("GatherV2", w.PICKED, tf.gather, (VECTOR, ID)),
         "times the number of rows": m("Mul", w.COUNTED, lambda x: x * rows(x), (ID,)),
         "modulo the number of rows": m("FloorMod", w.COUNTED, lambda x: x % rows(x), (ID,)),
+        "asserted of the batch": m("If", w.ASSERTED, asserted),
         # What nobody knows.
         "an operation without a rule": m("L2Loss", w.NO_RULE, lambda x: x * tf.nn.l2_loss(x)),
     }

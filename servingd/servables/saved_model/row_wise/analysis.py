@@ -110,6 +110,8 @@ class Analysis:
         self._functions = {f.signature.name: f for f in graph.library.function}
         self._bodies: dict[str, _Body] = {}
         self._left = _MOST_OPERATIONS
+        self._asserts: list[Unknown] = []
+        """What the signature at hand asserts of all rows together."""
 
     def verdict(self, signature: Signature) -> Verdict:
         """What comes of feeding a signature's inputs with rows."""
@@ -122,14 +124,21 @@ class Analysis:
             if not spec.tensor_name:
                 return Verdict(False, f"output {alias} is sparse or composite")
         names = [spec.tensor_name for spec in signature.outputs.values()]
-        for alias, value in zip(signature.outputs, self.values(signature, names), strict=True):
-            reason = _refusal(value)
+        frame = self._frame(signature)
+        for alias, name in zip(signature.outputs, names, strict=True):
+            reason = _refusal(self._value(frame, name))
             if reason:
                 return Verdict(False, f"output {alias}: {reason}")
-        return Verdict(True)
+        self._check_asserts(frame, _reached(self._graph.nodes, names))
+        return Verdict(not self._asserts, "; ".join(map(str, self._asserts[:1])))
 
     def values(self, signature: Signature, tensors: Iterable[str]) -> list[Value]:
         """What is known of tensors of the graph, by name, where the inputs are rows."""
+        frame = self._frame(signature)
+        return [self._value(frame, tensor) for tensor in tensors]
+
+    def _frame(self, signature: Signature) -> _Frame:
+        """The graph, fed with rows."""
         fed: dict[tuple[str, int], Value] = {}
         for alias, spec in signature.inputs.items():
             beyond = (
@@ -139,8 +148,44 @@ class Analysis:
             )
             fed[_split(spec.tensor_name)] = Tensor((ROWS, *beyond), 0)
         self._left = _MOST_OPERATIONS
-        frame = _Frame(self._graph, "", fed)
-        return [self._value(frame, tensor) for tensor in tensors]
+        self._asserts = []
+        return _Frame(self._graph, "", fed)
+
+    # Asserts ----------------------------------------------------------------------------------
+
+    def _check_asserts(self, frame: _Frame, nodes: Iterable[Any]) -> None:
+        """Note what is asserted of all rows together: beside others, a row might pass it.
+
+        What must hold of each row, or of the number of rows alone, fails for a batch if it fails
+        for one of its calls; then each runs by itself.
+        """
+        for node in nodes:
+            asserts = node.op == "Assert" or (node.op in _BRANCHES and self._guards(node))
+            if asserts and not self._holds_by_row(frame, _data_inputs(node)[0]):
+                op = Operation(node, frame.scope)
+                if (op.type, Why.ASSERTED) not in self._without:
+                    self._asserts.append(Unknown(Why.ASSERTED, op.name))
+
+    def _guards(self, node: Any) -> bool:
+        """Whether a branch is there to assert something."""
+        names = Operation(node, "").functions(
+            *(name for name in ("then_branch", "else_branch", "branches") if name in node.attr)
+        )
+        bodies = (self._body(name) for name in names if name in self._functions)
+        return any(inner.op == "Assert" for body in bodies for inner in body.nodes.values())
+
+    def _holds_by_row(self, frame: _Frame, reference: str) -> bool:
+        """Whether a condition is the same for all rows, or asks something of each of them."""
+        value = self._value(frame, reference)
+        if isinstance(value, Tensor):
+            return value.is_same
+        node = frame.body.nodes.get(_node_of(reference))
+        if node is None or node.op not in ("All", "LogicalAnd", "Identity"):
+            return False
+        if node.op == "All":
+            asked = self._value(frame, _data_inputs(node)[0])
+            return isinstance(asked, Tensor) and not asked.is_counted
+        return all(self._holds_by_row(frame, source) for source in _data_inputs(node))
 
     # Walking ----------------------------------------------------------------------------------
 
@@ -226,7 +271,9 @@ class Analysis:
         body = self._body(function)
         fed = {(name, 0): arg for name, arg in zip(body.arguments, args, strict=True)}
         frame = _Frame(body, f"{path}/", fed)
-        return [self._value(frame, reference) for reference in body.returns]
+        found = [self._value(frame, reference) for reference in body.returns]
+        self._check_asserts(frame, body.nodes.values())
+        return found
 
     def _body(self, name: str) -> _Body:
         if name not in self._bodies:
@@ -358,7 +405,18 @@ def _refusal(value: Value) -> str:
     return Why.FIXED.value
 
 
-def _data_inputs(node: Any) -> Iterable[str]:
+def _reached(nodes: Mapping[str, Any], roots: Iterable[str]) -> list[Any]:
+    """All nodes that run for the tensors `roots`, control inputs included."""
+    waiting, seen = [_node_of(root) for root in roots], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in nodes and name not in seen:
+            seen.add(name)
+            waiting += [_node_of(source.removeprefix("^")) for source in nodes[name].input]
+    return [nodes[name] for name in seen]
+
+
+def _data_inputs(node: Any) -> list[str]:
     return [source for source in node.input if not source.startswith("^")]
 
 

@@ -124,6 +124,18 @@ def _of_numbers(compute: Callable[[int, int], Any]) -> Callable[[Size, Size], Si
     return fold
 
 
+def _of_equals(
+    equal: bool, compute: Callable[[int, int], Any]
+) -> Callable[[Size, Size], Size | None]:
+    """A comparison that is known for two equal sizes, whatever they name."""
+    of_numbers = _of_numbers(compute)
+
+    def fold(a: Size, b: Size) -> Size | None:
+        return content_of(int(equal)).values[0] if a == b else of_numbers(a, b)
+
+    return fold
+
+
 _FOLDS: Mapping[str, Callable[[Size, Size], Size | None]] = {
     "Add": Size.__add__,
     "AddV2": Size.__add__,
@@ -133,12 +145,12 @@ _FOLDS: Mapping[str, Callable[[Size, Size], Size | None]] = {
     "Maximum": _of_numbers(max),
     "Minimum": _of_numbers(min),
     "FloorMod": _of_numbers(lambda a, b: a % b if b else 0),
-    "Equal": _of_numbers(int.__eq__),
-    "NotEqual": _of_numbers(int.__ne__),
-    "Less": _of_numbers(int.__lt__),
-    "LessEqual": _of_numbers(int.__le__),
-    "Greater": _of_numbers(int.__gt__),
-    "GreaterEqual": _of_numbers(int.__ge__),
+    "Equal": _of_equals(True, int.__eq__),
+    "NotEqual": _of_equals(False, int.__ne__),
+    "Less": _of_equals(False, int.__lt__),
+    "LessEqual": _of_equals(True, int.__le__),
+    "Greater": _of_equals(False, int.__gt__),
+    "GreaterEqual": _of_equals(True, int.__ge__),
     "LogicalAnd": _of_numbers(lambda a, b: a and b),
     "LogicalOr": _of_numbers(lambda a, b: a or b),
 }

@@ -36,9 +36,9 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 COUNTING = frozenset(
     types(
         """
-    Add AddV2 BroadcastArgs BroadcastTo Cast Concat ConcatV2 Conv2DBackpropInput ExpandDims Fill
-    FloorDiv Gather GatherV2 Identity IdentityN Mul Pack Prod Rank Reshape Shape ShapeN Size
-    Slice Squeeze StridedSlice StopGradient Sub Tile Unpack
+    Add AddV2 BroadcastArgs BroadcastTo Cast Concat ConcatV2 Conv2DBackpropInput Equal ExpandDims
+    Fill FloorDiv Gather GatherV2 GreaterEqual Identity IdentityN LessEqual Mul Pack
+    Prod Rank Reshape Shape ShapeN Size Slice Squeeze StridedSlice StopGradient Sub Tile Unpack
     """
     )
 )

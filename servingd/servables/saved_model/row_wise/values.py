@@ -49,6 +49,7 @@ class Why(enum.Enum):
     NO_SHAPE = "a shape is not known"
     NO_RULE = "no rule says what it does to rows"
     TOO_LARGE = "the graph is too large to be looked through"
+    ASSERTED = "it asserts something of all rows together"
     FIXED = "its first dimension is not the rows'"
 
 
