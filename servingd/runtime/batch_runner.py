@@ -14,7 +14,7 @@ from servingd.core.types import Signature, Tensors
 from servingd.errors import DeadlineExceeded, ServingError, as_serving_error
 from servingd.observability.batches import ROW_EDGES, LaneStats
 from servingd.observability.requests import Cell
-from servingd.runtime.waiting_calls import WaitingCall
+from servingd.runtime.waiting_calls import WaitingCall, hand_over
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class BatchRunner:
     def __call__(self, batch: Batch[WaitingCall]) -> None:
         """Run a batch and complete its calls; never raises."""
         for call in batch.dropped:
-            call.done.fail(DeadlineExceeded("Deadline Exceeded"))
+            hand_over(call.done.fail, DeadlineExceeded("Deadline Exceeded"))
         pieces = batch.pieces
         if not pieces:
             return
@@ -104,10 +104,10 @@ class BatchRunner:
         try:
             self._servable.run(self._signature, inputs, done)
         except ServingError as error:
-            done.fail(error)
-        except Exception as error:
+            hand_over(done.fail, error)
+        except BaseException as error:  # a model's own code may even raise SystemExit
             _log.exception("a call of signature %s failed", self._signature.name)
-            done.fail(as_serving_error(error))
+            hand_over(done.fail, as_serving_error(error))
 
     def _count(self, rows: int, filled: int) -> None:
         if self._stats.configured:
