@@ -11,7 +11,13 @@ from servingd.core.admission import AdmissionLimits
 from servingd.core.batching import BatchRules
 from servingd.core.interfaces import RuledBatching
 from servingd.core.types import ServableId
-from servingd.errors import Code, DeadlineExceeded, InvalidArgument, Unavailable
+from servingd.errors import (
+    Code,
+    DeadlineExceeded,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+)
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from tests.runtime.fakes import TIMEOUT, FakeServable, RecordingCompletion, inputs
 
@@ -576,3 +582,47 @@ def test_a_queue_whose_thread_cannot_start_refuses_and_works_once_it_can(opened_
     assert error.code is Code.UNAVAILABLE
     assert error.message == "queue of m:1/serving_default has no thread to run it"
     assert call_and_wait(lane).keys() == {"y"}
+
+
+# Merged runs that fail --------------------------------------------------------------------------
+
+
+def merged_run_that_fails(opened_lane, error):
+    """Two calls whose merged run fails with `error`; what ran before, and where it may go on."""
+    servable, sizes = FakeServable(), []
+
+    def body(inputs, done):
+        sizes.append(inputs["x"].size)
+        if inputs["x"].size == 2:
+            for waiting in calls[1:2]:
+                waiting.lives = False
+            raise error
+        done.succeed({"y": inputs["x"]})
+
+    servable._body = body
+    servable.rows_worth = 64
+    servable.may_run.clear()
+    lane = opened_lane(servable, workers=1)
+    calls = [call(lane)]
+    assert servable.running.wait(TIMEOUT)
+    calls += [call(lane), call(lane)]
+    servable.may_run.set()
+    outcomes = [done.outcome for done in calls]
+    return lane, sizes, outcomes[1:]
+
+
+def test_calls_that_nobody_waits_for_any_more_are_not_run_again(opened_lane):
+    lane, sizes, (dead, alive) = merged_run_that_fails(opened_lane, InvalidArgument("spoilt"))
+    assert dead.code is Code.DEADLINE_EXCEEDED
+    assert alive.keys() == {"y"}
+    assert sizes == [1, 2, 1]
+    assert lane.stats.dropped == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ResourceExhausted("OOM"), DeadlineExceeded("too long"), Unavailable("leaving")]
+)
+def test_a_merged_run_that_lacked_memory_or_time_is_not_run_again(opened_lane, error):
+    _, sizes, outcomes = merged_run_that_fails(opened_lane, error)
+    assert outcomes == [error, error]
+    assert sizes == [1, 2]
