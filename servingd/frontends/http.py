@@ -123,17 +123,12 @@ class HttpCarrier:
 
     def _flush_turn(self) -> None:
         connections, self._turn = self._turn, []
-        for connection in connections:
-            try:
-                connection.flush()
-            except Exception:  # one client must not keep others from their answers
-                _log.exception("the answers to one client could not be written")
+        _flush(connections)
 
     def _flush_all(self) -> None:
         with self._lock:
             connections, self._answered = self._answered, []
-        for connection in connections:
-            connection.flush()
+        _flush(connections)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -170,11 +165,19 @@ class HttpCarrier:
             for connection in list(self._connections):
                 try:
                     connection.expire(now)
-                except Exception:  # else nobody's time would ever be up again
+                except BaseException:  # else nobody's time would ever be up again
                     _log.exception("a connection's time limits failed")
 
     async def _busy(self) -> bool:
         return any(connection.busy for connection in self._connections)
+
+
+def _flush(connections: list[Connection]) -> None:
+    for connection in connections:
+        try:
+            connection.flush()
+        except BaseException:  # one client must not keep others from their answers
+            _log.exception("the answers to one client could not be written")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -179,7 +179,7 @@ class Manager:
             for command in self._decide(event):
                 try:
                     self._carry_out(command)
-                except Exception:  # the owner of all harnesses must outlive a fault in one
+                except BaseException:  # the owner of all harnesses must outlive a fault in one
                     _log.exception("the manager failed to carry out %s", command)
             self._plan = self._state.plan()
             if stopping and not self._state.harnesses():
@@ -188,7 +188,7 @@ class Manager:
     def _decide(self, event: Event) -> list[Command]:
         try:
             return self._state.handle(event)
-        except Exception:
+        except BaseException:
             _log.exception("the manager failed to handle %s", event)
             return []
 
@@ -248,7 +248,7 @@ class Manager:
             live.loader = live.loader or self._make_loader(servable, data)
             estimate = _estimate_of(servable, live.loader)
             devices = self._options.devices() if estimate.on_devices else {}
-        except Exception as error:
+        except BaseException as error:  # a loader's own code may even raise SystemExit
             self._inbox.put(_failure(servable, error))
             self._on_load(servable, time.monotonic() - started, False)
         else:
@@ -263,7 +263,7 @@ class Manager:
         try:
             live.loader = live.loader or self._make_loader(servable, data)
             live.servable = self._load_warm(servable, data, live.loader, placement)
-        except Exception as error:
+        except BaseException as error:
             outcome = _failure(servable, error)
         measured = meter.stop(span) if meter and span else None
         if isinstance(outcome, LoadSucceeded) and measured:
@@ -284,7 +284,7 @@ class Manager:
             _log.info("Unloading just-loaded servable version %s", servable)
             try:
                 loader.unload(body)
-            except Exception:  # the load's own failure is the one to tell
+            except BaseException:  # the load's own failure is the one to tell
                 _log.exception("Unloading servable: %s failed", servable)
             raise
         return body
@@ -296,7 +296,7 @@ class Manager:
         try:
             if isinstance(loader, Relocates):
                 devices = loader.relocate(failed, to)
-        except Exception:
+        except BaseException:
             _log.exception("a replica of %s could not be moved", servable)
         self._inbox.put(Relocated(servable, devices))
 
@@ -308,7 +308,7 @@ class Manager:
         try:
             if body is not None and departing.loader is not None:
                 departing.loader.unload(body)
-        except Exception:  # what could not be freed is lost, but the version is gone
+        except BaseException:  # what could not be freed is lost, but the version is gone
             _log.exception("Unloading servable: %s failed", servable)
         if meter and span:
             meter.stop(span)
@@ -319,18 +319,18 @@ def _estimate_of(servable: ServableId, loader: Loader) -> Estimate:
     """What a loader says; a load whose needs are not known is tried all the same."""
     try:
         return loader.estimate()
-    except Exception as error:
+    except BaseException as error:
         _log.warning("what %s will take is not known: %s", servable, error)
         return UNKNOWN
 
 
-def _failure(servable: ServableId, error: Exception) -> LoadFailed:
+def _failure(servable: ServableId, error: BaseException) -> LoadFailed:
     _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
     # A new error: the old one's traceback holds all that the load had in its hands.
     blamed = as_serving_error(error)
     return LoadFailed(servable, error_from_code(blamed.code, blamed.message))
 
 
-def _fault(error: Exception) -> bool:
+def _fault(error: BaseException) -> bool:
     """Whether an error is ours to explain: then the log has its traceback."""
     return as_serving_error(error) is not error

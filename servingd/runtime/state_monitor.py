@@ -125,5 +125,5 @@ def _guard(listener: Callable[..., None], *news: object) -> None:
     """Tell a listener; one that fails must not keep others from being told."""
     try:
         listener(*news)
-    except Exception:
+    except BaseException:
         _log.exception("a listener to states failed")
