@@ -42,7 +42,7 @@ from servingd.core.events import (
     Unloaded,
 )
 from servingd.core.harness import LoadPlan
-from servingd.core.interfaces import Dispatcher, Loader, Relocates, Replicated, Servable
+from servingd.core.interfaces import Dispatcher, Lane, Loader, Relocates, Replicated, Servable
 from servingd.core.placement import LoadRules
 from servingd.core.reconcile import ManagerState
 from servingd.core.types import (
@@ -101,6 +101,7 @@ class _Live:
 
     loader: Loader | None = None
     servable: Servable | None = None
+    lanes: Mapping[str, Lane] | None = None
 
 
 class Manager:
@@ -179,8 +180,9 @@ class Manager:
             for command in self._decide(event):
                 try:
                     self._carry_out(command)
-                except BaseException:  # the owner of all harnesses must outlive a fault in one
+                except BaseException as error:  # harnesses outlive a fault in one
                     _log.exception("the manager failed to carry out %s", command)
+                    self._give_up(command, error)
             self._plan = self._state.plan()
             if stopping and not self._state.harnesses():
                 self._empty.set()
@@ -191,6 +193,18 @@ class Manager:
         except BaseException:
             _log.exception("the manager failed to handle %s", event)
             return []
+
+    def _give_up(self, command: Command, error: BaseException) -> None:
+        """Tell the core how a command ended that could not be carried out: it waits for that."""
+        match command:
+            case StartEstimate(servable) | StartLoad(servable):
+                self._inbox.put(_failure(servable, error))
+            case Relocate(servable):
+                self._inbox.put(Relocated(servable, ()))
+            case Quiesce(servable):
+                self._inbox.put(Drained(servable))
+            case StartUnload(servable):
+                self._inbox.put(Unloaded(servable))
 
     def _carry_out(self, command: Command) -> None:
         live = self._live
@@ -210,7 +224,7 @@ class Manager:
             case Publish(servable):
                 body = live[servable].servable
                 assert body is not None  # LoadSucceeded came first
-                self._serving_map.publish(servable, body, self._drained)
+                self._serving_map.publish(servable, body, self._drained, live[servable].lanes)
             case Quiesce(servable):
                 self._serving_map.withdraw(servable)
             case Discard(servable):
@@ -262,7 +276,7 @@ class Manager:
         outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable)
         try:
             live.loader = live.loader or self._make_loader(servable, data)
-            live.servable = self._load_warm(servable, data, live.loader, placement)
+            live.servable, live.lanes = self._load_warm(servable, data, live.loader, placement)
         except BaseException as error:
             outcome = _failure(servable, error)
         measured = meter.stop(span) if meter and span else None
@@ -273,21 +287,22 @@ class Manager:
 
     def _load_warm(
         self, servable: ServableId, data: VersionData, loader: Loader, placement: Placement
-    ) -> Servable:
+    ) -> tuple[Servable, Mapping[str, Lane]]:
+        """A servable and its lanes: whatever may fail before it can serve fails here, as a load."""
         body = loader.load(placement)
         try:
-            # One that cannot tell its signatures is a failed load, not a fault at publishing.
             _log.debug("%s has signatures %s", servable, [*body.signatures, *body.metadata])
             for replica in body.replicas if isinstance(body, Replicated) else (body,):
                 self._options.warm_up(servable, data, replica)
+            return body, self._dispatcher.open(servable, body)
         except BaseException:
             _log.info("Unloading just-loaded servable version %s", servable)
             try:
+                self._dispatcher.close(servable)
                 loader.unload(body)
             except BaseException:  # the load's own failure is the one to tell
                 _log.exception("Unloading servable: %s failed", servable)
             raise
-        return body
 
     def _relocate(
         self, servable: ServableId, loader: object, failed: Device, to: Device | None
@@ -301,11 +316,12 @@ class Manager:
         self._inbox.put(Relocated(servable, devices))
 
     def _unload(self, servable: ServableId, departing: _Live) -> None:
-        self._dispatcher.close(servable)
+        departing.lanes = None
         body, departing.servable = departing.servable, None
         meter = self._options.meter
         span = meter.start() if meter else None
         try:
+            self._dispatcher.close(servable)
             if body is not None and departing.loader is not None:
                 departing.loader.unload(body)
         except BaseException:  # what could not be freed is lost, but the version is gone

@@ -948,3 +948,63 @@ def test_a_listener_that_exits_does_not_end_the_manager(build):
     house.start()
     house.serve("m", 1)
     assert house.stop()
+
+
+# Commands that fail -----------------------------------------------------------------------------
+
+
+class NoLanes(FakeServable):
+    """One that stumbles when its lanes are opened."""
+
+    @property
+    def ruled_batching(self):
+        raise ZeroDivisionError("odd")
+
+    @ruled_batching.setter
+    def ruled_batching(self, value):
+        pass
+
+
+def test_a_version_whose_lanes_cannot_be_opened_is_a_load_that_fails(house):
+    house.serve("m", 1)
+    loader = house.loaders.prepare("m", 2)
+    loader.servable = NoLanes()
+    house.aspire("m", 2)
+    error = house.heard.wait("m", 2, "END").error
+    assert said(error) == (Code.INTERNAL, "ZeroDivisionError: odd")
+    assert house.heard.names_of("m", 2) == ["START", "LOADING", "END"]
+    assert loader.servable.closed_on.name.startswith("load-")
+    assert house.call() == 1
+    assert house.stop()
+
+
+class Forgetful(ServingMap):
+    """One that cannot take a version out."""
+
+    def withdraw(self, servable):
+        super().withdraw(servable)
+        raise KeyError(servable)
+
+
+def test_a_version_that_cannot_be_withdrawn_is_unloaded_all_the_same(build):
+    house = build()
+    house.models = Forgetful(house.monitor, house.manager._dispatcher)
+    house.manager._serving_map = house.models
+    house.start().serve("m", 1)
+    house.aspire("m")
+    house.heard.wait("m", 1, "END")
+    assert house.loaders[M1].unloaded.is_set()
+    assert house.stop()
+
+
+def test_a_load_that_cannot_be_begun_has_failed(build):
+    house = build()
+
+    def refuse(job):
+        raise RuntimeError("no pool")
+
+    house.manager._loads.submit = refuse
+    house.start()
+    house.aspire("m", 1)
+    assert house.heard.wait("m", 1, "END").error.message == "RuntimeError: no pool"
+    assert house.stop()
