@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
-from servingd.config.flag_fields import channel_arguments
+from servingd.config.flag_fields import channel_arguments, cpus
 from servingd.config.models import ModelConfig
 from servingd.config.monitoring import MonitoringConfig
 from servingd.config.saved_model import SavedModelOptions
@@ -27,7 +27,7 @@ from servingd.errors import FailedPrecondition, ServingError
 from servingd.frontends.calls import CallContext
 from servingd.frontends.grpc import GrpcFrontend, GrpcOptions
 from servingd.frontends.grpc_grpcio import DEFAULT_WORKERS
-from servingd.frontends.health import Health
+from servingd.frontends.health import Health, Picture
 from servingd.frontends.http import HttpCarrier
 from servingd.frontends.http_connection import HttpLimits
 from servingd.frontends.rest import HttpRoutes, Pages, describe_server
@@ -140,7 +140,7 @@ class Server:
                 goal_s=self._goal_s,
                 merging=lambda name: m.merging if (m := self._settings.get(name)) else "auto",
                 limits=AdmissionLimits(max_wait_s=config.max_queue_s),
-                workers=max(2, os.cpu_count() or 1),
+                workers=max(2, cpus()),
                 self_warm_up=self._self_warm_up,
             ),
             self.metrics.batches,
@@ -315,9 +315,11 @@ class Server:
             threading.Event().wait(self._config.drain_delay_s)
         deadline = time.monotonic() + self._config.drain_timeout_s
         _log.info("waiting for calls in flight")
-        idle = self._grpc.drain(deadline)
+        self._grpc.refuse()
         if self._http is not None:
             self._http.refuse()
+        idle = self._grpc.wait_idle(deadline)
+        if self._http is not None:
             idle = self._http.wait_idle(deadline) and idle
         if not idle:
             _log.warning("calls are cut off after %.1f s", self._config.drain_timeout_s)
@@ -415,7 +417,10 @@ class Server:
         return rule if rule in ("all", "any") else rule.split(",")
 
     def _update_health(self) -> None:
-        available = frozenset() if self._stopping else self._monitor.available()
-        self._health.update(
-            self._why_not_ready() is None, self._stopping, self._monitor.configured(), available
-        )
+        def look() -> Picture:
+            stopping = self._stopping
+            available = frozenset() if stopping else self._monitor.available()
+            configured = self._monitor.configured()
+            return Picture(self._why_not_ready() is None, stopping, configured, available)
+
+        self._health.update(look)

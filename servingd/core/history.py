@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from servingd.core.lifecycle import PublicState, ServableState
+from servingd.errors import Code
 
 Notify: TypeAlias = Callable[[bool], None]
 
@@ -23,6 +24,7 @@ class _Waiter:
     since: int
     patient: bool
     absent: set[str] = field(default_factory=set)
+    """Models of which there is nothing to wait for."""
 
 
 class StateHistory:
@@ -47,7 +49,7 @@ class StateHistory:
         versions = self._states.setdefault(state.id.name, {})
         versions[state.id.version] = state
         self._announcements += 1
-        if state.state is PublicState.END and state.error is not None:
+        if state.state is PublicState.END and state.error is not None and not _cancelled(state):
             self._failed[state.id.name] = self._announcements
         self.log.append(state)
         ended = sorted(v for v, s in versions.items() if s.state is PublicState.END)
@@ -69,18 +71,23 @@ class StateHistory:
                 waiter.absent.add(name)
         return self._satisfied()
 
-    def configure(self, names: Iterable[str]) -> None:
-        """Replace the set of models that ought to be served."""
-        self._configured = frozenset(names)
+    def configure(self, names: Iterable[str]) -> list[tuple[Notify, bool]]:
+        """Replace the set of models that ought to be served; nobody waits for one that has gone."""
+        before, self._configured = self._configured, frozenset(names)
+        for waiter in self._waiters:
+            waiter.absent -= self._configured - before
+            waiter.absent |= (before - self._configured) & waiter.names
+        return self._satisfied()
 
     def notify_when(
         self, names: Collection[str], goal: PublicState, notify: Notify, patient: bool = True
     ) -> list[tuple[Notify, bool]]:
         """Call `notify` once, when every model has a version in `goal` or has only ended ones.
 
-        Who is not patient counts what ended before now as nothing, but gives up a model that fails
-        from now on, or of which no version can be found. `notify` is told whether all reached the
-        goal. Returned are the calls that are due at once.
+        A version that was cancelled counts as none: another one took its place, or its model has
+        gone. Who is not patient counts what ended before now as nothing, but gives up a model that
+        fails from now on, or of which no version can be found. `notify` is told whether all reached
+        the goal. Returned are the calls that are due at once.
         """
         waiter = _Waiter(frozenset(names), goal, notify, self._announcements, patient)
         self._waiters.append(waiter)
@@ -118,10 +125,10 @@ class StateHistory:
         return any(s.state is goal for s in self._states.get(name, {}).values())
 
     def _over(self, name: str, waiter: _Waiter) -> bool:
-        states = self._states.get(name, {}).values()
+        states = [s for s in self._states.get(name, {}).values() if not _cancelled(s)]
         ended = all(s.state is PublicState.END for s in states)
         if waiter.patient:
-            return bool(states) and ended
+            return ended and (bool(states) or name in waiter.absent)
         failed = self._failed.get(name, 0) > waiter.since
         return ended and (failed or name in waiter.absent)
 
@@ -139,3 +146,12 @@ class StateHistory:
                 waiting.append(waiter)
         self._waiters = waiting
         return due
+
+
+def _cancelled(state: ServableState) -> bool:
+    """Whether nobody wanted a version any more before it was loaded: that is no failure."""
+    return (
+        state.state is PublicState.END
+        and state.error is not None
+        and state.error.code is Code.CANCELLED
+    )

@@ -136,10 +136,13 @@ class Call:
         try:
             note = lane.notes.get(self.method) or self._make_note(lane, lease)
             payload = self.encode(outputs, lane.signature, note)
+            heard = self._reply.send(payload)
         except Exception as error:
             self.fail(blame(error, self.method))
             return
-        self._reply.send(payload)
+        if not heard:
+            self._end(unheard(self._reply))
+            return
         log = self._context.request_log
         if log is not None and log.samples(lease.id.name):
             self._write_log(log, lease.id, outputs, note, payload)
@@ -150,14 +153,22 @@ class Call:
 
     def fail(self, error: ServingError) -> None:
         """Answer with a failure."""
-        self._reply.fail(error.code, error.message, error.retry_after_s)
+        code = error.code
+        try:
+            if not self._reply.fail(code, error.message, error.retry_after_s):
+                code = unheard(self._reply, code)
+        finally:  # the lease comes back whatever becomes of the reply
+            self._end(code)
+
+    def _end(self, code: Code) -> None:
+        """Give the lease back, and count a call that did not succeed."""
         lease, self.lease = self.lease, None
         model, version = self._context.blamed(lease, getattr(self, "spec", None))
         if lease:
             lease.release()
         signature = self.lane.signature.name if self.lane else ""
         seconds = time.perf_counter() - self._started
-        self._context.metrics.record(model, version, signature, self.method, error.code, seconds)
+        self._context.metrics.record(model, version, signature, self.method, code, seconds)
 
     def _make_note(self, lane: Lane, lease: Lease) -> Note:
         servable, signature = lease.id, lane.signature.name
@@ -177,6 +188,12 @@ class Call:
             log.write(servable, self.log_kind, self.log_request(), response)
         except Exception:  # the caller has its answer: a record is not worth more than that
             _log.exception("a %s call of %s is not logged", self.method, servable)
+
+
+def unheard(reply: Reply, code: Code = Code.CANCELLED) -> Code:
+    """What a call is counted as whose outcome came too late; `code` if its time is not up."""
+    late = reply.deadline is not None and time.monotonic() >= reply.deadline
+    return Code.DEADLINE_EXCEEDED if late else code
 
 
 def blame(error: Exception, method: str) -> ServingError:

@@ -50,7 +50,7 @@ class GrpcOptions:
 class GrpcFrontend:
     """One method table behind all ports, by the native carrier or by grpcio alone.
 
-    `bind`, `start`, `drain` and `stop` once each, in this order.
+    `bind`, `start`, `refuse`, `wait_idle` and `stop` once each, in this order.
     """
 
     def __init__(
@@ -115,16 +115,18 @@ class GrpcFrontend:
         if self._admin:
             self._admin.forget_health(service)
 
-    def drain(self, deadline: float) -> bool:
-        """Refuse new calls and wait for those in flight; False if some are left at `deadline`."""
-        if self._native:
-            self._native.refuse()
-        # Open streams go through the front: it must be the last to close.
-        idle = self._grpcio.wait_idle(deadline)
-        if self._admin:
-            idle = self._admin.wait_idle(deadline) and idle
-        if self._native:
-            idle = self._native.wait_idle(deadline) and idle
+    def refuse(self) -> None:
+        """Refuse new calls from now on; health is told until the end."""
+        for carrier in (self._native, self._grpcio, self._admin):
+            if carrier:
+                carrier.refuse()
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait for calls in flight; False if some are left at `deadline` (monotonic)."""
+        idle = True
+        for carrier in (self._native, self._grpcio, self._admin):
+            if carrier:
+                idle = carrier.wait_idle(deadline) and idle
         return idle
 
     def stop(self) -> None:

@@ -27,6 +27,9 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 DEFAULT_WORKERS = 1024
 """A call holds a thread from its first byte on: this many can be in flight. Made as needed."""
 
+_LAST_WORDS_S = 0.2
+"""How long answers that are on their way may take at the end; then what is open is cut off."""
+
 _LIMITS: Sequence[tuple[str, int]] = (
     # One connection must not hold every thread by calls that it does not go on with.
     ("grpc.max_concurrent_streams", 256),
@@ -104,10 +107,54 @@ class _WaitingReply:
         return True
 
 
-def _unary(handler: Handler) -> Any:
+class _InFlight:
+    """How many calls servicers have in hand, from any thread.
+
+    Watches of health are not among them: they end with their client, or with the server.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._calls = 0  # guarded by _changed
+        self._refusing = False  # guarded by _changed
+
+    def enter(self) -> bool:
+        """Count a call; False if no more are taken."""
+        with self._changed:
+            if not self._refusing:
+                self._calls += 1
+            return not self._refusing
+
+    def leave(self) -> None:
+        with self._changed:
+            self._calls -= 1
+            if not self._calls:
+                self._changed.notify_all()
+
+    def refuse(self) -> None:
+        """Take no more."""
+        with self._changed:
+            self._refusing = True
+
+    def wait_none(self, deadline: float) -> bool:
+        """Wait until there is none; False if there are some at `deadline` (monotonic)."""
+        with self._changed:
+            left = max(0.0, deadline - time.monotonic())
+            return self._changed.wait_for(lambda: not self._calls, left)
+
+
+def _unary(handler: Handler, in_flight: _InFlight) -> Any:
     """A method handler on raw bytes."""
 
     def call(payload: bytes, context: grpc.ServicerContext) -> bytes:
+        if not in_flight.enter():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "server is shutting down")
+        try:
+            return answer(payload, context)
+        finally:
+            in_flight.leave()
+
+    def answer(payload: bytes, context: grpc.ServicerContext) -> bytes:
         left = context.time_remaining()
         bounded = left is not None and left < threading.TIMEOUT_MAX  # none: None, or centuries
         reply = _WaitingReply(context, time.monotonic() + left if bounded else None)
@@ -150,10 +197,11 @@ class GrpcioCarrier:
             *_LIMITS,
             *arguments,
         ]
+        self._in_flight = _InFlight()
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="grpcio")
         self._server = grpc.server(self._workers, options=options)
         for service, methods in _by_service(handlers).items():
-            rpcs = {name: _unary(handler) for name, handler in methods}
+            rpcs = {name: _unary(handler, self._in_flight) for name, handler in methods}
             self._server.add_generic_rpc_handlers(
                 [grpc.method_handlers_generic_handler(service, rpcs)]
             )
@@ -187,14 +235,17 @@ class GrpcioCarrier:
         """A model is no longer known: its health is not either."""
         self._health.set(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
 
+    def refuse(self) -> None:
+        """Answer every new call with UNAVAILABLE from now on. Health is told as before."""
+        self._in_flight.refuse()
+
     def wait_idle(self, deadline: float) -> bool:
-        """Close the listener, and let calls in flight finish until `deadline` (monotonic)."""
-        left = max(0.0, deadline - time.monotonic())
-        return bool(self._server.stop(left).wait(left + 1))
+        """Let calls in flight finish until `deadline` (monotonic); False if some are left."""
+        return self._in_flight.wait_none(deadline)
 
     def stop(self) -> None:
-        """Cut off what is left."""
-        self._server.stop(0).wait(2)
+        """Close the listener and cut off what is left, watches of health as well."""
+        self._server.stop(_LAST_WORDS_S).wait(2)
         self._workers.shutdown(wait=False)
 
 

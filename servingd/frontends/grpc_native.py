@@ -258,7 +258,7 @@ class NativeCarrier:
                 handlers[method](payload, reply)
                 if not reply.over:
                     self._remember(reply)
-            except Exception:  # one bad call must not end service
+            except BaseException:  # one bad call must not end service
                 _log.exception("the native carrier failed on a call")
                 fail(call, int(Code.INTERNAL), "internal error")
 

@@ -7,12 +7,15 @@ threads reach the loop together, by one wake-up.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from servingd.frontends.http_connection import Connection, HttpLimits
 from servingd.frontends.http_heads import KnownHeads
@@ -67,11 +70,24 @@ class HttpCarrier:
     def wait_idle(self, deadline: float) -> bool:
         """Wait until every request has its answer written, at most until `deadline` (monotonic)."""
         pause = threading.Event()
-        while asyncio.run_coroutine_threadsafe(self._busy(), self._loop).result(5):
+        while self._asked(self._busy(), deadline):
             if time.monotonic() >= deadline:
                 return False
             pause.wait(0.01)
         return True
+
+    def _asked(self, question: Coroutine[Any, Any, bool], deadline: float) -> bool:
+        """What the loop answers, once its thread has time; True where it has none until then."""
+        try:
+            answer = asyncio.run_coroutine_threadsafe(question, self._loop)
+        except RuntimeError:  # the loop has ended, and every request with it
+            question.close()
+            return False
+        try:
+            return answer.result(max(0.0, deadline - time.monotonic()))
+        except (TimeoutError, concurrent.futures.CancelledError):
+            answer.cancel()
+            return True
 
     def connections(self) -> int:
         """How many clients are connected."""
@@ -123,17 +139,12 @@ class HttpCarrier:
 
     def _flush_turn(self) -> None:
         connections, self._turn = self._turn, []
-        for connection in connections:
-            try:
-                connection.flush()
-            except Exception:  # one client must not keep others from their answers
-                _log.exception("the answers to one client could not be written")
+        _flush(connections)
 
     def _flush_all(self) -> None:
         with self._lock:
             connections, self._answered = self._answered, []
-        for connection in connections:
-            connection.flush()
+        _flush(connections)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -170,11 +181,19 @@ class HttpCarrier:
             for connection in list(self._connections):
                 try:
                     connection.expire(now)
-                except Exception:  # else nobody's time would ever be up again
+                except BaseException:  # else nobody's time would ever be up again
                     _log.exception("a connection's time limits failed")
 
     async def _busy(self) -> bool:
         return any(connection.busy for connection in self._connections)
+
+
+def _flush(connections: list[Connection]) -> None:
+    for connection in connections:
+        try:
+            connection.flush()
+        except BaseException:  # one client must not keep others from their answers
+            _log.exception("the answers to one client could not be written")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

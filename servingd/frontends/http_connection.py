@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
             self._regulate()
         try:
             self.carrier.handler(request, reply)
-        except Exception:  # one bad request must not end the others of this client
+        except BaseException:  # one bad request must not end the others of this client
             _log.exception("%s %s failed", request.method, request.path)
             reply.send(500, b"internal error", "text/plain; charset=utf-8")
 

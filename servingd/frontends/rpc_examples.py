@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from servingd.core.batching import Priority
 from servingd.core.interfaces import Lease
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, InvalidArgument, ServingError
-from servingd.frontends.calls import Call, CallContext, Note, blame
+from servingd.frontends.calls import Call, CallContext, Note, blame, unheard
 from servingd.frontends.reply import Reply
 from servingd.frontends.rpc_messages import MessageParser, model_spec
 from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
@@ -147,9 +148,22 @@ class MultiInferenceCall:
         self.tasks: Sequence[Task] = ()
         self.input = b""
 
+    @property
+    def alone(self) -> bool:
+        """Whether its carrier has no other call in hand."""
+        return self._reply.alone
+
+    def priority(self) -> Priority:
+        """What the caller says of its importance."""
+        return self._reply.priority()
+
     def alive(self) -> bool:
         """Whether anybody still waits."""
         return self._reply.alive()
+
+    def gather(self) -> Callable[[], None] | None:
+        """Let this thread's answers to calls of the same carrier go out together."""
+        return self._reply.gather()
 
     def examples(self) -> Sequence[bytes]:
         """The Examples, as their client wrote them."""
@@ -171,10 +185,13 @@ class MultiInferenceCall:
                 result.model_spec.version.value = servable.version
                 result.model_spec.signature_name = lane.signature.name
             payload = response.SerializeToString()
+            heard = self._reply.send(payload)
         except Exception as error:
             self.fail(blame(error, self.method))
             return
-        self._reply.send(payload)
+        if not heard:
+            self._end(unheard(self._reply))
+            return
         self._context.metrics.count_examples(servable.name, self._count)
         log = self._context.request_log
         if log is not None and log.samples(servable.name):
@@ -183,8 +200,12 @@ class MultiInferenceCall:
 
     def fail(self, error: ServingError) -> None:
         """Answer with a failure."""
-        self._reply.fail(error.code, error.message, error.retry_after_s)
-        self._end(error.code)
+        code = error.code
+        try:
+            if not self._reply.fail(code, error.message, error.retry_after_s):
+                code = unheard(self._reply, code)
+        finally:  # the lease comes back whatever becomes of the reply
+            self._end(code)
 
     def _end(self, code: Code) -> None:
         lease, self.lease = self.lease, None

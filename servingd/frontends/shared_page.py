@@ -44,7 +44,7 @@ class SharedPage:
         page = None
         try:
             page = self._make()
-        except Exception:  # each of them must still be answered
+        except BaseException:  # each of them must still be answered
             _log.exception("a page could not be made")
         for taker in takers:
             taker(page)

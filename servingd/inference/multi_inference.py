@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from servingd.core.batching import Priority
 from servingd.core.interfaces import Completion, Lane, Lease, Models
 from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
@@ -44,9 +45,22 @@ class MultiInferenceCall(Protocol):
         """Its examples, each serialised; raises InvalidArgument."""
         ...
 
+    @property
+    def alone(self) -> bool:
+        """Whether its carrier has no other call in hand."""
+        return False
+
+    def priority(self) -> Priority:
+        """What the caller says of its importance."""
+        return Priority.NORMAL
+
     def alive(self) -> bool:
         """Whether anybody still waits."""
         ...
+
+    def gather(self) -> Callable[[], None] | None:
+        """See `Completion.gather`."""
+        return None
 
     def finish(self, answers: Sequence[TaskOutputs]) -> None:
         """Take the outputs of all tasks, in their order."""
@@ -133,8 +147,18 @@ class _Part(Completion):
         self._number = number
         self.deadline = parts.call.deadline
 
+    @property
+    def alone(self) -> bool:
+        return self._parts.call.alone
+
+    def priority(self) -> Priority:
+        return self._parts.call.priority()
+
     def alive(self) -> bool:
         return self._parts.call.alive()
+
+    def gather(self) -> Callable[[], None] | None:
+        return self._parts.call.gather()
 
     def succeed(self, outputs: Tensors) -> None:
         self._parts.take(self._number, outputs)

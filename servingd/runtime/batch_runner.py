@@ -11,12 +11,18 @@ from servingd.core.interfaces import Completion, Servable
 from servingd.core.merging import Merged, merge, next_allowed, split
 from servingd.core.pacing import RunTimes
 from servingd.core.types import Signature, Tensors
-from servingd.errors import DeadlineExceeded, ServingError, as_serving_error
+from servingd.errors import Code, DeadlineExceeded, ServingError, as_serving_error
 from servingd.observability.batches import ROW_EDGES, LaneStats
 from servingd.observability.requests import Cell
-from servingd.runtime.waiting_calls import WaitingCall
+from servingd.runtime.waiting_calls import WaitingCall, hand_over
 
 _log = logging.getLogger(__name__)
+
+_NOBODYS_FAULT = frozenset(
+    {Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.UNAVAILABLE}
+)
+"""A run that fails so was not spoilt by one of its calls: to run each of them as well makes a want
+of memory or of time worse."""
 
 Observe = Callable[[Tensors, float], None]
 """Told what one call's run, by itself, has cost in seconds."""
@@ -44,7 +50,7 @@ class BatchRunner:
     def __call__(self, batch: Batch[WaitingCall]) -> None:
         """Run a batch and complete its calls; never raises."""
         for call in batch.dropped:
-            call.done.fail(DeadlineExceeded("Deadline Exceeded"))
+            hand_over(call.done.fail, DeadlineExceeded("Deadline Exceeded"))
         pieces = batch.pieces
         if not pieces:
             return
@@ -94,20 +100,25 @@ class BatchRunner:
 
     def _one_by_one(self, pieces: list[Piece[WaitingCall]], error: ServingError) -> None:
         """Run calls by themselves whose merged run failed: one of them may have spoilt it."""
-        if len(pieces) == 1:
-            pieces[0].payload.fail(error)
+        if len(pieces) == 1 or error.code in _NOBODYS_FAULT:
+            for piece in pieces:
+                piece.payload.fail(error)
             return
         for piece in pieces:
-            self._run(piece.payload.part(piece.start, piece.rows), _Alone(piece))
+            if piece.payload.done.alive():
+                self._run(piece.payload.part(piece.start, piece.rows), _Alone(piece))
+            else:
+                self._stats.dropped += 1
+                piece.payload.fail(DeadlineExceeded("Deadline Exceeded"))
 
     def _run(self, inputs: Tensors, done: Completion) -> None:
         try:
             self._servable.run(self._signature, inputs, done)
         except ServingError as error:
-            done.fail(error)
-        except Exception as error:
+            hand_over(done.fail, error)
+        except BaseException as error:  # a model's own code may even raise SystemExit
             _log.exception("a call of signature %s failed", self._signature.name)
-            done.fail(as_serving_error(error))
+            hand_over(done.fail, as_serving_error(error))
 
     def _count(self, rows: int, filled: int) -> None:
         if self._stats.configured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -19,8 +20,10 @@ from servingd.runtime.waiting_calls import WaitingCall
 _LOOK_S = 0.01
 """A queue is not looked through more often: of a thousand calls, that takes half a millisecond."""
 
+_log = logging.getLogger(__name__)
+
 Run = Callable[[Batch[WaitingCall]], None]
-"""Runs a batch and completes its calls, dropped ones too; never raises."""
+"""Runs a batch and completes its calls, dropped ones too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,7 @@ class Batcher:
         DeadlineExceeded (its time is up) or InvalidArgument (more rows than a request may have).
         """
         dropped: list[WaitingCall] = []
+        stranded: list[WaitingCall] = []
         try:
             with self._changed:
                 if self._closed:
@@ -83,11 +87,15 @@ class Batcher:
                 pace = self._pacer.pace()
                 self._let_in(call, kind, priority, pace, dropped)
                 self._pacer.came(call.rows, call.came)
-                self._stats.waiting_rows = self._queue.rows
                 self._see_to_it(call.came, pace)
+                if not self._threads:  # none could be started: nobody would ever look
+                    stranded = self._queue.drain()
+                self._stats.waiting_rows = self._queue.rows
         finally:
             for gone in dropped:
                 gone.fail(DeadlineExceeded("Deadline Exceeded"))
+            for gone in stranded:
+                gone.fail(Unavailable(f"queue of {self._name} has no thread to run it"))
 
     def close(self) -> None:
         """End the threads. No call is waiting: the lane's version has been drained."""
@@ -180,11 +188,16 @@ class Batcher:
             self._add_thread()
 
     def _add_thread(self) -> None:
+        """Start a thread, and count it once it runs: it waits for the lock that is held here."""
         thread = threading.Thread(
             target=self._work, name=f"run {self._name}-{len(self._threads)}", daemon=True
         )
-        self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            _log.exception("thread %s could not be started", thread.name)
+        else:
+            self._threads.append(thread)
 
     # The queue's threads --------------------------------------------------------------------------
 
@@ -192,6 +205,8 @@ class Batcher:
         while (batch := self._next()) is not None:
             try:
                 self._run(batch)
+            except BaseException:  # whatever it was: the queue counts on this thread
+                _log.exception("a batch of %s failed", self._name)
             finally:
                 with self._changed:
                     self._running -= 1
@@ -210,18 +225,20 @@ class Batcher:
                     self._leaves(batch, now, pace)
                     return batch
                 left_s = idle_until - now
-                if self._closed or left_s <= 0:
+                wait_s = self._queue.wait_s(now, self._in_the_way(), pace)
+                # Who leaves while a batch is held would leave it to nobody.
+                if self._closed or (left_s <= 0 and wait_s is None):
                     self._threads.remove(threading.current_thread())
                     return None
-                wait_s = self._queue.wait_s(now, self._in_the_way(), pace)
-                self._sleep(left_s if wait_s is None else min(wait_s, left_s))
+                self._sleep(left_s if wait_s is None else wait_s)
 
     def _sleep(self, seconds: float) -> None:
         self._idle += 1
-        if self._changed.wait(seconds):
-            self._woken -= 1
+        self._changed.wait(seconds)
         self._idle -= 1
-        self._woken = max(0, min(self._woken, self._idle))
+        # Whoever wakes looks at the queue: that is all that was asked for. One whose time was up
+        # as it was told cannot know that it was: it must not leave the count behind.
+        self._woken = max(0, self._woken - 1)
 
     def _leaves(self, batch: Batch[WaitingCall], now: float, pace: Pace) -> None:
         self._running += 1

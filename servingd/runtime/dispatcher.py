@@ -206,7 +206,7 @@ class QueueOrInline:
             self._servable.run(self.signature, inputs, done)
         except ServingError as error:
             done.fail(error)
-        except Exception as error:
+        except BaseException as error:  # a model's own code may even raise SystemExit
             _log.exception("a call of signature %s failed", self.signature.name)
             done.fail(as_serving_error(error))
         self._meter.observe(size, time.perf_counter() - started)

@@ -143,5 +143,5 @@ def _begin(held: list[HeldCall]) -> None:
         try:
             if call.alive():
                 call.run()
-        except Exception:  # one call must not keep the others waiting
+        except BaseException:  # one call must not keep the others waiting
             _log.exception("a call that was held has failed")

@@ -42,7 +42,7 @@ from servingd.core.events import (
     Unloaded,
 )
 from servingd.core.harness import LoadPlan
-from servingd.core.interfaces import Dispatcher, Loader, Relocates, Replicated, Servable
+from servingd.core.interfaces import Dispatcher, Lane, Loader, Relocates, Replicated, Servable
 from servingd.core.placement import LoadRules
 from servingd.core.reconcile import ManagerState
 from servingd.core.types import (
@@ -101,6 +101,7 @@ class _Live:
 
     loader: Loader | None = None
     servable: Servable | None = None
+    lanes: Mapping[str, Lane] | None = None
 
 
 class Manager:
@@ -179,8 +180,9 @@ class Manager:
             for command in self._decide(event):
                 try:
                     self._carry_out(command)
-                except Exception:  # the owner of all harnesses must outlive a fault in one
+                except BaseException as error:  # harnesses outlive a fault in one
                     _log.exception("the manager failed to carry out %s", command)
+                    self._give_up(command, error)
             self._plan = self._state.plan()
             if stopping and not self._state.harnesses():
                 self._empty.set()
@@ -188,9 +190,21 @@ class Manager:
     def _decide(self, event: Event) -> list[Command]:
         try:
             return self._state.handle(event)
-        except Exception:
+        except BaseException:
             _log.exception("the manager failed to handle %s", event)
             return []
+
+    def _give_up(self, command: Command, error: BaseException) -> None:
+        """Tell the core how a command ended that could not be carried out: it waits for that."""
+        match command:
+            case StartEstimate(servable) | StartLoad(servable):
+                self._inbox.put(_failure(servable, error))
+            case Relocate(servable):
+                self._inbox.put(Relocated(servable, ()))
+            case Quiesce(servable):
+                self._inbox.put(Drained(servable))
+            case StartUnload(servable):
+                self._inbox.put(Unloaded(servable))
 
     def _carry_out(self, command: Command) -> None:
         live = self._live
@@ -210,7 +224,7 @@ class Manager:
             case Publish(servable):
                 body = live[servable].servable
                 assert body is not None  # LoadSucceeded came first
-                self._serving_map.publish(servable, body, self._drained)
+                self._serving_map.publish(servable, body, self._drained, live[servable].lanes)
             case Quiesce(servable):
                 self._serving_map.withdraw(servable)
             case Discard(servable):
@@ -248,7 +262,7 @@ class Manager:
             live.loader = live.loader or self._make_loader(servable, data)
             estimate = _estimate_of(servable, live.loader)
             devices = self._options.devices() if estimate.on_devices else {}
-        except Exception as error:
+        except BaseException as error:  # a loader's own code may even raise SystemExit
             self._inbox.put(_failure(servable, error))
             self._on_load(servable, time.monotonic() - started, False)
         else:
@@ -262,8 +276,8 @@ class Manager:
         outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable)
         try:
             live.loader = live.loader or self._make_loader(servable, data)
-            live.servable = self._load_warm(servable, data, live.loader, placement)
-        except Exception as error:
+            live.servable, live.lanes = self._load_warm(servable, data, live.loader, placement)
+        except BaseException as error:
             outcome = _failure(servable, error)
         measured = meter.stop(span) if meter and span else None
         if isinstance(outcome, LoadSucceeded) and measured:
@@ -273,21 +287,22 @@ class Manager:
 
     def _load_warm(
         self, servable: ServableId, data: VersionData, loader: Loader, placement: Placement
-    ) -> Servable:
+    ) -> tuple[Servable, Mapping[str, Lane]]:
+        """A servable and its lanes: whatever may fail before it can serve fails here, as a load."""
         body = loader.load(placement)
         try:
-            # One that cannot tell its signatures is a failed load, not a fault at publishing.
             _log.debug("%s has signatures %s", servable, [*body.signatures, *body.metadata])
             for replica in body.replicas if isinstance(body, Replicated) else (body,):
                 self._options.warm_up(servable, data, replica)
+            return body, self._dispatcher.open(servable, body)
         except BaseException:
             _log.info("Unloading just-loaded servable version %s", servable)
             try:
+                self._dispatcher.close(servable)
                 loader.unload(body)
-            except Exception:  # the load's own failure is the one to tell
+            except BaseException:  # the load's own failure is the one to tell
                 _log.exception("Unloading servable: %s failed", servable)
             raise
-        return body
 
     def _relocate(
         self, servable: ServableId, loader: object, failed: Device, to: Device | None
@@ -296,19 +311,20 @@ class Manager:
         try:
             if isinstance(loader, Relocates):
                 devices = loader.relocate(failed, to)
-        except Exception:
+        except BaseException:
             _log.exception("a replica of %s could not be moved", servable)
         self._inbox.put(Relocated(servable, devices))
 
     def _unload(self, servable: ServableId, departing: _Live) -> None:
-        self._dispatcher.close(servable)
+        departing.lanes = None
         body, departing.servable = departing.servable, None
         meter = self._options.meter
         span = meter.start() if meter else None
         try:
+            self._dispatcher.close(servable)
             if body is not None and departing.loader is not None:
                 departing.loader.unload(body)
-        except Exception:  # what could not be freed is lost, but the version is gone
+        except BaseException:  # what could not be freed is lost, but the version is gone
             _log.exception("Unloading servable: %s failed", servable)
         if meter and span:
             meter.stop(span)
@@ -319,18 +335,18 @@ def _estimate_of(servable: ServableId, loader: Loader) -> Estimate:
     """What a loader says; a load whose needs are not known is tried all the same."""
     try:
         return loader.estimate()
-    except Exception as error:
+    except BaseException as error:
         _log.warning("what %s will take is not known: %s", servable, error)
         return UNKNOWN
 
 
-def _failure(servable: ServableId, error: Exception) -> LoadFailed:
+def _failure(servable: ServableId, error: BaseException) -> LoadFailed:
     _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
     # A new error: the old one's traceback holds all that the load had in its hands.
     blamed = as_serving_error(error)
     return LoadFailed(servable, error_from_code(blamed.code, blamed.message))
 
 
-def _fault(error: Exception) -> bool:
+def _fault(error: BaseException) -> bool:
     """Whether an error is ours to explain: then the log has its traceback."""
     return as_serving_error(error) is not error

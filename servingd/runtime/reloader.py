@@ -55,12 +55,18 @@ class Reloader:
         with self._lock:
             known = {model.name for model in self._models}
             self._check(models)
-            self._models = models
-            self._serving_map.label(_labels(models))
-            self._replace(models)
-        new = [model.name for model in models if model.name not in known]
+            new = [model.name for model in models if model.name not in known]
+            wait = _Wait(self._monitor, new, done)
+            wait.watch()  # before anything is changed: what that causes may come at once
+            try:
+                self._models = models
+                self._serving_map.label(_labels(models))
+                self._replace(models)
+            except BaseException:
+                wait.give_up()
+                raise
         _log.info("reloaded: %d models, new: %s", len(models), ", ".join(new) or "none")
-        _Wait(self._monitor, new, done).begin(timeout_s)
+        wait.begin(timeout_s)
 
     def check_platforms(self, models: Iterable[ModelConfig]) -> None:
         """Raise InvalidArgument for a platform that there is not."""
@@ -89,32 +95,52 @@ class Reloader:
 
 
 class _Wait:
-    """One reload's wait for its new models."""
+    """One reload's wait for its new models: first it watches them, then it may tell."""
 
     def __init__(self, monitor: StateMonitor, names: list[str], done: Done) -> None:
         self._monitor = monitor
         self._names = names
         self._done = done
         self._lock = threading.Lock()
-        self._over = False  # guarded by _lock
-        self._timer: threading.Timer | None = None
+        self._outcome: bool | None = None  # guarded by _lock
+        self._begun = False  # guarded by _lock
+        self._timer: threading.Timer | None = None  # set before _begun
+
+    def watch(self) -> None:
+        """See what becomes of the models from now on; nobody is told yet."""
+        self._monitor.notify_when(self._names, PublicState.AVAILABLE, self._end, patient=False)
+
+    def give_up(self) -> None:
+        """Watch no more; nobody is told."""
+        self._monitor.forget(self._end)
 
     def begin(self, timeout_s: float) -> None:
-        if not self._names:
-            self._done(None)
+        """Tell how it ended as soon as that is known, at the latest after `timeout_s`."""
+        timer = self._timer = threading.Timer(timeout_s, self._end, (False,))
+        timer.name = "reload-timeout"
+        timer.daemon = True
+        with self._lock:
+            self._begun = True
+            ended = self._outcome
+        if ended is not None:
+            self._tell(ended)
             return
-        self._timer = threading.Timer(timeout_s, self._end, (False,))
-        self._timer.name = "reload-timeout"
-        self._timer.daemon = True
-        self._timer.start()
-        self._monitor.notify_when(self._names, PublicState.AVAILABLE, self._end, patient=False)
+        try:
+            timer.start()
+        except RuntimeError:  # it could never be told that the time is up
+            self._end(False)
 
     def _end(self, reached: bool) -> None:
         with self._lock:
-            if self._over:
+            if self._outcome is not None:
                 return
-            self._over = True
-        assert self._timer is not None  # it was there before anybody could call
+            self._outcome = reached
+            begun = self._begun
+        if begun:
+            self._tell(reached)
+
+    def _tell(self, reached: bool) -> None:
+        assert self._timer is not None  # it was there before anybody could tell
         self._timer.cancel()
         self._monitor.forget(self._end)
         self._done(None if reached else self._failure())

@@ -184,7 +184,7 @@ class RequestLogs:
             if files is None:
                 files = self._files[prefix] = LogFiles(prefix, self._max_bytes, self._max_files)
             files.write(record)
-        except Exception as error:  # one record must not end the log
+        except BaseException as error:  # one record must not end the log
             if prefix not in self._broken:
                 self._broken.add(prefix)
                 _log.error("requests are not logged to %s: %s", prefix, error)
@@ -202,7 +202,7 @@ class RequestLogs:
         return prediction_log(entry.servable, entry.kind, entry.request, entry.response, origin)
 
 
-def _code_of(error: Exception) -> Code:
+def _code_of(error: BaseException) -> Code:
     if isinstance(error, PermissionError):
         return Code.PERMISSION_DENIED
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):

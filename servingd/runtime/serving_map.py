@@ -68,9 +68,16 @@ class ServingMap:
         self._labels: Labels = {}
         self._wanted_labels: Labels = {}  # guarded by _lock
 
-    def publish(self, servable: ServableId, body: Servable, on_drained: OnDrained) -> None:
-        """Let lookups find a version. On return they do."""
-        lanes = self._dispatcher.open(servable, body)
+    def publish(
+        self,
+        servable: ServableId,
+        body: Servable,
+        on_drained: OnDrained,
+        lanes: Mapping[str, Lane] | None = None,
+    ) -> None:
+        """Let lookups find a version. On return they do. Lanes are opened if there are none yet."""
+        if lanes is None:
+            lanes = self._dispatcher.open(servable, body)
         ready = ReadyVersion(servable, body.metadata, lanes, on_drained)
         self._replace(servable.name, {**self._versions(servable.name), servable.version: ready})
 

@@ -74,8 +74,9 @@ class StateMonitor:
     def configure(self, names: Iterable[str]) -> None:
         """Replace the set of models that ought to be served; from any thread."""
         with self._lock:
-            self._history.configure(names)
+            due = self._history.configure(names)
             self._absent = {n: r for n, r in self._absent.items() if n in self._history.configured}
+        _call(due)
 
     def notify_when(
         self, names: Collection[str], goal: PublicState, notify: Notify, patient: bool = True
@@ -125,5 +126,5 @@ def _guard(listener: Callable[..., None], *news: object) -> None:
     """Tell a listener; one that fails must not keep others from being told."""
     try:
         listener(*news)
-    except Exception:
+    except BaseException:
         _log.exception("a listener to states failed")

@@ -58,6 +58,6 @@ class WorkerPool:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except Exception:  # a worker outlives its jobs
+            except BaseException:  # a worker outlives its jobs, even those that exit
                 _log.exception("a job of %s failed", threading.current_thread().name)
             del job  # else the last job's captives live until the next one comes

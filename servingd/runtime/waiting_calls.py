@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from servingd.core.interfaces import Completion
 from servingd.core.types import Tensors
-from servingd.errors import ServingError
+from servingd.errors import ServingError, as_serving_error
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def hand_over(take: Callable[[T], None], outcome: T) -> None:
+    """Give a completion its outcome. One that fails, fails alone: others share its batch."""
+    try:
+        take(outcome)
+    except BaseException:
+        _log.exception("the outcome of a call could not be handed over")
 
 
 @dataclass(slots=True, eq=False)
@@ -33,14 +47,14 @@ class WaitingCall:
     def succeed(self, start: int, rows: int, outputs: dict[str, Any]) -> None:
         """Take the answer of some of its rows."""
         if self.split is None or rows == self.rows:
-            self.done.succeed(outputs)
+            hand_over(self.done.succeed, outputs)
         else:
             self.split.take(self, start, rows, outputs)
 
     def fail(self, error: ServingError) -> None:
         """Take a failure; of several parts' the first counts."""
         if self.split is None or self.split.fails():
-            self.done.fail(error)
+            hand_over(self.done.fail, error)
 
 
 class SplitCall:
@@ -60,7 +74,12 @@ class SplitCall:
             if self._failed or self._rows < call.rows:
                 return
         parts = [self._parts[first] for first in sorted(self._parts)]
-        call.done.succeed({a: np.concatenate([part[a] for part in parts]) for a in parts[0]})
+        try:
+            outputs = {a: np.concatenate([part[a] for part in parts]) for a in parts[0]}
+        except Exception as error:  # their shapes do not go together
+            hand_over(call.done.fail, as_serving_error(error))
+            return
+        hand_over(call.done.succeed, outputs)
 
     def fails(self) -> bool:
         """A part has failed; whether it is the first that does."""

@@ -48,10 +48,16 @@ class ConfigFilePoll:
             models = self._read()
         except (ServingError, OSError) as error:
             return f"Failed to read ModelServerConfig file: {error}"
+        except BaseException as error:  # the thread must be there for the next reading
+            _log.exception("the ModelServerConfig file cannot be read")
+            return f"Failed to read ModelServerConfig file: {error!r}"
         try:
             self._apply(models)
         except ServingError as error:
             return f"PollFilesystemAndReloadConfig failed to ReloadConfig: {error.message}"
+        except BaseException as error:
+            _log.exception("the ModelServerConfig file cannot be applied")
+            return f"PollFilesystemAndReloadConfig failed to ReloadConfig: {error!r}"
         return ""
 
     def _complain(self, trouble: str) -> None:

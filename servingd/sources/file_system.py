@@ -92,7 +92,7 @@ class FileSystemSource:
                 return
             try:
                 statement = directory.scan()
-            except Exception:  # one model's directory must not end the watch of the others
+            except BaseException:  # one model's directory must not end the watch of the others
                 _log.exception("the directory of model %s cannot be looked at", name)
                 continue
             if statement is not None and statement != self._last.get(name):
@@ -107,17 +107,23 @@ class FileSystemSource:
         while not self._stopping.is_set():
             self._wake.clear()
             started = time.monotonic()
-            self._update_models()
-            if self._poll_wait_s != 0:
-                # Before the look: what happens after it, or during it, wakes us.
-                self._watcher.watch(self._folders())
-            self._look()
+            try:
+                self._look_at_all()
+            except BaseException:  # whatever one model's name or folder does: look on
+                _log.exception("the models cannot be looked at")
             if self._poll_wait_s == 0:  # once, and when the models are others
                 self._wake.wait()
                 continue
             due = started + self._poll_wait_s - time.monotonic()
             self._wake.wait(None if self._poll_wait_s < 0 else max(0.0, due))
             self._stopping.wait(max(0.0, started + _MIN_GAP_S - time.monotonic()))
+
+    def _look_at_all(self) -> None:
+        self._update_models()
+        if self._poll_wait_s != 0:
+            # Before the look: what happens after it, or during it, wakes us.
+            self._watcher.watch(self._folders())
+        self._look()
 
     def _folders(self) -> set[str]:
         """What to watch; a repository's watch covers its models."""
@@ -204,7 +210,7 @@ class _Watcher:
 def _inode(folder: str) -> int:
     try:
         return os.stat(folder).st_ino
-    except OSError:
+    except (OSError, ValueError):  # there is none, or it is no path
         return 0
 
 

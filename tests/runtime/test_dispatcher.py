@@ -11,7 +11,13 @@ from servingd.core.admission import AdmissionLimits
 from servingd.core.batching import BatchRules
 from servingd.core.interfaces import RuledBatching
 from servingd.core.types import ServableId
-from servingd.errors import Code, DeadlineExceeded, InvalidArgument, Unavailable
+from servingd.errors import (
+    Code,
+    DeadlineExceeded,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+)
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from tests.runtime.fakes import TIMEOUT, FakeServable, RecordingCompletion, inputs
 
@@ -485,3 +491,138 @@ def test_as_many_threads_as_were_said_or_as_there_are_replicas(opened_lane):
     assert under_way(servable, 3) == 3
     servable.may_run.set()
     assert all(done.outcome for done in calls)
+
+
+# Queues that lose a thread or a call ------------------------------------------------------------
+
+
+class Gone(RecordingCompletion):
+    """One whose carrier has been closed."""
+
+    def succeed(self, outputs):
+        super().succeed(outputs)
+        raise RuntimeError("front is closed")
+
+    def fail(self, error):
+        raise RuntimeError("front is closed")
+
+
+def leave(inputs, done):
+    raise SystemExit(1)
+
+
+def held(hold_s, rows=100, **more):
+    """Rules by which an unfilled batch waits so long."""
+    rules = BatchRules(max_request_rows=rows, max_batch_rows=rows, max_enqueued_batches=10)
+    return RuledBatching(rules=rules, hold_s=hold_s, **more)
+
+
+def test_a_held_batch_leaves_although_its_threads_time_without_work_is_up(opened_lane):
+    servable = FakeServable()
+    servable.ruled_batching = held(0.05)
+    lane = opened_lane(servable, idle_s=0.01)
+    for _ in range(3):
+        assert call_and_wait(lane).keys() == {"y"}
+        servable.ran_on[-1].join(TIMEOUT)
+        assert not servable.ran_on[-1].is_alive()  # and with nothing to wait for it ends
+
+
+@pytest.mark.parametrize("rows_worth", [0, 64])
+def test_a_completion_that_raises_costs_neither_a_thread_nor_the_calls_beside_it(
+    opened_lane, rows_worth
+):
+    servable = FakeServable()
+    servable.rows_worth = rows_worth
+    servable.may_run.clear()
+    lane = opened_lane(servable, inline_below_s=NEVER_INLINE, workers=1)
+    first = call(lane)
+    assert servable.running.wait(TIMEOUT)
+    gone = call(lane, completion=Gone())
+    beside = call(lane)
+    servable.may_run.set()
+    for done in (first, gone, beside):
+        assert done.outcome.keys() == {"y"}
+    assert call_and_wait(lane).keys() == {"y"}
+    assert len(set(servable.ran_on)) == 1
+
+
+def test_a_dropped_call_that_cannot_be_told_does_not_cost_the_one_that_took_its_place(opened_lane):
+    servable = FakeServable()
+    servable.may_run.clear()
+    lane = opened_lane(servable, limits=AdmissionLimits(max_calls=1), workers=1)
+    running = call(lane)
+    assert servable.running.wait(TIMEOUT)
+    call(lane, completion=Gone(lives=False))
+    new = call(lane)
+    servable.may_run.set()
+    for done in (running, new):
+        assert done.outcome.keys() == {"y"}
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_model_that_exits_fails_its_call_and_ends_no_thread(opened_lane, inline):
+    servable = FakeServable()
+    lane = opened_lane(servable, inline_below_s=ALWAYS_CHEAP if inline else NEVER_INLINE, workers=1)
+    if inline:
+        become_cheap(lane, servable)
+    servable._body = leave
+    for _ in range(3):
+        error = call_and_wait(lane)
+        assert (error.code, error.message) == (Code.INTERNAL, "SystemExit: 1")
+
+
+def test_a_queue_whose_thread_cannot_start_refuses_and_works_once_it_can(opened_lane, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    lane = opened_lane(FakeServable(), inline_below_s=NEVER_INLINE)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        error = call_and_wait(lane)
+    assert error.code is Code.UNAVAILABLE
+    assert error.message == "queue of m:1/serving_default has no thread to run it"
+    assert call_and_wait(lane).keys() == {"y"}
+
+
+# Merged runs that fail --------------------------------------------------------------------------
+
+
+def merged_run_that_fails(opened_lane, error):
+    """Two calls whose merged run fails with `error`; what ran before, and where it may go on."""
+    servable, sizes = FakeServable(), []
+
+    def body(inputs, done):
+        sizes.append(inputs["x"].size)
+        if inputs["x"].size == 2:
+            for waiting in calls[1:2]:
+                waiting.lives = False
+            raise error
+        done.succeed({"y": inputs["x"]})
+
+    servable._body = body
+    servable.rows_worth = 64
+    servable.may_run.clear()
+    lane = opened_lane(servable, workers=1)
+    calls = [call(lane)]
+    assert servable.running.wait(TIMEOUT)
+    calls += [call(lane), call(lane)]
+    servable.may_run.set()
+    outcomes = [done.outcome for done in calls]
+    return lane, sizes, outcomes[1:]
+
+
+def test_calls_that_nobody_waits_for_any_more_are_not_run_again(opened_lane):
+    lane, sizes, (dead, alive) = merged_run_that_fails(opened_lane, InvalidArgument("spoilt"))
+    assert dead.code is Code.DEADLINE_EXCEEDED
+    assert alive.keys() == {"y"}
+    assert sizes == [1, 2, 1]
+    assert lane.stats.dropped == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ResourceExhausted("OOM"), DeadlineExceeded("too long"), Unavailable("leaving")]
+)
+def test_a_merged_run_that_lacked_memory_or_time_is_not_run_again(opened_lane, error):
+    _, sizes, outcomes = merged_run_that_fails(opened_lane, error)
+    assert outcomes == [error, error]
+    assert sizes == [1, 2]

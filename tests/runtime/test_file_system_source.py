@@ -807,3 +807,27 @@ def test_an_unchanged_statement_equals_the_one_before(watch, base):
     statement = watch.stated[0]
     again = AspiredVersions(statement.name, tuple(statement.versions), dict(statement.incomplete))
     assert again == statement
+
+
+class Exits(ConfiguredRoster):
+    """A roster that exits at its first look."""
+
+    looks = 0
+
+    def models(self):
+        self.looks += 1
+        if self.looks == 1:
+            raise SystemExit(1)
+        return super().models()
+
+
+def test_neither_a_path_that_is_none_nor_code_that_exits_ends_the_watch(base):
+    write_version(base / "1")
+    roster = Exits([model("/no\0path", "n"), model(base)])
+    watch = Watch(roster, poll_wait_s=0.01)
+    watch.source.start()
+    try:
+        watch.wait_for("m", 1)
+        assert roster.looks > 1
+    finally:
+        watch.source.stop()

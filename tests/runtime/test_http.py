@@ -41,6 +41,8 @@ class App:
             threading.Thread(target=self._later, args=(reply, body)).start()
         elif request.path == "/fault":
             raise RuntimeError("a fault of ours")
+        elif request.path == "/here":
+            self._later(reply, body)  # on the loop's thread
         else:
             reply.send(200, body, "text/plain")
             reply.send(500, b"a second answer", "text/plain")
@@ -282,4 +284,16 @@ def test_draining_answers_what_is_there_and_closes(client, carrier, app):
     assert not carrier.wait_idle(time.monotonic() + 0.05)
     app.go.set()
     assert answer(client) == (200, b"GET /later ")
+    assert carrier.wait_idle(time.monotonic() + 5)
+
+
+def test_draining_beside_a_handler_that_holds_the_loop_up_ends_in_time(client, carrier, app):
+    client.sendall(get("/here"))
+    while not app.seen:
+        time.sleep(0.001)
+    assert not carrier.wait_idle(time.monotonic() + 0.05)
+    app.go.set()
+    assert answer(client) == (200, b"GET /here ")
+    assert carrier.wait_idle(time.monotonic() + 5)
+    carrier.stop()
     assert carrier.wait_idle(time.monotonic() + 5)

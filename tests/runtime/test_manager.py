@@ -903,3 +903,108 @@ def test_each_replica_is_warmed(build):
     house.aspire("m", 1)
     house.heard.wait("m", 1, "AVAILABLE")
     assert warmed == parts
+
+
+# Code that exits --------------------------------------------------------------------------------
+
+
+def test_a_loader_that_exits_ends_its_load_and_no_thread(house):
+    for name in "mno":
+        house.loaders.prepare(name, 1, SystemExit(1))
+        house.aspire(name, 1)
+        error = house.heard.wait(name, 1, "END").error
+        assert said(error) == (Code.INTERNAL, "SystemExit: 1")
+    house.serve("p", 1)
+
+
+def test_an_estimate_a_warm_up_and_an_unload_that_exit_end_no_thread(build):
+    def warm_up(servable, data, body):
+        if servable.name == "n":
+            raise SystemExit(1)
+
+    house = build(budget=100, warm_up=warm_up, num_load_threads=1).start()
+
+    class Exits(FakeLoader):
+        def estimate(self):
+            raise SystemExit(1)
+
+    house.loaders.prepare_this(M1, Exits()).unload_failure = SystemExit(1)
+    house.serve("m", 1)  # its needs are not known
+    house.aspire("n", 1)
+    assert house.heard.wait("n", 1, "END").error.message == "SystemExit: 1"
+    house.aspire("m")
+    house.heard.wait("m", 1, "END")
+    house.serve("o", 1)
+    assert house.stop()
+
+
+def test_a_listener_that_exits_does_not_end_the_manager(build):
+    house = build()
+
+    def leave(state):
+        raise SystemExit(1)
+
+    house.monitor.subscribe(leave)
+    house.start()
+    house.serve("m", 1)
+    assert house.stop()
+
+
+# Commands that fail -----------------------------------------------------------------------------
+
+
+class NoLanes(FakeServable):
+    """One that stumbles when its lanes are opened."""
+
+    @property
+    def ruled_batching(self):
+        raise ZeroDivisionError("odd")
+
+    @ruled_batching.setter
+    def ruled_batching(self, value):
+        pass
+
+
+def test_a_version_whose_lanes_cannot_be_opened_is_a_load_that_fails(house):
+    house.serve("m", 1)
+    loader = house.loaders.prepare("m", 2)
+    loader.servable = NoLanes()
+    house.aspire("m", 2)
+    error = house.heard.wait("m", 2, "END").error
+    assert said(error) == (Code.INTERNAL, "ZeroDivisionError: odd")
+    assert house.heard.names_of("m", 2) == ["START", "LOADING", "END"]
+    assert loader.servable.closed_on.name.startswith("load-")
+    assert house.call() == 1
+    assert house.stop()
+
+
+class Forgetful(ServingMap):
+    """One that cannot take a version out."""
+
+    def withdraw(self, servable):
+        super().withdraw(servable)
+        raise KeyError(servable)
+
+
+def test_a_version_that_cannot_be_withdrawn_is_unloaded_all_the_same(build):
+    house = build()
+    house.models = Forgetful(house.monitor, house.manager._dispatcher)
+    house.manager._serving_map = house.models
+    house.start().serve("m", 1)
+    house.aspire("m")
+    house.heard.wait("m", 1, "END")
+    assert house.loaders[M1].unloaded.is_set()
+    assert house.stop()
+
+
+def test_a_load_that_cannot_be_begun_has_failed(build):
+    house = build()
+
+    def refuse(job):
+        raise RuntimeError("no pool")
+
+    house.manager._loads.submit = refuse
+    house.start()
+    house.aspire("m", 1)
+    assert house.heard.wait("m", 1, "END").error.message == "RuntimeError: no pool"
+    assert house.stop()

@@ -1,11 +1,13 @@
 """What is remembered of versions, and when who waits is told: invariant 28."""
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 
 from servingd.core.history import StateHistory
 from servingd.core.lifecycle import PublicState, ServableState
 from servingd.core.types import ServableId
+from servingd.errors import Cancelled, DataLoss
 
 NAMES = "abc"
 
@@ -148,3 +150,52 @@ def test_incomplete_versions_are_replaced_whole_and_forgotten_when_none_is_left(
     history.report_incomplete("m", {})
     assert history.incomplete("m") == {}
     assert history.names() == []
+
+
+# Who waits for what does not come ---------------------------------------------------------------
+
+
+def ended(version, error, name="m"):
+    return ServableState(ServableId(name, version), PublicState.END, error)
+
+
+def waits(history, patient):
+    assert history.notify_when(["m"], PublicState.AVAILABLE, None, patient=patient) == []
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_version_that_was_cancelled_is_no_failure_while_another_takes_its_place(patient):
+    history = StateHistory()
+    history.configure(["m"])
+    waits(history, patient)
+    assert history.record(ended(1, Cancelled("not wanted"))) == []
+    assert history.record(ServableState(ServableId("m", 2), PublicState.START)) == []
+    up = ServableState(ServableId("m", 2), PublicState.AVAILABLE)
+    assert history.record(up) == [(None, True)]
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_version_that_fails_after_another_was_cancelled_is_a_failure(patient):
+    history = StateHistory()
+    waits(history, patient)
+    assert history.record(ended(1, Cancelled("not wanted"))) == []
+    assert history.record(ended(2, DataLoss("short"))) == [(None, False)]
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_nobody_waits_for_a_model_that_is_configured_no_more(patient):
+    history = StateHistory()
+    history.configure(["m", "n"])
+    waits(history, patient)
+    assert history.configure(["n"]) == [(None, False)]
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_model_that_comes_back_while_its_old_version_leaves_is_waited_for_again(patient):
+    history = StateHistory()
+    history.configure(["m"])
+    waits(history, patient)
+    assert history.record(ServableState(ServableId("m", 1), PublicState.LOADING)) == []
+    assert history.configure([]) == []  # the load under way decides
+    assert history.configure(["m"]) == []
+    assert history.record(ended(1, Cancelled("not wanted"))) == []

@@ -139,7 +139,7 @@ class GraphOptimiser:
         while (improvement := self._next()) is not None:
             try:
                 self._improve(improvement)
-            except Exception:
+            except BaseException:
                 _log.exception("the graph of %s could not be improved", improvement.id)
                 self._on_state(improvement.id, "declined")
             finally:

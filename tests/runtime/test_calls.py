@@ -1,0 +1,168 @@
+"""What a call is counted as, whoever of its reply, its client and its run is faulty or late."""
+
+import time
+import types
+
+import numpy as np
+import pytest
+
+from servingd.core.batching import Priority
+from servingd.core.types import ModelSpec, ServableId
+from servingd.errors import Code, Internal
+from servingd.frontends.calls import CallContext
+from servingd.frontends.http_messages import HttpReply
+from servingd.frontends.rest_calls import JsonPredict
+from servingd.frontends.rest_reply import RestReply, reply_form
+from servingd.inference.multi_inference import _Part, _Parts
+from servingd.observability.requests import RequestMetrics
+from tests.runtime.fakes import signature
+
+OUTPUTS = {"y": np.ones(1, np.float32)}
+
+
+class Lane:
+    """Keeps a call until the test ends its run."""
+
+    def __init__(self):
+        self.signature, self.notes = signature(), {}
+
+    def run(self, inputs, done):
+        self.done = done
+
+
+class Lease:
+    id, metadata = ServableId("m", 1), {}
+
+    def __init__(self):
+        self.lanes = {"serving_default": Lane()}
+        self.released = 0
+
+    def release(self):
+        self.released += 1
+
+
+class Everything:
+    """One lease on one model, its metrics and its request log."""
+
+    def __init__(self):
+        self.lease = Lease()
+        self.metrics = RequestMetrics()
+        self.logged = []
+        self.context = CallContext(models=self, metrics=self.metrics, request_log=self)
+
+    def acquire(self, spec):
+        return self.lease
+
+    def samples(self, model):
+        return True
+
+    def write(self, servable, kind, request, response):
+        self.logged.append(kind)
+
+    def start(self, reply):
+        """Start a call that waits; its completion."""
+        JsonPredict(reply, self.context).start(ModelSpec("m"), b'{"instances": [1.0]}')
+        return self.lease.lanes["serving_default"].done
+
+    @property
+    def counted(self):
+        cells = self.metrics.cells()
+        return [(key.method, key.code.name, cell.count) for key, cell in cells if cell.count]
+
+
+@pytest.fixture
+def everything():
+    return Everything()
+
+
+def rest_reply(timeout_s=3600.0):
+    carrier = types.SimpleNamespace(alone=True, answered=lambda connection: None)
+    connection = types.SimpleNamespace(carrier=carrier, lost=False)
+    http = HttpReply(connection, head=False, keep_alive=True)
+    return RestReply(http, reply_form({}, ()), timeout_s), http
+
+
+def test_a_call_that_is_answered_is_counted_and_logged(everything):
+    reply, http = rest_reply()
+    everything.start(reply).succeed(OUTPUTS)
+    assert http.payload[0].startswith(b"HTTP/1.1 200")
+    assert everything.counted == [("predict", "OK", 1)]
+    assert everything.logged == ["predict_log"]
+    assert everything.lease.released == 1
+
+
+@pytest.mark.parametrize("how", ["succeeds", "fails"])
+def test_a_call_whose_time_was_up_is_counted_as_its_client_saw_it(everything, how):
+    reply, http = rest_reply(timeout_s=0.0)
+    done = everything.start(reply)
+    reply.expire()
+    if how == "succeeds":
+        done.succeed(OUTPUTS)
+    else:
+        done.fail(Internal("boom"))
+    assert http.payload[0].startswith(b"HTTP/1.1 504")
+    assert everything.counted == [("predict", "DEADLINE_EXCEEDED", 1)]
+    assert everything.logged == []
+    assert everything.lease.released == 1
+
+
+class Deaf:
+    """A reply that nobody waits for, or whose carrier has been closed."""
+
+    alone, content_type = True, ""
+
+    def __init__(self, trouble=None, left_s=3600.0):
+        self.deadline = time.monotonic() + left_s
+        self._trouble = trouble
+
+    def alive(self):
+        return False
+
+    def priority(self):
+        return Priority.NORMAL
+
+    def send(self, payload):
+        if self._trouble:
+            raise self._trouble
+        return False
+
+    def fail(self, code, message, retry_after_s=None):
+        return self.send(b"")
+
+
+@pytest.mark.parametrize(("left_s", "code"), [(3600.0, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED")])
+def test_an_answer_that_nobody_hears_is_no_success(everything, left_s, code):
+    everything.start(Deaf(left_s=left_s)).succeed(OUTPUTS)
+    assert everything.counted == [("predict", code, 1)]
+    assert everything.logged == []
+    assert everything.lease.released == 1
+
+
+def test_a_failure_that_nobody_hears_is_counted_as_what_it_is(everything):
+    everything.start(Deaf()).fail(Internal("boom"))
+    assert everything.counted == [("predict", "INTERNAL", 1)]
+
+
+@pytest.mark.parametrize("how", ["succeeds", "fails"])
+def test_a_reply_that_raises_keeps_no_lease(everything, how):
+    done = everything.start(Deaf(RuntimeError("front is closed")))
+    with pytest.raises(RuntimeError):
+        done.succeed(OUTPUTS) if how == "succeeds" else done.fail(Internal("boom"))
+    assert everything.counted == [("predict", Code.INTERNAL.name, 1)]
+    assert everything.lease.released == 1
+
+
+def test_the_parts_of_a_multi_inference_wait_as_their_call_says():
+    def gather():
+        raise NotImplementedError
+
+    call = types.SimpleNamespace(
+        deadline=7.0,
+        alone=True,
+        priority=lambda: Priority.HIGH,
+        alive=lambda: True,
+        gather=lambda: gather,
+    )
+    part = _Part(_Parts(call, []), 0)
+    assert (part.deadline, part.alone, part.priority()) == (7.0, True, Priority.HIGH)
+    assert part.gather() is gather

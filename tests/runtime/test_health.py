@@ -1,0 +1,133 @@
+"""What health checks are told, and when."""
+
+import threading
+import time
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from servingd.frontends.grpc_grpcio import GrpcioCarrier
+from servingd.frontends.health import Health, Picture
+from servingd.wire.protos import POOL
+from tests.runtime.fakes import TIMEOUT
+
+NOT_YET = Picture(ready=False, stopping=False, models={"m"}, available=())
+UP = Picture(ready=True, stopping=False, models={"m"}, available={"m"})
+STOPPING = Picture(ready=False, stopping=True, models={"m"}, available=())
+
+
+class Board:
+    """Where health is told."""
+
+    def __init__(self):
+        self.said = {}
+        self.told = 0
+        self.health = Health(self._tell, self._forget)
+
+    def _tell(self, service, serving):
+        self.told += 1
+        self.said[service] = serving
+
+    def _forget(self, service):
+        del self.said[service]
+
+
+@pytest.fixture
+def board():
+    return Board()
+
+
+def test_health_follows_what_is_seen_and_tells_changes_only(board):
+    board.health.update(lambda: NOT_YET)
+    services = {"tensorflow.serving.ModelService": True, "ModelService": True}
+    predictions = ("", "tensorflow.serving.PredictionService", "PredictionService", "m")
+    assert board.said == services | dict.fromkeys(predictions, False)
+    board.health.update(lambda: UP)
+    assert board.said == services | dict.fromkeys(predictions, True)
+    told = board.told
+    board.health.update(lambda: UP)
+    assert board.told == told
+    board.health.update(lambda: STOPPING)
+    assert not any(board.said.values())
+    board.health.update(lambda: Picture(ready=True, stopping=False, models=(), available=()))
+    assert "m" not in board.said
+
+
+def test_who_looked_before_a_change_does_not_undo_what_it_changed(board):
+    has_looked, may_go_on = threading.Event(), threading.Event()
+
+    def look():
+        has_looked.set()
+        assert may_go_on.wait(TIMEOUT)
+        return NOT_YET
+
+    late = threading.Thread(target=board.health.update, args=(look,))
+    late.start()
+    assert has_looked.wait(TIMEOUT)
+    board.health.update(lambda: UP)
+    may_go_on.set()
+    late.join(TIMEOUT)
+    assert board.said["m"] is board.said[""] is True
+
+
+# The end of a server, over grpcio ---------------------------------------------------------------
+
+METHOD = "/tensorflow.serving.PredictionService/Predict"
+
+
+@pytest.fixture
+def carrier():
+    """A carrier whose calls are kept in `carrier.calls`."""
+    calls, came = [], threading.Semaphore(0)
+
+    def keep(payload, reply):
+        calls.append(reply)
+        came.release()
+
+    carrier = GrpcioCarrier(["127.0.0.1:0"], {METHOD: keep}, pool=POOL, max_request_bytes=1 << 20)
+    carrier.calls, carrier.came = calls, came
+    port = carrier.bind()
+    carrier.start()
+    carrier.set_health("", True)
+    carrier.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    yield carrier
+    carrier.channel.close()
+    carrier.stop()
+
+
+def watch(carrier):
+    """The stream of a client that watches health; it has heard that all is well."""
+    stub = health_pb2_grpc.HealthStub(carrier.channel)
+    stream = stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=TIMEOUT)
+    assert next(stream).status == health_pb2.HealthCheckResponse.SERVING
+    return stream
+
+
+def test_a_watch_of_health_holds_up_no_stop_and_is_told_until_the_end(carrier):
+    stream = watch(carrier)
+    carrier.set_health("", False)
+    carrier.refuse()
+    began = time.monotonic()
+    assert carrier.wait_idle(began + TIMEOUT)
+    assert next(stream).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    carrier.stop()
+    assert time.monotonic() - began < TIMEOUT / 2
+    with pytest.raises(grpc.RpcError):
+        next(stream)
+
+
+def test_a_call_in_flight_is_waited_for_and_a_new_one_is_refused(carrier):
+    predict = carrier.channel.unary_unary(METHOD)
+    first = predict.future(b"", timeout=TIMEOUT)
+    assert carrier.came.acquire(timeout=TIMEOUT)
+    carrier.refuse()
+    with pytest.raises(grpc.RpcError) as refused:
+        predict(b"", timeout=TIMEOUT)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert refused.value.details() == "server is shutting down"
+    assert not carrier.wait_idle(time.monotonic() + 0.05)
+    carrier.calls[0].send(b"x")
+    assert carrier.wait_idle(time.monotonic() + TIMEOUT)
+    carrier.stop()
+    assert first.result() == b"x"
