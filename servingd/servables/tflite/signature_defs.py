@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 
 from google.protobuf.message import DecodeError
 
@@ -24,7 +25,7 @@ def signature_defs(content: bytes) -> dict[str, Signature]:
         for name, serialised in _entries(content):
             definition = protos.SignatureDef.FromString(serialised)
             found[name] = signature_from_def(name, definition)
-    except (DecodeError, ServingError, ValueError, IndexError) as error:
+    except (DecodeError, ServingError, ValueError, IndexError, TypeError, struct.error) as error:
         _log.warning("a TF Lite model's SignatureDefs cannot be read: %s", error)
         return {}
     return found
