@@ -62,6 +62,8 @@ from servingd.wire.saved_model_options import saved_model_options
 
 _MAX_HTTP_BODY = 256 << 20
 _UNLOAD_TIMEOUT_S = 30.0
+_SHOWN_TROUBLES = 10
+"""Of so many models `/readyz` says what is wrong with them."""
 
 _log = logging.getLogger(__name__)
 
@@ -409,8 +411,11 @@ class Server:
         configured, available = self._monitor.configured(), self._monitor.available()
         if ready(self._ready_rule(), configured, available):
             return None
-        missing = ", ".join(sorted(configured - available)) or "none is configured"
-        return f"not ready by rule {self._config.ready_when}; not available: {missing}"
+        missing = sorted(configured - available)
+        named = ", ".join(missing) or "none is configured"
+        troubles = (self._monitor.trouble(name) for name in missing[:_SHOWN_TROUBLES])
+        lines = [f"not ready by rule {self._config.ready_when}; not available: {named}"]
+        return "\n".join(lines + [trouble for trouble in troubles if trouble])
 
     def _ready_rule(self) -> str | list[str]:
         rule = self._config.ready_when

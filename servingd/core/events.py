@@ -183,9 +183,10 @@ class Relocate:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRetry:
-    """Answer with RetryDue after the configured pause."""
+    """Answer with RetryDue after a pause."""
 
     id: ServableId
+    after_s: float
 
 
 @dataclass(frozen=True, slots=True)

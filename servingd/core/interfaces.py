@@ -297,6 +297,10 @@ class States(Protocol):
         """Versions on disk that are not whole, with the reason."""
         ...
 
+    def absent(self, name: str) -> str:
+        """Why a model has no version that can be loaded; empty where it has one, or may have."""
+        ...
+
     def names(self) -> Sequence[str]:
         """Every model that is configured or has a state, in order."""
         ...

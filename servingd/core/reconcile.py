@@ -52,7 +52,7 @@ from servingd.core.placement import LoadRules
 from servingd.core.policies import POLICIES, Load, Policy, availability_preserving
 from servingd.core.resources import Ledger, Need, Verdict
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId
-from servingd.errors import Cancelled, Internal, ServingError
+from servingd.errors import Cancelled, Internal, ServingError, error_from_code
 
 _NO_RULES = LoadRules()
 _SMALL = "is served as it was exported: there is no memory for its optimised form"
@@ -66,10 +66,15 @@ class ManagerState:
         policy: Policy = availability_preserving,
         max_num_load_retries: int = 5,
         ledger: Ledger | None = None,
+        load_retry_interval_s: float = 60.0,
     ) -> None:
-        """Without a ledger every load starts at once, and nothing is estimated."""
+        """Without a ledger every load starts at once, and nothing is estimated.
+
+        A load that fails is tried again so often, after such a pause; 0 or less: at once.
+        """
         self._policy = policy
-        self._max_attempts = 1 + max_num_load_retries
+        self._retries = max_num_load_retries
+        self._pause_s = max(0.0, load_retry_interval_s)
         self._ledger = ledger or Ledger()
         self._estimates = ledger is not None
         self._rules: Mapping[str, LoadRules] = {}
@@ -186,11 +191,17 @@ class ManagerState:
     def _load_failed(self, harness: Harness, event: LoadFailed) -> list[Command]:
         self._ledger.release(harness.id)
         harness.step = None
-        again = event.retriable and harness.attempts < self._max_attempts
-        if again and not harness.cancelled:
-            harness.step = Step.PAUSED
-            return [ScheduleRetry(harness.id)]
-        return self._fail(harness, event.error)
+        again = event.retriable and harness.attempts <= self._retries
+        if not again or harness.cancelled:
+            return self._fail(harness, event.error)
+        harness.step = Step.PAUSED
+        # Shown at once: the last attempt may be minutes away.
+        told = f"retry {harness.attempts} of {self._retries} in {self._pause_s:g} s"
+        error = error_from_code(event.error.code, f"{event.error.message} ({told})")
+        return [
+            announcement(harness.id, PublicState.LOADING, error),
+            ScheduleRetry(harness.id, self._pause_s),
+        ]
 
     def _retry_due(self, servable: ServableId) -> list[Command]:
         harness = self._find(servable)
@@ -300,7 +311,8 @@ class ManagerState:
         cancel = [CancelRetry(harness.id)] if harness.step is Step.PAUSED else []
         self._ledger.release(harness.id)
         harness.data, harness.attempts, harness.need = wanted.data, 0, None
-        return [*cancel, Discard(harness.id), *self._attempt(harness)]
+        afresh = announcement(harness.id, PublicState.LOADING)
+        return [*cancel, Discard(harness.id), afresh, *self._attempt(harness)]
 
     def _quiesce(self, harness: Harness) -> list[Command]:
         harness.state = advance(harness.state, HarnessState.QUIESCING)

@@ -147,6 +147,7 @@ class HttpRoutes:
         incomplete = self._states.incomplete(name)
         return {
             "name": name,
+            "error": self._states.absent(name) or None,
             "versions": [
                 {
                     "version": status.version,

@@ -35,7 +35,9 @@ def model_status(states: States, spec: ModelSpec | None) -> Sequence[VersionStat
         if not known:
             raise NotFound(f"Could not find version {spec.version} of model {spec.name}")
     elif not known:
-        raise NotFound(f"Could not find any versions of model {spec.name}")
+        reason = states.absent(spec.name)
+        told = f": {reason}" if reason else ""
+        raise NotFound(f"Could not find any versions of model {spec.name}{told}")
     return known
 
 

@@ -33,8 +33,12 @@ class Devices(Protocol):
 
 def manager_state(config: ServerConfig) -> ManagerState:
     """An empty state, with the budget that was set or that the machine has."""
-    ledger = Ledger(config.ram_budget_mb * _MB or ram_budget())
-    return ManagerState(availability_preserving, config.max_num_load_retries, ledger)
+    return ManagerState(
+        availability_preserving,
+        config.max_num_load_retries,
+        Ledger(config.ram_budget_mb * _MB or ram_budget()),
+        config.load_retry_interval_micros / 1e6,
+    )
 
 
 def manager_options(
@@ -46,7 +50,6 @@ def manager_options(
     return ManagerOptions(
         num_load_threads=config.num_load_threads or 2,
         num_unload_threads=config.num_unload_threads or 1,
-        load_retry_interval_s=config.load_retry_interval_micros / 1e6,
         warm_up=warm_up,
         devices=lambda: within_budget(config, devices.usable()),
         meter=MemoryMeter(devices.in_use),

@@ -53,7 +53,7 @@ from servingd.core.types import (
     ServableId,
     VersionData,
 )
-from servingd.errors import as_serving_error, error_from_code
+from servingd.errors import Code, as_serving_error, error_from_code
 from servingd.runtime.inbox import Inbox
 from servingd.runtime.memory import MemoryMeter
 from servingd.runtime.serving_map import ServingMap
@@ -76,9 +76,6 @@ class ManagerOptions:
 
     num_unload_threads: int = 1
     """Unloads at a time."""
-
-    load_retry_interval_s: float = 60.0
-    """Pause between two attempts; 0 or less: none."""
 
     warm_up: WarmUpCall = lambda servable, data, body: None
     """The last part of each load, in its thread; what it raises is the load's failure."""
@@ -217,8 +214,8 @@ class Manager:
                 _log.info("%s", text)
             case StartEstimate() | StartLoad() | LetGrow() | Relocate() | StartUnload():
                 self._ask_loader(command)
-            case ScheduleRetry(servable):
-                self._inbox.put_after(RetryDue(servable), self._options.load_retry_interval_s)
+            case ScheduleRetry(servable, after_s):
+                self._inbox.put_after(RetryDue(servable), after_s)
             case CancelRetry(servable):
                 self._inbox.cancel(RetryDue(servable))
             case Publish(servable):
@@ -344,7 +341,9 @@ def _failure(servable: ServableId, error: BaseException) -> LoadFailed:
     _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
     # A new error: the old one's traceback holds all that the load had in its hands.
     blamed = as_serving_error(error)
-    return LoadFailed(servable, error_from_code(blamed.code, blamed.message))
+    told = error_from_code(blamed.code, blamed.message)
+    # What is not there, such as TensorFlow, is not there the next time either.
+    return LoadFailed(servable, told, retriable=blamed.code is not Code.UNIMPLEMENTED)
 
 
 def _fault(error: BaseException) -> bool:

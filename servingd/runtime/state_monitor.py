@@ -41,6 +41,8 @@ class StateMonitor:
     def announce(self, state: ServableState) -> None:
         """Remember a state and tell it on. Called by the manager's thread only."""
         with self._lock:
+            if state.state is not PublicState.END:
+                self._absent.pop(state.id.name, None)  # it was found
             due = self._history.record(state)
         for subscriber in self._subscribers:
             _guard(subscriber, state)
@@ -63,13 +65,24 @@ class StateMonitor:
         _call(due)
 
     def why_not(self, name: str) -> str:
-        """Why a model has no version that is available, as far as that is known."""
+        """Why a model has no version that is available, in TensorFlow Serving's form."""
+        return self.trouble(name) or (
+            f"{{name: {name}}} due to error: NOT_FOUND: no version of it has been found"
+        )
+
+    def trouble(self, name: str) -> str:
+        """What keeps a model from being available, in TensorFlow Serving's form; empty: nothing."""
         with self._lock:
             failed = [s for s in self._history.of_model(name) if s.error is not None]
-            absent = self._absent.get(name, "no version of it has been found")
+            absent = self._absent.get(name)
         if failed and failed[0].error is not None:
             return f"{failed[0].id} due to error: {failed[0].error.code.name}: {failed[0].error}"
-        return f"{{name: {name}}} due to error: NOT_FOUND: {absent}"
+        return f"{{name: {name}}} due to error: NOT_FOUND: {absent}" if absent else ""
+
+    def absent(self, name: str) -> str:
+        """Why a model has no version that can be loaded; empty where it has one, or may have."""
+        with self._lock:
+            return self._absent.get(name, "")
 
     def configure(self, names: Iterable[str]) -> None:
         """Replace the set of models that ought to be served; from any thread."""

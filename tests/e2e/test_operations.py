@@ -41,7 +41,11 @@ def test_ports_answer_before_models_are_there(start, tmp_path):
     server.wait_for("the port", lambda: server.get("/livez")[0] == 200)
     server.wait_for("the first look", lambda: "not ready" in server.get("/readyz")[1])
     status, text = server.get("/readyz")
-    assert (status, text) == (503, "not ready by rule all; not available: m\n")
+    assert status == 503
+    assert text.startswith("not ready by rule all; not available: m\n")
+    assert f"Could not find base path {tmp_path}/absent for servable m" in text
+    assert f"{tmp_path}/absent" in server.get("/v1/models/m")[1]
+    assert f"{tmp_path}/absent" in server.get("/servingd/v1/models")[1]
     assert server.get("/startupz")[0] == 503
     with pytest.raises(grpc.RpcError) as failure:
         server.predict("m", {"x": np.float32([1])})

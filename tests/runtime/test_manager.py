@@ -21,7 +21,14 @@ from servingd.core.types import (
     Resources,
     ServableId,
 )
-from servingd.errors import Code, DataLoss, InvalidArgument, NotFound, Unavailable
+from servingd.errors import (
+    Code,
+    DataLoss,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    Unimplemented,
+)
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.manager import Manager, ManagerOptions
 from servingd.runtime.memory import MemoryMeter
@@ -61,7 +68,7 @@ class ReloadableLoader(FakeLoader):
 class House:
     """A manager and all that it needs."""
 
-    def __init__(self, retries, policy, budget, options):
+    def __init__(self, retries, policy, budget, pause_s, options):
         self.loaders = FakeLoaders()
         self.heard = Heard()
         self.monitor = StateMonitor()
@@ -69,7 +76,7 @@ class House:
         dispatcher = Dispatcher(DispatchOptions(inline_below_s=0.0))
         self.models = ServingMap(self.monitor, dispatcher)
         self.manager = Manager(
-            ManagerState(policy, retries, None if budget is None else Ledger(budget)),
+            ManagerState(policy, retries, None if budget is None else Ledger(budget), pause_s),
             self.loaders,
             self.models,
             self.monitor,
@@ -122,8 +129,14 @@ def build():
     """Make a house that is not started: `build(retries=..., policy=..., budget=..., **options)`."""
     houses = []
 
-    def make(retries=0, policy=availability_preserving, budget=None, **options):
-        houses.append(House(retries, policy, budget, options))
+    def make(
+        retries=0,
+        policy=availability_preserving,
+        budget=None,
+        load_retry_interval_s=FOR_EVER,
+        **options,
+    ):
+        houses.append(House(retries, policy, budget, load_retry_interval_s, options))
         return houses[-1]
 
     yield make
@@ -282,8 +295,16 @@ def test_a_failed_load_is_tried_again_with_the_same_loader(build):
     assert loader.attempts == 3
     assert house.loaders.made[M1] == [loader]
     assert house.attempts == [(M1, False), (M1, False), (M1, True)]
-    assert house.heard.names_of("m", 1) == ["START", "LOADING", "AVAILABLE"]
+    assert house.heard.names_of("m", 1) == ["START", "LOADING", "LOADING", "LOADING", "AVAILABLE"]
     assert house.call() == 1
+
+
+def test_what_is_not_installed_is_not_tried_again(build):
+    house = build(retries=3, load_retry_interval_s=0.01).start()
+    loader = house.loaders.prepare("m", 1, Unimplemented("TensorFlow cannot be imported"))
+    house.aspire("m", 1)
+    assert house.heard.wait("m", 1, "END").error.code is Code.UNIMPLEMENTED
+    assert loader.attempts == 1
 
 
 @pytest.mark.parametrize("interval", [0.0, -1.0])

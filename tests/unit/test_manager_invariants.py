@@ -233,7 +233,7 @@ class ManagerMachine(RuleBasedStateMachine):
                 self.ask_loader(command)
             case Explain():
                 pass
-            case ScheduleRetry(servable):
+            case ScheduleRetry(servable, _):
                 assert not world.loaders[servable].cancelled  # 17
                 world.retries.add(servable)
             case CancelRetry(servable):
@@ -313,6 +313,8 @@ class ManagerMachine(RuleBasedStateMachine):
         story = self.world.events.setdefault(state.id, [])
         if story and story[-1] is PublicState.END:
             story.clear()  # a new incarnation
+        if story and story[-1] is state.state is PublicState.LOADING:
+            return  # a load failed that is to be tried again, or starts over
         assert not story or story[-1] < state.state  # 9: in order, no step twice
         if not story:
             self.world.started_over.discard(state.id)

@@ -169,10 +169,18 @@ def test_the_last_that_serves_stays_until_a_version_on_its_way_out_is_back(servi
 def test_retries_end_with_the_last_error():
     state = ManagerState(max_num_load_retries=1)
     state.handle(aspire(1))
-    assert state.handle(LoadFailed(M1, BROKEN)) == [ScheduleRetry(M1)]
+    assert deeds(state.handle(LoadFailed(M1, BROKEN))) == [ScheduleRetry(M1, 60.0)]
     assert state.handle(RetryDue(M1)) == [StartLoad(M1, data(1))]
     assert state.handle(LoadFailed(M1, BROKEN)) == [Discard(M1), say(M1, "END", BROKEN)]
     assert state.handle(aspire(1)) == []  # stays failed while it stays aspired
+
+
+def test_a_failure_shows_while_the_next_attempt_is_awaited():
+    state = ManagerState(max_num_load_retries=5, load_retry_interval_s=60.0)
+    state.handle(aspire(1))
+    announced = state.handle(LoadFailed(M1, BROKEN))[0].state
+    assert (announced.state, announced.error.code) == (PublicState.LOADING, BROKEN.code)
+    assert announced.error.message == "a shard is short (retry 1 of 5 in 60 s)"
 
 
 def test_a_retry_that_waits_is_cancelled_at_once(state):
@@ -204,6 +212,7 @@ def test_a_load_that_waits_for_a_retry_starts_over_when_its_files_change(state):
     assert state.handle(aspire(1, files="other")) == [
         CancelRetry(M1),
         Discard(M1),
+        say(M1, "LOADING"),
         StartLoad(M1, data(1, "other")),
     ]
     assert state.handle(RetryDue(M1)) == []

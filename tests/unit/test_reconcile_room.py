@@ -156,7 +156,7 @@ def test_two_that_fit_load_at_the_same_time(house):
 
 def test_an_estimate_that_fails_is_an_attempt_that_failed(house):
     house.handle(aspire(M1))
-    assert deeds(house.handle(LoadFailed(M1, BROKEN))) == [ScheduleRetry(M1)]
+    assert deeds(house.handle(LoadFailed(M1, BROKEN))) == [ScheduleRetry(M1, 60.0)]
     assert deeds(house.handle(RetryDue(M1))) == [StartEstimate(M1, data(M1))]
     assert ends(house.handle(LoadFailed(M1, BROKEN))) == [(M1, Code.DATA_LOSS)]
 

@@ -17,6 +17,9 @@ class OneModel:
     def of_model(self, name):
         return []
 
+    def absent(self, name):
+        return ""
+
     def incomplete(self, name):
         return {}
 

@@ -59,7 +59,8 @@ def _import_tensorflow() -> ModuleType:
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise Unimplemented(f"TensorFlow cannot be imported: {error}") from error
+        advice = 'install it with: pip install "servingd[cpu]"'
+        raise Unimplemented(f"TensorFlow cannot be imported: {error}; {advice}") from error
 
     logger = tf.get_logger()
     logger.setLevel(
