@@ -23,6 +23,7 @@ def models(tmp_path_factory) -> Path:
         exports.echo,
         exports.slow,
         exports.counter,
+        exports.endless,
         exports.tf1_with_table,
         exports.examples,
         exports.keras_saved_plainly,

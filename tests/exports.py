@@ -100,6 +100,25 @@ def slow(path: Path) -> None:
     _save(module, path, {"serving_default": module.f})
 
 
+def endless(path: Path, above: float = 2.0) -> None:
+    """y = x, but it loops for ever where an x is larger than that. Made-up inputs are below 1."""
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    def f(x):
+        _, y = tf.while_loop(
+            lambda i, y: tf.reduce_max(y) > above,
+            lambda i, y: (i + 1, tf.maximum(y, x)),
+            [tf.constant(0), tf.identity(x)],
+        )
+        return {"y": y}
+
+    spec = tf.TensorSpec([None], tf.float32, name="x")
+    module.f = tf.function(f, input_signature=[spec])
+    _save(module, path, {"serving_default": module.f})
+
+
 def counter(path: Path) -> None:
     """Keeps state: each call adds to a variable."""
     import tensorflow as tf

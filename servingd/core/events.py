@@ -165,6 +165,13 @@ class StartLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelLoad:
+    """The job under way is not wanted any more: let it end soon. Its event comes all the same."""
+
+    id: ServableId
+
+
+@dataclass(frozen=True, slots=True)
 class LetGrow:
     """There is room by now for what a version may become: tell its loader. Grown is the answer."""
 
@@ -230,6 +237,7 @@ Command: TypeAlias = (
     | Explain
     | StartEstimate
     | StartLoad
+    | CancelLoad
     | LetGrow
     | Relocate
     | ScheduleRetry

@@ -138,6 +138,14 @@ class Loader(Protocol):
         """
         ...
 
+    def cancel(self) -> None:
+        """The load under way is not wanted any more: it may end soon, with whatever error.
+
+        Returns at once; from any thread, while `estimate` or `load` may be running. No more loads
+        are asked for afterwards.
+        """
+        return
+
     def grow(self) -> None:
         """There is room by now for what the estimate calls growth; returns at once.
 

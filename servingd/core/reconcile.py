@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from servingd.core.events import (
+    CancelLoad,
     CancelRetry,
     Command,
     Configured,
@@ -247,7 +248,7 @@ class ManagerState:
         harness.cancelled = True
         if harness.step in UNDER_WAY:
             self._ledger.leave(harness.id)
-            return []  # the attempt under way decides
+            return [CancelLoad(harness.id)]  # the attempt under way decides
         return self._withdraw(harness)
 
     def _withdraw(self, harness: Harness) -> list[Command]:

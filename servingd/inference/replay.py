@@ -102,7 +102,7 @@ class _Replay(Completion):
         self._error: ServingError | None = None
 
     def alive(self) -> bool:
-        return True
+        return self.deadline is None or time.monotonic() < self.deadline
 
     def succeed(self, outputs: Tensors) -> None:
         try:

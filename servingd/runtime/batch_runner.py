@@ -129,11 +129,12 @@ class BatchRunner:
 class _Shared(Completion):
     """The completion of a merged run."""
 
-    deadline: float | None = None
-
     def __init__(
         self, runner: BatchRunner, pieces: list[Piece[WaitingCall]], merged: Merged
     ) -> None:
+        deadlines = [piece.payload.done.deadline for piece in pieces]
+        known = [deadline for deadline in deadlines if deadline is not None]
+        self.deadline = max(known) if len(known) == len(deadlines) else None
         self._runner = runner
         self._pieces = pieces
         self._merged = merged

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from servingd.core.estimates import UNKNOWN, Estimate
 from servingd.core.events import (
     Announce,
+    CancelLoad,
     CancelRetry,
     Command,
     Configured,
@@ -53,7 +54,7 @@ from servingd.core.types import (
     ServableId,
     VersionData,
 )
-from servingd.errors import Code, as_serving_error, error_from_code
+from servingd.errors import Cancelled, Code, as_serving_error, error_from_code
 from servingd.runtime.inbox import Inbox
 from servingd.runtime.memory import MemoryMeter
 from servingd.runtime.serving_map import ServingMap
@@ -99,6 +100,8 @@ class _Live:
     loader: Loader | None = None
     servable: Servable | None = None
     lanes: Mapping[str, Lane] | None = None
+    cancelled: bool = False
+    """Set by the manager's thread before it tells the loader, which a pool thread may just make."""
 
 
 class Manager:
@@ -212,7 +215,14 @@ class Manager:
                 self._monitor.report_incomplete(name, incomplete)
             case Explain(_, text):
                 _log.info("%s", text)
-            case StartEstimate() | StartLoad() | LetGrow() | Relocate() | StartUnload():
+            case (
+                StartEstimate()
+                | StartLoad()
+                | CancelLoad()
+                | LetGrow()
+                | Relocate()
+                | StartUnload()
+            ):
                 self._ask_loader(command)
             case ScheduleRetry(servable, after_s):
                 self._inbox.put_after(RetryDue(servable), after_s)
@@ -227,10 +237,24 @@ class Manager:
             case Discard(servable):
                 live.pop(servable, None)
 
+    def _cancel_load(self, live: _Live) -> None:
+        live.cancelled = True
+        if live.loader is not None:
+            live.loader.cancel()
+
+    def _loader_of(self, servable: ServableId, data: VersionData, live: _Live) -> Loader:
+        """A version's loader, for a job that begins on a pool thread."""
+        live.loader = loader = live.loader or self._make_loader(servable, data)
+        if live.cancelled:
+            raise Cancelled("Loading of servable cancelled")
+        return loader
+
     def _ask_loader(
-        self, command: StartEstimate | StartLoad | LetGrow | Relocate | StartUnload
+        self, command: StartEstimate | StartLoad | CancelLoad | LetGrow | Relocate | StartUnload
     ) -> None:
         match command:
+            case CancelLoad(servable):
+                self._cancel_load(self._live[servable])
             case StartEstimate(servable, data):
                 place = self._live.setdefault(servable, _Live())
                 self._loads.submit(lambda: self._estimate(servable, data, place))
@@ -256,8 +280,7 @@ class Manager:
     def _estimate(self, servable: ServableId, data: VersionData, live: _Live) -> None:
         started = time.monotonic()
         try:
-            live.loader = live.loader or self._make_loader(servable, data)
-            estimate = _estimate_of(servable, live.loader)
+            estimate = _estimate_of(servable, self._loader_of(servable, data, live))
             devices = self._options.devices() if estimate.on_devices else {}
         except BaseException as error:  # a loader's own code may even raise SystemExit
             self._inbox.put(_failure(servable, error))
@@ -272,8 +295,8 @@ class Manager:
         span = meter.start(data.platform) if meter else None
         outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable)
         try:
-            live.loader = live.loader or self._make_loader(servable, data)
-            live.servable, live.lanes = self._load_warm(servable, data, live.loader, placement)
+            loader = self._loader_of(servable, data, live)
+            live.servable, live.lanes = self._load_warm(servable, data, loader, placement)
         except BaseException as error:
             outcome = _failure(servable, error)
         measured = meter.stop(span) if meter and span else None

@@ -300,7 +300,8 @@ class _Dropped(Completion):
         self.over = threading.Event()
 
     def alive(self) -> bool:
-        return not self.over.is_set()
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return not late and not self.over.is_set()
 
     def succeed(self, outputs: Tensors) -> None:
         self.over.set()

@@ -16,10 +16,9 @@ from servingd.core.interfaces import Servable
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import DataLoss, Internal, InvalidArgument, PermissionDenied
 from servingd.runtime.self_warm_up import SelfWarmUp
-from servingd.wire.prediction_logs import RecordedRequest, recorded_request
+from servingd.wire.prediction_logs import WARM_UP_FILE, RecordedRequest, recorded_request
 from servingd.wire.tf_records import read_records
 
-FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_RECORDS = 1000
 
 _SHOWN_BYTES = 100
@@ -65,7 +64,7 @@ class WarmUp:
         self._kept(servable, body)
 
     def _replay_file(self, servable: ServableId, data: VersionData, body: Servable) -> None:
-        path = os.path.join(data.path, FILE)
+        path = os.path.join(data.path, WARM_UP_FILE)
         if not os.path.lexists(path):
             _log.info("No warmup data file found at %s", path)
             return
@@ -89,7 +88,7 @@ class WarmUp:
 
     def again(self, servable: ServableId, data: VersionData, body: Servable) -> None:
         """Run all that is recorded on another body of a version, which serves by now."""
-        path = os.path.join(data.path, FILE)
+        path = os.path.join(data.path, WARM_UP_FILE)
         if self._enabled and os.path.exists(path):  # the files may have gone
             _log.debug("%s is warmed up once more", servable)
             self._run(path, body)

@@ -84,6 +84,9 @@ class LookupTableLoader:
         size = self._file().stat().st_size
         return Estimate(steady=Footprint(12 * size), peak=Footprint(16 * size))
 
+    def cancel(self) -> None:
+        """A load under way takes its short time."""
+
     def grow(self) -> None:
         """It stays what it is."""
 

@@ -18,6 +18,9 @@ from servingd.wire.varints import read_varint32, varint
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
+"""Where a SavedModel has the requests that were recorded for it."""
+
 _LENGTH_DELIMITED = 2
 _LOG_METADATA, _REQUEST, _RESPONSE = 1, 1, 2
 _MODEL_SPEC_OF_RESPONSE = 2

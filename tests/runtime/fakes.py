@@ -143,10 +143,15 @@ class FakeLoader:
         self.estimated_on: threading.Thread | None = None
         self.placements: list[Placement] = []
         self.grew = threading.Event()
+        self.cancelled = threading.Event()
 
     def estimate(self) -> Estimate:
         self.estimated_on = threading.current_thread()
         return self.needs
+
+    def cancel(self) -> None:
+        assert not self.cancelled.is_set(), "cancelled twice"
+        self.cancelled.set()
 
     def grow(self) -> None:
         assert not self.grew.is_set(), "grown twice"

@@ -406,6 +406,34 @@ def test_a_load_that_failed_gives_back_what_it_held(house):
 # Cancelling -------------------------------------------------------------------------------------
 
 
+def test_a_load_under_way_is_told_that_it_is_not_wanted_any_more(house):
+    loader = house.loaders.prepare("m", 1)
+    loader.may_load.clear()
+    house.aspire("m", 1)
+    assert loader.loading.wait(TIMEOUT)
+    house.aspire("m")
+    assert loader.cancelled.wait(TIMEOUT)
+    loader.may_load.set()
+    assert house.heard.wait("m", 1, "END").error.code is Code.CANCELLED
+
+
+def test_a_load_that_was_not_begun_yet_does_not_begin_once_it_is_not_wanted(build):
+    house = build(num_load_threads=1).start()
+    busy = house.loaders.prepare("busy", 1)
+    busy.may_load.clear()
+    house.aspire("busy", 1)
+    assert busy.loading.wait(TIMEOUT)
+    waiting = house.loaders.prepare("m", 1)
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "LOADING")
+    house.aspire("m")
+    house.aspire("busy")  # in the inbox after it: once this is handled, so is the other
+    assert busy.cancelled.wait(TIMEOUT)
+    busy.may_load.set()
+    assert house.heard.wait("m", 1, "END").error.code is Code.CANCELLED
+    assert waiting.attempts == 0
+
+
 def test_a_cancel_during_the_pause_before_a_retry_takes_effect_at_once(build):
     house = build(retries=5, num_load_threads=1, load_retry_interval_s=60).start()
     loader = house.loaders.prepare("m", 1, broken())

@@ -8,8 +8,9 @@ import pytest
 
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, DataLoss, InvalidArgument, ServingError, Unimplemented
-from servingd.runtime.warm_up import FILE, MAX_RECORDS, WarmUp
+from servingd.runtime.warm_up import MAX_RECORDS, WarmUp
 from servingd.wire import protos
+from servingd.wire.prediction_logs import WARM_UP_FILE
 from servingd.wire.tf_records import frame
 from tests.runtime.fakes import TIMEOUT, FakeServable
 
@@ -56,7 +57,7 @@ def version(tmp_path):
 
 @pytest.fixture
 def file(version):
-    return version / FILE
+    return version / WARM_UP_FILE
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_version_without_a_file_is_fine_and_not_reported(data, caplog):
     with caplog.at_level(logging.INFO):
         WarmUp(Replayer(), reports)(M1, data, FakeServable())
     assert reports == []
-    assert f"No warmup data file found at {data.path}/{FILE}" in caplog.messages
+    assert f"No warmup data file found at {data.path}/{WARM_UP_FILE}" in caplog.messages
 
 
 def test_an_empty_file_is_fine(file, data, caplog):

@@ -157,7 +157,7 @@ def break_(replica: Any, error: ServingError) -> Callable[[], None]:
     whole = dict(calls)
 
     class Broken:
-        def run(self, inputs: Any) -> Any:
+        def run(self, inputs: Any, deadline: float | None = None) -> Any:
             raise error
 
     calls.update(dict.fromkeys(calls, Broken()))

@@ -14,11 +14,11 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ModelSpec, ServableId, TensorSpec, VersionData
 from servingd.errors import InvalidArgument, ServingError
 from servingd.inference.replay import replay
-from servingd.runtime.warm_up import FILE, WarmUp
+from servingd.runtime.warm_up import WarmUp
 from servingd.servables.saved_model.beside import batching_of
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.wire import protos
-from servingd.wire.prediction_logs import examples_request, predict_request
+from servingd.wire.prediction_logs import WARM_UP_FILE, examples_request, predict_request
 from servingd.wire.tensors import DataType
 from servingd.wire.tf_records import frame
 
@@ -58,7 +58,7 @@ def version(models, tmp_path):
         shutil.copytree(models / export, path)
         (path / "assets.extra").mkdir()
         records = (frame(log.SerializeToString()) for log in logs)
-        (path / FILE).write_bytes(b"".join(records))
+        (path / WARM_UP_FILE).write_bytes(b"".join(records))
         return VersionData(str(path), "tensorflow")
 
     return make

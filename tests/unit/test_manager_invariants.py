@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from servingd.core.estimates import NOTHING, Estimate, Footprint
 from servingd.core.events import (
     Announce,
+    CancelLoad,
     CancelRetry,
     Configured,
     Discard,
@@ -78,6 +79,7 @@ class FakeLoader:
     attempts: int = 1
     cancelled: bool = False
     unloads: int = 0
+    told_to_end: bool = False
 
     @property
     def loading(self):
@@ -229,7 +231,9 @@ class ManagerMachine(RuleBasedStateMachine):
     def carry_out(self, command):
         world = self.world
         match command:
-            case StartEstimate() | StartLoad() | LetGrow() | StartUnload() | Discard():
+            case (
+                StartEstimate() | StartLoad() | CancelLoad() | LetGrow() | StartUnload() | Discard()
+            ):
                 self.ask_loader(command)
             case Explain():
                 pass
@@ -262,6 +266,12 @@ class ManagerMachine(RuleBasedStateMachine):
             case StartLoad(servable, data, placement):
                 self.check_load(servable, data)
                 world.loaders[servable].may_grow = placement.may_grow
+            case CancelLoad(servable):
+                loader = world.loaders[servable]
+                assert loader.busy
+                assert not loader.loaded
+                assert not loader.told_to_end, "once"
+                loader.told_to_end = True
             case LetGrow(servable):
                 loader = world.loaders[servable]
                 assert loader.loaded

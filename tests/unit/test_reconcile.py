@@ -4,6 +4,7 @@ import pytest
 
 from servingd.core.events import (
     Announce,
+    CancelLoad,
     CancelRetry,
     Discard,
     Drained,
@@ -129,7 +130,7 @@ def test_a_rollback_to_what_still_serves_never_sticks(serving):
 
 def test_a_rollback_during_a_load_keeps_the_old_and_cancels_the_new(serving):
     serving.handle(aspire(2))
-    assert serving.handle(aspire(1)) == []
+    assert serving.handle(aspire(1)) == [CancelLoad(M2)]
     assert serving.handle(LoadSucceeded(M2)) == [StartUnload(M2)]  # never available
     assert said(serving.handle(Unloaded(M2))) == [(2, "END", "CANCELLED")]
     assert serving.settled
@@ -247,7 +248,7 @@ def test_stop_unloads_everything_and_takes_nothing_more(serving):
     serving.handle(aspire(1, 2, 3))
     serving.handle(LoadFailed(M3, BROKEN))
     commands = serving.handle(Stop())
-    assert deeds(commands) == [CancelRetry(M3), Discard(M3), Quiesce(M1)]
+    assert deeds(commands) == [CancelRetry(M3), Discard(M3), CancelLoad(M2), Quiesce(M1)]
     assert serving.handle(aspire(1)) == []
     serving.handle(LoadSucceeded(M2))
     serving.handle(Unloaded(M2))

@@ -5,6 +5,7 @@ import pytest
 from servingd.core.estimates import UNKNOWN, Estimate, Footprint, Measured
 from servingd.core.events import (
     Announce,
+    CancelLoad,
     CancelRetry,
     Configured,
     Discard,
@@ -173,7 +174,7 @@ def test_between_two_attempts_nothing_is_held(house):
 
 def test_a_cancelled_estimate_ends_without_a_load(house):
     house.handle(aspire(M1))
-    assert house.handle(aspire()) == []
+    assert house.handle(aspire()) == [CancelLoad(M1)]
     commands = house.handle(estimated(M1, 40))
     assert deeds(commands) == [Discard(M1)]
     assert ends(commands) == [(M1, Code.CANCELLED)]

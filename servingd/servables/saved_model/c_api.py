@@ -89,17 +89,26 @@ class CApiSession:
         self._free.atexit = False
 
     def make_call(
-        self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
+        self,
+        feeds: list[str],
+        fetches: list[str],
+        targets: list[str] | None = None,
+        timeout_s: float | None = None,
     ) -> Callable[..., list[Any]]:
         """A private callable: arrays in the order of `feeds` in, values in that of `fetches` out.
 
-        It runs in the calling thread, from any thread, without the GIL.
+        It runs in the calling thread, from any thread, without the GIL; with a timeout on threads
+        of the session.
         """
-        return make_call(self._python, feeds, fetches, targets)
+        return make_call(self._python, feeds, fetches, targets, timeout_s)
 
     def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
         """One run, and the `tensorflow.RunMetadata` that tells where each operation ran."""
         return traced(self._python, feeds, fetches, arrays)
+
+    def interrupt(self) -> None:
+        """End the runs under way, with CANCELLED, from any thread. It answers no more calls."""
+        interrupt(self._python)
 
     def close(self) -> None:
         """Free the session and its graph; no callable may be running."""
@@ -137,12 +146,29 @@ def _adopt(session: int, graph: _POINTER) -> CApiSession:
 
 
 def make_call(
-    session: Any, feeds: list[str], fetches: list[str], targets: list[str] | None = None
+    session: Any,
+    feeds: list[str],
+    fetches: list[str],
+    targets: list[str] | None = None,
+    timeout_s: float | None = None,
 ) -> Callable[..., list[Any]]:
-    """A callable on a Python Session that runs in the calling thread."""
+    """A callable on a Python Session that runs in the calling thread.
+
+    With a timeout TensorFlow runs it on threads of the session, and ends it when that is over.
+    """
     options = _callable_options(feeds, fetches, targets or [])
+    if timeout_s is not None:
+        options.run_options.inter_op_thread_pool = 0
+        options.run_options.timeout_in_ms = int(timeout_s * 1000)
     call: Callable[..., list[Any]] = session._make_callable_from_options(options)
     return call
+
+
+def interrupt(session: Any) -> None:
+    """End the runs under way on a Python Session: TensorFlow cancels what runs on one it closes."""
+    from tensorflow.python.client import pywrap_tf_session
+
+    pywrap_tf_session.TF_CloseSession(session._session)
 
 
 def traced(session: Any, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:

@@ -36,6 +36,11 @@ class GraphCache:
         if self._folder is not None:
             _sweep(self._folder)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where it is; None: nothing is kept."""
+        return self._folder
+
     def find(self, key: str) -> Path | None:
         """The folder kept under `key`, now the most recently used."""
         if self._folder is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Improvement:
     path: str
     tags: tuple[str, ...]
     meta_graph: MetaGraph
-    warm: Mapping[str, bool]
+    warm: MutableMapping[str, bool]
     threads: int
     """How many a session may get, if that pays."""
     replicas: Sequence[SavedModelServable]
@@ -48,6 +48,8 @@ class Improvement:
     """Whether it is to be found out what is worth merging."""
     setting: str = ""
     """What a tuning depends on besides the graph."""
+    attempt: str = ""
+    """What the files are called where it is noted that they are being tried."""
     warm_up: Callable[[Servable], None] = lambda servable: None
     """Runs the recorded requests on what is to take over; raises a ServingError if one fails."""
     swapped: Callable[[], None] = lambda: None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from hashlib import sha256
 from typing import NamedTuple, TypeAlias
 
 from servingd.config.saved_model import SavedModelOptions
@@ -20,14 +21,21 @@ from servingd.servables.saved_model.graph_safety import may_be_run
 from servingd.servables.saved_model.improvement import Improvement
 from servingd.servables.saved_model.kept import open_kept
 from servingd.servables.saved_model.meta_graph import MetaGraph, read_meta_graph
-from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState
+from servingd.servables.saved_model.optimiser import (
+    MAX_WEIGHTS,
+    GraphOptimiser,
+    OnGraphState,
+    weights_of,
+)
 from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.row_wise.trial import find_mergeable
+from servingd.servables.saved_model.run_watch import RunWatch
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import RunningSession, open_plain
-from servingd.servables.saved_model.tensorflow import SessionOptions, give_memory_back
+from servingd.servables.saved_model.tensorflow import RunLimits, SessionOptions, give_memory_back
 from servingd.servables.saved_model.tuning import setting
 from servingd.servables.saved_model.width import WORTH_A_LOOK_S
+from servingd.wire.prediction_logs import WARM_UP_FILE
 
 WarmUp: TypeAlias = Callable[[ServableId, VersionData, Servable], None]
 OnPlacement: TypeAlias = Callable[[ServableId, Sequence[ReplicaReport]], None]
@@ -39,6 +47,9 @@ _RUNS_PER_HOST_REPLICA = 1
 """A CPU that was planned for is one worker."""
 _RUNS_PER_ACCELERATOR_REPLICA = 2
 """While one batch is computed there, the next one is prepared here."""
+
+_PATIENCE_S = 1.0
+"""Calls on a session that is ended for one of its runs may take so long, or are run again."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +67,7 @@ class _Model(NamedTuple):
     """What is known of a model before a session is opened."""
 
     meta_graph: MetaGraph
-    warm: Mapping[str, bool]
+    warm: MutableMapping[str, bool]
     """Which signatures may be called with made-up inputs."""
     merges: bool
     """Whether calls that wait together may run together."""
@@ -74,10 +85,14 @@ class SavedModelLoader:
         options: SavedModelOptions,
         optimiser: GraphOptimiser,
         hooks: Hooks,
+        watch: RunWatch | None = None,
     ) -> None:
+        """`watch` ends runs that are over; None: nobody does."""
+        self._limits = RunLimits(watch, threading.Event())
         self._id = servable
         self._data = data
         self._path = data.path
+        self._attempt = sha256(f"{data.path}\0{data.fingerprint}".encode()).hexdigest()[:32]
         self._options = options
         self._optimiser = optimiser
         self._hooks = hooks
@@ -103,17 +118,23 @@ class SavedModelLoader:
         batching = batching_of(self._path, self._options)
         check_saved_model_config(self._path)
         model = self._model(meta_graph, len(placement.devices), batching is None)
-        kept = self._open_kept(placement, model)
-        sessions = kept or self._open_all(placement, model)
+        with self._optimiser.attempts.during(self._attempt, self._path):
+            kept = self._open_kept(placement, model)
+            sessions = kept or self._open_all(placement, model)
         replicas = [SavedModelServable(meta_graph, s, batching, model.warm) for s in sessions]
         body = self._body = _together(replicas)
         for replica in replicas:
             replica.on_broken, replica.on_recovered = self._broken, self._recovered
+            replica.on_overdue = self._open_timed
         self._hooks.on_graph_state(self._id, "optimised" if kept else "plain")
         self._tell()
         if not kept:
             self._improve_later(replicas, placement, model)
         return body
+
+    def cancel(self) -> None:
+        """End the load that is under way: what it runs is ended."""
+        self._limits.cancelled.set()
 
     def grow(self) -> None:
         """Hand the sessions to the optimiser now: there was no memory for it before."""
@@ -125,6 +146,7 @@ class SavedModelLoader:
 
     def unload(self, servable: Servable) -> None:
         """Free the sessions and give their memory back to the system."""
+        self._limits.cancelled.set()
         with self._moving:
             self._put_off = None
             if self._improvement is not None:
@@ -143,7 +165,14 @@ class SavedModelLoader:
         """What is known of it before a session is opened."""
         merges = merges and self._options.merge_waiting_calls
         made = setting(self._options, replicas, _cores(), merges)
-        return _Model(meta_graph, _warm(meta_graph), merges, made)
+        warm = _warm(meta_graph)
+        if fatal := self._optimiser.attempts.fatal(self._attempt):
+            warm = dict.fromkeys(warm, False)
+            text = (
+                "%s is not run on made-up inputs: a server ended meanwhile. To try again remove %s"
+            )
+            _log.warning(text, self._id, fatal)
+        return _Model(meta_graph, warm, merges, made)
 
     def _open_kept(self, placement: Placement, model: _Model) -> list[RunningSession]:
         """A session on each device over the optimised graph, if these files served on it before."""
@@ -174,10 +203,18 @@ class SavedModelLoader:
         return sessions
 
     def _open(
-        self, device: Device | None, meta_graph: MetaGraph, warm: Mapping[str, bool]
+        self, device: Device | None, meta_graph: MetaGraph, warm: MutableMapping[str, bool]
     ) -> RunningSession:
+        """A session that has run what was made up, unless the model says what it is to run."""
         options = self._session_options(device)
+        if self._has_recorded_requests():
+            warm = dict.fromkeys(warm, False)
         return open_plain(self._path, self._options.tags, options, meta_graph, warm)
+
+    def _has_recorded_requests(self) -> bool:
+        return self._options.enable_model_warmup and os.path.lexists(
+            os.path.join(self._path, WARM_UP_FILE)
+        )
 
     def _session_options(self, device: Device | None) -> SessionOptions:
         return SessionOptions(
@@ -185,6 +222,7 @@ class SavedModelLoader:
             self._options.session_config,
             device,
             self._options.virtual_cpu_devices,
+            self._limits,
         )
 
     def _improve_later(
@@ -192,7 +230,7 @@ class SavedModelLoader:
     ) -> None:
         """Have better sessions made, and find out what is worth merging: there or here."""
         options, first = self._options, replicas[0].session
-        heavy = first.slowest_s >= WORTH_A_LOOK_S
+        heavy = first.slowest_s >= WORTH_A_LOOK_S or self._has_recorded_requests()
         device = first.options.device
         on_host = device is None or device.is_host
         wide = heavy and on_host and len(replicas) == 1 and not options.intra_op_threads
@@ -209,6 +247,7 @@ class SavedModelLoader:
                 replicas,
                 merges=model.merges,
                 setting=model.setting,
+                attempt=self._attempt,
                 swapped=self._tell,
             )
             if placement.may_grow:
@@ -229,6 +268,35 @@ class SavedModelLoader:
         # Unlike above, the version is warmed up on its first session: the new one needs its own.
         improvement.warm_up = lambda body: self._hooks.warm_up(self._id, self._data, body)
         self._optimiser.submit(improvement)
+
+    # Runs that do not end -------------------------------------------------------------------------
+
+    def _open_timed(self, replica: SavedModelServable) -> None:
+        """A run goes on that nobody waits for: open the session anew, with runs that are timed.
+
+        Where two sessions would take too much memory the old one goes first, and calls that come
+        meanwhile fail.
+        """
+        with self._moving:
+            old = replica.session
+            if self._body is None or old.options.timed or old.interrupted:
+                old.interrupt()
+                return
+            self._stop_improving()
+            _log.warning("%s: a run goes on that nobody waits for; it is ended", self._id)
+            if _is_large(self._path) or not replica.device.is_host:
+                old.interrupt()
+            try:
+                meta_graph = read_meta_graph(self._path, self._options.tags)
+                options = old.options._replace(timed=True)
+                warm = _warm(meta_graph)
+                session = open_plain(self._path, self._options.tags, options, meta_graph, warm)
+                session.mergeable = old.mergeable
+            except Exception as error:
+                _log.error("%s cannot be opened anew: %s", self._id, _text(error))
+                return
+            replica.swap(session, _PATIENCE_S)
+            self._tell()
 
     # Devices that fail ----------------------------------------------------------------------------
 
@@ -329,6 +397,11 @@ class SavedModelLoader:
                 self._told.append(report.ran)
                 _log.warning("%s on %s: %s", self._id, report.device, _moved(report.ran.moved))
         self._hooks.on_placement(self._id, reports)
+
+
+def _is_large(path: str) -> bool:
+    """Whether a second session for a while is too much."""
+    return weights_of(path) > MAX_WEIGHTS
 
 
 def _warm(meta_graph: MetaGraph) -> dict[str, bool]:

@@ -23,6 +23,7 @@ from servingd import __version__
 from servingd.core.types import ServableId
 from servingd.errors import ServingError
 from servingd.servables.saved_model import c_api
+from servingd.servables.saved_model.attempts import Attempts
 from servingd.servables.saved_model.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.improvement import (
     Declined,
@@ -102,6 +103,11 @@ class GraphOptimiser:
         place = self._graphs().find(_key(path, tags))
         return kept_in(place, setting) if place is not None else None
 
+    @property
+    def attempts(self) -> Attempts:
+        """What is being tried, and what servers did not survive, beside the graphs."""
+        return Attempts(self._graphs().folder)
+
     def cancel(self, improvement: Improvement) -> None:
         """Give an improvement up; on return its servable is not touched any more."""
         improvement.cancelled.set()
@@ -138,7 +144,8 @@ class GraphOptimiser:
     def _run(self) -> None:
         while (improvement := self._next()) is not None:
             try:
-                self._improve(improvement)
+                with self.attempts.during(improvement.attempt, improvement.path):
+                    self._improve(improvement)
             except BaseException:
                 _log.exception("the graph of %s could not be improved", improvement.id)
                 self._on_state(improvement.id, "declined")

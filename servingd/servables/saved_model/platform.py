@@ -19,6 +19,7 @@ from servingd.servables.saved_model.loader import (
 )
 from servingd.servables.saved_model.meta_graph import FILE, TEXT_FILE
 from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState
+from servingd.servables.saved_model.run_watch import RunWatch
 from servingd.servables.tflite.platform import TfLite
 
 
@@ -39,6 +40,7 @@ class SavedModelPlatform:
         self._options = options or SavedModelOptions()
         self._hooks = Hooks(on_graph_state, warm_up, on_placement, on_failure)
         self._tflite = TfLite(self._options) if self._options.prefer_tflite_model else None
+        self._watch = RunWatch()
         self._optimiser = GraphOptimiser(
             self._options.cache_dir, self._options.optimize_models != "off", on_graph_state
         )
@@ -62,8 +64,11 @@ class SavedModelPlatform:
         """A loader for one version."""
         if self._tflite is not None and self._tflite.is_at(data.path):
             return self._tflite.loader(data)
-        return SavedModelLoader(servable, data, self._options, self._optimiser, self._hooks)
+        return SavedModelLoader(
+            servable, data, self._options, self._optimiser, self._hooks, self._watch
+        )
 
     def stop(self) -> None:
-        """End the optimiser."""
+        """End the optimiser, and from now on every run of a model."""
+        self._watch.stop()
         self._optimiser.stop()

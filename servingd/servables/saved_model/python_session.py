@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from servingd.core.types import CPU_0, Device
-from servingd.servables.saved_model.c_api import make_call, traced
+from servingd.servables.saved_model.c_api import interrupt, make_call, traced
 from servingd.servables.saved_model.placing import put_on
 from servingd.servables.saved_model.tensorflow import SessionOptions, tensorflow
 
@@ -32,10 +32,18 @@ class PythonSession:
             raise
 
     def make_call(
-        self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
+        self,
+        feeds: list[str],
+        fetches: list[str],
+        targets: list[str] | None = None,
+        timeout_s: float | None = None,
     ) -> Callable[..., list[Any]]:
         """See `CApiSession.make_call`."""
-        return make_call(self.session, feeds, fetches, targets)
+        return make_call(self.session, feeds, fetches, targets, timeout_s)
+
+    def interrupt(self) -> None:
+        """See `CApiSession.interrupt`."""
+        interrupt(self.session)
 
     def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
         """See `CApiSession.trace`."""
@@ -156,6 +164,9 @@ class ObjectModel:
             return [answer[k].numpy() for k in outputs]
 
         return call
+
+    def interrupt(self) -> None:
+        """Nothing can end a run of a function that is called eagerly."""
 
     def close(self) -> None:
         """Drop the module."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
 from typing import TypeAlias
 
 from servingd.config.batching import BatchingParameters
@@ -48,6 +49,8 @@ class SavedModelServable:
         """Of its device, in a row. Threads may race on it: then it takes one more or less."""
         self.on_broken: OnBroken = _nobody
         self.on_recovered: OnBroken = _nobody
+        self.on_overdue: OnBroken = _end_runs
+        session.on_overdue = self._overdue
 
     @property
     def session(self) -> RunningSession:
@@ -76,12 +79,22 @@ class SavedModelServable:
             if self._session is session:
                 raise Unavailable("the servable is closed")
             session = self._session
+        thread = get_ident()
+        session.runs[thread] = done
         try:
-            outputs = session.calls[signature.name].run(inputs)
+            outputs = session.calls[signature.name].run(inputs, done.deadline)
         except Exception as error:
-            raise explained(self._blamed(translate(error)), signature, inputs) from error
+            if not session.interrupted:
+                raise explained(self._blamed(translate(error)), signature, inputs) from error
+            if session is self._session or not done.alive():
+                raise Unavailable("the run was ended: its session is closed") from error
+            outputs = None  # it was ended for another one's sake
         finally:
+            del session.runs[thread]
             session.leave()
+        if outputs is None:
+            self.run(signature, inputs, done)
+            return
         if self.failures:
             self._recover()
         done.succeed(outputs)
@@ -125,14 +138,29 @@ class SavedModelServable:
         graph = "optimised" if session.optimised else "plain"
         return ReplicaReport(self.device, state, graph, session.threads, session.ran)
 
-    def swap(self, session: RunningSession) -> None:
-        """Run on another session from now on; the old one is freed when its runs have ended."""
+    def swap(self, session: RunningSession, patience_s: float = 60.0) -> None:
+        """Run on another session from now on; the old one is freed when its runs have ended.
+
+        They are ended after `patience_s`; what is still waited for then runs on the new one.
+        """
+        session.on_overdue = self._overdue
         old, self._session = self._session, session
-        old.close()
+        old.close(patience_s)
+
+    def _overdue(self, session: RunningSession) -> None:
+        if session is self._session:
+            self.on_overdue(self)
+        else:
+            session.interrupt()
 
     def close(self) -> None:
         """Free the session."""
         self._session.close()
+
+
+def _end_runs(replica: SavedModelServable) -> None:
+    """End its runs, and so its session."""
+    replica.session.interrupt()
 
 
 def _nobody(replica: SavedModelServable) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,9 @@ from servingd.core.placement import Ran
 from servingd.core.types import CPU_0, Signature, Tensors
 from servingd.core.users import Users
 from servingd.errors import (
+    Cancelled,
     Code,
+    DeadlineExceeded,
     FailedPrecondition,
     Internal,
     InvalidArgument,
@@ -28,7 +31,9 @@ from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.placing import names_devices, where_it_ran, without_devices
 from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
 from servingd.servables.saved_model.row_wise.analysis import NOT_TRIED
+from servingd.servables.saved_model.run_watch import Waiting
 from servingd.servables.saved_model.tensorflow import SessionOptions, translate
+from servingd.servables.saved_model.timed_runs import TimedRuns
 from servingd.servables.saved_model.varied import example_features, varied_inputs
 from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
 
@@ -43,12 +48,30 @@ _WARM_S = 0.5
 """A signature is run so often to warm and measure it, or for so long."""
 
 
+_END_S = 10.0
+"""A run that is ended may take so long to notice."""
+
+
+class MadeUpRunEnded(DeadlineExceeded):
+    """A run on made-up inputs was ended, and its session with it."""
+
+    def __init__(self, signature: str) -> None:
+        super().__init__(f"a run of signature {signature} on made-up inputs was ended")
+        self.signature = signature
+
+
 class _Openable(Protocol):
     def make_call(
-        self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
+        self,
+        feeds: list[str],
+        fetches: list[str],
+        targets: list[str] | None = None,
+        timeout_s: float | None = None,
     ) -> Callable[..., list[Any]]: ...
 
     def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any: ...
+
+    def interrupt(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -56,16 +79,24 @@ class _Openable(Protocol):
 class SignatureCall:
     """A signature's callable: arrays in the order of its inputs, values in that of its outputs."""
 
-    __slots__ = ("_call", "_outputs", "_run")
+    __slots__ = ("_call", "_outputs", "_run", "_timed")
 
-    def __init__(self, call: Callable[..., list[Any]], outputs: tuple[str, ...]) -> None:
+    def __init__(
+        self, call: Callable[..., list[Any]] | TimedRuns, outputs: tuple[str, ...]
+    ) -> None:
         self._call = call  # keeps what `_run` points to
-        self._run = c_api.without_wrapper(call)
+        self._timed = isinstance(call, TimedRuns)
+        self._run: Callable[[tuple[Any, ...], Any], list[Any]]
+        self._run = call if isinstance(call, TimedRuns) else c_api.without_wrapper(call)
         self._outputs = outputs
 
-    def run(self, inputs: Tensors) -> dict[str, Any]:
-        """All outputs, for all inputs, in the signature's order. Raises TensorFlow's errors."""
-        return dict(zip(self._outputs, self._run(tuple(inputs.values()), None), strict=False))
+    def run(self, inputs: Tensors, deadline: float | None = None) -> dict[str, Any]:
+        """All outputs, for all inputs, in the signature's order. Raises TensorFlow's errors.
+
+        On a session whose runs are timed it ends soon after the deadline (monotonic seconds).
+        """
+        values = self._run(tuple(inputs.values()), deadline if self._timed else None)
+        return dict(zip(self._outputs, values, strict=False))
 
 
 class GivenBackCall(SignatureCall):
@@ -75,7 +106,7 @@ class GivenBackCall(SignatureCall):
 
     def __init__(
         self,
-        call: Callable[..., list[Any]],
+        call: Callable[..., list[Any]] | TimedRuns,
         fetched: tuple[str, ...],
         outputs: tuple[str, ...],
         given: Mapping[str, str],
@@ -85,9 +116,9 @@ class GivenBackCall(SignatureCall):
         self._all = outputs
         self._given = given
 
-    def run(self, inputs: Tensors) -> dict[str, Any]:
+    def run(self, inputs: Tensors, deadline: float | None = None) -> dict[str, Any]:
         """All outputs, for all inputs, in the signature's order."""
-        found = super().run(inputs) if self._outputs else {}
+        found = super().run(inputs, deadline) if self._outputs else {}
         found |= {output: inputs[alias] for output, alias in self._given.items()}
         return {alias: found[alias] for alias in self._all}
 
@@ -104,11 +135,14 @@ class RunningSession:
         "_users",
         "calls",
         "enter",
+        "interrupted",
         "leave",
         "mergeable",
+        "on_overdue",
         "optimised",
         "options",
         "ran",
+        "runs",
         "slowest_s",
     )
 
@@ -123,8 +157,11 @@ class RunningSession:
         self.options = options
         self.optimised = optimised
         self.ran: Ran | None = None  # what its operations were seen to run on, if anybody looked
+        self.runs: dict[int, Waiting] = {}  # who waits for each run under way, by its thread
+        self.interrupted = False
+        self.on_overdue: Callable[[RunningSession], None] = RunningSession.interrupt
         try:
-            self.calls = _signature_calls(body, signatures)
+            self.calls = _signature_calls(body, signatures, options.timed)
         except BaseException:
             body.close()
             raise
@@ -135,6 +172,8 @@ class RunningSession:
         # Begin a run (False once closing has begun: take the newer session), and end it.
         self.enter = self._users.enter
         self.leave = self._users.leave
+        if options.limits.watch is not None:
+            options.limits.watch.add(self)
 
     @property
     def threads(self) -> int:
@@ -162,23 +201,75 @@ class RunningSession:
             return None
         feeds, fetches = _tensors(signature)
         try:
-            return body.trace(feeds, fetches, inputs.values())
+            with self._made_up(signature.name):
+                return body.trace(feeds, fetches, inputs.values())
+        except MadeUpRunEnded:
+            raise
         except Exception as error:
             _log.debug("signature %s is not traced: %s", signature.name, translate(error).message)
             return None
 
-    def close(self, timeout_s: float = 60.0) -> None:
-        """Wait for the runs under way, then free the session."""
-        self._users.close()
-        if not self._idle.wait(timeout_s):
-            _log.error("a session is not freed: a run goes on after %.0f s", timeout_s)
+    @property
+    def unwanted(self) -> bool:
+        """Whether its version is not wanted any more."""
+        return self.options.limits.cancelled.is_set()
+
+    def run_made_up(self, name: str, inputs: Tensors) -> dict[str, Any]:
+        """Run a signature on inputs that nobody sent, for as long as that may take.
+
+        Raises MadeUpRunEnded if it took longer, or the version is not wanted any more: then the
+        session answers no more calls. Raises TensorFlow's errors.
+        """
+        with self._made_up(name):
+            return self.calls[name].run(inputs)
+
+    @contextlib.contextmanager
+    def _made_up(self, name: str) -> Iterator[None]:
+        thread, run = threading.get_ident(), self.options.limits.made_up()
+        self.runs[thread] = run
+        try:
+            yield
+        except Exception as error:
+            if self.interrupted:
+                raise MadeUpRunEnded(name) from error
+            raise
+        finally:
+            del self.runs[thread]
+        if self.interrupted:  # the run was as quick as the watch
+            raise MadeUpRunEnded(name)
+
+    def overdue(self, *, stopping: bool) -> None:
+        """A run goes on that nobody waits for; see `RunWatch`."""
+        if self.interrupted:
             return
+        if stopping:
+            self.interrupt()
+        else:
+            self.on_overdue(self)
+
+    def interrupt(self) -> None:
+        """End the runs under way, with CANCELLED. It answers no more calls; close it."""
+        self.interrupted = True
+        self._body.interrupt()
+
+    def close(self, patience_s: float = 60.0) -> None:
+        """Wait for the runs under way, but no longer than that, then free the session."""
+        self._users.close()
+        if not self._idle.wait(patience_s):
+            _log.warning("runs are ended after %.0f s: their session is closed", patience_s)
+            self.interrupt()
+        if not self._idle.wait(_END_S):
+            _log.error("a session is not freed: a run cannot be ended")
+            return
+        if self.options.limits.watch is not None:
+            self.options.limits.watch.remove(self)
+        self.on_overdue = RunningSession.interrupt  # lets go of its servable
         self.calls.clear()
         self._body.close()
 
 
 def _signature_calls(
-    body: _Openable | ObjectModel, signatures: Mapping[str, Signature]
+    body: _Openable | ObjectModel, signatures: Mapping[str, Signature], timed: bool
 ) -> dict[str, SignatureCall]:
     """A callable per signature; one that cannot be made costs its signature alone.
 
@@ -188,7 +279,7 @@ def _signature_calls(
     failures: list[ServingError] = []
     for name, signature in signatures.items():
         try:
-            calls[name] = _signature_call(body, signature)
+            calls[name] = _signature_call(body, signature, timed)
         except Exception as error:
             failure = translate(error)
             if failure.code not in _OF_THE_SIGNATURE:
@@ -201,7 +292,9 @@ def _signature_calls(
     return calls
 
 
-def _signature_call(body: _Openable | ObjectModel, signature: Signature) -> SignatureCall:
+def _signature_call(
+    body: _Openable | ObjectModel, signature: Signature, timed: bool
+) -> SignatureCall:
     unserved = [alias for alias in signature.inputs if alias in signature.unserved]
     if unserved:  # nobody calls it: see `check_served`
         return SignatureCall(_fails_with(Unimplemented(signature.unserved[unserved[0]])), ())
@@ -213,7 +306,13 @@ def _signature_call(body: _Openable | ObjectModel, signature: Signature) -> Sign
         )
     feeds, fetches = _tensors(signature)
     given = _given_back(signature)
-    call = body.make_call(feeds, fetches) if fetches else _fails_with(Internal("nothing to run"))
+    call: Callable[..., list[Any]] | TimedRuns
+    if not fetches:
+        call = _fails_with(Internal("nothing to run"))
+    elif timed:
+        call = TimedRuns(lambda timeout_s: body.make_call(feeds, fetches, None, timeout_s))
+    else:
+        call = body.make_call(feeds, fetches)
     if not given:
         return SignatureCall(call, outputs)
     fetched = tuple(alias for alias in outputs if alias not in given)
@@ -260,11 +359,12 @@ def open_plain(
     tags: tuple[str, ...],
     options: SessionOptions,
     meta_graph: MetaGraph,
-    warm: Mapping[str, bool],
+    warm: MutableMapping[str, bool],
 ) -> RunningSession:
     """Open a SavedModel as it is, warm, by the first way that can run it.
 
-    `warm` tells which signatures may be run with made-up inputs. Raises a ServingError.
+    `warm` tells which signatures may be run with made-up inputs; one whose run had to be ended is
+    struck off. Raises a ServingError.
     """
     ways: list[tuple[str, Callable[[], _Openable | ObjectModel]]] = [
         ("a session", lambda: PythonSession(path, tags, options)),
@@ -329,17 +429,29 @@ def _with_last(ways: list[Any]) -> Iterator[tuple[bool, Any]]:
 def _open_warm(
     way: Callable[[], _Openable | ObjectModel],
     signatures: Mapping[str, Signature],
-    warm: Mapping[str, bool],
+    warm: MutableMapping[str, bool],
     options: SessionOptions,
 ) -> RunningSession:
-    session = RunningSession(way(), signatures, options)
-    try:
-        session.slowest_s = measure(session, signatures, warm)
-        session.look(signatures, warm)
-    except BaseException:
-        session.close()
-        raise
-    return session
+    while True:
+        session = RunningSession(way(), signatures, options)
+        try:
+            session.slowest_s = measure(session, signatures, warm)
+            session.look(signatures, warm)
+        except MadeUpRunEnded as ended:
+            session.close()
+            if options.limits.cancelled.is_set():
+                raise Cancelled("the version is not wanted any more") from ended
+            _log.warning(
+                "signature %s is not warmed: it runs for longer than %.0f s on made-up inputs",
+                ended.signature,
+                options.limits.made_up_s,
+            )
+            warm[ended.signature] = False
+        except BaseException:
+            session.close()
+            raise
+        else:
+            return session
 
 
 def measure(
@@ -365,7 +477,9 @@ def _warm_up(session: RunningSession, signature: Signature) -> float:
     while inputs is not None and len(times) < _WARM_RUNS and sum(times) < _WARM_S:
         started = time.perf_counter()
         try:
-            session.calls[signature.name].run(inputs)
+            session.run_made_up(signature.name, inputs)
+        except MadeUpRunEnded:
+            raise
         except Exception as error:
             translated = translate(error)
             if _WRONG_VARIABLES in translated.message:
@@ -419,7 +533,9 @@ def same_answers(
 
 def _answer(session: RunningSession, signature: Signature, inputs: Tensors) -> list[Any] | str:
     try:
-        return list(session.calls[signature.name].run(inputs).values())
+        return list(session.run_made_up(signature.name, inputs).values())
+    except MadeUpRunEnded:
+        raise
     except Exception as error:
         translated = translate(error)
         if isinstance(translated, InvalidArgument):

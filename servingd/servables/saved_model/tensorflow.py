@@ -21,6 +21,7 @@ from servingd.errors import (
     as_serving_error,
     error_from_code,
 )
+from servingd.servables.saved_model.run_watch import MadeUpRun, RunWatch
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +92,21 @@ def clean(message: str) -> str:
     return _TAIL.sub("", message.removeprefix(_HEAD)).strip()
 
 
+class RunLimits(NamedTuple):
+    """When runs are over for which nobody waits, or that nobody has asked for."""
+
+    watch: RunWatch | None = None
+    """Who ends them; None: nobody."""
+    cancelled: threading.Event = threading.Event()
+    """Set when the version is not wanted any more."""
+    made_up_s: float = 10.0
+    """A run on made-up inputs may take so long."""
+
+    def made_up(self) -> MadeUpRun:
+        """Who waits for a run on made-up inputs that begins now."""
+        return MadeUpRun(self.made_up_s, self.cancelled)
+
+
 class SessionOptions(NamedTuple):
     """How a session is opened."""
 
@@ -102,6 +118,10 @@ class SessionOptions(NamedTuple):
     """Where everything runs that can; None: wherever TensorFlow likes."""
     cpus: int = 0
     """How many CPUs TensorFlow is to see, if that is said."""
+    limits: RunLimits = RunLimits()
+    """When its runs are over."""
+    timed: bool = False
+    """Whether TensorFlow itself ends a run when its time is up: on threads of its own."""
 
     @property
     def has_choice(self) -> bool:
@@ -114,7 +134,8 @@ class SessionOptions(NamedTuple):
 
         config = config_pb2.ConfigProto.FromString(self.said)
         config.intra_op_parallelism_threads = self.threads
-        config.inter_op_parallelism_threads = config.inter_op_parallelism_threads or 1
+        between = config.inter_op_parallelism_threads or (RUNS_AT_ONCE if self.timed else 1)
+        config.inter_op_parallelism_threads = between
         config.use_per_session_threads = True
         config.allow_soft_placement = True  # strings and tables have no kernels on accelerators
         if self.cpus > 1:
@@ -123,6 +144,9 @@ class SessionOptions(NamedTuple):
             config.device_count["GPU"] = 0  # else a session takes memory on each of them
         return config
 
+
+RUNS_AT_ONCE = max(2, len(os.sched_getaffinity(0)))
+"""Threads for the runs of a session whose runs are timed."""
 
 ONE_THREAD = SessionOptions(1, device=CPU_0)
 """On the host: the process's first session on a GPU fixes for all how its memory is used."""

@@ -29,14 +29,20 @@ def better(
     warm: Mapping[str, bool],
 ) -> RunningSession | None:
     """A session on more threads if that pays against `narrow`; closed again, and None, if not."""
+    if min(measure(narrow, signatures, warm) for _ in range(2)) < WORTH_A_LOOK_S:
+        return None
     try:
         wide = open_wide()
     except ServingError as error:  # the files may have gone since the model was loaded
         _log.info("a session stays on one thread: %s", error)
         return None
-    one, many = (
-        min(measure(session, signatures, warm) for _ in range(2)) for session in (narrow, wide)
-    )
+    try:
+        one, many = (
+            min(measure(session, signatures, warm) for _ in range(2)) for session in (narrow, wide)
+        )
+    except BaseException:
+        wide.close()
+        raise
     if 0 < many < _PAYS * one:
         return wide
     _log.debug("a call takes %.4f s on one thread and %.4f on all: it stays on one", one, many)

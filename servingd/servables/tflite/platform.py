@@ -65,6 +65,9 @@ class TfLiteLoader:
         size = os.stat(os.path.join(self._path, FILE)).st_size
         return Estimate(steady=Footprint(size * 6 // 5 + self._interpreters * _INTERPRETER_BYTES))
 
+    def cancel(self) -> None:
+        """A load under way takes its short time."""
+
     def grow(self) -> None:
         """It stays what it is."""
 

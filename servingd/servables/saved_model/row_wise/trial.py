@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from servingd.errors import InvalidArgument
 from servingd.servables.saved_model.meta_graph import MetaGraph
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.row_wise.analysis import Mergeable, Verdict, row_wise
-from servingd.servables.saved_model.sessions import RunningSession, SignatureCall
+from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import translate
 from servingd.servables.saved_model.varied import (
     SEEDS,
@@ -51,6 +51,16 @@ _HANDOVER_S = 250e-6
 _log = logging.getLogger(__name__)
 
 
+class _Call(NamedTuple):
+    """A signature of a session, run on made-up inputs."""
+
+    session: RunningSession
+    name: str
+
+    def run(self, inputs: Tensors) -> dict[str, Any]:
+        return self.session.run_made_up(self.name, inputs)
+
+
 def find_mergeable(
     session: RunningSession,
     meta_graph: MetaGraph,
@@ -71,14 +81,15 @@ def find_mergeable(
     features = example_features(graph)
     for name, signature in meta_graph.signatures.items():
         try:
-            reason = _refusal(session.calls[name], signature, features, verdicts[name], warm[name])
+            call = _Call(session, name)
+            reason = _refusal(call, signature, features, verdicts[name], warm[name])
             if reason:
                 refused[name] = reason
             elif name in known:
-                _warm_up(session.calls[name], signature, known[name])
+                _warm_up(call, signature, known[name])
                 rows_worth[name] = known[name]
             else:
-                rows_worth[name] = _knee(session.calls[name], signature)
+                rows_worth[name] = _knee(call, signature)
         except Exception as error:
             refused[name] = f"a trial failed: {translate(error).message}"
         if name in refused:
@@ -91,10 +102,10 @@ def warm_sizes(
 ) -> None:
     """Run signatures at the sizes that are worth merging. Raises what TensorFlow does."""
     for name, rows in rows_worth.items():
-        _warm_up(session.calls[name], signatures[name], rows)
+        _warm_up(_Call(session, name), signatures[name], rows)
 
 
-def _warm_up(call: SignatureCall, signature: Signature, most: int) -> None:
+def _warm_up(call: _Call, signature: Signature, most: int) -> None:
     one, rows = synthetic_inputs(signature, 1), 2
     while one is not None and rows <= most:
         call.run(merge([one] * rows).inputs)
@@ -105,7 +116,7 @@ def _warm_up(call: SignatureCall, signature: Signature, most: int) -> None:
 
 
 def _refusal(
-    call: SignatureCall,
+    call: _Call,
     signature: Signature,
     features: Sequence[ExampleFeature],
     verdict: Verdict,
@@ -119,7 +130,7 @@ def _refusal(
     return _tried(call, signature, features)
 
 
-def _tried(call: SignatureCall, signature: Signature, features: Sequence[ExampleFeature]) -> str:
+def _tried(call: _Call, signature: Signature, features: Sequence[ExampleFeature]) -> str:
     """Why rows may not be merged after all, whatever the analysis says.
 
     A model that refuses all that is made up proves nothing against the analysis, but nobody could
@@ -148,7 +159,7 @@ def _tried(call: SignatureCall, signature: Signature, features: Sequence[Example
     return "" if answered else "it refuses made-up inputs: what merging is worth cannot be measured"
 
 
-def _compare(call: SignatureCall, whole: Tensors, parts: Sequence[int]) -> str:
+def _compare(call: _Call, whole: Tensors, parts: Sequence[int]) -> str:
     answer = call.run(whole)
     rows = sum(parts)
     if not all(np.ndim(array) and np.shape(array)[0] == rows for array in answer.values()):
@@ -171,7 +182,7 @@ def _rows(inputs: Tensors, start: int, stop: int) -> dict[str, Any]:
 # What it is worth -------------------------------------------------------------------------------
 
 
-def _knee(call: SignatureCall, signature: Signature) -> int:
+def _knee(call: _Call, signature: Signature) -> int:
     """The smallest number of rows that costs about as little per row as any does.
 
     A batch costs the threads that bring its calls together something as well. It may be wrong, and
@@ -192,7 +203,7 @@ def _knee(call: SignatureCall, signature: Signature) -> int:
     return min(rows for rows, each in whole.items() if each <= least * _ABOUT)
 
 
-def _time(call: SignatureCall, inputs: Tensors) -> float:
+def _time(call: _Call, inputs: Tensors) -> float:
     """The faster of a few runs, in seconds; a first one is not counted."""
     call.run(inputs)
     times = []

@@ -1,0 +1,58 @@
+"""What a server was about to try when it ended: it is not tried again.
+
+A model may abort the process, or take all its memory, on inputs that nobody sent. That cannot be
+kept from happening once; a file that is there only meanwhile keeps it from happening at each start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_PREFIX = ".trying-"
+
+_log = logging.getLogger(__name__)
+
+
+class Attempts:
+    """Files in a folder of our own, each locked by the server that is trying. From any thread."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Without a folder nothing is remembered."""
+        self._folder = folder
+
+    def fatal(self, key: str) -> Path | None:
+        """The file of an attempt at `key` that a server did not survive."""
+        if self._folder is None:
+            return None
+        for path in self._folder.glob(f"{_PREFIX}{key}-*"):
+            with contextlib.suppress(OSError), path.open("rb") as file:  # locked: it is under way
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return path
+        return None
+
+    @contextlib.contextmanager
+    def during(self, key: str, what: str) -> Iterator[None]:
+        """Be remembered if the process ends meanwhile. `what` is written for operators."""
+        if self._folder is None:
+            yield
+            return
+        try:
+            handle, path = tempfile.mkstemp(prefix=f"{_PREFIX}{key}-", dir=self._folder)
+        except OSError as error:
+            _log.debug("an attempt is not remembered: %s", error)
+            yield
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            os.write(handle, what.encode())
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            os.close(handle)
