@@ -70,14 +70,21 @@ class SavedModelServable:
         return self._may_be_run.get(signature, False)
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
-        """Run in this thread, without the GIL; raises TensorFlow's errors, translated."""
+        """Run in this thread, without the GIL; raises TensorFlow's errors, translated.
+
+        Where `done` says by its `output_filter` which outputs are wanted, they alone are computed.
+        """
         session = self._session
         while not session.enter():  # it was replaced between the two lines
             if self._session is session:
                 raise Unavailable("the servable is closed")
             session = self._session
         try:
-            outputs = session.calls[signature.name].run(inputs)
+            wanted = getattr(done, "output_filter", None)
+            if wanted:
+                outputs = session.call_for(signature, wanted).run(inputs)
+            else:
+                outputs = session.calls[signature.name].run(inputs)
         except Exception as error:
             raise explained(self._blamed(translate(error)), signature, inputs) from error
         finally:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,8 +36,16 @@ from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
 _log = logging.getLogger(__name__)
 
 _WRONG_VARIABLES = "Could not find variable"
-_OF_THE_SIGNATURE = (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.UNIMPLEMENTED)
+_OF_THE_SIGNATURE = (
+    Code.INVALID_ARGUMENT,
+    Code.NOT_FOUND,
+    Code.UNIMPLEMENTED,
+    Code.OUT_OF_RANGE,
+)
 """What TensorFlow says of a signature that names what there is not, or cannot be run here."""
+
+_MAX_NARROW = 64
+"""For so many sets of outputs a session keeps a callable."""
 
 _WARM_RUNS = 3
 _WARM_S = 0.5
@@ -101,6 +110,8 @@ class RunningSession:
     __slots__ = (
         "_body",
         "_idle",
+        "_lock",
+        "_narrow",
         "_users",
         "calls",
         "enter",
@@ -131,6 +142,8 @@ class RunningSession:
         self.slowest_s = 0.0  # of the signatures' fastest runs while warming; 0: none was measured
         self.mergeable = NOT_TRIED
         self._idle = threading.Event()
+        self._lock = threading.Lock()
+        self._narrow: dict[tuple[str, frozenset[str]], SignatureCall] = {}  # guarded by _lock
         self._users = Users(self._idle.set)
         # Begin a run (False once closing has begun: take the newer session), and end it.
         self.enter = self._users.enter
@@ -140,6 +153,25 @@ class RunningSession:
     def threads(self) -> int:
         """Those of its own that an operation uses."""
         return self.options.threads
+
+    def call_for(self, signature: Signature, wanted: Collection[str]) -> SignatureCall:
+        """What computes these outputs alone, as a session's run does; within `enter` and `leave`.
+
+        One of all outputs, where more subsets were asked for than are kept. Raises TensorFlow's
+        errors.
+        """
+        key = (signature.name, frozenset(wanted))
+        found = self._narrow.get(key)
+        if found is not None:
+            return found
+        outputs = {a: spec for a, spec in signature.outputs.items() if a in key[1]}
+        with self._lock:
+            if key not in self._narrow:
+                if len(outputs) == len(signature.outputs) or len(self._narrow) >= _MAX_NARROW:
+                    return self.calls[signature.name]
+                narrow = dataclasses.replace(signature, outputs=outputs)
+                self._narrow[key] = _signature_call(self._body, narrow)
+            return self._narrow[key]
 
     def look(self, signatures: Mapping[str, Signature], warm: Mapping[str, bool]) -> None:
         """See where its operations run, if there is more than one device that they could run on."""
@@ -174,18 +206,15 @@ class RunningSession:
             _log.error("a session is not freed: a run goes on after %.0f s", timeout_s)
             return
         self.calls.clear()
+        self._narrow.clear()
         self._body.close()
 
 
 def _signature_calls(
     body: _Openable | ObjectModel, signatures: Mapping[str, Signature]
 ) -> dict[str, SignatureCall]:
-    """A callable per signature; one that cannot be made costs its signature alone.
-
-    Raises what was wrong with one of them if none can be called.
-    """
+    """A callable per signature; one that cannot be made costs its signature alone."""
     calls: dict[str, SignatureCall] = {}
-    failures: list[ServingError] = []
     for name, signature in signatures.items():
         try:
             calls[name] = _signature_call(body, signature)
@@ -193,11 +222,8 @@ def _signature_calls(
             failure = translate(error)
             if failure.code not in _OF_THE_SIGNATURE:
                 raise failure from error
-            failures.append(failure)
             _log.warning("signature %s cannot be called: %s", name, failure.message)
             calls[name] = SignatureCall(_fails_with(failure), ())
-    if failures and len(failures) == len(calls):
-        raise failures[0]
     return calls
 
 
