@@ -94,12 +94,13 @@ def _placed(tf: Any, dtype: Any = "float32", shape: Any = (None,), name: str = "
 
 
 QUANTISED = Differs(
-    "unimplemented", "what is quantised has no form in JSON and numpy, and no client (DESIGN 053)"
+    "unimplemented", "what is quantised has no form in JSON and numpy, and no client (DESIGN 050)"
 )
-PARTS = "a tensor without one name cannot be fetched: we say of which kind it is (DESIGN 053)"
-HANDLES = "a handle means nothing outside of its process (DESIGN 053)"
-GIVEN_BACK = "an input that is an output is answered (DESIGN 053)"
-KERAS = "its variables are restored by their places in the object graph (DESIGN 053)"
+PARTS = "a tensor without one name cannot be fetched: we say of which kind it is (DESIGN 050)"
+HANDLES = "a handle means nothing outside of its process (DESIGN 050)"
+GIVEN_BACK = "an input that is an output is answered (DESIGN 050)"
+AS_OBJECT = "where no session can run it, it runs as an object, which fills tables (DESIGN 051)"
+KERAS = "its variables are restored by their places in the object graph (DESIGN 051)"
 
 
 def of_type(name: str) -> Model:
@@ -359,6 +360,18 @@ def _keras_jit(save: str) -> Callable[[Path], None]:
     return export
 
 
+def keras_compiled(path: Path) -> None:
+    """A Keras 3 model whose signature is compiled by XLA, as `jit_compile=True` has it."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="relu")])
+    spec = tf.TensorSpec([None, 3], tf.float32, name="x")
+    function = tf.function(lambda x: {"y": model(x)}, [spec], jit_compile=True)
+    tf.saved_model.save(model, str(path), signatures={"serving_default": function})
+
+
 def _loop(x: Any, v: Any) -> Any:
     import tensorflow as tf
 
@@ -389,23 +402,48 @@ def _words(x: Any, v: Any) -> Any:
     return {"y": tf.strings.join([x, "!"]), "n": tf.strings.length(x)}
 
 
-NAMES = (
-    "float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool "
-    "complex64 complex128 string qint8 quint8 qint16 quint16 qint32"
-).split()
+NAMES = [
+    "float32",
+    "float64",
+    "float16",
+    "bfloat16",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+    "complex64",
+    "complex128",
+    "string",
+    "qint8",
+    "quint8",
+    "qint16",
+    "quint16",
+    "qint32",
+]
 
 MODELS = [
     *(of_type(name) for name in NAMES),
     Model("half_of_tensorflow_2", half),
-    Model("half_of_tensorflow_1", tf1(lambda tf: {
-        "serving_default": ({"x": (x := _placed(tf))}, {"y": _half_of(tf, x)})
-    })),
+    Model(
+        "half_of_tensorflow_1",
+        tf1(lambda tf: {"serving_default": ({"x": (x := _placed(tf))}, {"y": _half_of(tf, x)})}),
+    ),
     Model("no_variables", by_function(lambda x, v: {"y": x + 1.0}, variables=False)),
-    Model("no_variables_folder", tf1(lambda tf: {
-        "serving_default": ({"x": (x := _placed(tf))}, {"y": x * 2.0})
-    })),
+    Model(
+        "no_variables_folder",
+        tf1(lambda tf: {"serving_default": ({"x": (x := _placed(tf))}, {"y": x * 2.0})}),
+    ),
     Model("graph_as_text", _as_text(half)),
-    Model("table_as_text", _as_text(tf1(_table, main_op=lambda tf: tf.compat.v1.tables_initializer())), TEXTS),
+    Model(
+        "table_as_text",
+        _as_text(tf1(_table, main_op=lambda tf: tf.compat.v1.tables_initializer())),
+        TEXTS,
+    ),
     Model("compressed_index", _compressed(half)),
     Model("compressed_index_as_text", _as_text(_compressed(half))),
     Model("column", lambda path: exports.half_of_shape(path, [None, 1])),
@@ -415,9 +453,15 @@ MODELS = [
     Model("matrix", exports.weighted, MATRICES),
     Model("frozen", _frozen, MATRICES),
     Model("partitioned", tf1(_partitioned), MATRICES),
-    Model("table_by_main_op", tf1(_table, main_op=lambda tf: tf.compat.v1.tables_initializer()), TEXTS),
-    Model("table_by_legacy_init_op", tf1(_table, legacy_init_op=lambda tf: tf.compat.v1.tables_initializer()), TEXTS),
-    Model("table_by_no_op", tf1(_table), TEXTS),
+    Model(
+        "table_by_main_op", tf1(_table, main_op=lambda tf: tf.compat.v1.tables_initializer()), TEXTS
+    ),
+    Model(
+        "table_by_legacy_init_op",
+        tf1(_table, legacy_init_op=lambda tf: tf.compat.v1.tables_initializer()),
+        TEXTS,
+    ),
+    Model("table_by_no_op", tf1(_table), TEXTS, differs=Differs("answered", AS_OBJECT)),
     Model("table_from_asset", exports.tf1_with_table, TEXTS),
     Model("table_of_tensorflow_2", _table_of_tensorflow_2, TEXTS),
     Model("tags_serve", _several_tags),
@@ -426,11 +470,35 @@ MODELS = [
     Model("signatures", tf1(_signatures)),
     Model("no_signature_that_runs", tf1(_only_nowhere)),
     Model("no_signature", tf1(lambda tf: {"": ({}, {})} if _placed(tf) is None else {})),
-    Model("passthrough", tf1(_passthrough), calls=(("serving_default", ("y", "key")), ("serving_default", ("y",))), differs=Differs("answered", GIVEN_BACK, ("key",))),
-    Model("partial_run", tf1(_two_outputs), calls=(("serving_default", ("good", "bad")), ("serving_default", ("good",)))),
-    Model("sparse", tf1(_sparse), calls=(("serving_default", ("y",)), ("serving_default", ("s",)), ("parts", ("y",))), differs=Differs("unimplemented", PARTS, ("s",))),
-    Model("ragged", tf1(_ragged), calls=(("serving_default", ("y",)), ("serving_default", ("r",))), differs=Differs("unimplemented", PARTS, ("r",))),
-    Model("handles", tf1(_handles), calls=tuple(("serving_default", (o,)) for o in ("y", "resource", "variant")), differs=Differs("unimplemented", HANDLES, ("resource", "variant"))),
+    Model(
+        "passthrough",
+        tf1(_passthrough),
+        calls=(("serving_default", ("y", "key")), ("serving_default", ("y",))),
+        differs=Differs("answered", GIVEN_BACK, ("key",)),
+    ),
+    Model(
+        "partial_run",
+        tf1(_two_outputs),
+        calls=(("serving_default", ("good", "bad")), ("serving_default", ("good",))),
+    ),
+    Model(
+        "sparse",
+        tf1(_sparse),
+        calls=(("serving_default", ("y",)), ("serving_default", ("s",)), ("parts", ("y",))),
+        differs=Differs("unimplemented", PARTS, ("s",)),
+    ),
+    Model(
+        "ragged",
+        tf1(_ragged),
+        calls=(("serving_default", ("y",)), ("serving_default", ("r",))),
+        differs=Differs("unimplemented", PARTS, ("r",)),
+    ),
+    Model(
+        "handles",
+        tf1(_handles),
+        calls=tuple(("serving_default", (o,)) for o in ("y", "resource", "variant")),
+        differs=Differs("unimplemented", HANDLES, ("resource", "variant")),
+    ),
     Model("reference_variable", tf1(_reference)),
     Model("examples", tf1(_examples), TEXTS, words=(b"", b"\x0a\x00")),
     Model("bad_examples", tf1(_examples), TEXTS, words=(b"no example",)),
@@ -441,10 +509,30 @@ MODELS = [
     Model("assertion", by_function(_asserts)),
     Model("words", by_function(_words, dtype="string"), TEXTS),
     Model("state", by_function(_count)),
-    Model("keras_exported", exports.keras_exported, ((1, 8, 8, 1), (3, 8, 8, 1), (0, 8, 8, 1), (2, 4, 4, 1), (2, 8, 8, 2))),
+    Model(
+        "keras_exported",
+        exports.keras_exported,
+        ((1, 8, 8, 1), (3, 8, 8, 1), (0, 8, 8, 1), (2, 4, 4, 1), (2, 8, 8, 2)),
+    ),
     Model("keras_jit_exported", _keras_jit("export"), MATRICES),
-    Model("keras_saved", exports.keras_saved_plainly, ((1, 4), (3, 4), (0, 4), (2, 4), (5, 4)), differs=Differs("answered", KERAS)),
-    Model("keras_jit_saved", _keras_jit("save"), ((1, 3), (3, 3), (0, 3), (2, 3), (5, 3)), differs=Differs("answered", KERAS)),
+    Model(
+        "keras_saved",
+        exports.keras_saved_plainly,
+        ((1, 4), (3, 4), (0, 4), (2, 4), (5, 4)),
+        differs=Differs("answered", KERAS),
+    ),
+    Model(
+        "keras_jit_saved",
+        _keras_jit("save"),
+        ((1, 3), (3, 3), (0, 3), (2, 3), (5, 3)),
+        differs=Differs("answered", KERAS),
+    ),
+    Model(
+        "keras_compiled",
+        keras_compiled,
+        ((1, 3), (3, 3), (4, 3), (2, 3), (5, 3)),
+        differs=Differs("answered", KERAS),
+    ),
 ]
 
 

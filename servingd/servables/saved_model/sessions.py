@@ -1,33 +1,29 @@
-"""A SavedModel that can be called: three ways to open it, one way to run it."""
+"""A SavedModel that can be called, however it was opened: a callable per signature."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Protocol
-
-import numpy as np
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from servingd.core.placement import Ran
-from servingd.core.types import CPU_0, Signature, Tensors
+from servingd.core.types import Signature, Tensors
 from servingd.core.users import Users
 from servingd.errors import (
     Code,
-    FailedPrecondition,
     Internal,
     InvalidArgument,
     ServingError,
     Unimplemented,
 )
 from servingd.servables.saved_model import c_api
-from servingd.servables.saved_model.meta_graph import Initialiser, MetaGraph
+from servingd.servables.saved_model.meta_graph import MetaGraph
 from servingd.servables.saved_model.parity import agree
-from servingd.servables.saved_model.placing import names_devices, where_it_ran, without_devices
-from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
+from servingd.servables.saved_model.placing import where_it_ran
+from servingd.servables.saved_model.python_session import ObjectModel
 from servingd.servables.saved_model.row_wise.analysis import NOT_TRIED
 from servingd.servables.saved_model.tensorflow import SessionOptions, translate
 from servingd.servables.saved_model.varied import example_features, varied_inputs
@@ -35,7 +31,16 @@ from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
 
 _log = logging.getLogger(__name__)
 
-_WRONG_VARIABLES = "Could not find variable"
+_WRONG_VARIABLES = ("Could not find variable", "Read variable failure")
+"""What TensorFlow says of a variable that was not set: in a session, in what XLA compiles."""
+_OF_THE_INPUTS = (
+    Code.INVALID_ARGUMENT,
+    Code.OUT_OF_RANGE,
+    Code.RESOURCE_EXHAUSTED,
+    Code.CANCELLED,
+    Code.DEADLINE_EXCEEDED,
+)
+"""What TensorFlow says of inputs that a model does not like, of their size, or of time."""
 _OF_THE_SIGNATURE = (
     Code.INVALID_ARGUMENT,
     Code.NOT_FOUND,
@@ -52,14 +57,22 @@ _WARM_S = 0.5
 """A signature is run so often to warm and measure it, or for so long."""
 
 
-class _Openable(Protocol):
+class Openable(Protocol):
+    """A session, by whatever API; see `c_api.CApiSession`."""
+
     def make_call(
         self, feeds: list[str], fetches: list[str], targets: list[str] | None = None
-    ) -> Callable[..., list[Any]]: ...
+    ) -> Callable[..., list[Any]]:
+        """A callable: arrays in the order of `feeds` in, values in that of `fetches` out."""
+        ...
 
-    def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any: ...
+    def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
+        """One run, and the `tensorflow.RunMetadata` that tells where each operation ran."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free it; no callable may be running."""
+        ...
 
 
 class SignatureCall:
@@ -125,7 +138,7 @@ class RunningSession:
 
     def __init__(
         self,
-        body: _Openable | ObjectModel,
+        body: Openable | ObjectModel,
         signatures: Mapping[str, Signature],
         options: SessionOptions,
         optimised: bool = False,
@@ -211,7 +224,7 @@ class RunningSession:
 
 
 def _signature_calls(
-    body: _Openable | ObjectModel, signatures: Mapping[str, Signature]
+    body: Openable | ObjectModel, signatures: Mapping[str, Signature]
 ) -> dict[str, SignatureCall]:
     """A callable per signature; one that cannot be made costs its signature alone."""
     calls: dict[str, SignatureCall] = {}
@@ -227,7 +240,7 @@ def _signature_calls(
     return calls
 
 
-def _signature_call(body: _Openable | ObjectModel, signature: Signature) -> SignatureCall:
+def _signature_call(body: Openable | ObjectModel, signature: Signature) -> SignatureCall:
     unserved = [alias for alias in signature.inputs if alias in signature.unserved]
     if unserved:  # nobody calls it: see `check_served`
         return SignatureCall(_fails_with(Unimplemented(signature.unserved[unserved[0]])), ())
@@ -281,111 +294,48 @@ def _fails_with(error: ServingError) -> Callable[..., list[Any]]:
     return call
 
 
-def open_plain(
-    path: str,
-    tags: tuple[str, ...],
-    options: SessionOptions,
-    meta_graph: MetaGraph,
-    warm: Mapping[str, bool],
-) -> RunningSession:
-    """Open a SavedModel as it is, warm, by the first way that can run it.
-
-    `warm` tells which signatures may be run with made-up inputs. Raises a ServingError.
-    """
-    ways: list[tuple[str, Callable[[], _Openable | ObjectModel]]] = [
-        ("a session", lambda: PythonSession(path, tags, options)),
-        ("an object", lambda: ObjectModel(path, tags)),
-    ]
-    if c_api.is_sound():
-        if _is_moved(meta_graph, options):
-            ways.insert(0, ("a graph of its own", lambda: _load_moved(path, meta_graph, options)))
-        else:
-            ways.insert(0, ("the C API", lambda: c_api.load_saved_model(path, tags, options)))
-    for last, (name, way) in _with_last(ways):
-        try:
-            return _open_warm(way, meta_graph.signatures, warm, options)
-        except Exception as error:
-            translated = translate(error)
-            if last or not isinstance(translated, FailedPrecondition):
-                raise translated from error
-            _log.info("%s cannot be run as %s, trying the next way: %s", path, name, translated)
-    raise AssertionError("the last way returns or raises")
-
-
-def _is_moved(meta_graph: MetaGraph, options: SessionOptions) -> bool:
-    """Whether its graph must not be opened as it is, for the sake of the devices in it."""
-    if options.device is None:
-        return False
-    return options.device != CPU_0 or names_devices(meta_graph.graph_def)
-
-
-def _load_moved(path: str, meta_graph: MetaGraph, options: SessionOptions) -> c_api.CApiSession:
-    """What TensorFlow's loader does, but with a graph that names no device."""
-    graph_def = without_devices(meta_graph.graph_def)
-    body = c_api.load_graph_def(graph_def, options, optimised=False)
-    try:
-        variables = f"{path}/variables/variables"
-        if meta_graph.restores and os.path.exists(f"{variables}.index"):
-            call = body.make_call([meta_graph.restores_from], [], [_op(meta_graph.restores)])
-            call(_path_tensor(variables))
-            del call
-        _initialise(body, path, meta_graph.initialiser)
-    except BaseException:
-        body.close()
-        raise
-    return body
-
-
-def _initialise(body: c_api.CApiSession, source: str, initialiser: Initialiser) -> None:
-    if initialiser.operation:
-        assets = initialiser.assets
-        call = body.make_call(list(assets), [], [_op(initialiser.operation)])
-        call(*(_path_tensor(f"{source}/assets/{file}") for file in assets.values()))
-
-
-def _op(tensor: str) -> str:
-    return tensor.split(":", 1)[0]
-
-
-def _with_last(ways: list[Any]) -> Iterator[tuple[bool, Any]]:
-    for i, way in enumerate(ways):
-        yield i == len(ways) - 1, way
-
-
-def _open_warm(
-    way: Callable[[], _Openable | ObjectModel],
-    signatures: Mapping[str, Signature],
-    warm: Mapping[str, bool],
-    options: SessionOptions,
-) -> RunningSession:
-    session = RunningSession(way(), signatures, options)
-    try:
-        session.slowest_s = measure(session, signatures, warm)
-        session.look(signatures, warm)
-    except BaseException:
-        session.close()
-        raise
-    return session
-
-
 def measure(
     session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
 ) -> float:
     """Run every signature that may be run on made-up inputs; the seconds of the slowest one.
 
-    0 if none could be measured. Raises a ServingError if this way of opening is the wrong one.
+    0 if none could be measured.
     """
-    return max(
-        (_warm_up(session, signature) for name, signature in signatures.items() if warm[name]),
-        default=0.0,
-    )
+    return tried(session, signatures, warm).slowest_s
 
 
-def _warm_up(session: RunningSession, signature: Signature) -> float:
-    """Run a signature on made-up inputs; return the fastest run's seconds, 0 if none succeeded.
+class Tried(NamedTuple):
+    """What runs on made-up inputs have shown of a session."""
 
-    Raises a ServingError if this way of opening is the wrong one.
+    slowest_s: float
+    """Of the signatures' fastest runs; 0 if none succeeded."""
+    wrong: ServingError | None
+    """What speaks against this way of opening the model."""
+
+
+def tried(
+    session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
+) -> Tried:
+    """Run every signature that may be run on made-up inputs.
+
+    Against a session speaks a variable that nobody has set, or that no run succeeds and one fails
+    with an error that is not about its inputs.
     """
+    slowest, failures = 0.0, []
+    for name, signature in signatures.items():
+        if warm[name]:
+            seconds, failure = _warm_up(session, signature)
+            slowest = max(slowest, seconds)
+            failures += [failure] if failure is not None else []
+    for failure in failures:
+        if any(text in failure.message for text in _WRONG_VARIABLES):
+            return Tried(slowest, failure)
+    others = [f for f in failures if f.code not in _OF_THE_INPUTS]
+    return Tried(slowest, others[0] if others and not slowest else None)
+
+
+def _warm_up(session: RunningSession, signature: Signature) -> tuple[float, ServingError | None]:
+    """Run a signature on made-up inputs; the fastest run's seconds, 0 if none succeeded."""
     inputs = synthetic_inputs(signature, 1)
     times: list[float] = []
     while inputs is not None and len(times) < _WARM_RUNS and sum(times) < _WARM_S:
@@ -393,35 +343,12 @@ def _warm_up(session: RunningSession, signature: Signature) -> float:
         try:
             session.calls[signature.name].run(inputs)
         except Exception as error:
-            translated = translate(error)
-            if _WRONG_VARIABLES in translated.message:
-                raise translated from error
             # Made-up inputs may be refused: that proves nothing.
-            _log.debug("warm-up of signature %s: %s", signature.name, translated.message)
-            break
+            failure = translate(error)
+            _log.debug("warm-up of signature %s: %s", signature.name, failure.message)
+            return min(times, default=0.0), failure
         times.append(time.perf_counter() - started)
-    return min(times, default=0.0)
-
-
-def open_optimised(
-    path: str,
-    source: str,
-    initialiser: Initialiser,
-    options: SessionOptions,
-    signatures: Mapping[str, Signature],
-) -> RunningSession:
-    """Open an optimised graph and initialise its tables from the model's assets."""
-    body = c_api.load_graph_def(path, options, optimised=True)
-    try:
-        _initialise(body, source, initialiser)
-    except BaseException:
-        body.close()
-        raise
-    return RunningSession(body, signatures, options, optimised=True)
-
-
-def _path_tensor(path: str) -> Any:
-    return np.array(path.encode(), object)
+    return min(times, default=0.0), None
 
 
 def same_answers(
