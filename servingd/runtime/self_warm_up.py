@@ -76,6 +76,7 @@ class _Watched(Completion):
         self, inputs: Tensors, done: Completion, began: float, keep: Callable[[Tensors], None]
     ) -> None:
         self.deadline = done.deadline
+        self.output_filter = getattr(done, "output_filter", ())
         self._inputs = inputs
         self._done = done
         self._began = began

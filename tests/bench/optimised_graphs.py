@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from servingd.servables.saved_model.meta_graph import Initialiser, read_meta_graph
-from servingd.servables.saved_model.sessions import open_optimised, open_plain
+from servingd.servables.saved_model.opening import open_optimised, open_plain
 from servingd.servables.saved_model.tensorflow import ONE_THREAD
 from tests.bench.measure import Row, ratio
 

@@ -29,12 +29,12 @@ from servingd.servables.saved_model.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.graph_safety import keeps_state
 from servingd.servables.saved_model.improvement import Improvement
 from servingd.servables.saved_model.meta_graph import Initialiser, read_meta_graph
+from servingd.servables.saved_model.opening import open_optimised, open_plain
 from servingd.servables.saved_model.optimise import Declined, optimise
 from servingd.servables.saved_model.optimiser import GraphOptimiser
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.servable import SavedModelServable
-from servingd.servables.saved_model.sessions import open_optimised, open_plain
 from servingd.servables.saved_model.tensorflow import ONE_THREAD
 from servingd.servables.saved_model.warm_up import synthetic_inputs
 from tests.placed import Outcome

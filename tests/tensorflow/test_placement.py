@@ -15,11 +15,11 @@ from servingd.errors import Internal, NotFound, ResourceExhausted, ServingError
 from servingd.servables.saved_model import c_api, sessions
 from servingd.servables.saved_model.devices import LocalDevices
 from servingd.servables.saved_model.meta_graph import read_meta_graph
+from servingd.servables.saved_model.opening import open_plain
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.placing import names_devices, without_devices
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.replicas import ReplicatedServable
-from servingd.servables.saved_model.sessions import open_plain
 from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions
 from tests.placed import ID, TAGS, Version, answers, fail, plain
 

@@ -21,6 +21,7 @@ from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, ServingError
 from servingd.servables.saved_model import c_api
 from servingd.servables.saved_model.meta_graph import read_meta_graph
+from servingd.servables.saved_model.opening import open_plain
 from servingd.servables.saved_model.parity import agree
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.python_session import (
@@ -28,10 +29,11 @@ from servingd.servables.saved_model.python_session import (
     PythonSession,
     handles_of,
 )
-from servingd.servables.saved_model.sessions import RunningSession, open_plain
+from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions
 from servingd.servables.saved_model.warm_up import synthetic_inputs
 from servingd.wire.tensors import numpy_dtype
+from tests.compat.models import keras_compiled
 
 pytestmark = pytest.mark.tf
 
@@ -395,3 +397,35 @@ def test_a_signature_without_inputs_can_be_called(tmp_path):
 )
 def test_a_variable_is_known_by_its_name_or_not_at_all(variables, nodes, found):
     assert handles_of(variables, nodes) == found
+
+
+def test_what_xla_compiles_and_cannot_read_is_opened_another_way(tmp_path, caplog):
+    keras_compiled(tmp_path / "1")
+    with caplog.at_level(logging.INFO):
+        session = plain(tmp_path / "1")
+    said = [r.getMessage() for r in caplog.records if r.name.endswith("opening")]
+    assert "Read variable failure" in said[0]
+    assert said[0].startswith(f"{tmp_path / '1'} cannot be run as the C API, trying the next way")
+    assert said[1] == f"{tmp_path / '1'} runs as a session, not as the C API"
+    x = np.ones((2, 3), np.float32)
+    assert session.calls["serving_default"].run({"x": x})["y"].shape == (2, 2)
+    session.close()
+
+
+def test_a_model_that_runs_in_no_way_is_opened_the_first_way(tmp_path, caplog):
+    """TensorFlow Serving serves it: its clients' inputs may do better."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    spec = tf.TensorSpec([], tf.string, name="x")
+    module.f = tf.function(lambda x: {"y": tf.io.read_file(x)}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.f})
+    with caplog.at_level(logging.INFO):
+        session = plain(tmp_path / "1")
+    said = [r.getMessage() for r in caplog.records if r.name.endswith("opening")]
+    assert said[-1].endswith("answers made-up inputs in no way; it serves as the C API")
+    file = tmp_path / "hello"
+    file.write_text("hello")
+    x = np.array(str(file).encode(), object)
+    assert session.calls["serving_default"].run({"x": x}) == {"y": b"hello"}
+    session.close()

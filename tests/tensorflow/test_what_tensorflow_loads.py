@@ -149,14 +149,6 @@ def test_a_signature_that_cannot_be_served_costs_itself(load, tmp_path):
         )
 
 
-def test_a_model_of_which_no_signature_can_be_called_does_not_load(load, tmp_path):
-    save_tf1(
-        tmp_path / "1", lambda x, y: {"serving_default": ({"x": x}, {"y": tensor_info("gone:0")})}
-    )
-    with pytest.raises(ServingError, match="gone:0"):
-        load(tmp_path / "1")
-
-
 def test_a_meta_graph_is_read_from_text_too(tmp_path):
     path = tmp_path / "1"
     save_tf1(path, lambda x, y: {"serving_default": ({"x": x}, {"y": y})}, as_text=True)

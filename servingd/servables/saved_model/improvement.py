@@ -17,14 +17,10 @@ from servingd.core.interfaces import Completion, Servable
 from servingd.core.types import Device, ServableId, Signature, Tensors
 from servingd.errors import Cancelled, ServingError
 from servingd.servables.saved_model.meta_graph import Initialiser, MetaGraph
+from servingd.servables.saved_model.opening import open_optimised, open_plain
 from servingd.servables.saved_model.optimise import GRAPH_FILE, REPORT_FILE
 from servingd.servables.saved_model.servable import SavedModelServable
-from servingd.servables.saved_model.sessions import (
-    RunningSession,
-    open_optimised,
-    open_plain,
-    same_answers,
-)
+from servingd.servables.saved_model.sessions import RunningSession, same_answers
 from servingd.servables.saved_model.tensorflow import give_memory_back
 from servingd.servables.saved_model.tuning import Tuning
 from servingd.servables.saved_model.width import better

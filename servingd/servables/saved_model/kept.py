@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from servingd.servables.saved_model.meta_graph import Initialiser, MetaGraph
+from servingd.servables.saved_model.opening import open_optimised
 from servingd.servables.saved_model.optimise import GRAPH_FILE, REPORT_FILE
 from servingd.servables.saved_model.row_wise.trial import warm_sizes
-from servingd.servables.saved_model.sessions import RunningSession, measure, open_optimised
+from servingd.servables.saved_model.sessions import RunningSession, measure
 from servingd.servables.saved_model.tensorflow import SessionOptions
 from servingd.servables.saved_model.tuning import Tuning, read_tuning
 

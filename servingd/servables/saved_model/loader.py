@@ -21,6 +21,7 @@ from servingd.servables.saved_model.graph_safety import may_be_run
 from servingd.servables.saved_model.improvement import Improvement
 from servingd.servables.saved_model.kept import open_kept
 from servingd.servables.saved_model.meta_graph import MetaGraph, read_meta_graph
+from servingd.servables.saved_model.opening import open_plain
 from servingd.servables.saved_model.optimiser import (
     MAX_WEIGHTS,
     GraphOptimiser,
@@ -31,7 +32,7 @@ from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.row_wise.trial import find_mergeable
 from servingd.servables.saved_model.run_watch import RunWatch
 from servingd.servables.saved_model.servable import SavedModelServable
-from servingd.servables.saved_model.sessions import RunningSession, open_plain
+from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import RunLimits, SessionOptions, give_memory_back
 from servingd.servables.saved_model.tuning import setting
 from servingd.servables.saved_model.width import WORTH_A_LOOK_S

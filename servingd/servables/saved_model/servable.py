@@ -73,7 +73,10 @@ class SavedModelServable:
         return self._may_be_run.get(signature, False)
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
-        """Run in this thread, without the GIL; raises TensorFlow's errors, translated."""
+        """Run in this thread, without the GIL; raises TensorFlow's errors, translated.
+
+        Where `done` says by its `output_filter` which outputs are wanted, they alone are computed.
+        """
         session = self._session
         while not session.enter():  # it was replaced between the two lines
             if self._session is session:
@@ -82,7 +85,9 @@ class SavedModelServable:
         thread = get_ident()
         session.runs[thread] = done
         try:
-            outputs = session.calls[signature.name].run(inputs, done.deadline)
+            wanted = getattr(done, "output_filter", None)
+            call = session.call_for(signature, wanted) if wanted else session.calls[signature.name]
+            outputs = call.run(inputs, done.deadline)
         except Exception as error:
             if not session.interrupted:
                 raise explained(self._blamed(translate(error)), signature, inputs) from error

@@ -1,35 +1,31 @@
-"""A SavedModel that can be called: three ways to open it, one way to run it."""
+"""A SavedModel that can be called, however it was opened: a callable per signature."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Protocol
-
-import numpy as np
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from servingd.core.placement import Ran
-from servingd.core.types import CPU_0, Signature, Tensors
+from servingd.core.types import Signature, Tensors
 from servingd.core.users import Users
 from servingd.errors import (
-    Cancelled,
     Code,
     DeadlineExceeded,
-    FailedPrecondition,
     Internal,
     InvalidArgument,
     ServingError,
     Unimplemented,
 )
 from servingd.servables.saved_model import c_api
-from servingd.servables.saved_model.meta_graph import Initialiser, MetaGraph
+from servingd.servables.saved_model.meta_graph import MetaGraph
 from servingd.servables.saved_model.parity import agree
-from servingd.servables.saved_model.placing import names_devices, where_it_ran, without_devices
-from servingd.servables.saved_model.python_session import ObjectModel, PythonSession
+from servingd.servables.saved_model.placing import where_it_ran
+from servingd.servables.saved_model.python_session import ObjectModel
 from servingd.servables.saved_model.row_wise.analysis import NOT_TRIED
 from servingd.servables.saved_model.run_watch import Waiting
 from servingd.servables.saved_model.tensorflow import SessionOptions, translate
@@ -39,9 +35,26 @@ from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
 
 _log = logging.getLogger(__name__)
 
-_WRONG_VARIABLES = "Could not find variable"
-_OF_THE_SIGNATURE = (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.UNIMPLEMENTED)
+_WRONG_VARIABLES = ("Could not find variable", "Read variable failure")
+"""What TensorFlow says of a variable that was not set: in a session, in what XLA compiles."""
+_OF_THE_INPUTS = (
+    Code.INVALID_ARGUMENT,
+    Code.OUT_OF_RANGE,
+    Code.RESOURCE_EXHAUSTED,
+    Code.CANCELLED,
+    Code.DEADLINE_EXCEEDED,
+)
+"""What TensorFlow says of inputs that a model does not like, of their size, or of time."""
+_OF_THE_SIGNATURE = (
+    Code.INVALID_ARGUMENT,
+    Code.NOT_FOUND,
+    Code.UNIMPLEMENTED,
+    Code.OUT_OF_RANGE,
+)
 """What TensorFlow says of a signature that names what there is not, or cannot be run here."""
+
+_MAX_NARROW = 64
+"""For so many sets of outputs a session keeps a callable."""
 
 _WARM_RUNS = 3
 _WARM_S = 0.5
@@ -60,20 +73,30 @@ class MadeUpRunEnded(DeadlineExceeded):
         self.signature = signature
 
 
-class _Openable(Protocol):
+class Openable(Protocol):
+    """A session, by whatever API; see `c_api.CApiSession`."""
+
     def make_call(
         self,
         feeds: list[str],
         fetches: list[str],
         targets: list[str] | None = None,
         timeout_s: float | None = None,
-    ) -> Callable[..., list[Any]]: ...
+    ) -> Callable[..., list[Any]]:
+        """A callable: arrays in the order of `feeds` in, values in that of `fetches` out."""
+        ...
 
-    def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any: ...
+    def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
+        """One run, and the `tensorflow.RunMetadata` that tells where each operation ran."""
+        ...
 
-    def interrupt(self) -> None: ...
+    def interrupt(self) -> None:
+        """End the runs under way, from any thread. It answers no more calls."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free it; no callable may be running."""
+        ...
 
 
 class SignatureCall:
@@ -132,6 +155,8 @@ class RunningSession:
     __slots__ = (
         "_body",
         "_idle",
+        "_lock",
+        "_narrow",
         "_users",
         "calls",
         "enter",
@@ -148,7 +173,7 @@ class RunningSession:
 
     def __init__(
         self,
-        body: _Openable | ObjectModel,
+        body: Openable | ObjectModel,
         signatures: Mapping[str, Signature],
         options: SessionOptions,
         optimised: bool = False,
@@ -168,6 +193,8 @@ class RunningSession:
         self.slowest_s = 0.0  # of the signatures' fastest runs while warming; 0: none was measured
         self.mergeable = NOT_TRIED
         self._idle = threading.Event()
+        self._lock = threading.Lock()
+        self._narrow: dict[tuple[str, frozenset[str]], SignatureCall] = {}  # guarded by _lock
         self._users = Users(self._idle.set)
         # Begin a run (False once closing has begun: take the newer session), and end it.
         self.enter = self._users.enter
@@ -179,6 +206,25 @@ class RunningSession:
     def threads(self) -> int:
         """Those of its own that an operation uses."""
         return self.options.threads
+
+    def call_for(self, signature: Signature, wanted: Collection[str]) -> SignatureCall:
+        """What computes these outputs alone, as a session's run does; within `enter` and `leave`.
+
+        One of all outputs, where more subsets were asked for than are kept. Raises TensorFlow's
+        errors.
+        """
+        key = (signature.name, frozenset(wanted))
+        found = self._narrow.get(key)
+        if found is not None:
+            return found
+        outputs = {a: spec for a, spec in signature.outputs.items() if a in key[1]}
+        with self._lock:
+            if key not in self._narrow:
+                if len(outputs) == len(signature.outputs) or len(self._narrow) >= _MAX_NARROW:
+                    return self.calls[signature.name]
+                narrow = dataclasses.replace(signature, outputs=outputs)
+                self._narrow[key] = _signature_call(self._body, narrow, self.options.timed)
+            return self._narrow[key]
 
     def look(self, signatures: Mapping[str, Signature], warm: Mapping[str, bool]) -> None:
         """See where its operations run, if there is more than one device that they could run on."""
@@ -265,18 +311,15 @@ class RunningSession:
             self.options.limits.watch.remove(self)
         self.on_overdue = RunningSession.interrupt  # lets go of its servable
         self.calls.clear()
+        self._narrow.clear()
         self._body.close()
 
 
 def _signature_calls(
-    body: _Openable | ObjectModel, signatures: Mapping[str, Signature], timed: bool
+    body: Openable | ObjectModel, signatures: Mapping[str, Signature], timed: bool
 ) -> dict[str, SignatureCall]:
-    """A callable per signature; one that cannot be made costs its signature alone.
-
-    Raises what was wrong with one of them if none can be called.
-    """
+    """A callable per signature; one that cannot be made costs its signature alone."""
     calls: dict[str, SignatureCall] = {}
-    failures: list[ServingError] = []
     for name, signature in signatures.items():
         try:
             calls[name] = _signature_call(body, signature, timed)
@@ -284,16 +327,13 @@ def _signature_calls(
             failure = translate(error)
             if failure.code not in _OF_THE_SIGNATURE:
                 raise failure from error
-            failures.append(failure)
             _log.warning("signature %s cannot be called: %s", name, failure.message)
             calls[name] = SignatureCall(_fails_with(failure), ())
-    if failures and len(failures) == len(calls):
-        raise failures[0]
     return calls
 
 
 def _signature_call(
-    body: _Openable | ObjectModel, signature: Signature, timed: bool
+    body: Openable | ObjectModel, signature: Signature, timed: bool
 ) -> SignatureCall:
     unserved = [alias for alias in signature.inputs if alias in signature.unserved]
     if unserved:  # nobody calls it: see `check_served`
@@ -354,124 +394,48 @@ def _fails_with(error: ServingError) -> Callable[..., list[Any]]:
     return call
 
 
-def open_plain(
-    path: str,
-    tags: tuple[str, ...],
-    options: SessionOptions,
-    meta_graph: MetaGraph,
-    warm: MutableMapping[str, bool],
-) -> RunningSession:
-    """Open a SavedModel as it is, warm, by the first way that can run it.
-
-    `warm` tells which signatures may be run with made-up inputs; one whose run had to be ended is
-    struck off. Raises a ServingError.
-    """
-    ways: list[tuple[str, Callable[[], _Openable | ObjectModel]]] = [
-        ("a session", lambda: PythonSession(path, tags, options)),
-        ("an object", lambda: ObjectModel(path, tags)),
-    ]
-    if c_api.is_sound():
-        if _is_moved(meta_graph, options):
-            ways.insert(0, ("a graph of its own", lambda: _load_moved(path, meta_graph, options)))
-        else:
-            ways.insert(0, ("the C API", lambda: c_api.load_saved_model(path, tags, options)))
-    for last, (name, way) in _with_last(ways):
-        try:
-            return _open_warm(way, meta_graph.signatures, warm, options)
-        except Exception as error:
-            translated = translate(error)
-            if last or not isinstance(translated, FailedPrecondition):
-                raise translated from error
-            _log.info("%s cannot be run as %s, trying the next way: %s", path, name, translated)
-    raise AssertionError("the last way returns or raises")
-
-
-def _is_moved(meta_graph: MetaGraph, options: SessionOptions) -> bool:
-    """Whether its graph must not be opened as it is, for the sake of the devices in it."""
-    if options.device is None:
-        return False
-    return options.device != CPU_0 or names_devices(meta_graph.graph_def)
-
-
-def _load_moved(path: str, meta_graph: MetaGraph, options: SessionOptions) -> c_api.CApiSession:
-    """What TensorFlow's loader does, but with a graph that names no device."""
-    graph_def = without_devices(meta_graph.graph_def)
-    body = c_api.load_graph_def(graph_def, options, optimised=False)
-    try:
-        variables = f"{path}/variables/variables"
-        if meta_graph.restores and os.path.exists(f"{variables}.index"):
-            call = body.make_call([meta_graph.restores_from], [], [_op(meta_graph.restores)])
-            call(_path_tensor(variables))
-            del call
-        _initialise(body, path, meta_graph.initialiser)
-    except BaseException:
-        body.close()
-        raise
-    return body
-
-
-def _initialise(body: c_api.CApiSession, source: str, initialiser: Initialiser) -> None:
-    if initialiser.operation:
-        assets = initialiser.assets
-        call = body.make_call(list(assets), [], [_op(initialiser.operation)])
-        call(*(_path_tensor(f"{source}/assets/{file}") for file in assets.values()))
-
-
-def _op(tensor: str) -> str:
-    return tensor.split(":", 1)[0]
-
-
-def _with_last(ways: list[Any]) -> Iterator[tuple[bool, Any]]:
-    for i, way in enumerate(ways):
-        yield i == len(ways) - 1, way
-
-
-def _open_warm(
-    way: Callable[[], _Openable | ObjectModel],
-    signatures: Mapping[str, Signature],
-    warm: MutableMapping[str, bool],
-    options: SessionOptions,
-) -> RunningSession:
-    while True:
-        session = RunningSession(way(), signatures, options)
-        try:
-            session.slowest_s = measure(session, signatures, warm)
-            session.look(signatures, warm)
-        except MadeUpRunEnded as ended:
-            session.close()
-            if options.limits.cancelled.is_set():
-                raise Cancelled("the version is not wanted any more") from ended
-            _log.warning(
-                "signature %s is not warmed: it runs for longer than %.0f s on made-up inputs",
-                ended.signature,
-                options.limits.made_up_s,
-            )
-            warm[ended.signature] = False
-        except BaseException:
-            session.close()
-            raise
-        else:
-            return session
-
-
 def measure(
     session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
 ) -> float:
     """Run every signature that may be run on made-up inputs; the seconds of the slowest one.
 
-    0 if none could be measured. Raises a ServingError if this way of opening is the wrong one.
+    0 if none could be measured.
     """
-    return max(
-        (_warm_up(session, signature) for name, signature in signatures.items() if warm[name]),
-        default=0.0,
-    )
+    return tried(session, signatures, warm).slowest_s
 
 
-def _warm_up(session: RunningSession, signature: Signature) -> float:
-    """Run a signature on made-up inputs; return the fastest run's seconds, 0 if none succeeded.
+class Tried(NamedTuple):
+    """What runs on made-up inputs have shown of a session."""
 
-    Raises a ServingError if this way of opening is the wrong one.
+    slowest_s: float
+    """Of the signatures' fastest runs; 0 if none succeeded."""
+    wrong: ServingError | None
+    """What speaks against this way of opening the model."""
+
+
+def tried(
+    session: RunningSession, signatures: Mapping[str, Signature], warm: Mapping[str, bool]
+) -> Tried:
+    """Run every signature that may be run on made-up inputs.
+
+    Against a session speaks a variable that nobody has set, or that no run succeeds and one fails
+    with an error that is not about its inputs.
     """
+    slowest, failures = 0.0, []
+    for name, signature in signatures.items():
+        if warm[name]:
+            seconds, failure = _warm_up(session, signature)
+            slowest = max(slowest, seconds)
+            failures += [failure] if failure is not None else []
+    for failure in failures:
+        if any(text in failure.message for text in _WRONG_VARIABLES):
+            return Tried(slowest, failure)
+    others = [f for f in failures if f.code not in _OF_THE_INPUTS]
+    return Tried(slowest, others[0] if others and not slowest else None)
+
+
+def _warm_up(session: RunningSession, signature: Signature) -> tuple[float, ServingError | None]:
+    """Run a signature on made-up inputs; the fastest run's seconds, 0 if none succeeded."""
     inputs = synthetic_inputs(signature, 1)
     times: list[float] = []
     while inputs is not None and len(times) < _WARM_RUNS and sum(times) < _WARM_S:
@@ -481,35 +445,12 @@ def _warm_up(session: RunningSession, signature: Signature) -> float:
         except MadeUpRunEnded:
             raise
         except Exception as error:
-            translated = translate(error)
-            if _WRONG_VARIABLES in translated.message:
-                raise translated from error
             # Made-up inputs may be refused: that proves nothing.
-            _log.debug("warm-up of signature %s: %s", signature.name, translated.message)
-            break
+            failure = translate(error)
+            _log.debug("warm-up of signature %s: %s", signature.name, failure.message)
+            return min(times, default=0.0), failure
         times.append(time.perf_counter() - started)
-    return min(times, default=0.0)
-
-
-def open_optimised(
-    path: str,
-    source: str,
-    initialiser: Initialiser,
-    options: SessionOptions,
-    signatures: Mapping[str, Signature],
-) -> RunningSession:
-    """Open an optimised graph and initialise its tables from the model's assets."""
-    body = c_api.load_graph_def(path, options, optimised=True)
-    try:
-        _initialise(body, source, initialiser)
-    except BaseException:
-        body.close()
-        raise
-    return RunningSession(body, signatures, options, optimised=True)
-
-
-def _path_tensor(path: str) -> Any:
-    return np.array(path.encode(), object)
+    return min(times, default=0.0), None
 
 
 def same_answers(
