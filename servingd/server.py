@@ -39,10 +39,12 @@ from servingd.inference.calls import Checks
 from servingd.inference.replay import replay
 from servingd.observability.life_cycle import log_state
 from servingd.observability.metrics import Metrics
+from servingd.runtime.byte_budget import ByteBudget
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.first_calls import FirstCalls
 from servingd.runtime.loads import manager_options, manager_state, rules_of
 from servingd.runtime.manager import Manager
+from servingd.runtime.memory import memory_share
 from servingd.runtime.reloader import Reloader, log_reload
 from servingd.runtime.request_log import RequestLogs
 from servingd.runtime.self_warm_up import SelfWarmUp
@@ -139,7 +141,10 @@ class Server:
                 merge=config.merge_waiting_calls,
                 goal_s=self._goal_s,
                 merging=lambda name: m.merging if (m := self._settings.get(name)) else "auto",
-                limits=AdmissionLimits(max_wait_s=config.max_queue_s),
+                limits=AdmissionLimits(
+                    max_wait_s=config.max_queue_s,
+                    max_bytes=memory_share(config.max_queue_mb),
+                ),
                 workers=max(2, cpus()),
                 self_warm_up=self._self_warm_up,
             ),
@@ -245,6 +250,7 @@ class Server:
                 timeout_s=timeout_s if timeout_s > 0 else None,
                 cors=config.rest_api_enable_cors_support,
                 max_message_bytes=config.max_request_bytes,
+                large_bodies=ByteBudget(memory_share(config.large_bodies_mb)),
             ),
         )
         pages = Pages(

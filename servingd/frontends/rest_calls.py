@@ -57,6 +57,7 @@ class JsonPredict(Call):
     def bind(self, signature: Signature) -> Tensors:
         """The inputs by the body's own rules."""
         inputs = self._inputs = self._body.inputs(signature)
+        self._body.release()  # else it is there for as long as the call waits
         self.ran_at = time.perf_counter()
         return inputs
 
