@@ -268,7 +268,9 @@ class Server:
             sweep_s=min(0.5, max(0.01, timeout_s / 10)) if timeout_s > 0 else 0.5,
         )
         ssl = config.rest_ssl_config_file
-        return HttpCarrier(routes.handle, limits, ssl_context(read_tls(ssl)) if ssl else None)
+        calm = HttpRoutes(api.handle_elsewhere, self._monitor, pages)
+        context = ssl_context(read_tls(ssl)) if ssl else None
+        return HttpCarrier(routes.handle, limits, context, calm.handle)
 
     def start(self) -> None:
         """Open the ports, then load what is there; returns before the models are up.

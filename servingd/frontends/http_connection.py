@@ -38,6 +38,8 @@ class Carrier(Protocol):
     heads: KnownHeads
     refusing: bool
     """Whether connections are to be closed after their next answer."""
+    handling_since: float
+    """When the handler was called, while it runs; else 0."""
 
     @property
     def alone(self) -> bool:
@@ -139,11 +141,13 @@ class Connection(asyncio.Protocol):
         self._replies.append(reply)
         if len(self._replies) >= self.carrier.limits.max_pipelined:
             self._regulate()
+        self.carrier.handling_since = time.monotonic()
         try:
             self.carrier.handler(request, reply)
         except BaseException:  # one bad request must not end the others of this client
             _log.exception("%s %s failed", request.method, request.path)
             reply.send(500, b"internal error", "text/plain; charset=utf-8")
+        self.carrier.handling_since = 0.0
 
     def encourage(self) -> None:
         """Give leave to send a body, unless other answers come first: it must then do without."""

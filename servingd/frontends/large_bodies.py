@@ -40,24 +40,34 @@ class LargeBodies:
 
         Neither is called where nobody waits any more.
         """
-        with self._lock:
-            full = self._waiting >= _MAX_WAITING
-            self._waiting += not full
-        if full:
-            error = Unavailable(f"{_MAX_WAITING} large requests are waiting already")
-            error.retry_after_s = _RETRY_AFTER_S
-            fail(error)
-            return
 
-        def job() -> None:
-            with self._lock:
-                self._waiting -= 1
+        def weigh() -> None:
             if rest.alive():
                 self._weigh(request, rest, begin, fail)
             else:
                 rest.expire()
 
-        self._workers.submit(job)
+        try:
+            self.run(weigh)
+        except ServingError as error:
+            fail(error)
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Have a worker run a job. Raises Unavailable if too many wait for one."""
+        with self._lock:
+            full = self._waiting >= _MAX_WAITING
+            self._waiting += not full
+        if full:
+            error = Unavailable(f"{_MAX_WAITING} requests are waiting for a thread already")
+            error.retry_after_s = _RETRY_AFTER_S
+            raise error
+
+        def run() -> None:
+            with self._lock:
+                self._waiting -= 1
+            job()
+
+        self._workers.submit(run)
 
     def _weigh(
         self,

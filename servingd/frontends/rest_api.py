@@ -94,6 +94,14 @@ class RestApi:
         else:
             self._answer(found, request, reply, started)
 
+    def handle_elsewhere(self, request: HttpRequest, reply: HttpReply) -> None:
+        """As `handle`, on a worker: the loop's thread is never held up."""
+        try:
+            self._large.run(lambda: self.handle(request, reply))
+        except ServingError as error:
+            form = reply_form(request.headers, self._headers)
+            RestReply(reply, form, None).fail(error.code, error.message, error.retry_after_s)
+
     # Inference ------------------------------------------------------------------------------------
 
     def _plan(self, found: Route, headers: Mapping[str, str]) -> _Plan:
