@@ -83,6 +83,7 @@ class Server:
         self.metrics = Metrics()
         self._monitor = self._make_monitor()
         saved_models = saved_model_options(config)
+        self._sampling = WorkerPool("samples", 1)
         self._self_warm_up = self._make_self_warm_up()
         warm_up = self._make_warm_up(saved_models)
         placements = self.metrics.placements
@@ -120,6 +121,7 @@ class Server:
             synthetic_inputs,
             self.metrics.self_warm_up.warmed,
             enabled=self._config.self_warm_up,
+            later=self._sampling.submit,
         )
         self.metrics.self_warm_up.kept = made.sizes
         return made
@@ -281,6 +283,8 @@ class Server:
         with ExitStack() as stack:
             self._request_logs.start()
             stack.callback(self._request_logs.stop)
+            self._sampling.start()
+            stack.callback(self._sampling.stop, 2.0)
             self._open_ports(stack)
             self._update_health()
             self._reloader.begin(listed_models(self._roster))

@@ -61,7 +61,7 @@ class HttpCarrier:
 
     def wait_idle(self, deadline: float) -> bool:
         """Wait until every request has its answer written, at most until `deadline` (monotonic)."""
-        return all([loop.wait_idle(deadline) for loop in self._loops])
+        return all(loop.wait_idle(deadline) for loop in self._loops)
 
     def connections(self) -> int:
         """How many clients are connected."""

@@ -46,6 +46,11 @@ class Carrier(Protocol):
         """Whether there is no more than one connection."""
         ...
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the thread that writes."""
+        ...
+
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in, unless there are too many."""
         ...

@@ -107,6 +107,11 @@ class HttpLoop:
         """Whether there is no more than one connection; a glance, from any thread."""
         return len(self._connections) <= 1
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the loop's thread."""
+        return threading.get_ident() == self._ident
+
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in, unless there are too many."""
         if len(self._connections) >= self.limits.max_connections:
@@ -120,7 +125,7 @@ class HttpLoop:
 
     def answered(self, connection: Connection) -> None:
         """A reply of this connection has its answer; from any thread."""
-        if threading.get_ident() == self._ident:
+        if self.is_here:
             # Together with the answers to all that was read in this turn of the loop: each write
             # may wake its client, and many such wake-ups cost more than the answers.
             if not self._turn:

@@ -37,6 +37,11 @@ class Writer(Protocol):
         """Whether there is no more than one client."""
         ...
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the thread that writes."""
+        ...
+
     def answered(self, client: Any) -> None:
         """A reply of this client has its answer; from any thread."""
         ...
@@ -75,6 +80,11 @@ class HttpReply:
     def alone(self) -> bool:
         """Whether nobody else is connected."""
         return self._connection.carrier.alone
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the thread that writes: it has others to answer."""
+        return self._connection.carrier.is_here
 
     def alive(self) -> bool:
         """Whether anybody still waits for the answer."""

@@ -72,6 +72,7 @@ class RestApi:
     ) -> None:
         self._context = context
         self._states = states
+        self._workers = workers
         self._large = LargeBodies(workers, options.large_bodies)
         self._timeout_s = options.timeout_s
         self._parser = MessageParser(options.max_message_bytes)
@@ -115,7 +116,7 @@ class RestApi:
         )
 
     def _infer(self, plan: _Plan, request: HttpRequest, reply: HttpReply) -> None:
-        rest = RestReply(reply, plan.form, self._timeout_s)
+        rest = RestReply(reply, plan.form, self._timeout_s, self._workers)
         first_calls = self._context.first_calls
         if first_calls is None or first_calls.over:
             self._begin(plan, request, rest)

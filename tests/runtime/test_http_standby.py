@@ -74,7 +74,7 @@ def test_a_loop_that_is_not_held_up_keeps_its_clients(carrier, app):
 
 
 def test_a_stop_ends_those_that_the_standby_serves(carrier, app):
-    with connect(carrier.port) as caller, connect(carrier.port) as probe:
+    with connect(carrier.port) as caller:
         caller.sendall(get("/stuck"))
         assert app.stuck.wait(TIMEOUT)
         with connect(carrier.port) as probe:
