@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from servingd.frontends.http_heads import KnownHeads
 from servingd.frontends.http_messages import HttpHandler, HttpReply, HttpRequest
 from servingd.frontends.http_reader import HttpLimits, Refused, RequestReader, Upgraded
+from servingd.frontends.reply import REQUEST_ID_HEADER
 
 __all__ = ["Carrier", "Connection", "HttpLimits"]
 
@@ -142,7 +143,8 @@ class Connection(asyncio.Protocol):
         """Hand a request over that is whole."""
         self._requests += 1
         head = request.method == "HEAD"
-        reply = HttpReply(self, head, keep_alive and not self.carrier.refusing)
+        request_id = request.headers.get(REQUEST_ID_HEADER)
+        reply = HttpReply(self, head, keep_alive and not self.carrier.refusing, request_id)
         self._replies.append(reply)
         if len(self._replies) >= self.carrier.limits.max_pipelined:
             self._regulate()
