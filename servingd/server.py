@@ -108,7 +108,7 @@ class Server:
         self._config_file = self._make_config_file_poll()
         self._calls = self._make_call_context()
         file = config.monitoring_config_file
-        self._monitoring = read_monitoring(file) if file else MonitoringConfig()
+        self._monitoring = read_monitoring(file) if file else MonitoringConfig(enabled=True)
         self._grpc = self._make_grpc()
         self._health = Health(self._grpc.set_health, self._grpc.forget_health)
         self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
@@ -285,8 +285,8 @@ class Server:
             stack.callback(self._request_logs.stop)
             self._sampling.start()
             stack.callback(self._sampling.stop, 2.0)
+            self._update_health()  # before the ports open: whoever asks first is told NOT_SERVING
             self._open_ports(stack)
-            self._update_health()
             self._reloader.begin(listed_models(self._roster))
             self._manager.start()
             stack.callback(self._manager.stop, _UNLOAD_TIMEOUT_S)
@@ -314,9 +314,13 @@ class Server:
                 stack.callback(workers.stop, 2.0)
             stack.callback(self._http.stop)
             self._http.start()
-            _log.info("Exporting HTTP/REST API at:localhost:%d ...", rest_port)
+            _log.info(
+                "Exporting HTTP/REST API at:localhost:%d ... (and at every address of this host)",
+                rest_port,
+            )
         self._grpc.start()
-        _log.info("Running gRPC ModelServer at 0.0.0.0:%d ... (%s)", port, self._grpc.transport)
+        if port:
+            _log.info("Running gRPC ModelServer at 0.0.0.0:%d ... (%s)", port, self._grpc.transport)
 
     def _drain(self) -> None:
         self._stopping = True
@@ -433,6 +437,8 @@ class Server:
             stopping = self._stopping
             available = frozenset() if stopping else self._monitor.available()
             configured = self._monitor.configured()
+            if not self._looked:
+                configured = frozenset(model.name for model in listed_models(self._roster))
             return Picture(self._why_not_ready() is None, stopping, configured, available)
 
         self._health.update(look)
