@@ -39,10 +39,12 @@ from servingd.inference.calls import Checks
 from servingd.inference.replay import replay
 from servingd.observability.life_cycle import log_state
 from servingd.observability.metrics import Metrics
+from servingd.runtime.byte_budget import ByteBudget
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.first_calls import FirstCalls
 from servingd.runtime.loads import manager_options, manager_state, rules_of
 from servingd.runtime.manager import Manager
+from servingd.runtime.memory import memory_share
 from servingd.runtime.reloader import Reloader, log_reload
 from servingd.runtime.request_log import RequestLogs
 from servingd.runtime.self_warm_up import SelfWarmUp
@@ -83,6 +85,7 @@ class Server:
         self.metrics = Metrics()
         self._monitor = self._make_monitor()
         saved_models = saved_model_options(config)
+        self._sampling = WorkerPool("samples", 1)
         self._self_warm_up = self._make_self_warm_up()
         warm_up = self._make_warm_up(saved_models)
         placements = self.metrics.placements
@@ -107,7 +110,7 @@ class Server:
         self._config_file = self._make_config_file_poll()
         self._calls = self._make_call_context()
         file = config.monitoring_config_file
-        self._monitoring = read_monitoring(file) if file else MonitoringConfig()
+        self._monitoring = read_monitoring(file) if file else MonitoringConfig(enabled=True)
         self._grpc = self._make_grpc()
         self._health = Health(self._grpc.set_health, self._grpc.forget_health)
         self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
@@ -120,6 +123,7 @@ class Server:
             synthetic_inputs,
             self.metrics.self_warm_up.warmed,
             enabled=self._config.self_warm_up,
+            later=self._sampling.submit,
         )
         self.metrics.self_warm_up.kept = made.sizes
         return made
@@ -141,7 +145,10 @@ class Server:
                 merge=config.merge_waiting_calls,
                 goal_s=self._goal_s,
                 merging=lambda name: m.merging if (m := self._settings.get(name)) else "auto",
-                limits=AdmissionLimits(max_wait_s=config.max_queue_s),
+                limits=AdmissionLimits(
+                    max_wait_s=config.max_queue_s,
+                    max_bytes=memory_share(config.max_queue_mb),
+                ),
                 workers=max(2, cpus()),
                 self_warm_up=self._self_warm_up,
             ),
@@ -247,6 +254,7 @@ class Server:
                 timeout_s=timeout_s if timeout_s > 0 else None,
                 cors=config.rest_api_enable_cors_support,
                 max_message_bytes=config.max_request_bytes,
+                large_bodies=ByteBudget(memory_share(config.large_bodies_mb)),
             ),
         )
         pages = Pages(
@@ -264,7 +272,9 @@ class Server:
             sweep_s=min(0.5, max(0.01, timeout_s / 10)) if timeout_s > 0 else 0.5,
         )
         ssl = config.rest_ssl_config_file
-        return HttpCarrier(routes.handle, limits, ssl_context(read_tls(ssl)) if ssl else None)
+        calm = HttpRoutes(api.handle_elsewhere, self._monitor, pages)
+        context = ssl_context(read_tls(ssl)) if ssl else None
+        return HttpCarrier(routes.handle, limits, context, calm.handle)
 
     def start(self) -> None:
         """Open the ports, then load what is there; returns before the models are up.
@@ -275,8 +285,10 @@ class Server:
         with ExitStack() as stack:
             self._request_logs.start()
             stack.callback(self._request_logs.stop)
+            self._sampling.start()
+            stack.callback(self._sampling.stop, 2.0)
+            self._update_health()  # before the ports open: whoever asks first is told NOT_SERVING
             self._open_ports(stack)
-            self._update_health()
             self._reloader.begin(listed_models(self._roster))
             self._manager.start()
             stack.callback(self._manager.stop, _UNLOAD_TIMEOUT_S)
@@ -304,9 +316,13 @@ class Server:
                 stack.callback(workers.stop, 2.0)
             stack.callback(self._http.stop)
             self._http.start()
-            _log.info("Exporting HTTP/REST API at:localhost:%d ...", rest_port)
+            _log.info(
+                "Exporting HTTP/REST API at:localhost:%d ... (and at every address of this host)",
+                rest_port,
+            )
         self._grpc.start()
-        _log.info("Running gRPC ModelServer at 0.0.0.0:%d ... (%s)", port, self._grpc.transport)
+        if port:
+            _log.info("Running gRPC ModelServer at 0.0.0.0:%d ... (%s)", port, self._grpc.transport)
 
     def _drain(self) -> None:
         self._stopping = True
@@ -426,6 +442,8 @@ class Server:
             stopping = self._stopping
             available = frozenset() if stopping else self._monitor.available()
             configured = self._monitor.configured()
+            if not self._looked:
+                configured = frozenset(model.name for model in listed_models(self._roster))
             return Picture(self._why_not_ready() is None, stopping, configured, available)
 
         self._health.update(look)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -9,13 +10,20 @@ from typing import Any
 import grpc
 import numpy as np
 
+from servingd.client.casting import fitted
 from servingd.core.lifecycle import PublicState
-from servingd.errors import ServingError, error_from_code
+from servingd.core.types import DataType
+from servingd.errors import InvalidArgument, ServingError, error_from_code
 from servingd.wire import protos
-from servingd.wire.tensors import data_type_of, decode, encode_as_content
+from servingd.wire.tensors import data_type_of, decode, encode_as_content, numpy_dtype
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+_SIGNATURES = "signature_def"
+_WRONG_TYPE = "Expects arg["
+"""TensorFlow's words for an input of another type than the signature's."""
+_RETRY_HEADERS = ("retry-after-ms", "grpc-retry-pushback-ms")
 _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
@@ -38,23 +46,29 @@ class Client:
         outputs: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """Run a model; `inputs` are arrays, or what `np.asarray` makes arrays of the right type.
+        """Run a model; `inputs` are arrays, or what `np.asarray` makes arrays of.
 
-        Raises the ServingError of the server's status.
+        Where the server wants another type, they are sent again in that, if no value changes.
+        Raises the ServingError of the server's status, with its hint when to try again.
         """
+        arrays = {alias: np.asarray(value) for alias, value in inputs.items()}
         request = protos.PredictRequest()
         request.model_spec.name = model
         request.model_spec.signature_name = signature
         if version is not None:
             request.model_spec.version.value = version
-        for alias, value in inputs.items():
-            array = np.asarray(value)
-            content = encode_as_content(array, data_type_of(array.dtype))
-            request.inputs[alias].MergeFromString(content)
         request.output_filter.extend(outputs)
-        answer = protos.PredictResponse.FromString(
-            self._call(_PREDICT, request.SerializeToString(), timeout_s)
-        )
+        try:
+            payload = self._call(_PREDICT, _with(request, arrays), timeout_s)
+        except InvalidArgument as error:
+            if _WRONG_TYPE not in error.message:
+                raise
+            types = self._types(request.model_spec, timeout_s)
+            cast = {a: fitted(inputs[a], v, types.get(a, v.dtype)) for a, v in arrays.items()}
+            if all(cast[alias] is array for alias, array in arrays.items()):
+                raise
+            payload = self._call(_PREDICT, _with(request, cast), timeout_s)
+        answer = protos.PredictResponse.FromString(payload)
         return {alias: decode(tensor, alias) for alias, tensor in answer.outputs.items()}
 
     def status(self, model: str, timeout_s: float | None = None) -> dict[int, str]:
@@ -65,6 +79,22 @@ class Client:
             self._call(_STATUS, request.SerializeToString(), timeout_s)
         )
         return {s.version: PublicState(s.state).name for s in answer.model_version_status}
+
+    def _types(self, spec: Any, timeout_s: float | None) -> dict[str, np.dtype[Any]]:
+        """The types of a signature's inputs, as far as arrays have them."""
+        request = protos.GetModelMetadataRequest()
+        request.model_spec.CopyFrom(spec)
+        request.metadata_field.append(_SIGNATURES)
+        answer = protos.GetModelMetadataResponse.FromString(
+            self._call(_METADATA, request.SerializeToString(), timeout_s)
+        )
+        found = protos.SignatureDefMap.FromString(answer.metadata[_SIGNATURES].value)
+        signature = found.signature_def[spec.signature_name or "serving_default"]
+        types: dict[str, np.dtype[Any]] = {}
+        for alias, info in signature.inputs.items():
+            with contextlib.suppress(ServingError, ValueError):
+                types[alias] = numpy_dtype(DataType(info.dtype))
+        return types
 
     def close(self) -> None:
         """Close the connection."""
@@ -90,4 +120,19 @@ class Client:
 
 
 def _translate(error: grpc.RpcError) -> ServingError:
-    return error_from_code(error.code().value[0], error.details() or "")
+    found = error_from_code(error.code().value[0], error.details() or "")
+    for name, value in error.trailing_metadata() or ():
+        if name in _RETRY_HEADERS:
+            with contextlib.suppress(ValueError):
+                found.retry_after_s = max(0, int(value)) / 1000
+    return found
+
+
+def _with(request: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    """The request's bytes with these inputs."""
+    request.ClearField("inputs")
+    for alias, array in arrays.items():
+        content = encode_as_content(array, data_type_of(array.dtype))
+        request.inputs[alias].MergeFromString(content)
+    payload: bytes = request.SerializeToString()
+    return payload

@@ -193,6 +193,14 @@ class ServerConfig:
     max_queue_s: float = own_flag(
         30.0, "a call without a deadline is refused if it would wait longer", at_least(0)
     )
+    max_queue_mb: int = own_flag(
+        0, "MiB of inputs that may wait for one signature; 0: a sixteenth of memory", at_least(0)
+    )
+    large_bodies_mb: int = own_flag(
+        0,
+        "MiB for reading large HTTP bodies, all together; others wait; 0: a sixteenth of memory",
+        at_least(0),
+    )
     device: str = own_flag(
         "auto", "where models are loaded: auto, GPU, or names as GPU:0,GPU:1", are_devices
     )

@@ -17,6 +17,8 @@ class Backlog:
 
     calls: int
     rows: int
+    size: int = 0
+    """Bytes of their inputs, and of its own."""
     wait_s: float
     """How long it would wait, by what runs have cost; 0 before the first run."""
     run_s: float
@@ -29,6 +31,8 @@ class AdmissionLimits:
 
     max_calls: int = 1000
     max_rows: int = 1_000_000
+    max_bytes: int = 1 << 30
+    """Of inputs; one call alone may have more."""
     max_wait_s: float = 30.0
     """For calls that have no deadline of their own."""
 
@@ -42,10 +46,13 @@ def refusal(
     it may be worth while to come again.
     """
     share = _SHARES[priority]
-    if backlog.calls >= limits.max_calls * share or backlog.rows >= limits.max_rows * share:
-        error: ServingError = Unavailable(
-            f"queue of {name} is full ({backlog.calls} waiting, {backlog.rows} rows)"
-        )
+    if (
+        backlog.calls >= limits.max_calls * share
+        or backlog.rows >= limits.max_rows * share
+        or (backlog.calls and backlog.size > limits.max_bytes * share)
+    ):
+        waiting = f"{backlog.calls} waiting, {backlog.rows} rows, {backlog.size >> 20} MiB"
+        error: ServingError = Unavailable(f"queue of {name} is full ({waiting})")
         error.retry_after_s = max(0.001, backlog.wait_s)
         return error
     allowed_s = limits.max_wait_s if left_s is None else left_s

@@ -83,6 +83,7 @@ class _Item(Generic[P]):
     payload: P
     rows: int
     came: float
+    size: int = 0
     taken: int = 0
 
 
@@ -114,6 +115,8 @@ class BatchQueue(Generic[P]):
         """Rows that wait."""
         self.calls = 0
         """Calls that wait."""
+        self.size = 0
+        """Bytes of their inputs."""
         self._lines: dict[Hashable, _Line[P]] = {}
 
     def add(
@@ -123,8 +126,9 @@ class BatchQueue(Generic[P]):
         kind: Hashable,
         now: float,
         priority: Priority = Priority.NORMAL,
+        size: int = 0,
     ) -> None:
-        """Let a call wait.
+        """Let a call wait whose inputs take `size` bytes.
 
         Raises InvalidArgument (more rows than a request may have) or Unavailable (full), with
         TensorFlow Serving's texts.
@@ -139,10 +143,11 @@ class BatchQueue(Generic[P]):
             line = _Line()
         self._pack(line, rows)
         self._lines[kind] = line
-        line.items[priority].append(_Item(payload, rows, now))
+        line.items[priority].append(_Item(payload, rows, now, size))
         line.rows += rows
         self.rows += rows
         self.calls += 1
+        self.size += size
 
     def next(
         self,
@@ -192,7 +197,7 @@ class BatchQueue(Generic[P]):
                         stay.append(item)
                     else:
                         dropped.append(item.payload)
-                        self._less(line, item.rows)
+                        self._less(line, item.rows, item.size)
                 items.clear()
                 items.extend(stay)
             if not any(line.items):
@@ -207,7 +212,7 @@ class BatchQueue(Generic[P]):
             item.payload for line in self._lines.values() for items in line.items for item in items
         ]
         self._lines.clear()
-        self.rows = self.calls = 0
+        self.rows = self.calls = self.size = 0
         return found
 
     def _pack(self, line: _Line[P], rows: int) -> None:
@@ -290,13 +295,13 @@ class BatchQueue(Generic[P]):
                 return
 
     def _leave(self, line: _Line[P], items: deque[_Item[P]], rows: int) -> None:
-        items.popleft()
-        self._less(line, rows)
+        self._less(line, rows, items.popleft().size)
 
-    def _less(self, line: _Line[P], rows: int) -> None:
+    def _less(self, line: _Line[P], rows: int, size: int) -> None:
         line.rows -= rows
         self.rows -= rows
         self.calls -= 1
+        self.size -= size
 
 
 def _why(line: _Line[P], now: float, running: int, pace: Pace) -> str:

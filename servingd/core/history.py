@@ -34,7 +34,7 @@ class StateHistory:
     model; `max_log` announcements are kept, oldest first.
     """
 
-    def __init__(self, max_ended: int = 100, max_log: int = 1000) -> None:
+    def __init__(self, max_ended: int = 10, max_log: int = 1000) -> None:
         self._max_ended = max_ended
         self._states: dict[str, dict[int, ServableState]] = {}
         self._failed: dict[str, int] = {}  # the announcement of a model's last failure, by number

@@ -11,7 +11,8 @@ MAX_INFLATED_BYTES = 100 << 20
 """TensorFlow Serving's limit of an inflated body."""
 
 _MAX_MEMBERS = 4096
-_PIECE_BYTES = 64 << 10
+_PIECE_BYTES = 4 << 10
+"""Of gzip; so much may become a thousand times as much."""
 _WORTH_IT_BYTES = 1024
 _GZIP = 16 + zlib.MAX_WBITS
 _FAST = 1
@@ -32,7 +33,22 @@ def inflated(headers: Mapping[str, str], body: bytes) -> bytes:
     try:
         return b"".join(_members(body))
     except zlib.error as error:
-        raise InvalidArgument(f"the body is not the gzip that its header says: {error}") from error
+        raise _no_gzip(error) from error
+
+
+def meant_size(headers: Mapping[str, str], body: bytes) -> int:
+    """How many bytes `inflated` would give, found out without holding them; raises as it does."""
+    coding = headers.get("content-encoding")
+    if coding is None or "gzip" not in coding:
+        return len(body)
+    try:
+        return sum(len(piece) for piece in _members(body))
+    except zlib.error as error:
+        raise _no_gzip(error) from error
+
+
+def _no_gzip(error: zlib.error) -> InvalidArgument:
+    return InvalidArgument(f"the body is not the gzip that its header says: {error}")
 
 
 def _members(body: bytes) -> Iterator[bytes]:

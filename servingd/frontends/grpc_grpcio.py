@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from servingd.core.batching import Priority
 from servingd.errors import Code
-from servingd.frontends.reply import PRIORITY_HEADER, Handler, priority_of
+from servingd.frontends.reply import PRIORITY_HEADER, REQUEST_ID_HEADER, Handler, priority_of
 from servingd.frontends.status_codes import grpc_message, retry_hint
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -160,6 +160,9 @@ def _unary(handler: Handler, in_flight: _InFlight) -> Any:
         reply = _WaitingReply(context, time.monotonic() + left if bounded else None)
         if not context.add_callback(reply.gone):
             return b""  # it is over already
+        own = [e for e in context.invocation_metadata() if e[0] == REQUEST_ID_HEADER]
+        if own:
+            context.send_initial_metadata(own)
         handler(payload, reply)
         reply.wait()
         if reply.code is not Code.OK:

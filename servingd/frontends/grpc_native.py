@@ -18,7 +18,7 @@ from typing import Any
 
 from servingd.core.batching import Priority
 from servingd.errors import Code
-from servingd.frontends.reply import PRIORITY_HEADER, Handler, priority_of
+from servingd.frontends.reply import PRIORITY_HEADER, REQUEST_ID_HEADER, Handler, priority_of
 from servingd.frontends.status_codes import grpc_message, retry_hint
 
 _BATCH = 64
@@ -60,7 +60,7 @@ class _Lot:
 
     __slots__ = ("_answers", "_respond", "_since")
 
-    def __init__(self, respond: Callable[[int, bytes], bool]) -> None:
+    def __init__(self, respond: Callable[..., bool]) -> None:
         self._respond = respond
         self._answers: list[tuple[int, bytes]] = []
         self._since = 0.0
@@ -92,7 +92,7 @@ class _Outbox:
 
     __slots__ = ("_lots", "_respond")
 
-    def __init__(self, respond: Callable[[int, bytes], bool]) -> None:
+    def __init__(self, respond: Callable[..., bool]) -> None:
         self._respond = respond
         self._lots: dict[int, _Lot] = {}  # by thread; each changes its own entry only
 
@@ -100,6 +100,10 @@ class _Outbox:
         """Answer a call, now or a few calls later."""
         lot = self._lots.get(get_ident())
         return self._respond(call, payload) if lot is None else lot.add(call, payload)
+
+    def add_with_metadata(self, call: int, payload: bytes, metadata: Any) -> bool:
+        """Answer a call, with metadata in front, at once."""
+        return self._respond(call, payload, initial_metadata=metadata)
 
     def open(self) -> _Lot:
         """Gather this thread's answers from now on."""
@@ -152,12 +156,18 @@ class _NativeReply:
 
     def send(self, payload: bytes) -> bool:
         self.over = True
+        for entry in self._details[0]:
+            if entry[0] == REQUEST_ID_HEADER:
+                return self._outbox.add_with_metadata(self.call, payload, [entry])
         return self._outbox.add(self.call, payload)
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
         self.over = True
-        hint = retry_hint(retry_after_s)
-        return self._fail(self.call, int(code), grpc_message(message), trailing_metadata=hint)
+        metadata = retry_hint(retry_after_s) or []
+        metadata += [entry for entry in self._details[0] if entry[0] == REQUEST_ID_HEADER]
+        return self._fail(
+            self.call, int(code), grpc_message(message), trailing_metadata=metadata or None
+        )
 
 
 class NativeCarrier:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from servingd.frontends.http_heads import KnownHeads
 from servingd.frontends.http_messages import HttpHandler, HttpReply, HttpRequest
 from servingd.frontends.http_reader import HttpLimits, Refused, RequestReader, Upgraded
+from servingd.frontends.reply import REQUEST_ID_HEADER
 
 __all__ = ["Carrier", "Connection", "HttpLimits"]
 
@@ -22,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 _PIECE_BYTES = 512
 """Of requests that come at once, this much is parsed at a time: sixteen at most."""
+
+_PART_BYTES = 256 << 10
+"""A larger answer is written in parts."""
 
 _LOT_BYTES = 64 << 10
 """What is written before looking whether the client takes it."""
@@ -35,10 +39,17 @@ class Carrier(Protocol):
     heads: KnownHeads
     refusing: bool
     """Whether connections are to be closed after their next answer."""
+    handling_since: float
+    """When the handler was called, while it runs; else 0."""
 
     @property
     def alone(self) -> bool:
         """Whether there is no more than one connection."""
+        ...
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the thread that writes."""
         ...
 
     def admit(self, connection: Connection) -> bool:
@@ -65,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._held = b""  # received, but not parsed yet
         self._turn = False  # whether the loop will parse some of it
         self._replies: deque[HttpReply] = deque()  # in the order of their requests
+        self._rest: memoryview | None = None  # of the first answer, if it is large and begun
         self._written = 0  # bytes
         self._taken = 0  # bytes that the client had taken when its time was last renewed
         self._choked = False  # it takes its answers too slowly
@@ -131,15 +143,18 @@ class Connection(asyncio.Protocol):
         """Hand a request over that is whole."""
         self._requests += 1
         head = request.method == "HEAD"
-        reply = HttpReply(self, head, keep_alive and not self.carrier.refusing)
+        request_id = request.headers.get(REQUEST_ID_HEADER)
+        reply = HttpReply(self, head, keep_alive and not self.carrier.refusing, request_id)
         self._replies.append(reply)
         if len(self._replies) >= self.carrier.limits.max_pipelined:
             self._regulate()
+        self.carrier.handling_since = time.monotonic()
         try:
             self.carrier.handler(request, reply)
         except BaseException:  # one bad request must not end the others of this client
             _log.exception("%s %s failed", request.method, request.path)
             reply.send(500, b"internal error", "text/plain; charset=utf-8")
+        self.carrier.handling_since = 0.0
 
     def encourage(self) -> None:
         """Give leave to send a body, unless other answers come first: it must then do without."""
@@ -166,8 +181,10 @@ class Connection(asyncio.Protocol):
             if not self._replies:
                 return
 
-    def _next_lot(self) -> tuple[bytes, bool]:
-        """Answers to write at once, and whether the connection ends with them."""
+    def _next_lot(self) -> tuple[bytes | memoryview, bool]:
+        """What to write at once, and whether the connection ends with it."""
+        if self._rest is not None:
+            return self._next_part(self._rest)
         ready: list[bytes] = []
         size = 0
         closes = False
@@ -175,10 +192,21 @@ class Connection(asyncio.Protocol):
             payload = self._replies[0].payload
             if payload is None:
                 break
+            if len(payload[1]) > _PART_BYTES:
+                if not ready:
+                    self._rest = memoryview(payload[1])
+                    return payload[0], False
+                break
             ready += payload
             size += len(payload[1])
             closes = self._replies.popleft().closes
         return b"".join(ready), closes
+
+    def _next_part(self, rest: memoryview) -> tuple[memoryview, bool]:
+        """A part of a large answer: it is not copied, and others' turns come between."""
+        part, rest = rest[:_PART_BYTES], rest[_PART_BYTES:]
+        self._rest = rest or None
+        return part, not rest and self._replies.popleft().closes
 
     def expire(self, now: float) -> None:
         """Close if the client has used its time up; while it waits for us, it has time.

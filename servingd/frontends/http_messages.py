@@ -8,6 +8,8 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol, TypeAlias
 
+from servingd.frontends.reply import REQUEST_ID_HEADER
+
 Headers: TypeAlias = "tuple[tuple[str, str], ...]"
 
 
@@ -37,6 +39,11 @@ class Writer(Protocol):
         """Whether there is no more than one client."""
         ...
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the thread that writes."""
+        ...
+
     def answered(self, client: Any) -> None:
         """A reply of this client has its answer; from any thread."""
         ...
@@ -57,9 +64,21 @@ class Asker(Protocol):
 class HttpReply:
     """A request's way back: answered once, from any thread."""
 
-    __slots__ = ("_connection", "_head", "_keep_alive", "_unanswered", "due", "expire", "payload")
+    __slots__ = (
+        "_connection",
+        "_head",
+        "_keep_alive",
+        "_request_id",
+        "_unanswered",
+        "due",
+        "expire",
+        "payload",
+    )
 
-    def __init__(self, connection: Asker, head: bool, keep_alive: bool) -> None:
+    def __init__(
+        self, connection: Asker, head: bool, keep_alive: bool, request_id: str | None = None
+    ) -> None:
+        self._request_id = request_id
         self._connection = connection
         self._head = head
         self._keep_alive = keep_alive
@@ -76,6 +95,11 @@ class HttpReply:
         """Whether nobody else is connected."""
         return self._connection.carrier.alone
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the thread that writes: it has others to answer."""
+        return self._connection.carrier.is_here
+
     def alive(self) -> bool:
         """Whether anybody still waits for the answer."""
         return bool(self._unanswered) and not self._connection.lost
@@ -87,6 +111,9 @@ class HttpReply:
         except IndexError:
             return False
         start = _head_form(status, content_type, headers, self._keep_alive) % len(body)
+        if self._request_id is not None:
+            own = f"{REQUEST_ID_HEADER}: {self._request_id}\r\n\r\n"
+            start = start[:-2] + own.encode("latin-1")
         self.payload = (start, b"" if self._head else body)
         self._connection.carrier.answered(self._connection)
         return True

@@ -10,6 +10,8 @@ from servingd.errors import Code
 
 PRIORITY_HEADER = "x-servingd-priority"
 RETRY_HEADER = "retry-after-ms"
+REQUEST_ID_HEADER = "x-request-id"
+"""What a caller sends so, its answer has as well."""
 
 
 class Reply(Protocol):

@@ -65,11 +65,13 @@ class HttpRoutes:
         self._explain = pages.explain
         self._placements = pages.placements
         self._monitoring_path = pages.monitoring_path
+        self._api_first = pages.monitoring_path[:4] != "/v1/"
         ready, started = pages.ready, pages.started
         self._routes: Sequence[tuple[re.Pattern[str], Callable[..., Answer | None]]] = [
             (re.compile(pattern), answer)
             for pattern, answer in (
                 ("/livez", lambda: (200, b"ok\n", _TEXT)),
+                ("/healthz", lambda: (200, b"ok\n", _TEXT)),
                 ("/readyz", lambda: _probe(ready)),
                 ("/startupz", lambda: _probe(started)),
                 ("/metrics", lambda: _METRICS),
@@ -82,7 +84,7 @@ class HttpRoutes:
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
         """Answer a request; runs on the loop's thread."""
         target = request.target
-        if target[:4] == "/v1/" and not self._monitoring_path:
+        if target[:4] == "/v1/" and self._api_first:
             self._api(request, reply)
         elif self._monitoring_path and request.path == self._monitoring_path:
             self._send(self._monitoring(target), reply)

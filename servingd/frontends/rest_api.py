@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from servingd.core.interfaces import States
 from servingd.core.types import ModelSpec
-from servingd.errors import Code, ServingError, Unavailable
+from servingd.errors import Code, ServingError
 from servingd.frontends.calls import CallContext, blame
 from servingd.frontends.content_coding import inflated
 from servingd.frontends.http_messages import Headers, HttpReply, HttpRequest
+from servingd.frontends.large_bodies import LargeBodies
 from servingd.frontends.rest_calls import start_json, start_proto
 from servingd.frontends.rest_reply import JSON, PROTOBUF, ReplyForm, RestReply, reply_form
 from servingd.frontends.rest_routes import Route, route
@@ -21,14 +21,13 @@ from servingd.frontends.rpc_messages import MessageParser
 from servingd.frontends.shared_page import Workers
 from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
 from servingd.inference.status import model_status, versions_of
+from servingd.runtime.byte_budget import ByteBudget
 from servingd.runtime.first_calls import HeldCall
 from servingd.wire.json_status import encode_metadata, encode_models, encode_status
 from servingd.wire.signatures import signature_def_map
 
 _LARGE_BYTES = 64 << 10
 """A body of more is read by a worker: parsing it would hold up every other connection."""
-
-_MAX_WAITING = 256
 
 _CORS: Headers = (
     ("access-control-allow-origin", "*"),
@@ -61,6 +60,8 @@ class RestOptions:
     cors: bool = False
     """Whether answers may be read by pages of other origins."""
     max_message_bytes: int = 2**31 - 1
+    large_bodies: ByteBudget = field(default_factory=lambda: ByteBudget(1 << 30))
+    """What large bodies may take while they are read, all together."""
 
 
 class RestApi:
@@ -72,11 +73,10 @@ class RestApi:
         self._context = context
         self._states = states
         self._workers = workers
+        self._large = LargeBodies(workers, options.large_bodies)
         self._timeout_s = options.timeout_s
         self._parser = MessageParser(options.max_message_bytes)
         self._headers: Headers = _CORS if options.cors else ()
-        self._waiting = 0  # guarded by _lock
-        self._lock = threading.Lock()
 
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
         """Answer a request whose target begins with `/v1/`."""
@@ -95,6 +95,14 @@ class RestApi:
         else:
             self._answer(found, request, reply, started)
 
+    def handle_elsewhere(self, request: HttpRequest, reply: HttpReply) -> None:
+        """As `handle`, on a worker: the loop's thread is never held up."""
+        try:
+            self._large.run(lambda: self.handle(request, reply))
+        except ServingError as error:
+            form = reply_form(request.headers, self._headers)
+            RestReply(reply, form, None).fail(error.code, error.message, error.retry_after_s)
+
     # Inference ------------------------------------------------------------------------------------
 
     def _plan(self, found: Route, headers: Mapping[str, str]) -> _Plan:
@@ -108,7 +116,7 @@ class RestApi:
         )
 
     def _infer(self, plan: _Plan, request: HttpRequest, reply: HttpReply) -> None:
-        rest = RestReply(reply, plan.form, self._timeout_s)
+        rest = RestReply(reply, plan.form, self._timeout_s, self._workers)
         first_calls = self._context.first_calls
         if first_calls is None or first_calls.over:
             self._begin(plan, request, rest)
@@ -156,11 +164,7 @@ class RestApi:
         try:
             body = inflated(request.headers, request.body)
         except ServingError as error:
-            if error.code is Code.RESOURCE_EXHAUSTED:
-                rest.refuse_body(error.message)
-            else:
-                rest.fail(error.code, error.message)
-            self._count(plan.verb, plan.spec, error.code, 0.0)
+            self._refuse(plan, rest, error)
             return
         if plan.is_proto:
             start_proto(plan.verb, plan.spec, body, rest, self._context, self._parser)
@@ -168,24 +172,20 @@ class RestApi:
             start_json(plan.verb, plan.spec, body, rest, self._context)
 
     def _start_elsewhere(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
-        with self._lock:
-            full = self._waiting >= _MAX_WAITING
-            self._waiting += not full
-        if full:
-            error = Unavailable(f"{_MAX_WAITING} large requests are waiting already")
-            rest.fail(error.code, error.message)
-            self._count(plan.verb, plan.spec, error.code, 0.0)
-            return
+        self._large.start(
+            request,
+            rest,
+            lambda: self._start(plan, request, rest),
+            lambda error: self._refuse(plan, rest, error),
+        )
 
-        def job() -> None:
-            with self._lock:
-                self._waiting -= 1
-            if rest.alive():
-                self._start(plan, request, rest)
-            else:
-                rest.expire()
-
-        self._workers.submit(job)
+    def _refuse(self, plan: _Plan, rest: RestReply, error: ServingError) -> None:
+        """Answer a call that is not begun."""
+        if error.code is Code.RESOURCE_EXHAUSTED:
+            rest.refuse_body(error.message)
+        else:
+            rest.fail(error.code, error.message, error.retry_after_s)
+        self._count(plan.verb, plan.spec, error.code, 0.0)
 
     # What is answered at once ---------------------------------------------------------------------
 

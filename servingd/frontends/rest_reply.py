@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from servingd.errors import Code
 from servingd.frontends.content_coding import accepts_gzip, deflated
 from servingd.frontends.http_messages import Headers, HttpReply
 from servingd.frontends.reply import PRIORITY_HEADER, priority_of
+from servingd.frontends.shared_page import Workers
 from servingd.frontends.status_codes import HTTP, retry_header
 from servingd.wire.json_results import encode_error
 
@@ -47,10 +48,17 @@ class RestReply:
     See `Reply`. Answers are gzip where the client takes that and it is worth it.
     """
 
-    __slots__ = ("_form", "_reply", "content_type", "deadline")
+    __slots__ = ("_form", "_reply", "_workers", "content_type", "deadline")
 
-    def __init__(self, reply: HttpReply, form: ReplyForm, timeout_s: float | None) -> None:
+    def __init__(
+        self,
+        reply: HttpReply,
+        form: ReplyForm,
+        timeout_s: float | None,
+        workers: Workers | None = None,
+    ) -> None:
         self._reply = reply
+        self._workers = workers
         self._form = form
         self.content_type = JSON
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -70,6 +78,13 @@ class RestReply:
 
     def gather(self) -> None:
         """Answers go out together anyway: see `HttpCarrier.answered`."""
+
+    def takes_away(self, job: Callable[[], None]) -> bool:
+        """Have a worker do a large job, if this thread has others to answer; else False."""
+        if self._workers is None or not self._reply.is_here:
+            return False
+        self._workers.submit(job)
+        return True
 
     def send(self, payload: bytes) -> bool:
         """Answer with a document or a message."""

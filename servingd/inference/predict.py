@@ -9,7 +9,7 @@ import numpy as np
 
 from servingd.core.interfaces import Models
 from servingd.core.types import Signature, Tensors, TensorSpec
-from servingd.errors import InvalidArgument, ServingError
+from servingd.errors import Internal, InvalidArgument, ServingError
 from servingd.inference.calls import (
     CLASSIFY_METHOD,
     DEFAULT_SIGNATURE,
@@ -59,7 +59,7 @@ def predict(models: Models, call: PredictCall, checks: Checks = NO_CHECKS) -> No
     call.lane = lane
     signature = lane.signature
     if checks.method_name and signature.method_name not in _METHODS:
-        raise InvalidArgument(
+        raise Internal(
             "Expected prediction signature method_name to be one of "
             f"{{{', '.join(_METHODS)}}}. Was: {signature.method_name}"
         )

@@ -15,6 +15,7 @@ import numpy as np
 
 from servingd.core.types import ServableId
 from servingd.errors import Code
+from servingd.observability.failures import FailureLog
 
 EDGES_US: tuple[float, ...] = tuple(10 * 1.8**i for i in range(33))
 """TensorFlow Serving's bucket edges for latencies, in microseconds."""
@@ -109,12 +110,15 @@ class RequestMetrics:
         self._retired: dict[str, _Retired] = {}  # guarded by _lock
         self._runtimes: dict[tuple[str, str], Cell] = {}
         self._examples: dict[str, Cell] = {}
+        self._failures = FailureLog()
 
     def record(
         self, model: str, version: int, signature: str, method: str, code: Code, seconds: float
     ) -> None:
         """Record one request. `model` is empty for a model that nobody serves."""
         self.cell(model, version, signature, method, code).add(seconds)
+        if code is not Code.OK:
+            self._failures.note(model, method, code)
 
     def cell(self, model: str, version: int, signature: str, method: str, code: Code) -> Cell:
         """The cell of one key, for whoever records into it often."""

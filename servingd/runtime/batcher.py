@@ -109,7 +109,7 @@ class Batcher:
         """How long a call that comes now would wait, and the pace; for whoever explains them."""
         with self._changed:
             pace = self._pacer.pace()
-            return self._backlog(1, pace).wait_s, pace
+            return self._backlog(1, pace, 0).wait_s, pace
 
     # All below: with the lock held ----------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Batcher:
         if left_s is not None and left_s <= 0:
             self._stats.dropped += 1
             raise DeadlineExceeded("Deadline Exceeded")
-        backlog = self._backlog(call.rows, pace)
+        backlog = self._backlog(call.rows, pace, call.size)
         error = self._refusal(call, kind, priority, backlog, left_s)
         if error is not None and call.came >= self._look_again:
             self._look_again = call.came + _LOOK_S
@@ -134,7 +134,7 @@ class Batcher:
             self._stats.dropped += len(dropped)
             self._stats.waiting_rows = self._queue.rows
             if dropped:
-                backlog = self._backlog(call.rows, pace)
+                backlog = self._backlog(call.rows, pace, call.size)
                 error = self._refusal(call, kind, priority, backlog, left_s)
         if error is not None:
             self._stats.refused[error.code.name] += 1
@@ -152,13 +152,13 @@ class Batcher:
         error = refusal(self._name, backlog, left_s, priority, self._options.limits)
         if error is None:
             try:
-                self._queue.add(call, call.rows, kind, call.came, priority)
+                self._queue.add(call, call.rows, kind, call.came, priority, call.size)
             except Unavailable as full:
                 full.retry_after_s = max(0.001, backlog.wait_s)
                 return full
         return error
 
-    def _backlog(self, rows: int, pace: Pace) -> Backlog:
+    def _backlog(self, rows: int, pace: Pace, size: int) -> Backlog:
         """What a call of so many rows finds: batches before it, over the threads that run them."""
         waiting, full = self._queue.rows, pace.full_rows
         batch_s = self._times.estimate(min(full, max(1, waiting))) or 0.0
@@ -166,6 +166,7 @@ class Batcher:
         return Backlog(
             calls=self._queue.calls,
             rows=waiting,
+            size=self._queue.size + size,
             wait_s=batches * batch_s / self._options.workers,
             run_s=self._times.estimate(rows) or 0.0,
         )

@@ -33,6 +33,10 @@ from servingd.runtime.waiting_calls import SplitCall, WaitingCall
 
 _log = logging.getLogger(__name__)
 
+_TEXTS_LOOKED_AT = 1024
+_TEXT_BYTES = 33
+"""What a text takes besides its characters."""
+
 _ALONE = Pace(full_rows=1)
 
 
@@ -190,7 +194,7 @@ class QueueOrInline:
         started = time.perf_counter()
         if started > self._sampler.due:
             done = self._sampler.watch(inputs, done, started)
-        call = WaitingCall(inputs, done, rows, time.monotonic())
+        call = WaitingCall(inputs, done, rows, time.monotonic(), _taken(inputs, size))
         if ruled is not None:
             for _ in inputs:
                 self.stats.input_rows.add(rows)
@@ -213,6 +217,16 @@ class QueueOrInline:
 
     def _observe(self, inputs: Tensors, seconds: float) -> None:
         self._meter.observe(sum(array.nbytes for array in inputs.values()), seconds)
+
+
+def _taken(inputs: Tensors, size: int) -> int:
+    """What inputs take in memory: their arrays, and texts, which are estimated where many."""
+    for array in inputs.values():
+        if array.dtype == object and array.size:
+            step = max(1, array.size // _TEXTS_LOOKED_AT)
+            texts = array.ravel()[::step].tolist()
+            size += _TEXT_BYTES * array.size + step * sum(map(len, texts))
+    return size
 
 
 def _batcher_options(body: Servable, options: DispatchOptions) -> BatcherOptions:

@@ -23,6 +23,7 @@ _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
 _UNLIMITED = 1 << 60
+_LEAST_SHARE = 256 << 20
 _FOR_THE_PROCESS = 1 << 30
 """What the interpreter, TensorFlow and calls under way take besides the models."""
 
@@ -107,6 +108,14 @@ def ram_budget(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
     if limit >= _UNLIMITED:
         return 0
     return max(limit // 2, limit * 9 // 10 - _FOR_THE_PROCESS)
+
+
+def memory_share(told_mb: int, read: Callable[[], int] = ram_budget) -> int:
+    """Bytes that one kind of buffer may take: as told, or a sixteenth of memory, 256 MiB at least.
+
+    That is besides models, whose budget leaves a tenth of memory to everything else.
+    """
+    return told_mb << 20 if told_mb else max(_LEAST_SHARE, read() // 16)
 
 
 def _growth(before: Resources, now: Resources) -> Resources:

@@ -49,6 +49,15 @@ _MAX_BATCH_BYTES = 64 << 20
 _log = logging.getLogger(__name__)
 
 
+_LARGE_BYTES = 64 << 10
+_MOST_PUT_OFF = 4
+
+
+def _is_large(inputs: Tensors) -> bool:
+    """Whether copying it takes long: texts are looked at one by one."""
+    return sum(a.nbytes * (8 if a.dtype == object else 1) for a in inputs.values()) > _LARGE_BYTES
+
+
 class Sampler:
     """Decides which calls of one lane are kept. From any thread; a race costs one more sample."""
 
@@ -97,7 +106,7 @@ class _Watched(Completion):
     def succeed(self, outputs: Tensors) -> None:
         try:
             if time.perf_counter() - self._began <= _WORTH_S:
-                # Before the answer: the inputs may lie in a request that is gone afterwards.
+                # Before the answer: a large request is else held for longer than its call.
                 self._keep(self._inputs)
         except Exception:  # the caller's answer is there, whatever becomes of the sample
             _log.exception("a request could not be kept")
@@ -127,7 +136,11 @@ class SelfWarmUp:
         enabled: bool = True,
         limits: SampleLimits | None = None,
         budget_s: float = _BUDGET_S,
+        later: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
+        """`later` has another thread do what takes long; without it, it is done at once."""
+        self._later = later
+        self._put_off = 0  # large requests that wait for that thread; a race costs one more
         self._rows_in_use = rows_in_use
         self._made_up = made_up
         self._warmed = warmed
@@ -168,6 +181,21 @@ class SelfWarmUp:
             meter.observe(size, seconds)
 
     def _keep(self, model: str, signature: Signature, inputs: Tensors) -> None:
+        """Keep a request: a large one not on the thread that serves, and not many at a time."""
+        if self._later is None or not _is_large(inputs):
+            self._keep_now(model, signature, inputs)
+        elif self._put_off < _MOST_PUT_OFF:
+            self._put_off += 1
+
+            def keep() -> None:
+                try:
+                    self._keep_now(model, signature, inputs)
+                finally:
+                    self._put_off -= 1
+
+            self._later(keep)
+
+    def _keep_now(self, model: str, signature: Signature, inputs: Tensors) -> None:
         sample = sample_of(inputs, signature, self._limits.request_bytes)
         if sample is not None:
             with self._lock:

@@ -35,6 +35,8 @@ class WaitingCall:
     done: Completion
     rows: int
     came: float
+    size: int = 0
+    """Bytes of its inputs."""
     split: SplitCall | None = None
     """Where its parts come together, if it may be spread over several batches."""
 

@@ -10,13 +10,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import simdjson
 
 from servingd.core.types import DataType, TensorSpec
 from servingd.wire.json_lists import MAX_RANK, Array
+from servingd.wire.json_pieces import Pieces, Unfit
+from servingd.wire.json_text import parse
 from servingd.wire.tensors import numpy_dtype
 
 _WS = "[ \t\r\n]*"
@@ -27,8 +29,19 @@ _FRONT = re.compile(
     f'{_WS}\\{{{_WS}(?:{_NAME}{_WS},{_WS})?"(instances|inputs)"{_WS}:{_WS}'
     f"(?=\\[[\\[ \t\r\n]*[-0-9]|\\[{_WS}{_FIRST_MEMBER}|({_FIRST_MEMBER}))".encode()
 )
+# Of a body that is read in pieces: the same, whatever the elements are.
+_LARGE_FRONT = re.compile(
+    f'{_WS}\\{{{_WS}(?:{_NAME}{_WS},{_WS})?"(instances|inputs)"{_WS}:{_WS}(?=[\\[{{])'.encode()
+)
+_LARGE_BACK = re.compile(f"{_WS}(?:,{_WS}{_NAME}{_WS})?\\}}{_WS}".encode())
+_LAST_NAME = re.compile(f",{_WS}{_NAME}{_WS}\\}}{_WS}\\Z".encode())
+_END_BYTES = 4096
+"""How far from the end of a large body its signature's name is looked for."""
+
 # What stands behind the last list.
 _BACK = re.compile(f"({_WS}\\}})??{_WS}(?:,{_WS}{_NAME}{_WS})?\\}}{_WS}".encode())
+
+_OBJECT = ord("{")
 
 _NUMERIC = b"0123456789.eE+- \t\r\n"
 
@@ -90,6 +103,73 @@ class NumericBody:
             return None
 
 
+class LargeBody:
+    """A large predict request that looks regular; its text is read when it is known what for."""
+
+    __slots__ = ("_at", "_body", "columnar", "signature_name")
+
+    def __init__(self, body: bytes, signature_name: str, columnar: bool, at: int) -> None:
+        self.signature_name = signature_name
+        self.columnar = columnar
+        self._body = body
+        self._at = at  # where `instances` or `inputs` begins
+
+    def inputs(self, specs: Mapping[str, TensorSpec]) -> dict[str, Array] | None:
+        """The tensors by alias, if it is regular lists of the right types all through."""
+        body, at = self._body, self._at
+        pieces = Pieces(body, parse, read_list)
+        try:
+            if body[at] == _OBJECT:
+                found, end = pieces.members(at, specs) if self.columnar else _unfit()
+            elif not self.columnar and body[pieces.skip(at + 1)] == _OBJECT:
+                found, end = pieces.rows(at, specs)
+            else:
+                ((alias, spec),) = specs.items()
+                array, end = pieces.array(at, spec.data_type)
+                found = {alias: array}
+        except (Unfit, ValueError, IndexError):
+            return None
+        return found if self._ends(end) else None
+
+    def _ends(self, at: int) -> bool:
+        """Whether nothing follows but the signature's name."""
+        if len(self._body) - at > _END_BYTES:
+            return False
+        back = _LARGE_BACK.fullmatch(self._body, at)
+        if not back:
+            return False
+        return back[1] is None or _text(back[1]) == self.signature_name
+
+
+def read_large(body: bytes) -> LargeBody | None:
+    """`body` as such a request, if it begins as one."""
+    front = _LARGE_FRONT.match(body, 0, _END_BYTES)
+    if not front:
+        return None
+    last = _LAST_NAME.search(body, len(body) - _END_BYTES)
+    if front[1] is not None and last:
+        return None
+    name = front[1] or (last[1] if last else b"")
+    return LargeBody(body, _text(name), front[2] == b"inputs", front.end())
+
+
+def read_list(text: bytes, data_type: DataType) -> Array | None:
+    """A list of numbers of the right type, in regular lists."""
+    try:
+        found = _plain(simdjson.Parser().parse(text), {"": _READINGS.get(data_type)}, text)
+    except (_Unfit, IndexError, TypeError, ValueError, RuntimeError):
+        return None
+    return None if found is None else found[""]
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _unfit() -> NoReturn:
+    raise Unfit
+
+
 class _Unfit(Exception):
     """Not regular, or not numbers of the right type."""
 
@@ -109,8 +189,7 @@ def read_numeric(body: bytes) -> NumericBody | None:
     except (ValueError, RuntimeError):
         return None
     name = front[1] if front[1] is not None else back[2] or b""
-    name_text = name.decode("utf-8", "surrogateescape")
-    return NumericBody(name_text, front[2] == b"inputs", text, value)
+    return NumericBody(_text(name), front[2] == b"inputs", text, value)
 
 
 def _plain(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import binascii
 import re
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from servingd.core.types import DataType
 from servingd.errors import InvalidArgument
 from servingd.wire.json_lists import Array, to_bytes
 from servingd.wire.tensors import numpy_dtype, type_name
+
+_PIECE = 32 << 10
+"""So many elements are written at once: the interpreter is held meanwhile."""
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _FLOATS = (DataType.FLOAT, DataType.DOUBLE)
@@ -78,7 +83,15 @@ def _escape(found: re.Match[bytes]) -> bytes:
     return _SHORT_ESCAPES.get(character) or b"\\u%04X" % ord(character)
 
 
-def on_one_line(value: Any, data_type: DataType, as_base64: bool, depth: int) -> bytes:
+def on_one_line(
+    value: Any,
+    data_type: DataType,
+    as_base64: bool,
+    depth: int,
+    *,
+    before: bytes = b"",
+    after: bytes = b"]",
+) -> bytes:
     """A whole array, its elements separated by a comma and a blank.
 
     Args:
@@ -86,26 +99,58 @@ def on_one_line(value: Any, data_type: DataType, as_base64: bool, depth: int) ->
         data_type: what it is to be.
         as_base64: strings become objects, which are never on one line.
         depth: how many lists and objects are around it.
+        before: what comes first; with `after`, it spares a large text's copy.
+        after: what comes in the place of a list's closing bracket.
 
     Raises:
         InvalidArgument: JSON has no values of `data_type`, or it is not what `value` is.
     """
     array = _as_array(value, data_type)
     if data_type is DataType.STRING:
-        return _joined(_strings(array, as_base64, depth + array.ndim), array.shape, None)
-    return _numbers(array, data_type).replace(b",", b", ")
+        text = _joined(_strings(array, as_base64, depth + array.ndim), array.shape, None)
+        return before + text[:-1] + after
+    return _numbers(array, data_type, b", ", before, after)
 
 
-def on_lines(value: Any, data_type: DataType, as_base64: bool, depth: int) -> bytes:
-    """As `on_one_line`, with every element of every list on a line of its own."""
+def on_lines(
+    value: Any,
+    data_type: DataType,
+    as_base64: bool,
+    depth: int,
+    *,
+    before: bytes = b"",
+    after: bytes = b"",
+) -> bytes:
+    """As `on_one_line`, with every element of every list on a line of its own; `after` is added."""
     array = _as_array(value, data_type)
     if data_type is DataType.STRING:
-        return _joined(_strings(array, as_base64, depth + array.ndim), array.shape, depth)
-    if array.size == 0:
-        return _joined([], array.shape, depth)
-    if array.ndim == 0:
-        return _numbers(array.reshape(1), data_type)[1:-1]
-    return _spread(_numbers(array, data_type), array.ndim, depth)
+        text = _joined(_strings(array, as_base64, depth + array.ndim), array.shape, depth)
+    elif array.size == 0:
+        text = _joined([], array.shape, depth)
+    elif array.ndim == 0:
+        text = _small_numbers(array.reshape(1), data_type)[1:-1]
+    elif array.size <= _PIECE:
+        text = _spread(_small_numbers(array, data_type), array.ndim, depth)
+    else:
+        return _large_on_lines(array, data_type, depth, before, after)
+    return before + text + after
+
+
+def _large_on_lines(
+    array: Array, data_type: DataType, depth: int, before: bytes, after: bytes
+) -> bytes:
+    start, end = b"[" + line(depth + 1), line(depth) + b"]"
+    rows = _rows_of_a_piece(array)
+    texts = []
+    for part in _parts(array, rows):
+        if rows == 1 and array.ndim > 1:
+            texts.append(on_lines(part[0], data_type, False, depth + 1))
+        else:
+            text = _spread(_small_numbers(part, data_type), array.ndim, depth)
+            texts.append(text[len(start) : -len(end)])
+    texts[0] = before + start + texts[0]
+    texts[-1] += end + after
+    return (b"," + line(depth + 1)).join(texts)
 
 
 def rows_on_lines(value: Any, data_type: DataType, as_base64: bool, depth: int) -> list[bytes]:
@@ -123,8 +168,15 @@ def rows_on_lines(value: Any, data_type: DataType, as_base64: bool, depth: int) 
         ] or [_joined([], array.shape[1:], None)] * len(array)
     if array.size == 0:
         return [_joined([], array.shape[1:], None)] * len(array)
+    size = _rows_of_a_piece(array)
+    if size < len(array):
+        return [
+            row
+            for part in _parts(array, size)
+            for row in rows_on_lines(part, data_type, as_base64, depth)
+        ]
     opening, closing = b"[" * inner, b"]" * inner
-    text = _numbers(array, data_type).replace(b",", b", ")
+    text = _numbers(array, data_type, b", ")
     rows = text[1 + inner : -1 - inner].split(closing + b", " + opening)
     return [opening + row + closing for row in rows] if inner else rows
 
@@ -141,8 +193,39 @@ def _as_array(value: Any, data_type: DataType) -> Array:
     return array if array.flags.aligned else array.copy()
 
 
-def _numbers(array: Array, data_type: DataType) -> bytes:
-    """The text without any white space."""
+def _rows_of_a_piece(array: Array) -> int:
+    """How many rows of an array that has any are written at once."""
+    return max(1, _PIECE * len(array) // max(1, array.size))
+
+
+def _parts(array: Array, rows: int) -> Iterator[Array]:
+    for at in range(0, len(array), rows):
+        yield array[at : at + rows]
+        time.sleep(0)  # whoever waits for the interpreter has it now
+
+
+def _numbers(
+    array: Array, data_type: DataType, comma: bytes = b",", before: bytes = b"", after: bytes = b"]"
+) -> bytes:
+    """The text, without white space but what `comma` has; a large one in pieces."""
+    if array.size <= _PIECE:
+        text = _small_numbers(array, data_type)
+        if comma != b",":
+            text = text.replace(b",", comma)
+        return before + text[:-1] + after
+    rows = _rows_of_a_piece(array)
+    texts = [
+        _numbers(part[0], data_type, comma)
+        if rows == 1 and array.ndim > 1
+        else _numbers(part, data_type, comma)[1:-1]
+        for part in _parts(array, rows)
+    ]
+    texts[0] = before + b"[" + texts[0]
+    texts[-1] += after
+    return comma.join(texts)  # without the interpreter, where it is much
+
+
+def _small_numbers(array: Array, data_type: DataType) -> bytes:
     text = orjson.dumps(array, option=_NUMPY)
     if data_type in _FLOATS and b"n" in text:
         return _with_not_finite(text, array)

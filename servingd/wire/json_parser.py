@@ -43,6 +43,10 @@ _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
 _HEX = re.compile(rb"[0-9a-fA-F]{4}")
 # A list of numbers, or nearly so: a parser in C reads it at once.
 _NUMBERS = re.compile(rb"\[[-+0-9.eENaInfity, \t\r\n]*+\]")
+_RUN = re.compile(rb"[-+0-9.eENaInfity, \t\r\n]*+")
+_RUN_BYTES = 128 << 10
+"""At most so much at once: the interpreter is held meanwhile."""
+_WORTH_IT_BYTES = 64
 # What the standard library reads otherwise: integers beyond 64 bits, and numbers beyond a double.
 _HARD_NUMBER = re.compile(rb"[0-9]{19}|[eE]\+?0*[1-9][0-9]{2}")
 
@@ -143,6 +147,8 @@ class _Parser:
             return self._open.pop()
         if closing == b"}":
             self._keys.append(self._key())
+        elif isinstance(innermost, list):
+            self._take_runs(innermost)
         return self._value()
 
     def _key(self) -> str:
@@ -157,21 +163,24 @@ class _Parser:
 
     def _numbers(self) -> list[Any] | None:
         """All of a flat list of numbers, or of nothing, at once; None if it is something else."""
-        found = _NUMBERS.match(self._body, self._at)
+        found = _NUMBERS.match(self._body, self._at, self._at + _RUN_BYTES)
         if not found:
             return None
-        text = found.group()
-        try:
-            numbers: list[Any] = orjson.loads(text)
-        except ValueError:
-            if _HARD_NUMBER.search(text):
-                return None
-            try:
-                numbers = json.loads(text)
-            except ValueError:
-                return None
-        self._at = found.end()
+        numbers = _load(found.group())
+        if numbers is not None:
+            self._at = found.end()
         return numbers
+
+    def _take_runs(self, innermost: list[Any]) -> None:
+        """Take numbers of a long list that are followed by others, many at once."""
+        while found := _RUN.match(self._body, self._at, self._at + _RUN_BYTES):
+            text = found.group()
+            cut = text.rfind(b",")
+            numbers = _load(b"[%b]" % text[:cut]) if cut >= _WORTH_IT_BYTES else None
+            if not numbers:
+                return
+            innermost += numbers
+            self._at += cut + 1
 
     def _scalar(self, head: bytes) -> Any:
         found = _SCALAR.match(self._body, self._at)
@@ -261,6 +270,20 @@ class _Parser:
             raise _error(_BAD_HEX, start)
         self._at = found.end()
         return int(found.group(), 16)
+
+
+def _load(text: bytes) -> list[Any] | None:
+    """A list of numbers, by parsers in C; None where they do not read what it means."""
+    try:
+        numbers: list[Any] = orjson.loads(text)
+    except ValueError:
+        if _HARD_NUMBER.search(text):
+            return None
+        try:
+            numbers = json.loads(text)
+        except ValueError:
+            return None
+    return numbers
 
 
 def _number(text: bytes, is_double: bool) -> int | float:

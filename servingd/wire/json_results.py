@@ -49,7 +49,7 @@ def encode_predictions(outputs: Tensors, specs: Mapping[str, TensorSpec], column
 def _columns(outputs: Tensors, specs: Mapping[str, TensorSpec]) -> bytes:
     if len(outputs) == 1:
         ((alias, value),) = outputs.items()
-        return _OUTPUTS + on_lines(value, *_form(alias, specs), 1) + _END
+        return on_lines(value, *_form(alias, specs), 1, before=_OUTPUTS, after=_END)
     members = [
         _key(alias) + on_lines(value, *_form(alias, specs), 2) for alias, value in outputs.items()
     ]
@@ -72,8 +72,8 @@ def _rows(outputs: Tensors, specs: Mapping[str, TensorSpec]) -> bytes:
         return _PREDICTIONS + b"[]" + _END
     if len(outputs) == 1:
         ((alias, value),) = outputs.items()
-        text = on_one_line(value, *_form(alias, specs), 1)
-        return _PREDICTIONS + text[:-1] + _END_OF_ROWS
+        form = _form(alias, specs)
+        return on_one_line(value, *form, 1, before=_PREDICTIONS, after=_END_OF_ROWS)
     columns = [rows_on_lines(value, *_form(alias, specs), 3) for alias, value in outputs.items()]
     members = [_key(alias).replace(b"%", b"%%") + b"%b" for alias in outputs]
     row = b"{" + line(3) + (b"," + line(3)).join(members) + line(2) + b"}"

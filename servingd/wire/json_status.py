@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import orjson
 from google.protobuf import json_format
 
 from servingd.errors import Code
@@ -100,12 +102,27 @@ def encode_metadata(name: str, version: int, signature_def_map: SignatureDefMap)
 
 
 def encode_models(models: Sequence[tuple[str, Sequence[VersionStatusLike]]]) -> bytes:
-    """All models by name, each with what `encode_status` says of it: a route of our own."""
-    shown = []
-    for name, statuses in models:
-        lines = encode_status(statuses).rstrip(b"\n").split(b"\n")
-        indented = b"\n".join(b"  " + line for line in lines[1:])
-        shown.append(b'  {\n   "name": %b,\n%b' % (quoted_text(name), indented))
-    return (
-        b'{\n "models": [\n%b\n ]\n}\n' % b",\n".join(shown) if shown else b'{\n "models": []\n}\n'
-    )
+    """All models: a route of our own, in the shapes that KServe's and OpenAI's clients look for.
+
+    `models` has their names; `data` an object for each, with whether it is `ready` and the
+    `versions` as `encode_status` shows them.
+    """
+    document = {
+        "models": [_shown(name) for name, _ in models],
+        "object": "list",
+        "data": [
+            {
+                "id": _shown(name),
+                "object": "model",
+                "ready": any(status.state.name == "AVAILABLE" for status in statuses),
+                "versions": json.loads(encode_status(statuses))["model_version_status"],
+            }
+            for name, statuses in models
+        ],
+    }
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _shown(name: str) -> str:
+    """A name as JSON can hold it, whatever bytes it came from."""
+    return name.encode("utf-8", "replace").decode()

@@ -7,8 +7,9 @@ from typing import Any
 
 from servingd.core.types import Signature, TensorSpec
 from servingd.errors import InvalidArgument, ServingError
-from servingd.wire.json_fast import NumericBody, read_numeric
+from servingd.wire.json_fast import LargeBody, NumericBody, read_large, read_numeric
 from servingd.wire.json_lists import Array, regular_array
+from servingd.wire.json_pieces import LARGE_BYTES
 from servingd.wire.json_text import dump_value, parse
 from servingd.wire.json_values import collect, is_base64, make_array, read_tensor, shape_of
 
@@ -50,7 +51,7 @@ class PredictBody:
         self,
         signature_name: str,
         document: dict[str, Any] | None = None,
-        numeric: NumericBody | None = None,
+        numeric: NumericBody | LargeBody | None = None,
         body: bytes = b"",
     ) -> None:
         self.signature_name = signature_name
@@ -58,6 +59,10 @@ class PredictBody:
         self._document = document  # read from _body where it is None
         self._numeric = numeric
         self._body = body
+
+    def release(self) -> None:
+        """Give up the text and what was read of it; `inputs` is not asked again."""
+        self._document, self._numeric, self._body = None, None, b""
 
     def inputs(self, signature: Signature) -> dict[str, Array]:
         """The tensors by alias. A default of the signature is not looked at: all must be there.
@@ -86,16 +91,17 @@ class PredictBody:
                 array = regular_array(rows, spec.data_type)
                 if array is not None:
                     return {alias: array}
-        return self._from_document(document, specs)
+        return self._from_document(document, specs, fast=len(self._body) < LARGE_BYTES)
 
     def _from_document(
-        self, document: dict[str, Any], specs: Mapping[str, TensorSpec]
+        self, document: dict[str, Any], specs: Mapping[str, TensorSpec], *, fast: bool
     ) -> dict[str, Array]:
+        """By the rules; `fast` allows what holds the interpreter for as long as all of it takes."""
         if _INSTANCES not in document:
             if _INPUTS not in document:
                 raise InvalidArgument("Missing 'inputs' or 'instances' key")
             self.columnar = True
-            return _columns(document[_INPUTS], specs)
+            return _columns(document[_INPUTS], specs, fast)
         self.columnar = False
         if _INPUTS in document:
             raise InvalidArgument(
@@ -111,7 +117,7 @@ class PredictBody:
             raise InvalidArgument(
                 f"JSON Value: {dump_value(document)} No values in 'instances' array"
             )
-        return _fast_rows(instances, specs) or _rows(instances, specs)
+        return (fast and _fast_rows(instances, specs)) or _rows(instances, specs)
 
 
 def read_predict(body: bytes) -> PredictBody:
@@ -120,36 +126,40 @@ def read_predict(body: bytes) -> PredictBody:
     Raises:
         InvalidArgument: as `read_object`.
     """
-    if len(body) >= _LARGE:
+    if len(body) >= LARGE_BYTES:
+        large = read_large(body)
+        if large is not None:
+            return PredictBody(large.signature_name, None, large, body)
+    elif len(body) >= _LARGE:
         numeric = read_numeric(body)
         if numeric is not None:
             return PredictBody(numeric.signature_name, None, numeric, body)
     document, name = read_object(body)
-    return PredictBody(name, document)
+    return PredictBody(name, document, None, body)
 
 
 # ---- columnar
 
 
-def _columns(value: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
+def _columns(value: Any, specs: Mapping[str, TensorSpec], fast: bool) -> dict[str, Array]:
     if type(value) is not dict or is_base64(value):
         if len(specs) > 1:
             raise InvalidArgument(
                 "inputs is a plain value/list, but expecting an object as multiple "
                 "input tensors required as per tensorinfo_map"
             )
-        return {alias: _tensor(value, spec) for alias, spec in specs.items()}
+        return {alias: _tensor(value, spec, fast) for alias, spec in specs.items()}
     found = {}
     for alias, spec in specs.items():
         if alias not in value:
             raise InvalidArgument(f"Missing named input: {alias} in 'inputs' object.")
-        found[alias] = _tensor(value[alias], spec)
+        found[alias] = _tensor(value[alias], spec, fast)
     return found
 
 
-def _tensor(value: Any, spec: TensorSpec) -> Array:
-    fast = regular_array(value, spec.data_type) if type(value) is list else None
-    return read_tensor(value, spec.data_type) if fast is None else fast
+def _tensor(value: Any, spec: TensorSpec, fast: bool) -> Array:
+    array = regular_array(value, spec.data_type) if fast and type(value) is list else None
+    return read_tensor(value, spec.data_type) if array is None else array
 
 
 # ---- rows

@@ -11,6 +11,7 @@ import orjson
 
 from servingd.errors import InvalidArgument
 from servingd.wire.json_parser import parse_exactly
+from servingd.wire.json_pieces import LARGE_BYTES, Pieces, Unfit
 
 DUMP_BYTES = 256
 """A value in an error text ends at the first token behind so many bytes."""
@@ -36,6 +37,11 @@ def parse(body: bytes) -> Any:
     Raises:
         InvalidArgument: `JSON Parse error: <text> at offset: <n>`.
     """
+    if len(body) >= LARGE_BYTES:
+        try:
+            return Pieces(body, parse).document()
+        except Unfit:
+            return parse_exactly(body)
     try:
         document = orjson.loads(body)
     except ValueError:

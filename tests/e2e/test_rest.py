@@ -234,9 +234,11 @@ def test_status_of_a_model_and_of_all(server):
     assert (status, body.decode()) == (404, error(text))
     status, _, body = call(server, "GET", "/v1/models/no?x=1")
     assert (status, body.decode()) == (404, error("Could not find any versions of model no?x=1"))
-    models = json.loads(call(server, "GET", "/v1/models")[2])["models"]
-    assert {m["name"] for m in models} >= {"half_plus_two", "examples", "digit_names"}
-    assert json.loads(entry)["model_version_status"] == models[-1]["model_version_status"]
+    models = json.loads(call(server, "GET", "/v1/models")[2])
+    assert {*models["models"]} >= {"half_plus_two", "examples", "digit_names"}
+    (half,) = (m for m in models["data"] if m["id"] == "half_plus_two")
+    assert half["ready"]
+    assert json.loads(entry)["model_version_status"] == half["versions"]
     status, _, body = call(server, "GET", "/v1/models/versions/1")
     assert (status, body.decode()) == (400, error("Missing model name in request."))
 

@@ -15,6 +15,7 @@ from servingd.frontends.rest_calls import JsonPredict
 from servingd.frontends.rest_reply import RestReply, reply_form
 from servingd.inference.multi_inference import _Part, _Parts
 from servingd.observability.requests import RequestMetrics
+from servingd.wire.tensors import data_type_of
 from tests.runtime.fakes import signature
 
 OUTPUTS = {"y": np.ones(1, np.float32)}
@@ -166,3 +167,40 @@ def test_the_parts_of_a_multi_inference_wait_as_their_call_says():
     part = _Part(_Parts(call, []), 0)
     assert (part.deadline, part.alone, part.priority()) == (7.0, True, Priority.HIGH)
     assert part.gather() is gather
+
+
+class Loop:
+    """A connection whose writer is this thread, or another; and a worker that waits to be told."""
+
+    def __init__(self, is_here):
+        self.carrier = self
+        self.lost = self.alone = False
+        self.is_here = is_here
+        self.jobs = []
+
+    def answered(self, client):
+        pass
+
+    def submit(self, job):
+        self.jobs.append(job)
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+@pytest.mark.parametrize(
+    "output", [np.ones(10_000, np.float32), np.array([b"x" * 40_000], object), np.ones(1)]
+)
+def test_a_large_answer_is_written_by_a_worker_where_the_loop_ran_the_call(is_here, output):
+    everything, loop = Everything(), Loop(is_here)
+    http = HttpReply(loop, head=False, keep_alive=True)
+    done = everything.start(RestReply(http, reply_form({}, ()), 30.0, loop))
+    everything.lease.lanes["serving_default"].signature.outputs["y"] = types.SimpleNamespace(
+        data_type=data_type_of(output.dtype)
+    )
+    done.succeed({"y": output})
+    large = output.size > 1 or output.dtype == object
+    assert len(loop.jobs) == (is_here and large)
+    assert bool(http.payload) is not bool(loop.jobs)
+    for job in loop.jobs:
+        job()
+    assert http.payload[1].startswith(b'{\n    "predictions": [')
+    assert everything.lease.released == 1

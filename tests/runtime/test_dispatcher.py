@@ -125,7 +125,7 @@ def test_a_full_queue_refuses_and_names_itself(opened_lane):
     assert servable.running.wait(TIMEOUT)
     waiting = [call(lane), call(lane)]
     refused = RecordingCompletion()
-    full = r"queue of m:1/serving_default is full \(2 waiting, 2 rows\)"
+    full = r"queue of m:1/serving_default is full \(2 waiting, 2 rows, 0 MiB\)"
     with pytest.raises(Unavailable, match=full):
         call(lane, completion=refused)
     servable.may_run.set()
@@ -133,6 +133,22 @@ def test_a_full_queue_refuses_and_names_itself(opened_lane):
         assert done.outcome.keys() == {"y"}
     assert refused.outcomes == []
     assert len(servable.ran_on) == 3
+
+
+def test_a_queue_is_full_in_bytes_too_and_texts_count(opened_lane):
+    servable = FakeServable()
+    servable.may_run.clear()
+    lane = opened_lane(servable, limits=AdmissionLimits(max_bytes=10_000), workers=1)
+    running = call(lane)
+    assert servable.running.wait(TIMEOUT)
+    waiting = call(lane, size=1000)
+    texts = np.array([b"x" * 5000], object)
+    with pytest.raises(Unavailable, match="queue of m:1/serving_default is full"):
+        lane.run({"x": texts}, RecordingCompletion())
+    servable.may_run.set()
+    for done in (running, waiting):
+        assert done.outcome.keys() == {"y"}
+    call_and_wait(lane, size=5000)  # what has left counts no more; and alone, it may have as much
 
 
 def test_calls_that_nobody_waits_for_are_dropped_before_others_are_refused(opened_lane):

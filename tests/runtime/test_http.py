@@ -297,3 +297,15 @@ def test_draining_beside_a_handler_that_holds_the_loop_up_ends_in_time(client, c
     assert carrier.wait_idle(time.monotonic() + 5)
     carrier.stop()
     assert carrier.wait_idle(time.monotonic() + 5)
+
+
+def test_a_request_id_comes_back_with_its_answer(carrier, client):
+    both = get("/a", "x-request-id: one, 1") + get("/b") + get("/c", "X-Request-Id: two")
+    client.sendall(both)
+    data = b""
+    while data.count(b"HTTP/1.1 200") < 3 or not data.endswith(b"GET /c "):
+        data += client.recv(10_000)
+    first, second, third = data.split(b"HTTP/1.1 200")[1:]
+    assert b"\r\nx-request-id: one, 1\r\n\r\nGET /a " in first
+    assert b"x-request-id" not in second
+    assert b"\r\nx-request-id: two\r\n\r\nGET /c " in third

@@ -167,7 +167,7 @@ def test_thousands_of_requests_at_once_are_answered_in_order_and_delay_nobody(cl
 def test_clients_that_come_while_the_loop_is_busy_wait_to_be_let_in(carrier):
     """None is turned away, to knock again a second later."""
     go = threading.Event()
-    carrier._loop.call_soon_threadsafe(go.wait)
+    carrier._loop.loop.call_soon_threadsafe(go.wait)
     with contextlib.ExitStack() as stack:
         stack.callback(go.set)
         clients = [stack.enter_context(connect(carrier.port)) for _ in range(1000)]
@@ -267,7 +267,7 @@ def test_a_fault_in_what_expires_ends_no_time_limit(carrier, client, app):
 
     client.sendall(get("/later"))
     until_seen(app, 1)
-    connection = next(iter(carrier._connections))
+    connection = next(iter(carrier._loop._connections))
     connection._replies[0].expire, connection._replies[0].due = fault, 0.0
     while connection._replies[0].due == 0.0:
         time.sleep(0.01)
@@ -275,7 +275,7 @@ def test_a_fault_in_what_expires_ends_no_time_limit(carrier, client, app):
         other.sendall(get("/later"))
         until_seen(app, 2)
         answered = threading.Event()
-        (later,) = (c for c in carrier._connections if c is not connection)
+        (later,) = (c for c in carrier._loop._connections if c is not connection)
         later._replies[0].expire, later._replies[0].due = answered.set, 0.0
         assert answered.wait(5)
         app.go.set()

@@ -280,3 +280,17 @@ def test_it_follows_the_file(kept, serve, tmp_path, reports):
     ran = len(version.ran_on)
     WarmUp(lambda body, request: None, enabled=False, kept=kept).again(M2, data, version)
     assert len(version.ran_on) > ran
+
+
+def test_large_requests_are_kept_by_another_thread_and_not_many_at_a_time(serve):
+    jobs = []
+    store = SelfWarmUp(later=jobs.append)
+    store.keep_only({"m"})
+    lane = serve(store=store, inline_below_s=0.0)
+    call(lane, 20_000, 1, *range(30_000, 30_010))
+    assert [store.sizes()["m"][0], len(jobs)] == [1, 4]
+    for job in jobs:
+        job()
+    assert store.sizes()["m"][0] == 4
+    call(lane, 20_000)
+    assert len(jobs) == 5

@@ -155,4 +155,4 @@ def test_readers_on_other_threads_see_whole_answers():
     for reader in readers:
         reader.join(TIMEOUT)
     assert wrong == []
-    assert len(monitor.of_model("m")) == 100
+    assert len(monitor.of_model("m")) == 10

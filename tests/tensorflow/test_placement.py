@@ -12,7 +12,7 @@ import pytest
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Device, Placement, VersionData
 from servingd.errors import Internal, NotFound, ResourceExhausted, ServingError
-from servingd.servables.saved_model import c_api, sessions
+from servingd.servables.saved_model import c_api, opening
 from servingd.servables.saved_model.devices import LocalDevices
 from servingd.servables.saved_model.meta_graph import read_meta_graph
 from servingd.servables.saved_model.opening import open_plain
@@ -102,7 +102,7 @@ def test_a_graph_that_names_nothing_is_not_copied():
 def test_what_runs_elsewhere_is_seen(more, monkeypatch):
     """As on a GPU, where TensorFlow moves what has no kernel for it: here, nodes that insist."""
     graph = read_meta_graph(str(more / "loop_and_branch"), TAGS).graph_def
-    monkeypatch.setattr(sessions, "without_devices", lambda graph_def: insistent(graph))
+    monkeypatch.setattr(opening, "without_devices", lambda graph_def: insistent(graph))
     session = plain(more / "loop_and_branch", THIRD)
     assert session.ran.devices["CPU:1"] > 0
     assert session.ran.moved.keys() == {"CPU:1"}

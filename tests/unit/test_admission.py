@@ -10,11 +10,11 @@ from servingd.core.admission import AdmissionLimits, Backlog, refusal
 from servingd.core.batching import Priority
 from servingd.errors import Code
 
-LIMITS = AdmissionLimits(max_calls=100, max_rows=1000, max_wait_s=10.0)
+LIMITS = AdmissionLimits(max_calls=100, max_rows=1000, max_bytes=1000, max_wait_s=10.0)
 
 
-def backlog(calls=1, rows=1, wait_s=0.0, run_s=0.0) -> Backlog:
-    return Backlog(calls=calls, rows=rows, wait_s=wait_s, run_s=run_s)
+def backlog(calls=1, rows=1, wait_s=0.0, run_s=0.0, size=0) -> Backlog:
+    return Backlog(calls=calls, rows=rows, wait_s=wait_s, run_s=run_s, size=size)
 
 
 def refused(found: Backlog, left_s: float | None = None, priority=Priority.NORMAL):
@@ -26,13 +26,17 @@ def test_what_can_be_answered_in_time_is_let_in():
     assert refused(backlog(calls=80, rows=800, wait_s=0.5, run_s=0.1), 1.0) is None
 
 
-@pytest.mark.parametrize("found", [backlog(calls=90), backlog(rows=900)])
+@pytest.mark.parametrize("found", [backlog(calls=90), backlog(rows=900), backlog(size=901)])
 def test_too_much_that_waits(found):
     error = refused(found)
     assert error is not None
     assert error.code is Code.UNAVAILABLE
     assert error.message.startswith("queue of m:1/s is full (")
     assert error.retry_after_s
+
+
+def test_one_call_alone_may_have_more_bytes_than_may_wait():
+    assert refused(backlog(calls=0, rows=0, size=5000)) is None
 
 
 def test_too_little_time():

@@ -71,3 +71,10 @@ def test_what_is_remembered_is_bounded():
     long = head(0, f"x: {'y' * 5000}\r\n")
     heads.learn(long, request(b""))
     assert heads.find(long) is None
+
+
+def test_heads_with_a_request_id_are_not_kept():
+    heads = KnownHeads()
+    whole = head(4, "x-request-id: 1\r\n") + b"body"
+    heads.learn(whole, request(b"body", **{"x-request-id": "1"}))
+    assert heads.find(whole) is None

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from servingd.core.types import DataType, Signature, TensorSpec
 from servingd.errors import InvalidArgument
+from servingd.wire import json_layout
 from servingd.wire.json_parser import parse_exactly
 from servingd.wire.json_results import (
     encode_classifications,
@@ -393,3 +394,18 @@ def test_every_float_stays_a_float(pattern: int) -> None:
     array = np.array([pattern], np.uint32).view(np.float32)
     answer = parse_exactly(encode_predictions({"x": array}, specs({"x": array}), columnar=False))
     assert type(answer["predictions"][0]) is float
+
+
+@pytest.mark.parametrize("shape", [(100,), (1, 100), (10, 10), (3, 1, 40), (2, 3, 5), (0, 5), (7,)])
+@pytest.mark.parametrize("columnar", [False, True])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_large_answers_are_written_in_pieces_to_the_same_byte(
+    shape, columnar, outputs, monkeypatch
+):
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 3
+    values.reshape(-1)[3:5] = np.nan
+    found = {f"y{i}": values + i for i in range(outputs)}
+    specs = {alias: TensorSpec(DataType.FLOAT, None) for alias in found}
+    at_once = encode_predictions(found, specs, columnar)
+    monkeypatch.setattr(json_layout, "_PIECE", 8)
+    assert encode_predictions(found, specs, columnar) == at_once

@@ -68,18 +68,16 @@ def test_no_versions() -> None:
 
 def test_models() -> None:
     statuses = [VersionStatus(2, PublicState.LOADING), VersionStatus(1, PublicState.AVAILABLE)]
-    found = encode_models([('a"', statuses), ("b", [])])
-    assert json.loads(found) == {
-        "models": [
-            {"name": 'a"', **json.loads(encode_status(statuses))},
-            {"name": "b", "model_version_status": []},
-        ]
-    }
-    assert found.startswith(
-        b'{\n "models": [\n  {\n   "name": "a\\"",\n   "model_version_status": [\n    {\n'
-    )
-    assert found.endswith(b'\n   "model_version_status": []\n  }\n ]\n}\n')
-    assert json.loads(encode_models([])) == {"models": []}
+    found = json.loads(encode_models([('a"', statuses), ("b", []), ("\udc80", [])]))
+    assert found["models"] == ['a"', "b", "?"]
+    assert found["object"] == "list"
+    versions = json.loads(encode_status(statuses))["model_version_status"]
+    ready = any(version["state"] == "AVAILABLE" for version in versions)
+    assert found["data"][:2] == [
+        {"id": 'a"', "object": "model", "ready": ready, "versions": versions},
+        {"id": "b", "object": "model", "ready": False, "versions": []},
+    ]
+    assert json.loads(encode_models([])) == {"models": [], "object": "list", "data": []}
 
 
 SIGNATURE = Signature(

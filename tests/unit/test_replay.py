@@ -14,7 +14,7 @@ from servingd.errors import (
     Unavailable,
     Unimplemented,
 )
-from servingd.inference.calls import Checks
+from servingd.inference.calls import PREDICT_METHOD, Checks
 from servingd.inference.replay import replay
 from servingd.wire import protos
 from servingd.wire.prediction_logs import RecordedRequest, examples_request, predict_request
@@ -198,3 +198,16 @@ def test_a_prediction_that_cannot_be_written_is_a_failure():
         replay(
             Model(serving_default={"y": np.array(["no number"], object)}), CALLS["serving_default"]
         )
+
+
+@pytest.mark.parametrize("method", [PREDICT_METHOD, CLASSIFY, REGRESS, ""])
+def test_predict_takes_three_methods_where_they_are_checked(method):
+    model = Model()
+    plain = model.signatures["serving_default"]
+    model.signatures["serving_default"] = Signature(plain.name, plain.inputs, plain.outputs, method)
+    replay(model, prediction())
+    if method:
+        replay(model, prediction(), Checks(method_name=True))
+        return
+    with pytest.raises(Internal, match="Expected prediction signature method_name to be one of"):
+        replay(model, prediction(), Checks(method_name=True))
