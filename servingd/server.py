@@ -57,7 +57,13 @@ from servingd.servables.saved_model.loader import Hooks
 from servingd.servables.saved_model.warm_up import synthetic_inputs
 from servingd.sources.config_file import ConfigFilePoll
 from servingd.sources.file_system import FileSystemSource
-from servingd.sources.rosters import ConfiguredRoster, known_models, listed_models, make_roster
+from servingd.sources.rosters import (
+    ConfiguredRoster,
+    RepositoryRoster,
+    known_models,
+    listed_models,
+    make_roster,
+)
 from servingd.wire.config_files import read_monitoring, read_tls
 from servingd.wire.model_server_config import configured_models
 from servingd.wire.saved_model_options import saved_model_options
@@ -210,14 +216,21 @@ class Server:
         )
 
     def _make_config_file_poll(self) -> ConfigFilePoll | None:
-        config = self._config
-        wait_s = config.model_config_file_poll_wait_seconds
-        if wait_s <= 0 or not config.model_config_file:
+        config, roster = self._config, self._roster
+        if not (config.model_config_file or config.servingd_config_file):
             return None
+        wait_s = config.model_config_file_poll_wait_seconds
+        ended = self.metrics.on_config_reload
+        if isinstance(roster, RepositoryRoster):
+            yaml = config.servingd_config_file
+            return ConfigFilePoll(
+                lambda: roster.reread(yaml), lambda models: self._source.look_soon(), wait_s, ended
+            )
         return ConfigFilePoll(
-            lambda: configured_models(config),
-            lambda models: self._reload(models, None, log_reload),
+            lambda: configured_models(config, self._reloader.models),
+            lambda models: self._reload(models, None, log_reload, by_call=False),
             wait_s,
+            ended,
         )
 
     def _make_grpc(self) -> GrpcFrontend:
@@ -349,6 +362,8 @@ class Server:
         models: tuple[ModelConfig, ...],
         timeout_s: float | None,
         done: Callable[[ServingError | None], None],
+        *,
+        by_call: bool = True,
     ) -> None:
         """Replace the models that were configured; see `Reloader`."""
         if not isinstance(self._roster, ConfiguredRoster):
@@ -356,7 +371,15 @@ class Server:
                 f"the models are those of {self._config.model_repository}: they cannot be reloaded"
             )
         longest = self._config.reload_timeout_s
-        self._reloader.reload(models, min(longest, timeout_s or longest), done)
+        self._reloader.reload(models, min(longest, timeout_s or longest), done, by_call)
+
+    def reread(self) -> None:
+        """Read the configuration files again and apply what they say of models. Does not wait."""
+        if self._config_file is None:
+            _log.warning("there is no configuration file to read again")
+        else:
+            _log.info("reading the configuration files again")
+            self._config_file.read_now()
 
     def _replace_models(self, models: tuple[ModelConfig, ...]) -> None:
         assert isinstance(self._roster, ConfiguredRoster)  # only such a one is reloaded

@@ -9,7 +9,8 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -33,6 +34,9 @@ _SHARED_MEMORY = "/dev/shm"
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
+_ONE_WISH_S = 1.0
+"""Signals that come so close together are one: a terminal sends one, and who started us another."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +47,10 @@ def serve(
     *,
     takes_stale_flags: bool = False,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit status. A second signal exits at once."""
+    """Serve until SIGTERM or SIGINT; return the exit status. A second signal exits at once.
+
+    SIGHUP has the configuration files read again.
+    """
     configure_logging()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _find_temporary_folder()
@@ -63,6 +70,7 @@ def serve(
 
         server = Server(config)
         server.start()
+        stop.on_hang_up = server.reread
     except ServingError as error:
         return _failed(error.code, error.message)
     except OSError as error:
@@ -89,7 +97,7 @@ def _find_temporary_folder() -> None:
 
 
 class _StopSignal:
-    """The first SIGTERM or SIGINT ends `wait`; the second ends the process.
+    """The first SIGTERM or SIGINT ends `wait`; the second ends the process. SIGHUP rereads.
 
     The interpreter runs handlers in the main thread alone, and misses a signal that comes while
     that thread begins to wait for a lock. So they come by a pipe, to a thread named `signals`.
@@ -97,10 +105,11 @@ class _StopSignal:
 
     def __init__(self) -> None:
         self._came = threading.Event()
+        self.on_hang_up: Callable[[], None] = lambda: None
         self._read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in _STOPPING:
+        for number in (*_STOPPING, signal.SIGHUP):
             signal.signal(number, _nothing)  # else there is nothing to come by the pipe
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
 
@@ -109,13 +118,19 @@ class _StopSignal:
         self._came.wait()
 
     def _watch(self) -> None:
+        first = 0.0
         while byte := os.read(self._read, 1):
-            if byte[0] not in _STOPPING:
+            number = byte[0]
+            if number == signal.SIGHUP:
+                self.on_hang_up()
+            elif number not in _STOPPING:
                 continue
-            if self._came.is_set():
-                os._exit(128 + byte[0])
-            os.write(2, f"stopping: {signal.Signals(byte[0]).name}\n".encode())
-            self._came.set()
+            elif not self._came.is_set():
+                first = time.monotonic()
+                os.write(2, f"stopping: {signal.Signals(number).name}\n".encode())
+                self._came.set()
+            elif time.monotonic() - first > _ONE_WISH_S:
+                os._exit(128 + number)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -68,6 +68,17 @@ class Metrics:
             buckets=_LOAD_BUCKETS_S,
             registry=self._registry,
         )
+        self._reloaded = Gauge(
+            "servingd_config_last_reload_successful",
+            "Whether the last reading of the configuration files was applied.",
+            registry=self._registry,
+        )
+        self._reloaded_at = Gauge(
+            "servingd_config_last_reload_success_timestamp_seconds",
+            "When the configuration files were last read and applied.",
+            registry=self._registry,
+        )
+        self.on_config_reload(True)  # a server starts with what the files say
         self._graph_states: dict[ServableId, str] = {}
         self._incomplete_now: dict[str, frozenset[int]] = {}
 
@@ -107,6 +118,12 @@ class Metrics:
     def on_load(self, servable: ServableId, seconds: float, succeeded: bool) -> None:
         """Record one load attempt."""
         self._load.labels(servable.name, "succeeded" if succeeded else "failed").observe(seconds)
+
+    def on_config_reload(self, succeeded: bool) -> None:
+        """The configuration files were read again."""
+        self._reloaded.set(succeeded)
+        if succeeded:
+            self._reloaded_at.set_to_current_time()
 
     def serving_values(self, names: Sequence[str]) -> dict[str, int]:
         """What HandleReloadConfig reports of metrics, by TensorFlow Serving's raw names."""

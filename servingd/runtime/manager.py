@@ -44,6 +44,7 @@ from servingd.core.events import (
 )
 from servingd.core.harness import LoadPlan
 from servingd.core.interfaces import Dispatcher, Lane, Loader, Relocates, Replicated, Servable
+from servingd.core.lifecycle import HarnessState
 from servingd.core.placement import LoadRules
 from servingd.core.reconcile import ManagerState
 from servingd.core.types import (
@@ -64,6 +65,9 @@ from servingd.runtime.threads import WorkerPool, join
 MakeLoader = Callable[[ServableId, VersionData], Loader]
 OnLoad = Callable[[ServableId, float, bool], None]
 WarmUpCall = Callable[[ServableId, VersionData, Servable], None]
+
+_LOADS_END_S = 1.0
+"""At a stop a load that is not wanted any more may take so long to end."""
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +133,7 @@ class Manager:
         self._loads = WorkerPool("load", self._options.num_load_threads)
         self._unloads = WorkerPool("unload", self._options.num_unload_threads)
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
+        self._answered = threading.Event()  # set once only loads are under way after stop
         self._empty = threading.Event()  # set once everything is unloaded after stop
         self._plan = LoadPlan()  # replaced whole by the manager's thread
 
@@ -160,15 +165,20 @@ class Manager:
         return self._plan
 
     def stop(self, timeout_s: float) -> bool:
-        """Unload everything and end the threads; False if something would not end in time."""
+        """Unload everything and end the threads; False if something would not end in time.
+
+        A load that is under way is told to end, but hardly waited for: it holds nobody's answer,
+        and may be in the midst of an import.
+        """
         deadline = time.monotonic() + timeout_s
         self._inbox.put(Stop())
-        empty = self._empty.wait(timeout_s)
+        self._answered.wait(timeout_s)
+        loading = self._loads.stop(min(_left(deadline), _LOADS_END_S))
+        empty = not loading and self._empty.wait(_left(deadline))
         if not empty:
             _log.warning("not everything could be unloaded within %.1f s", timeout_s)
         self._inbox.close()
-        left = max(0.1, deadline - time.monotonic())
-        stuck = join([self._thread], left) + self._loads.stop(left) + self._unloads.stop(left)
+        stuck = join([self._thread], _left(deadline)) + self._unloads.stop(_left(deadline))
         return empty and not stuck
 
     # The manager's thread -------------------------------------------------------------------------
@@ -184,8 +194,15 @@ class Manager:
                     _log.exception("the manager failed to carry out %s", command)
                     self._give_up(command, error)
             self._plan = self._state.plan()
-            if stopping and not self._state.harnesses():
-                self._empty.set()
+            if stopping:
+                self._tell_what_is_left()
+
+    def _tell_what_is_left(self) -> None:
+        left = [harness.state for harness in self._state.harnesses()]
+        if all(state is HarnessState.LOADING for state in left):
+            self._answered.set()
+        if not left:
+            self._empty.set()
 
     def _decide(self, event: Event) -> list[Command]:
         try:
@@ -349,6 +366,11 @@ class Manager:
         if meter and span:
             meter.stop(span)
         self._inbox.put(Unloaded(servable))
+
+
+def _left(deadline: float) -> float:
+    """The seconds until then, but always a moment."""
+    return max(0.1, deadline - time.monotonic())
 
 
 def _estimate_of(servable: ServableId, loader: Loader) -> Estimate:

@@ -38,6 +38,7 @@ class Reloader:
         self._allow_unavailable = allow_labels_for_unavailable
         self._lock = threading.Lock()
         self._models: tuple[ModelConfig, ...] = ()  # guarded by _lock
+        self._by_call = False  # whether a call has brought them; guarded by _lock
 
     def begin(self, models: tuple[ModelConfig, ...]) -> None:
         """Take the models that the server starts with; their labels need not lead anywhere yet."""
@@ -45,7 +46,15 @@ class Reloader:
             self._models = models
             self._serving_map.label(_labels(models))
 
-    def reload(self, models: tuple[ModelConfig, ...], timeout_s: float, done: Done) -> None:
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        """Those that are configured now."""
+        with self._lock:
+            return self._models
+
+    def reload(
+        self, models: tuple[ModelConfig, ...], timeout_s: float, done: Done, by_call: bool = True
+    ) -> None:
         """Replace all models; `done` is told when the new ones are available, or are not.
 
         Nothing is changed if anything is wrong with `models`: that is raised as a ServingError.
@@ -53,19 +62,23 @@ class Reloader:
         loaded stays configured, and is tried again when its files change.
         """
         with self._lock:
+            changed, undoes = models != self._models, self._by_call and not by_call
             known = {model.name for model in self._models}
             self._check(models)
             new = [model.name for model in models if model.name not in known]
             wait = _Wait(self._monitor, new, done)
             wait.watch()  # before anything is changed: what that causes may come at once
             try:
-                self._models = models
+                self._models, self._by_call = models, by_call
                 self._serving_map.label(_labels(models))
                 self._replace(models)
             except BaseException:
                 wait.give_up()
                 raise
-        _log.info("reloaded: %d models, new: %s", len(models), ", ".join(new) or "none")
+        if changed and undoes:
+            _log.warning("a reload by a call is undone: the configuration file holds again")
+        if changed or by_call:
+            _log.info("reloaded: %d models, new: %s", len(models), ", ".join(new) or "none")
         wait.begin(timeout_s)
 
     def check_platforms(self, models: Iterable[ModelConfig]) -> None:

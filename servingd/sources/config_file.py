@@ -1,4 +1,4 @@
-"""The configuration file, read and applied again at an interval."""
+"""The configuration file, read and applied again: at an interval, and when somebody asks for it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,25 @@ _log = logging.getLogger(__name__)
 
 
 class ConfigFilePoll:
-    """Owns the thread `config-file`. What has been reloaded by a call meanwhile is overruled."""
+    """Owns the thread `config-file`. What has been reloaded by a call meanwhile is overruled.
+
+    Without a wait above 0 it reads when it is told to, and only then.
+    """
 
     def __init__(
-        self, read: Callable[[], tuple[ModelConfig, ...]], apply: Apply, wait_s: float
+        self,
+        read: Callable[[], tuple[ModelConfig, ...]],
+        apply: Apply,
+        wait_s: float,
+        ended: Callable[[bool], None] = lambda succeeded: None,
     ) -> None:
+        """`ended` is told of each reading whether what the file says holds now."""
         self._read = read
         self._apply = apply
-        self._wait_s = wait_s
-        self._stopping = threading.Event()
+        self._wait_s = wait_s if wait_s > 0 else None
+        self._ended = ended
+        self._due = threading.Event()
+        self._stopping = False
         self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="config-file", daemon=True)
 
@@ -33,14 +43,25 @@ class ConfigFilePoll:
         """Begin to wait for the first reading."""
         self._thread.start()
 
+    def read_now(self) -> None:
+        """Read and apply the file soon; from any thread, returns at once."""
+        self._due.set()
+
     def stop(self) -> None:
         """End."""
-        self._stopping.set()
+        self._stopping = True
+        self._due.set()
         self._thread.join(5)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._wait_s):
-            self._complain(self._read_and_apply())
+        while True:
+            asked = self._due.wait(self._wait_s)
+            if self._stopping:
+                return
+            self._due.clear()
+            trouble = self._read_and_apply()
+            self._complain(trouble, always=asked)
+            self._ended(not trouble)
 
     def _read_and_apply(self) -> str:
         """What went wrong, or nothing."""
@@ -60,8 +81,8 @@ class ConfigFilePoll:
             return f"PollFilesystemAndReloadConfig failed to ReloadConfig: {error!r}"
         return ""
 
-    def _complain(self, trouble: str) -> None:
-        """Log a trouble once, when it begins."""
-        if trouble and trouble != self._trouble:
+    def _complain(self, trouble: str, always: bool) -> None:
+        """Log a trouble when it begins, or when somebody has asked."""
+        if trouble and (always or trouble != self._trouble):
             _log.error("%s", trouble)
         self._trouble = trouble

@@ -45,7 +45,7 @@ class ConfiguredRoster:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RepositoryRoster:
     """Every subfolder of a folder is a model, unless its name begins with a dot or underscore.
 
@@ -54,6 +54,7 @@ class RepositoryRoster:
 
     folder: str
     entries: tuple[ModelEntry, ...] = ()
+    """Replaced whole, from any thread."""
 
     def models(self) -> tuple[ModelConfig, ...]:
         """The subfolders now."""
@@ -67,6 +68,16 @@ class RepositoryRoster:
     def watched(self) -> str | None:
         """The folder itself."""
         return self.folder
+
+    def reread(self, servingd_yaml: str) -> tuple[ModelConfig, ...]:
+        """Take what `servingd.yaml` says by now; all models now.
+
+        Raises NotFound, InvalidConfig or OSError, with nothing changed.
+        """
+        entries = read_servingd_yaml(servingd_yaml).models
+        models = RepositoryRoster(self.folder, entries).models()
+        self.entries = entries
+        return models
 
 
 def make_roster(config: ServerConfig) -> Roster:

@@ -11,7 +11,7 @@ from servingd.config.request_log import LoggingConfig, PerTaskSampling
 from servingd.config.server import ServerConfig, no_models
 from servingd.config.servingd_yaml import merge_models, read_servingd_yaml
 from servingd.core.versions import All, Latest, Specific, VersionPolicy
-from servingd.errors import InvalidConfig, ServingError
+from servingd.errors import FailedPrecondition, InvalidConfig, ServingError
 from servingd.wire import protos
 from servingd.wire.config_files import parse_text
 
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 _TENSORFLOW, _OTHER = 1, 2  # enum ModelType
 
 
-def configured_models(config: ServerConfig) -> tuple[ModelConfig, ...]:
+def configured_models(
+    config: ServerConfig, now: tuple[ModelConfig, ...] = ()
+) -> tuple[ModelConfig, ...]:
     """The models that flags and files name, all but those of a watched repository. Reads files.
 
-    Raises NotFound, or InvalidConfig naming the file and the field.
+    `now` are those that are served already. Raises NotFound, InvalidConfig naming the file and the
+    field, or FailedPrecondition for a file that says nothing any more: half of it may be written.
     """
     yaml = config.servingd_config_file
     entries = read_servingd_yaml(yaml).models if yaml else ()
     if config.model_config_file:
-        listed = read_models(config.model_config_file)
+        listed = read_models(config.model_config_file, may_be_unset=not now)
     elif config.model_base_path and not config.model_repository:
         path = os.path.abspath(_local("model_base_path", config.model_base_path))
         listed = (ModelConfig(name=config.model_name, base_path=path),)
@@ -48,12 +51,17 @@ def _local(flag: str, text: str) -> str:
         raise InvalidConfig(f"--{flag}: expected {error}, got {text!r}") from None
 
 
-def read_models(path: str) -> tuple[ModelConfig, ...]:
-    """The models of a configuration file; none if it says nothing.
+def read_models(path: str, may_be_unset: bool = True) -> tuple[ModelConfig, ...]:
+    """The models of a configuration file; none if it says nothing, where that may be.
 
-    Raises NotFound, or InvalidConfig naming the file and the field.
+    Raises NotFound, InvalidConfig naming the file and the field, or FailedPrecondition.
     """
     message: ModelServerConfig = parse_text(path, protos.ModelServerConfig)
+    if message.WhichOneof("config") is None and not may_be_unset:
+        raise FailedPrecondition(
+            "Cannot transition to requested config. It is only legal to transition from one "
+            "ModelConfigList to another."
+        )
     try:
         return models_from_message(message)
     except ServingError as error:

@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -246,6 +247,17 @@ def test_a_second_signal_exits_at_once(start, tmp_path, models):
         "--model_name=slow", f"--model_base_path={tmp_path}/slow", "--drain_delay_s=60"
     ).wait_until_ready()
     server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGINT)  # as of a terminal and a supervisor: one wish
     server.wait_for("the probe", lambda: server.get("/readyz")[0] == 503)
+    time.sleep(1.1)  # so much later it is another one
+    assert server.process.poll() is None
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(5) == 128 + signal.SIGTERM
+
+
+def test_a_signal_during_the_start_ends_it_at_once(start, tmp_path, models):
+    shutil.copytree(models / "half_plus_two", tmp_path / "m" / "1")
+    server = start("--model_name=m", f"--model_base_path={tmp_path}/m")
+    server.wait_for("the load", lambda: "LOADING" in server.get("/v1/models/m")[1])
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(3) == 0  # TensorFlow's import alone takes longer

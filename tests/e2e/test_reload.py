@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import threading
 
 import grpc
@@ -288,9 +289,28 @@ def test_a_polled_file_is_applied_and_a_broken_one_is_not(start, folders):
         "the complaint", lambda: "Failed to read ModelServerConfig file" in server.log.read_text()
     )
     assert server.predict("a", {"x": X})["y"].tolist() == [3.5, 4.0]
+    assert server.metric("servingd_config_last_reload_successful") == 0
+    file.write_text("")  # as while it is written
+    server.wait_for("the complaint", lambda: "Cannot transition to" in server.log.read_text())
+    assert server.predict("a", {"x": X})["y"].tolist() == [3.5, 4.0]
     file.write_text(text.format("b", folders / "b", "tensorflow"))
     server.wait_for("b", lambda: server.states("b") == {1: "AVAILABLE"})
     server.wait_for("the end of a", lambda: server.states("a") == {2: "END"})
+    server.wait_for("it", lambda: server.metric("servingd_config_last_reload_successful") == 1)
+    assert server.log.read_text().count("reloaded: 1 models") == 1  # not at each reading
+
+
+def test_the_file_undoes_a_reload_by_a_call_and_says_so(start, folders):
+    file = folders / "models.config"
+    file.write_text(
+        f'model_config_list {{ config {{ name: "a" base_path: "{folders / "a"}" '
+        'model_platform: "tensorflow" } }'
+    )
+    server = start(f"--model_config_file={file}").wait_until_ready()
+    server.model.HandleReloadConfigRequest(reload_request(entry("b", folders / "b")), timeout=60)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("a again", lambda: server.states("a").get(2) == "AVAILABLE")
+    assert "a reload by a call is undone" in server.log.read_text()
 
 
 def test_a_repository_cannot_be_reloaded(start, folders):

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import weakref
 
 import pytest
@@ -283,6 +284,20 @@ def test_resource_preserving_unloads_before_it_loads(build):
     lease.release()
     house.heard.wait("m", 2, "AVAILABLE")
     assert house.loaders[M1].unloaded.is_set()
+
+
+def test_a_load_that_does_not_end_does_not_hold_up_the_stop(build):
+    house = build().start()
+    house.serve("m", 1)
+    loading = house.loaders.prepare("loading", 1)
+    loading.may_load.clear()
+    house.aspire("loading", 1)
+    assert loading.loading.wait(TIMEOUT)
+    started = time.monotonic()
+    assert not house.stop()
+    assert time.monotonic() - started < TIMEOUT / 2
+    house.heard.wait("m", 1, "END")
+    loading.may_load.set()
 
 
 # Failures ---------------------------------------------------------------------------------------

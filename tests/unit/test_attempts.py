@@ -42,6 +42,13 @@ def test_an_attempt_that_ended_a_server_is_fatal_until_its_file_is_removed(tmp_p
     assert Attempts(tmp_path).fatal("model") is None
 
 
+def test_an_attempt_is_not_to_blame_for_a_stop(tmp_path):
+    attempts = Attempts(tmp_path)
+    with attempts.during("model", "/models/m/1"):
+        attempts.forget()
+        assert os.listdir(tmp_path) == []
+
+
 def test_without_a_folder_nothing_is_remembered():
     attempts = Attempts(None)
     with attempts.during("model", "/models/m/1"):

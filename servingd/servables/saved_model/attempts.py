@@ -25,6 +25,7 @@ class Attempts:
     def __init__(self, folder: Path | None) -> None:
         """Without a folder nothing is remembered."""
         self._folder = folder
+        self._mine: set[str] = set()  # of attempts under way; each is added and removed once
 
     def fatal(self, key: str) -> Path | None:
         """The file of an attempt at `key` that a server did not survive."""
@@ -49,10 +50,18 @@ class Attempts:
             yield
             return
         try:
+            self._mine.add(path)
             fcntl.flock(handle, fcntl.LOCK_EX)
             os.write(handle, what.encode())
             yield
         finally:
+            self._mine.discard(path)
             with contextlib.suppress(OSError):
                 os.unlink(path)
             os.close(handle)
+
+    def forget(self) -> None:
+        """The process ends because it is asked to: what is under way is not to blame."""
+        for path in list(self._mine):
+            with contextlib.suppress(OSError):
+                os.unlink(path)

@@ -71,6 +71,7 @@ class GraphOptimiser:
         self._on_state = on_state
         self._memory_limit = memory_limit
         self._cache: GraphCache | None = None  # guarded by _changed; made when first needed
+        self._attempts: Attempts | None = None  # guarded by _changed
         self._tunings = Tunings()
         self._changed = threading.Condition()
         self._waiting: deque[Improvement] = deque()  # guarded by _changed
@@ -106,7 +107,11 @@ class GraphOptimiser:
     @property
     def attempts(self) -> Attempts:
         """What is being tried, and what servers did not survive, beside the graphs."""
-        return Attempts(self._graphs().folder)
+        folder = self._graphs().folder
+        with self._changed:
+            if self._attempts is None:
+                self._attempts = Attempts(folder)
+            return self._attempts
 
     def cancel(self, improvement: Improvement) -> None:
         """Give an improvement up; on return its servable is not touched any more."""
@@ -131,7 +136,9 @@ class GraphOptimiser:
             if self._child is not None:
                 self._child.kill()
             self._changed.notify()
-            thread = self._thread
+            thread, attempts = self._thread, self._attempts
+        if attempts is not None:
+            attempts.forget()
         for improvement in abandoned:
             improvement.over.set()
         if thread is not None:
