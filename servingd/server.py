@@ -418,6 +418,7 @@ class Server:
     def _configure(self, names: Iterable[str]) -> None:
         models = frozenset(names)
         self._monitor.configure(models)
+        self.metrics.configure(models)
         self._self_warm_up.keep_only(models)
         known = known_models(self._roster)
         self._settings = {model.name: model for model in known}

@@ -31,7 +31,8 @@ class StateHistory:
     """Last state of each version of each model.
 
     Ended versions are remembered, as TensorFlow Serving does, but only the `max_ended` newest of a
-    model; `max_log` announcements are kept, oldest first.
+    model, and none of a model that is not configured any more; `max_log` announcements are kept,
+    oldest first.
     """
 
     def __init__(self, max_ended: int = 10, max_log: int = 1000) -> None:
@@ -41,6 +42,7 @@ class StateHistory:
         self._announcements = 0
         self._incomplete: dict[str, Mapping[int, str]] = {}
         self._configured: frozenset[str] = frozenset()
+        self._removed: set[str] = set()  # models that were configured, and have versions left
         self._waiters: list[_Waiter] = []
         self.log: deque[ServableState] = deque(maxlen=max_log)
 
@@ -55,7 +57,9 @@ class StateHistory:
         ended = sorted(v for v, s in versions.items() if s.state is PublicState.END)
         for version in ended[: -self._max_ended or None]:
             del versions[version]
-        return self._satisfied()
+        due = self._satisfied()
+        self._forget_removed()
+        return due
 
     def report_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
         """Replace what is known of a model's incomplete versions."""
@@ -77,7 +81,19 @@ class StateHistory:
         for waiter in self._waiters:
             waiter.absent -= self._configured - before
             waiter.absent |= (before - self._configured) & waiter.names
-        return self._satisfied()
+        self._removed = (self._removed | before) - self._configured
+        due = self._satisfied()
+        self._forget_removed()
+        return due
+
+    def _forget_removed(self) -> None:
+        for name in list(self._removed):
+            states = self._states.get(name, {}).values()
+            if all(s.state is PublicState.END for s in states):
+                self._removed.discard(name)
+                self._states.pop(name, None)
+                self._failed.pop(name, None)
+                self._incomplete.pop(name, None)
 
     def notify_when(
         self, names: Collection[str], goal: PublicState, notify: Notify, patient: bool = True

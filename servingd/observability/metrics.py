@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
@@ -79,6 +80,9 @@ class Metrics:
             registry=self._registry,
         )
         self.on_config_reload(True)  # a server starts with what the files say
+        self._lock = threading.Lock()
+        self._configured: frozenset[str] | None = None  # guarded by _lock; None: not told yet
+        self._live: dict[str, dict[int, bool]] = {}  # by version, whether it goes on; by _lock
         self._graph_states: dict[ServableId, str] = {}
         self._incomplete_now: dict[str, frozenset[int]] = {}
 
@@ -91,10 +95,37 @@ class Metrics:
             self.requests.retire(state.id)
             self.counts.forget(state.id)
             self.self_warm_up.forget(state.id)
-        if state.state is PublicState.END and state.error is None:
+        ended = state.state is PublicState.END
+        gone = ended and state.error is None
+        if gone:
             self._state.remove(*labels)
         else:
             self._state.labels(*labels).set(int(state.state))
+        with self._lock:
+            versions = self._live.setdefault(state.id.name, {})
+            versions[state.id.version] = not ended
+            if gone:
+                del versions[state.id.version]
+            self._forget_removed(state.id.name)
+
+    def configure(self, models: Iterable[str]) -> None:
+        """These are the models that are served: the series of others go, once they have ended."""
+        with self._lock:
+            before, self._configured = self._configured, frozenset(models)
+            for name in {*self._live, *(before or ())}:
+                self._forget_removed(name)
+
+    def _forget_removed(self, name: str) -> None:
+        versions = self._live.get(name, {})
+        if self._configured is None or name in self._configured or any(versions.values()):
+            return
+        for version in self._live.pop(name, {}):
+            self._state.remove(name, str(version))
+        for outcome in ("succeeded", "failed"):
+            self._load.remove(name, outcome)
+        self.on_incomplete(name, {})
+        self.requests.forget(name)
+        self.counts.forget_model(name)
 
     def on_graph_state(self, servable: ServableId, state: str) -> None:
         """Follow a SavedModel's graph; an empty state means that it is gone."""

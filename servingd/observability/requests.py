@@ -155,6 +155,18 @@ class RequestMetrics:
             if len(versions) > _KEPT_VERSIONS:
                 self._fold(servable.name, versions.popleft())
 
+    def forget(self, model: str) -> None:
+        """A model is not served any more: its series go."""
+        with self._lock:
+            self._retired.pop(model, None)
+            for totals in [key for key in self._totals if key[0] == model]:
+                del self._totals[totals]
+        for cell in [key for key in self._cells.copy() if key[0] == model]:
+            self._cells.pop(cell, None)
+        for runtime in [key for key in self._runtimes.copy() if key[0] == model]:
+            self._runtimes.pop(runtime, None)
+        self._examples.pop(model, None)
+
     def revive(self, servable: ServableId) -> None:
         """A version serves again: its series stay."""
         with self._lock:

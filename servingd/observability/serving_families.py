@@ -60,6 +60,12 @@ class ServingCounts:
         with self._lock:
             self._warm_up.pop(servable, None)
 
+    def forget_model(self, model: str) -> None:
+        """A model is not served any more: its series go."""
+        with self._lock:
+            for key in [key for key in self._logged if key[0] == model]:
+                del self._logged[key]
+
     def warm_up(self) -> list[tuple[Labels, Cell, int]]:
         """Per version: labels, time, and records read."""
         with self._lock:

@@ -189,7 +189,7 @@ def test_a_new_folder_in_a_repository_is_a_new_model(start, tmp_path, models):
     server.wait_for("the model", lambda: server.states("m").get(1) == "AVAILABLE")
     assert server.predict("m", X)["y"].tolist() == [3.0]
     shutil.rmtree(root / "m")
-    server.wait_for("the end", lambda: server.states("m").get(1) == "END")
+    server.wait_for("the end", lambda: server.states("m") == {})
 
     def forgotten():  # its folder goes a moment after its last version
         with pytest.raises(grpc.RpcError) as failure:

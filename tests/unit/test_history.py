@@ -199,3 +199,53 @@ def test_a_model_that_comes_back_while_its_old_version_leaves_is_waited_for_agai
     assert history.configure([]) == []  # the load under way decides
     assert history.configure(["m"]) == []
     assert history.record(ended(1, Cancelled("not wanted"))) == []
+
+
+def say(history, version, state, error=None):
+    return history.record(ServableState(ServableId("m", version), PublicState[state], error))
+
+
+def test_a_model_that_was_removed_is_forgotten_when_its_last_version_has_ended():
+    history = StateHistory()
+    history.configure(["m"])
+    say(history, 1, "AVAILABLE")
+    say(history, 2, "END", DataLoss("x"))
+    history.configure([])
+    assert history.names() == ["m"], "it still serves"
+    say(history, 1, "UNLOADING")
+    say(history, 1, "END")
+    assert history.names() == []
+    assert history.of_model("m") == []
+
+
+def test_a_model_that_never_served_is_forgotten_at_once():
+    history = StateHistory()
+    history.configure(["m"])
+    say(history, 1, "END", DataLoss("x"))
+    history.report_incomplete("m", {2: "half a file"})
+    history.configure([])
+    assert history.names() == []
+
+
+def test_a_model_that_comes_back_before_it_has_ended_stays():
+    history = StateHistory()
+    history.configure(["m"])
+    say(history, 1, "AVAILABLE")
+    history.configure([])
+    history.configure(["m"])
+    say(history, 1, "END")
+    assert history.names() == ["m"]
+    assert len(history.of_model("m")) == 1
+
+
+def test_models_that_come_and_go_leave_nothing():
+    history = StateHistory()
+    for number in range(50):
+        name = f"experiment-{number}"
+        history.configure([name])
+        history.record(ServableState(ServableId(name, 1), PublicState.AVAILABLE))
+        history.configure([])
+        history.record(ServableState(ServableId(name, 1), PublicState.END))
+    assert history.names() == []
+    assert not history._states
+    assert not history._removed
