@@ -52,7 +52,7 @@ def test_a_body_of_many_numbers_stalls_nobody_and_takes_little(start, repository
     server = start(
         f"--model_repository={repository}", "--optimize_models=off", "--large_bodies_mb=200"
     ).wait_until_ready()
-    small = post("/v1/models/half_plus_two:predict", b'{"instances": [1.0]}')
+    small = post("/v1/models/digit_names:predict", b'{"instances": ["1"]}')
     probers = [Prober(server.http_port, data) for data in (get("/livez"), small)]
     body = gzip.compress(b'{"instances":[' + b"1," * NUMBERS + b"1]}", 6)
     before = peak_mib(server)
@@ -74,5 +74,5 @@ def test_a_body_of_many_numbers_stalls_nobody_and_takes_little(start, repository
         caller.join(60)
     stalls = [prober.stop() for prober in probers]
     assert found == [200, 200]
-    assert max(stalls) < 1.0, stalls
+    assert max(stalls) < 1.5, stalls
     assert peak_mib(server) - before < 700
