@@ -27,6 +27,7 @@ from servingd.errors import FailedPrecondition, ServingError
 from servingd.frontends.calls import CallContext
 from servingd.frontends.grpc import GrpcFrontend, GrpcOptions
 from servingd.frontends.grpc_grpcio import DEFAULT_WORKERS
+from servingd.frontends.grpc_unread import UnreadLimits
 from servingd.frontends.health import Health, Picture
 from servingd.frontends.http import HttpCarrier
 from servingd.frontends.http_connection import HttpLimits
@@ -68,6 +69,7 @@ from servingd.wire.config_files import read_monitoring, read_tls
 from servingd.wire.model_server_config import configured_models
 from servingd.wire.saved_model_options import saved_model_options
 
+_LEAST_UNREAD = 512 << 20
 _MAX_HTTP_BODY = 256 << 20
 _UNLOAD_TIMEOUT_S = 30.0
 _SHOWN_TROUBLES = 10
@@ -253,6 +255,7 @@ class Server:
             alts=config.use_alts_credentials,
             arguments=channel_arguments(config.grpc_channel_arguments),
             workers=max(DEFAULT_WORKERS, config.grpc_max_threads),
+            unread=UnreadLimits(total_bytes=max(_LEAST_UNREAD, memory_share(0))),
         )
         return GrpcFrontend(options, methods.table(), methods.admin_table())
 

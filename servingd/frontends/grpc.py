@@ -11,12 +11,13 @@ import socket
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from servingd.config.tls import SSLConfig
 from servingd.errors import Code, InvalidConfig
 from servingd.frontends.grpc_grpcio import DEFAULT_WORKERS, GrpcioCarrier
 from servingd.frontends.grpc_native import NativeCarrier, unusable_because
+from servingd.frontends.grpc_unread import UnreadLimits
 from servingd.frontends.reply import Handler, Reply
 from servingd.frontends.tls import grpc_credentials
 from servingd.wire.protos import POOL
@@ -45,6 +46,8 @@ class GrpcOptions:
     """Channel arguments of grpcio."""
     workers: int = DEFAULT_WORKERS
     """Threads of grpcio."""
+    unread: UnreadLimits = field(default_factory=UnreadLimits)
+    """What the native carrier may hold of answers that nobody reads."""
 
 
 class GrpcFrontend:
@@ -67,7 +70,7 @@ class GrpcFrontend:
         self._native: NativeCarrier | None = None
         if self.transport == "native":
             behind, path = _private_socket()
-            self._native = NativeCarrier(targets[0], public, path)
+            self._native = NativeCarrier(targets[0], public, path, options.unread)
             targets = [behind]
         if options.socket_path:
             targets.append(f"unix:{options.socket_path}")

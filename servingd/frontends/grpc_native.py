@@ -18,6 +18,7 @@ from typing import Any
 
 from servingd.core.batching import Priority
 from servingd.errors import Code
+from servingd.frontends.grpc_unread import LARGE_BYTES, Unread, UnreadLimits, connections_of
 from servingd.frontends.reply import PRIORITY_HEADER, REQUEST_ID_HEADER, Handler, priority_of
 from servingd.frontends.status_codes import grpc_message, retry_hint
 
@@ -127,18 +128,34 @@ class _Outbox:
 class _NativeReply:
     """A call of the native front; see `Reply`."""
 
-    __slots__ = ("_details", "_fail", "_outbox", "alone", "call", "deadline", "gone", "over")
+    __slots__ = (
+        "_details",
+        "_fail",
+        "_outbox",
+        "_unread",
+        "alone",
+        "call",
+        "deadline",
+        "gone",
+        "over",
+    )
 
     def __init__(
-        self, outbox: _Outbox, fail: Callable[..., bool], call: int, details: Any, alone: bool
+        self,
+        unread: Unread,
+        outbox: _Outbox,
+        fail: Callable[..., bool],
+        call: int,
+        details: Any,
     ) -> None:
+        self._unread = unread
         self._outbox = outbox
         self._fail = fail
         self._details = details  # metadata, peer, seconds left
         self.call = call
         left = details[2]
         self.deadline = None if left is None else time.monotonic() + left
-        self.alone = alone
+        self.alone = False  # whether it came by itself
         self.gone = False  # cancelled
         self.over = False  # answered
 
@@ -156,6 +173,9 @@ class _NativeReply:
 
     def send(self, payload: bytes) -> bool:
         self.over = True
+        if len(payload) > LARGE_BYTES and not self._unread.admits(self._details[1], len(payload)):
+            self.fail(Code.RESOURCE_EXHAUSTED, "too many answers to this client wait to be read")
+            return False
         for entry in self._details[0]:
             if entry[0] == REQUEST_ID_HEADER:
                 return self._outbox.add_with_metadata(self.call, payload, [entry])
@@ -177,7 +197,15 @@ class NativeCarrier:
     back on clients.
     """
 
-    def __init__(self, target: str, handlers: Mapping[str, Handler], fallback: str) -> None:
+    def __init__(
+        self,
+        target: str,
+        handlers: Mapping[str, Handler],
+        fallback: str,
+        limits: UnreadLimits | None = None,
+    ) -> None:
+        self._port = 0
+        self._unread = Unread(lambda: connections_of(self._port), limits or UnreadLimits())
         self._target = target
         self._names = list(handlers)
         self._handlers = list(handlers.values())
@@ -209,7 +237,7 @@ class NativeCarrier:
         self._outbox = _Outbox(self._front.respond)
         if self._fallback:
             self._front.set_fallback(self._fallback)
-        port = int(self._front.bound_port or 0)
+        port = self._port = int(self._front.bound_port or 0)
         if port:
             _deepen_backlog(port)
         return port
@@ -221,12 +249,13 @@ class NativeCarrier:
 
     def refuse(self) -> None:
         """Answer every new call with UNAVAILABLE from now on."""
-        self._draining = True
+        self._draining = self._unread.hurried = True
 
     def wait_idle(self, deadline: float) -> bool:
         """Wait until every answer is on the wire, at most until `deadline` (monotonic)."""
         pause = threading.Event()
         while self._in_flight():
+            self._unread.tick()
             if time.monotonic() >= deadline:
                 return False
             pause.wait(0.01)
@@ -250,18 +279,20 @@ class NativeCarrier:
             answers.begin()
             self._take(events)
             answers.flush()
+            self._unread.tick()
             del events  # else the last batch stays in memory
 
     def _take(self, events: list[Any]) -> None:
         call_event, handlers = self._call_event, self._handlers
-        outbox, fail = self._outbox, self._front.fail
+        outbox, fail, unread = self._outbox, self._front.fail, self._unread
         alone = len(events) == 1
         for kind, call, method, payload, _, details in events:
             try:
                 if kind != call_event:
                     self._cancelled(call)
                     continue
-                reply = _NativeReply(outbox, fail, call, details, alone)
+                reply = _NativeReply(unread, outbox, fail, call, details)
+                reply.alone = alone
                 if self._draining or details[2] == 0.0:
                     self._refuse(reply)
                     continue

@@ -21,6 +21,7 @@ class Standby:
 
     def __init__(self, second: HttpLoop, first: HttpLoop) -> None:
         self._second = second
+        second.refusing = True  # one answer each: who comes again comes to `first`, which is faster
         self._first = first
         self._port: socket.socket
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import subprocess
 import sys
+import time
 
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests import http2
+from tests.e2e.process import request
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
 
@@ -264,3 +269,19 @@ def test_the_light_client(server):
         outputs = client.predict("half_plus_two", {"x": np.float32([2])})
         assert outputs["y"].tolist() == [3.0]
         assert client.status("half_plus_two") == {1: "AVAILABLE"}
+
+
+def test_a_stop_waits_for_no_client_that_reads_nothing(start, repository):
+    """The front keeps what it is owed; here 40 answers of 400 KB, to a window that is closed."""
+    server = start(f"--model_repository={repository}", "--grpc_transport=native")
+    server.wait_until_ready()
+    ask = request("half_plus_two", {"x": np.zeros(100_000, np.float32)}).SerializeToString()
+    with http2.Client(server.port, struct.pack(">HI", 4, 0)) as client:
+        client.socket.settimeout(0.2)  # its own window for what it sends may close, too
+        path = "/tensorflow.serving.PredictionService/Predict"
+        while client.data(client.open(path), http2.message(ask)):
+            pass
+        assert server.predict("half_plus_two", {"x": np.float32([1])})["y"].tolist() == [2.5]
+        started = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - started < 12
