@@ -267,9 +267,11 @@ class Server:
     def start(self) -> None:
         """Open the ports, then load what is there; returns before the models are up.
 
-        Raises OSError for a port that is busy. What had started is stopped again.
+        Raises OSError for a port that is busy, and InvalidConfig for operations that do not load.
+        What had started is stopped again.
         """
         self._reloader.check_platforms(known_models(self._roster))
+        self._platforms.prepare()
         with ExitStack() as stack:
             self._request_logs.start()
             stack.callback(self._request_logs.stop)

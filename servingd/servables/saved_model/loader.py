@@ -16,6 +16,7 @@ from servingd.core.types import ANYWHERE, Device, Placement, ServableId, Version
 from servingd.errors import ServingError, as_serving_error
 from servingd.servables.saved_model.beside import batching_of, check_saved_model_config
 from servingd.servables.saved_model.estimate import estimate
+from servingd.servables.saved_model.extensions import bring, bring_for
 from servingd.servables.saved_model.graph_safety import may_be_run
 from servingd.servables.saved_model.improvement import Improvement
 from servingd.servables.saved_model.kept import open_kept
@@ -103,6 +104,8 @@ class SavedModelLoader:
         meta_graph = read_meta_graph(self._path, self._options.tags)
         batching = batching_of(self._path, self._options)
         check_saved_model_config(self._path)
+        bring(self._options.extensions)
+        bring_for(meta_graph.graph())
         model = self._model(meta_graph, len(placement.devices), batching is None)
         kept = self._open_kept(placement, model)
         sessions = kept or self._open_all(placement, model)

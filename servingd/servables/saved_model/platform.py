@@ -10,6 +10,7 @@ from servingd.core.interfaces import Loader
 from servingd.core.publish import Listing
 from servingd.core.types import ServableId, VersionData
 from servingd.servables.saved_model.completeness import what_is_missing
+from servingd.servables.saved_model.extensions import bring
 from servingd.servables.saved_model.loader import (
     Hooks,
     OnFailure,
@@ -40,8 +41,15 @@ class SavedModelPlatform:
         self._hooks = Hooks(on_graph_state, warm_up, on_placement, on_failure)
         self._tflite = TfLite(self._options) if self._options.prefer_tflite_model else None
         self._optimiser = GraphOptimiser(
-            self._options.cache_dir, self._options.optimize_models != "off", on_graph_state
+            self._options.cache_dir,
+            self._options.optimize_models != "off",
+            on_graph_state,
+            extensions=self._options.extensions,
         )
+
+    def prepare(self) -> None:
+        """Load the operations that an operator named. Raises InvalidConfig naming the flag."""
+        bring(self._options.extensions)
 
     def recognises(self, listing: Listing) -> bool:
         """Whether a version's folder holds a SavedModel, complete or not, or what is preferred."""
