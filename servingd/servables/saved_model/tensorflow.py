@@ -80,6 +80,11 @@ def tensorflow() -> ModuleType:
         return _import_tensorflow()
 
 
+def is_loaded() -> bool:
+    """Whether it is imported, all of it; never waits."""
+    return _import_tensorflow.cache_info().currsize > 0
+
+
 @functools.cache
 def _import_tensorflow() -> ModuleType:
     """Import it, and take all that it made out of the garbage collector's sight.
