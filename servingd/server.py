@@ -85,7 +85,11 @@ class Server:
         warm_up = self._make_warm_up(saved_models)
         placements = self.metrics.placements
         hooks = Hooks(
-            self._on_graph_state, warm_up.again, placements.report, self._on_replica_failed
+            self._on_graph_state,
+            warm_up.again,
+            placements.report,
+            self._on_replica_failed,
+            self.metrics.counts.attempted,
         )
         self._platforms = Platforms(saved_models, hooks)
         self._request_logs = RequestLogs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -36,6 +37,8 @@ OnPlacement: TypeAlias = Callable[[ServableId, Sequence[ReplicaReport]], None]
 """Told where a version's replicas lie and how they are; nowhere once it is unloaded."""
 OnFailure: TypeAlias = Callable[[ServableId, Device], None]
 """Told of a replica whose device fails again and again."""
+OnAttempt: TypeAlias = Callable[[str, float, bool], None]
+"""Told of each load: the version's path, the seconds that it took, and whether it succeeded."""
 
 _RUNS_PER_HOST_REPLICA = 1
 """A CPU that was planned for is one worker."""
@@ -52,6 +55,7 @@ class Hooks(NamedTuple):
     warm_up: WarmUp = lambda servable, data, body: None
     on_placement: OnPlacement = lambda servable, replicas: None
     on_failure: OnFailure = lambda servable, device: None
+    on_attempt: OnAttempt = lambda path, seconds, succeeded: None
 
 
 class _Model(NamedTuple):
@@ -101,6 +105,16 @@ class SavedModelLoader:
 
         It has nothing to do where the same files served on an optimised graph before.
         """
+        started = time.monotonic()
+        try:
+            body = self._load(placement)
+        except BaseException:
+            self._hooks.on_attempt(self._path, time.monotonic() - started, False)
+            raise
+        self._hooks.on_attempt(self._path, time.monotonic() - started, True)
+        return body
+
+    def _load(self, placement: Placement) -> Servable:
         meta_graph = read_meta_graph(self._path, self._options.tags)
         batching = batching_of(self._path, self._options)
         check_saved_model_config(self._path)

@@ -13,6 +13,7 @@ from servingd.servables.saved_model.completeness import what_is_missing
 from servingd.servables.saved_model.extensions import bring
 from servingd.servables.saved_model.loader import (
     Hooks,
+    OnAttempt,
     OnFailure,
     OnPlacement,
     SavedModelLoader,
@@ -35,10 +36,11 @@ class SavedModelPlatform:
         warm_up: WarmUp = lambda servable, data, body: None,
         on_placement: OnPlacement = lambda servable, replicas: None,
         on_failure: OnFailure = lambda servable, device: None,
+        on_attempt: OnAttempt = lambda path, seconds, succeeded: None,
     ) -> None:
         """`warm_up` runs a version's recorded requests on a session that is to take over."""
         self._options = options or SavedModelOptions()
-        self._hooks = Hooks(on_graph_state, warm_up, on_placement, on_failure)
+        self._hooks = Hooks(on_graph_state, warm_up, on_placement, on_failure, on_attempt)
         self._tflite = TfLite(self._options) if self._options.prefer_tflite_model else None
         self._optimiser = GraphOptimiser(
             self._options.cache_dir,
