@@ -98,7 +98,11 @@ class Server:
         warm_up = self._make_warm_up(saved_models)
         placements = self.metrics.placements
         hooks = Hooks(
-            self._on_graph_state, warm_up.again, placements.report, self._on_replica_failed
+            self._on_graph_state,
+            warm_up.again,
+            placements.report,
+            self._on_replica_failed,
+            self.metrics.counts.attempted,
         )
         self._platforms = Platforms(saved_models, hooks)
         self._request_logs = RequestLogs(
@@ -295,9 +299,11 @@ class Server:
     def start(self) -> None:
         """Open the ports, then load what is there; returns before the models are up.
 
-        Raises OSError for a port that is busy. What had started is stopped again.
+        Raises OSError for a port that is busy, and InvalidConfig for operations that do not load.
+        What had started is stopped again.
         """
         self._reloader.check_platforms(known_models(self._roster))
+        self._platforms.prepare()
         with ExitStack() as stack:
             self._request_logs.start()
             stack.callback(self._request_logs.stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from servingd.config.batching import BatchingParameters
+from servingd.config.extensions import NO_EXTENSIONS, Extensions
 from servingd.errors import InvalidConfig
 
 OPTIMIZE_MODELS = ("off", "background", "wait")
@@ -64,6 +65,9 @@ class SavedModelOptions:
 
     enable_per_model_batching: bool = False
     """Whether a version's `batching_params.pbtxt` says it instead; without one: not merged."""
+
+    extensions: Extensions = NO_EXTENSIONS
+    """Operations that TensorFlow does not bring."""
 
     def __post_init__(self) -> None:
         if self.optimize_models not in OPTIMIZE_MODELS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from servingd.config.extensions import are_libraries, are_modules
 from servingd.config.flag_fields import (
     are_channel_arguments,
     at_least,
@@ -183,6 +184,16 @@ class ServerConfig:
     )
     check_input_shapes: bool = own_flag(
         False, "refuse inputs whose shapes differ from the signature's; else TensorFlow judges"
+    )
+    op_libraries: str = own_flag(
+        "",
+        "shared libraries with operations, with commas; loaded before any model",
+        are_libraries,
+    )
+    python_imports: str = own_flag(
+        "",
+        "Python modules that register operations, with commas; imported before any model",
+        are_modules,
     )
     self_warm_up: bool = own_flag(
         True, "keep a few requests in memory; new versions answer them before they serve"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from servingd.core.types import Tensors, TensorSpec
+from servingd.core.types import Tensors
 from servingd.errors import FailedPrecondition, InvalidArgument
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -21,8 +21,6 @@ class Merged(NamedTuple):
     inputs: dict[str, Array]
     rows: int
     """With those that only fill up."""
-    lengths: Sequence[Mapping[int, frozenset[int]]]
-    """Per call: what a padded size of a dimension was before, by the padded size."""
 
 
 def rows_of(inputs: Tensors) -> int:
@@ -63,29 +61,26 @@ def merge(calls: Sequence[Tensors], target_rows: int = 0) -> Merged:
     """
     rows = sum(rows_of(call) for call in calls)
     uneven = len(calls) > 1 and len({kind_of(call) for call in calls}) > 1
-    lengths: list[dict[int, set[int]]] = [{} for _ in calls]
     inputs: dict[str, Array] = {}
     for alias in calls[0]:
         parts = [call[alias] for call in calls]
         if uneven:
-            parts = _same_lengths(parts, lengths)
+            parts = same_lengths(parts)
         if target_rows > rows:
             parts = [*parts, np.repeat(parts[-1][:1], target_rows - rows, axis=0)]
         inputs[alias] = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    frozen = [{size: frozenset(own) for size, own in known.items()} for known in lengths]
-    return Merged(inputs, max(rows, target_rows), frozen)
+    return Merged(inputs, max(rows, target_rows))
 
 
-def _same_lengths(parts: list[Array], lengths: list[dict[int, set[int]]]) -> list[Array]:
+def same_lengths(parts: list[Array]) -> list[Array]:
+    """Tensors of one rank, padded to the same sizes beyond the first dimension.
+
+    Raises InvalidArgument for what cannot be padded.
+    """
     if not 1 <= parts[0].ndim <= _MAX_RANK:
         raise InvalidArgument(f"Only tensors with rank from 1 to {_MAX_RANK} can be padded.")
     most = tuple(max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True))
-    padded = []
-    for part, known in zip(parts, lengths, strict=True):
-        for size, own in zip(most, part.shape[1:], strict=True):
-            known.setdefault(size, set()).add(own)
-        padded.append(_padded(part, most))
-    return padded
+    return [_padded(part, most) for part in parts]
 
 
 def _padded(part: Array, most: tuple[int, ...]) -> Array:
@@ -98,13 +93,11 @@ def _padded(part: Array, most: tuple[int, ...]) -> Array:
     return whole
 
 
-def split(
-    outputs: Tensors, specs: Mapping[str, TensorSpec], rows: Sequence[int], merged: Merged
-) -> list[dict[str, Any]]:
+def split(outputs: Tensors, rows: Sequence[int], merged: Merged) -> list[dict[str, Any]]:
     """Each call's rows of the outputs, as views; rows that only filled up are left out.
 
-    A dimension that may vary and has a padded length is cut to the call's own, where it is plain
-    which that is. Raises FailedPrecondition if the outputs are not row by row.
+    Lengths that were padded stay so: which of an output's come from the padding, nobody can tell.
+    Raises FailedPrecondition if the outputs are not row by row.
     """
     arrays: dict[str, Array] = {}
     for alias, value in outputs.items():
@@ -118,26 +111,10 @@ def split(
             )
     answers = []
     start = 0
-    for number, count in enumerate(rows):
-        answer = {alias: array[start : start + count] for alias, array in arrays.items()}
-        if merged.lengths[number]:
-            answer = {
-                alias: _own_length(array, specs[alias], merged.lengths[number])
-                for alias, array in answer.items()
-            }
-        answers.append(answer)
+    for count in rows:
+        answers.append({alias: array[start : start + count] for alias, array in arrays.items()})
         start += count
     return answers
-
-
-def _own_length(array: Array, spec: TensorSpec, lengths: Mapping[int, frozenset[int]]) -> Array:
-    if spec.shape is None or len(spec.shape) != array.ndim:
-        return array
-    cut = [slice(None)]
-    for size, fixed in zip(array.shape[1:], spec.shape[1:], strict=True):
-        own = lengths.get(size, frozenset())
-        cut.append(slice(next(iter(own))) if fixed is None and len(own) == 1 else slice(None))
-    return array[tuple(cut)]
 
 
 def next_allowed(rows: int, allowed: Sequence[int]) -> int:

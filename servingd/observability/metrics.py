@@ -171,7 +171,8 @@ class Metrics:
 
     def serving_page(self) -> bytes:
         """TensorFlow Serving's families alone, as its own exporter writes them."""
-        return write(self._families()).encode()
+        # A path need not be UTF-8.
+        return write(self._families()).encode(errors="replace")
 
 
 class _RequestCollector:

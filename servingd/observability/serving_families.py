@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from servingd.core.types import ServableId
@@ -21,6 +22,8 @@ Labels: TypeAlias = tuple[tuple[str, str], ...]
 _GRPC_METHODS = ("Predict", "Classify", "Regress")
 _REST_METHODS = ("predict", "classify", "regress")
 _US = 1e6
+_MAX_PATHS = 1000
+"""Attempts are counted for the paths that were loaded last: versions come and go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,12 @@ class Family:
     """What a cell's samples are multiplied by."""
 
 
+@dataclass(slots=True)
+class _Attempts:
+    by_status: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
 class ServingCounts:
     """What is counted besides requests. From any thread."""
 
@@ -41,6 +50,7 @@ class ServingCounts:
         self._lock = threading.Lock()
         self._warm_up: dict[ServableId, tuple[str, Cell, int]] = {}  # guarded by _lock
         self._logged: dict[tuple[str, str], int] = {}  # guarded by _lock
+        self._attempts: dict[str, _Attempts] = {}  # by path; guarded by _lock
 
     def warmed_up(self, servable: ServableId, path: str, seconds: float, records: int) -> None:
         """A version has answered the records of its warm-up file."""
@@ -48,6 +58,30 @@ class ServingCounts:
         cell.add(seconds)
         with self._lock:
             self._warm_up[servable] = (path, cell, records)
+
+    def attempted(self, path: str, seconds: float, succeeded: bool) -> None:
+        """A SavedModel was loaded, or could not be."""
+        with self._lock:
+            found = self._attempts.pop(path, None) or _Attempts()
+            self._attempts[path] = found  # the last one now
+            found.seconds += seconds
+            found.by_status["success" if succeeded else "fail"] += 1
+            if len(self._attempts) > _MAX_PATHS:
+                del self._attempts[next(iter(self._attempts))]
+
+    def attempts(self) -> tuple[list[tuple[Labels, int]], list[tuple[Labels, int]]]:
+        """Per path: attempts by status, and microseconds in all."""
+        with self._lock:
+            found = [
+                (path, dict(of.by_status), of.seconds)
+                for path, of in sorted(self._attempts.items())
+            ]
+        counts: list[tuple[Labels, int]] = [
+            ((("model_path", path), ("status", status)), n)
+            for path, by_status, _ in found
+            for status, n in sorted(by_status.items())
+        ]
+        return counts, [((("model_path", path),), round(s * _US)) for path, _, s in found]
 
     def logged(self, model: str, code: Code) -> None:
         """A request has been written to the request log, or could not be."""
@@ -91,7 +125,10 @@ def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
         ((("model_name", model), ("API", api), ("runtime", "TF1")), cell)
         for (model, api), cell in requests.runtimes()
     ]
+    attempts, load_times = counts.attempts()
     return [
+        Family("/tensorflow/cc/saved_model/load_attempt_count", "counter", attempts),
+        Family("/tensorflow/cc/saved_model/load_latency", "counter", load_times),
         _family("request_count", "counter", request_counts),
         _family("request_latency", "histogram", latencies, _US),
         _family("runtime_latency", "histogram", runtimes, _US),

@@ -84,9 +84,7 @@ class BatchRunner:
     def deliver(self, pieces: list[Piece[WaitingCall]], merged: Merged, outputs: Tensors) -> None:
         """Give each call its rows."""
         try:
-            answers = split(
-                outputs, self._signature.outputs, [piece.rows for piece in pieces], merged
-            )
+            answers = split(outputs, [piece.rows for piece in pieces], merged)
         except Exception as error:
             self._one_by_one(pieces, as_serving_error(error))
             return

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from servingd.core.interfaces import Completion
+from servingd.core.merging import same_lengths
 from servingd.core.types import Tensors
 from servingd.errors import ServingError, as_serving_error
 
@@ -59,6 +60,13 @@ class WaitingCall:
             hand_over(self.done.fail, error)
 
 
+def _joined(parts: list[Any]) -> Any:
+    """Parts of one output, one below the other; their batches may have been padded unlike."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        parts = same_lengths(parts)
+    return np.concatenate(parts)
+
+
 class SplitCall:
     """The parts of one call's answer, from any thread."""
 
@@ -77,7 +85,7 @@ class SplitCall:
                 return
         parts = [self._parts[first] for first in sorted(self._parts)]
         try:
-            outputs = {a: np.concatenate([part[a] for part in parts]) for a in parts[0]}
+            outputs = {a: _joined([part[a] for part in parts]) for a in parts[0]}
         except Exception as error:  # their shapes do not go together
             hand_over(call.done.fail, as_serving_error(error))
             return

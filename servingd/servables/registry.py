@@ -30,10 +30,15 @@ class Platforms:
         """Those that SavedModels can be placed on."""
         self.profiler = Profiler()
         """Takes traces of what TensorFlow does here."""
+        self._saved_models = SavedModelPlatform(saved_model, *hooks)
         self._by_name: Mapping[str, Platform] = {
-            "tensorflow": cast("Platform", SavedModelPlatform(saved_model, *hooks)),
+            "tensorflow": cast("Platform", self._saved_models),
             "lookup_table": LookupTablePlatform(),
         }
+
+    def prepare(self) -> None:
+        """Load what the types need before any model. Raises InvalidConfig."""
+        self._saved_models.prepare()
 
     @property
     def names(self) -> list[str]:

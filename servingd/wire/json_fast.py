@@ -68,6 +68,8 @@ _INT32 = (-(2**31), 2**31 - 1)
 _READINGS = {
     DataType.FLOAT: _reading(DataType.FLOAT, "d"),
     DataType.DOUBLE: _reading(DataType.DOUBLE, "d"),
+    DataType.HALF: _reading(DataType.HALF, "d"),
+    DataType.BFLOAT16: _reading(DataType.BFLOAT16, "d"),
     DataType.INT32: _reading(DataType.INT32, "i", *_INT32),
     DataType.INT16: _reading(DataType.INT16, "i", *_INT32),
     DataType.INT8: _reading(DataType.INT8, "i", *_INT32),

@@ -23,7 +23,9 @@ _PIECE = 32 << 10
 """So many elements are written at once: the interpreter is held meanwhile."""
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
-_FLOATS = (DataType.FLOAT, DataType.DOUBLE)
+_HALVES = (DataType.HALF, DataType.BFLOAT16)
+"""Written as the floats that they are."""
+_FLOATS = (DataType.FLOAT, DataType.DOUBLE, *_HALVES)
 _DTYPES = {
     data_type: numpy_dtype(data_type)
     for data_type in (
@@ -190,6 +192,8 @@ def _as_array(value: Any, data_type: DataType) -> Array:
         array = np.asarray(value, dtype, order="C")
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidArgument(f"not a tensor of {type_name(data_type)}: {error}") from error
+    if data_type in _HALVES:
+        return array.astype(np.float32)
     return array if array.flags.aligned else array.copy()
 
 

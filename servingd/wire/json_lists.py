@@ -39,6 +39,8 @@ def _numbers(data_type: DataType, code: str, *accepted: type) -> _Numbers:
 _NUMBERS = {
     DataType.FLOAT: _numbers(DataType.FLOAT, "f", int, float),
     DataType.DOUBLE: _numbers(DataType.DOUBLE, "d", int, float),
+    DataType.HALF: _numbers(DataType.HALF, "d", int, float),
+    DataType.BFLOAT16: _numbers(DataType.BFLOAT16, "d", int, float),
     DataType.INT32: _numbers(DataType.INT32, "i", int),
     DataType.INT16: _numbers(DataType.INT16, "i", int),
     DataType.INT8: _numbers(DataType.INT8, "i", int),
@@ -81,7 +83,10 @@ def flat_array(values: list[Any], data_type: DataType) -> Array | None:
         numbers = np.frombuffer(array(form.code, values), form.read)
     except OverflowError:
         return None
-    return numbers if form.read is form.dtype else numbers.astype(form.dtype, copy=False)
+    if form.read is form.dtype:
+        return numbers
+    with np.errstate(over="ignore"):  # what a half cannot hold is infinite, as for a float
+        return numbers.astype(form.dtype, copy=False)
 
 
 def _other_array(values: list[Any], data_type: DataType, types: set[type]) -> Array | None:

@@ -39,7 +39,7 @@ _INTEGERS = {
     DataType.UINT32: range(2**32),
     DataType.UINT64: range(2**64),
 }
-_FLOATS = (DataType.FLOAT, DataType.DOUBLE)
+_FLOATS = (DataType.FLOAT, DataType.DOUBLE, DataType.HALF, DataType.BFLOAT16)
 
 
 def json_type(value: Any) -> str:

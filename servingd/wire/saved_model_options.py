@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from servingd.config.batching import DEFAULT_POOL_WITHOUT_FILE, BatchingParameters
+from servingd.config.extensions import extensions
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
 from servingd.wire import protos
@@ -28,6 +29,7 @@ def saved_model_options(config: ServerConfig) -> SavedModelOptions:
         cache_dir=config.cache_dir,
         merge_waiting_calls=config.merge_waiting_calls,
         virtual_cpu_devices=config.virtual_cpu_devices,
+        extensions=extensions(config.op_libraries, config.python_imports),
     )
 
 

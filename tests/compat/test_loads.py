@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from servingd.errors import Code
+from servingd.config.saved_model import SavedModelOptions
+from servingd.core.types import ServableId, VersionData
+from servingd.errors import Code, ServingError
+from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.tensorflow import clean
 from tests import exports
 from tests.compat.models import by_function, edited, half, tf1
@@ -298,3 +302,19 @@ def test_a_load_ends_as_in_tensorflow(row, tmp_path):
             assert clean(theirs.text).splitlines()[0][:60] in ours.refused.message
     finally:
         ours.close()
+
+
+def test_each_load_is_told_with_its_outcome(tmp_path):
+    half(tmp_path / "1")
+    graph(_unknown_operation)(tmp_path / "2")
+    told = []
+    platform = SavedModelPlatform(
+        SavedModelOptions(optimize_models="off"),
+        on_attempt=lambda path, seconds, succeeded: told.append((path, succeeded)),
+    )
+    for version in (1, 2):
+        path = str(tmp_path / str(version))
+        loader = platform.loader(ServableId("m", version), VersionData(path, "tensorflow"))
+        with contextlib.suppress(ServingError):
+            loader.unload(loader.load())
+    assert told == [(str(tmp_path / "1"), True), (str(tmp_path / "2"), False)]

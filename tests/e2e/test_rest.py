@@ -162,9 +162,9 @@ ERRORS = {
     ),
     "a type that JSON lacks": (
         "/v1/models/echo:predict",
-        '{"signature_name": "float16", "inputs": [1]}',
+        '{"signature_name": "uint16", "inputs": [1]}',
         501,
-        "Conversion of JSON Value: 1 to type: half",
+        "Conversion of JSON Value: 1 to type: uint16",
     ),
     "no examples": (
         "/v1/models/examples:regress",

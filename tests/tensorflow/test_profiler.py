@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from servingd.errors import AlreadyExists, InvalidArgument
 from servingd.servables.saved_model.profiler import MAX_SECONDS, Profiler
+from servingd.servables.saved_model.tensorflow import tensorflow
 
 pytestmark = pytest.mark.tf
 
@@ -26,6 +29,30 @@ class Outcome:
     def wait(self) -> bytes:
         assert self.came.wait(30)
         return self.value
+
+
+@pytest.fixture(autouse=True)
+def loaded():
+    tensorflow()
+
+
+def test_a_trace_before_tensorflow_is_needed_is_empty_and_imports_nothing():
+    program = """
+import sys, threading
+from servingd.servables.saved_model.profiler import Profiler
+came, found = threading.Event(), []
+Profiler().profile(0.2, (2, 1, 0), lambda outcome: (found.append(outcome), came.set()))
+assert came.wait(30)
+assert found == [b""], found
+assert "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_trace_of_tensorflow_holds_something():
+    outcome = Outcome()
+    Profiler().profile(0.2, LEVELS, outcome)
+    assert outcome.wait()
 
 
 def test_a_trace_can_be_ended_early():

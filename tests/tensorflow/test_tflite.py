@@ -17,11 +17,13 @@ from servingd.errors import (
     Code,
     DataLoss,
     DeadlineExceeded,
+    Internal,
     InvalidArgument,
     ServingError,
     Unavailable,
 )
 from servingd.servables.registry import Platforms
+from servingd.servables.tflite import interpreters
 from servingd.servables.tflite.interpreters import Pool
 from servingd.servables.tflite.model_file import FILE, what_is_wrong
 from servingd.sources.listing import DiskListing
@@ -347,6 +349,50 @@ def test_what_the_interpreter_refuses_is_a_failed_load(load, tflite_models, tmp_
     (tmp_path / FILE).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataLoss, match="cannot be read"):
         load(tmp_path)
+
+
+def picking(path, place, width):
+    """A model that answers one element of each row; a place that no row has fails in the run."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    spec = tf.TensorSpec([1, width], tf.float32, name="x")
+    module.f = tf.function(lambda x: {"y": tf.gather(x, [place], axis=1)}, [spec])
+    saved = path / "saved-model"
+    tf.saved_model.save(module, str(saved), signatures={"serving_default": module.f})
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+    (path / FILE).write_bytes(converter.convert())
+
+
+def test_a_model_that_fails_whatever_it_is_given_is_a_failed_load(load, tmp_path):
+    (tmp_path / "good").mkdir()
+    picking(tmp_path / "good", 2, 3)
+    assert call(load(tmp_path / "good"), {"x": floats([1, 2, 5])})["y"].tolist() == [[5.0]]
+    (tmp_path / "bad").mkdir()
+    whole = (tmp_path / "good" / FILE).read_bytes()
+    place = (2).to_bytes(4, "little")  # in the buffer of the constant: after its length
+    assert whole.count(b"\x04\0\0\0" + place) == 1
+    damaged = whole.replace(b"\x04\0\0\0" + place, b"\x04\0\0\0" + (9).to_bytes(4, "little"))
+    (tmp_path / "bad" / FILE).write_bytes(damaged)
+    with pytest.raises(ServingError, match=r"fails whatever it is given: .*gather") as refused:
+        load(tmp_path / "bad")
+    assert refused.value.code is Code.INTERNAL
+
+
+def test_a_model_that_refuses_some_values_is_loaded(load, tmp_path, monkeypatch):
+    """Gathers words at the places that it is told: those that are made up may not be there."""
+    real = interpreters.Interpreter.run
+    tries = []
+
+    def run(self, name, inputs):
+        tries.append(name)
+        if len(tries) < 3:
+            raise Internal("gather index out of bounds")
+        return real(self, name, inputs)
+
+    monkeypatch.setattr(interpreters.Interpreter, "run", run)
+    load("tflite")
+    assert len(tries) >= 3
 
 
 def test_a_model_that_was_loaded_is_not_harmed_by_its_file(load, tflite_models, tmp_path):

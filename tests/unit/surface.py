@@ -204,7 +204,7 @@ FIELDS = {
         f"{_BATCHING}::test_batches_are_filled_up_to_allowed_sizes"
     ),
     "BatchingParameters.pad_variable_length_inputs": (
-        f"{_BATCHING}::test_variable_lengths_are_padded_and_cut_again"
+        f"{_BATCHING}::test_variable_lengths_are_padded_and_stay_so"
     ),
     "ModelWarmupOptions.num_request_iterations": _PLATFORM,
     "ModelWarmupOptions.num_model_warmup_threads": _PLATFORM,
@@ -311,7 +311,7 @@ EDGES = {
     "51": "e2e/test_warm_up_and_logs.py::test_a_warm_up_that_fails_fails_the_load",
     "52": f"{_BATCHING}::test_a_model_may_have_parameters_of_its_own_and_without_is_not_batched",
     "53": f"{_BATCHING}::test_sizes_that_do_not_end_in_the_largest_are_refused",
-    "54": f"{_BATCHING}::test_variable_lengths_are_padded_and_cut_again",
+    "54": f"{_BATCHING}::test_variable_lengths_are_padded_and_stay_so",
     "55": "DESIGN 030",
     "56": f"{_BATCHING}::test_a_request_may_be_too_large_or_be_split",
     "57": "DESIGN 030",

@@ -22,6 +22,7 @@ from servingd.wire import json_tensors
 from servingd.wire.json_fast import read_numeric
 from servingd.wire.json_tensors import read_object, read_predict
 from servingd.wire.json_values import read_tensor
+from servingd.wire.tensors import numpy_dtype
 
 PAD = b" " * 2100  # makes a body large enough for the quick way
 INTEGERS = [
@@ -358,7 +359,22 @@ def test_base64_counts_as_a_value(body: str, strings: Any) -> None:
     assert read(body, signature(x=DataType.STRING))["x"].tolist() == strings
 
 
-UNSERVED = [DataType.UINT16, DataType.HALF, DataType.BFLOAT16, DataType.COMPLEX64, DataType.QINT8]
+@pytest.mark.parametrize("pad", [b"", PAD], ids=["small", "large"])
+@pytest.mark.parametrize("data_type", [DataType.HALF, DataType.BFLOAT16], ids=lambda k: k.name)
+def test_halves_are_read_from_numbers(data_type: DataType, pad: bytes) -> None:
+    wanted = signature(x=data_type)
+    for body in (b'{"instances": [1, 0.1, 1e39]%b}', b'{"inputs": [1, 0.1, 1e39]%b}'):
+        found = read(body % pad, wanted)["x"]
+        assert found.dtype == numpy_dtype(data_type)
+        expected = np.array([1, 0.1, np.inf]).astype(found.dtype)
+        assert found.tobytes() == expected.tobytes()
+    mixed = read(b'{"instances": [{"x": 1}, {"x": 2.5}]%b}' % pad, wanted)["x"]
+    assert mixed.astype(float).tolist() == [1, 2.5]
+    told = f'JSON Value: "a" Type: String is not of expected type: {data_type.name.lower()}'
+    assert outcome(read, b'{"inputs": ["a"]%b}' % pad, wanted) == (InvalidArgument, told)
+
+
+UNSERVED = [DataType.UINT16, DataType.COMPLEX64, DataType.QINT8]
 
 
 @pytest.mark.parametrize("pad", [b"", PAD], ids=["small", "large"])

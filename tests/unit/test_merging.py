@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from servingd.core.merging import kind_of, merge, next_allowed, rows_of, split
-from servingd.core.types import DataType, TensorSpec
+from servingd.core.merging import kind_of, merge, next_allowed, rows_of, same_lengths, split
 from servingd.errors import FailedPrecondition, InvalidArgument
-
-VARIES = {"y": TensorSpec(DataType.FLOAT, (None, None)), "x": TensorSpec(DataType.FLOAT, None)}
 
 
 @given(
@@ -32,7 +30,7 @@ def test_calls_of_one_kind_get_their_own_rows_back(sizes, target, dtype, trailin
     assert merged.rows == max(sum(sizes), target)
     assert all(array.shape[0] == merged.rows for array in merged.inputs.values())
     outputs = {"x": merged.inputs["x"], "z": merged.inputs["z"] * 2}
-    answers = split(outputs, VARIES, sizes, merged)
+    answers = split(outputs, sizes, merged)
     for call, answer in zip(calls, answers, strict=True):
         assert answer["x"].tolist() == call["x"].tolist()
         assert np.array_equal(answer["z"], call["z"] * 2)
@@ -55,7 +53,7 @@ def test_rows_that_fill_up_are_copies_of_the_last_calls_first_row():
         max_size=4,
     )
 )
-def test_different_lengths_are_padded_and_cut_again(arrays):
+def test_different_lengths_are_padded_and_stay_so(arrays):
     calls = [{"x": array} for array in arrays]
     merged = merge(calls)
     whole = merged.inputs["x"]
@@ -70,29 +68,16 @@ def test_different_lengths_are_padded_and_cut_again(arrays):
         assert np.array_equal(
             rows[outer], np.full(outer.sum(), array.flat[0], np.float32), equal_nan=True
         )
-    spec = {"y": TensorSpec(DataType.FLOAT, (None, None, None))}
-    answers = split({"y": whole}, spec, [len(a) for a in arrays], merged)
+    answers = split({"y": whole}, [len(a) for a in arrays], merged)
     for array, answer in zip(arrays, answers, strict=True):
-        sides = dict(zip(whole.shape[1:], array.shape[1:], strict=True))
-        if whole.shape[1] != whole.shape[2] or array.shape[1] == array.shape[2]:
-            assert np.array_equal(answer["y"], array, equal_nan=True)
-        else:  # which of two dimensions it came from cannot be told
-            assert len(sides) == 1
+        assert answer["y"].shape == (len(array), *whole.shape[1:])  # as in TensorFlow Serving
 
 
-def test_a_length_that_stands_for_two_things_is_left_alone():
-    calls = [
-        {"a": np.ones((1, 2)), "b": np.ones((1, 5))},
-        {"a": np.ones((1, 5)), "b": np.ones((1, 5))},
-    ]
-    merged = merge(calls)
-    spec = {"y": TensorSpec(DataType.DOUBLE, (None, None))}
-    first, second = split({"y": np.ones((2, 5))}, spec, [1, 1], merged)
-    assert first["y"].shape == (1, 5)
-    fixed = {"y": TensorSpec(DataType.DOUBLE, (None, 5))}
-    calls = [{"a": np.ones((1, 2))}, {"a": np.ones((1, 5))}]
-    first, second = split({"y": np.ones((2, 5))}, fixed, [1, 1], merge(calls))
-    assert first["y"].shape == second["y"].shape == (1, 5)
+def test_an_outputs_own_length_is_not_taken_for_padding():
+    """Five classes are five, whatever the inputs were padded to."""
+    calls = [{"ids": np.ones((1, 2))}, {"ids": np.ones((1, 5))}]
+    first, second = split({"classes": np.ones((2, 5))}, [1, 1], merge(calls))
+    assert first["classes"].shape == second["classes"].shape == (1, 5)
 
 
 WRONG = {
@@ -127,9 +112,9 @@ def test_what_cannot_be_padded_is_told():
 def test_outputs_that_are_not_row_by_row_are_told():
     merged = merge([{"x": np.ones(2)}, {"x": np.ones(1)}])
     with pytest.raises(FailedPrecondition, match="Batched output tensor has 0 dimensions"):
-        split({"y": np.float32(1)}, VARIES, [2, 1], merged)
+        split({"y": np.float32(1)}, [2, 1], merged)
     with pytest.raises(FailedPrecondition, match="0th dimension does not equal the sum"):
-        split({"y": np.ones(2)}, VARIES, [2, 1], merged)
+        split({"y": np.ones(2)}, [2, 1], merged)
 
 
 def test_kinds():
@@ -144,3 +129,28 @@ def test_kinds():
 def test_the_next_allowed_size():
     assert [next_allowed(n, (1, 4, 8)) for n in (1, 2, 4, 5, 9)] == [1, 4, 4, 8, 9]
     assert next_allowed(3, ()) == 3
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["f2", "f4", "f8", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?", "c8", "c16", "O"],
+)
+def test_what_is_padded_keeps_its_type(dtype):
+    short, long = (
+        ([[b"a", b"b"]], [[b"c", b"d", b"e"]]) if dtype == "O" else ([[1, 0]], [[1, 0, 1]])
+    )
+    parts = [np.array(part, dtype) for part in (short, long)]
+    whole = merge([{"x": part} for part in parts]).inputs["x"]
+    assert whole.dtype == np.dtype(dtype)
+    assert whole.tolist() == [[*parts[0][0].tolist(), parts[0][0, 0]], parts[1][0].tolist()]
+
+
+def test_bfloat16_that_is_padded_keeps_its_type():
+    parts = [np.ones((1, n), ml_dtypes.bfloat16) for n in (1, 3)]
+    whole = merge([{"x": part} for part in parts]).inputs["x"]
+    assert (whole.dtype, whole.shape) == (parts[0].dtype, (2, 3))
+
+
+def test_parts_of_a_call_whose_batches_were_padded_unlike_are_joined():
+    parts = [np.array([[1, 2]]), np.array([[3, 4, 5]])]
+    assert [p.tolist() for p in same_lengths(parts)] == [[[1, 2, 1]], [[3, 4, 5]]]

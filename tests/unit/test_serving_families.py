@@ -63,8 +63,10 @@ def test_what_labels_may_hold_is_escaped():
 
 def test_families_without_series_are_named_all_the_same():
     page = lines(Metrics())
-    assert all(line.startswith("# TYPE :tensorflow:serving:") for line in page)
-    assert len(page) == 13
+    assert all(
+        line.startswith(("# TYPE :tensorflow:serving:", "# TYPE :tensorflow:cc:")) for line in page
+    )
+    assert len(page) == 15
 
 
 def test_what_else_is_counted():
@@ -107,3 +109,28 @@ def test_metric_values_by_raw_names():
     metrics.requests.record("m", 1, "s", "Predict", Code.OK, 1.0)
     names = ["/tensorflow/serving/request_count", "/tensorflow/serving/request_latency", "/none"]
     assert metrics.serving_values(names) == {names[0]: 1, names[1]: 0, names[2]: 0}
+
+
+def test_each_attempt_to_load_is_counted_by_path_and_outcome():
+    metrics = Metrics()
+    metrics.counts.attempted("/m/1", 0.5, False)
+    metrics.counts.attempted("/m/1", 0.25, False)
+    metrics.counts.attempted("/m/1", 1.0, True)
+    metrics.counts.attempted('/a "b\\c\udcff/2', 1.0, True)
+    page = lines(metrics)
+    name = ":tensorflow:cc:saved_model:load_attempt_count"
+    assert f"# TYPE {name} counter" in page
+    assert f'{name}{{model_path="/m/1",status="fail"}} 2' in page
+    assert f'{name}{{model_path="/m/1",status="success"}} 1' in page
+    assert f'{name}{{model_path="/a \\"b\\\\c?/2",status="success"}} 1' in page
+    assert ':tensorflow:cc:saved_model:load_latency{model_path="/m/1"} 1750000' in page
+
+
+def test_attempts_are_counted_for_the_last_paths_alone():
+    metrics = Metrics()
+    for number in range(1100):
+        metrics.counts.attempted(f"/m/{number}", 0.0, True)
+    metrics.counts.attempted("/m/100", 0.0, True)
+    counted = [line for line in lines(metrics) if "load_attempt_count{" in line]
+    assert len(counted) == 1000
+    assert any('"/m/100"' in line for line in counted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple, TypeAlias
@@ -17,6 +18,7 @@ from servingd.core.types import ANYWHERE, Device, Placement, ServableId, Version
 from servingd.errors import ServingError, as_serving_error
 from servingd.servables.saved_model.beside import batching_of, check_saved_model_config
 from servingd.servables.saved_model.estimate import estimate
+from servingd.servables.saved_model.extensions import bring, bring_for
 from servingd.servables.saved_model.graph_safety import may_be_run
 from servingd.servables.saved_model.improvement import Improvement
 from servingd.servables.saved_model.kept import open_kept
@@ -43,6 +45,8 @@ OnPlacement: TypeAlias = Callable[[ServableId, Sequence[ReplicaReport]], None]
 """Told where a version's replicas lie and how they are; nowhere once it is unloaded."""
 OnFailure: TypeAlias = Callable[[ServableId, Device], None]
 """Told of a replica whose device fails again and again."""
+OnAttempt: TypeAlias = Callable[[str, float, bool], None]
+"""Told of each load: the version's path, the seconds that it took, and whether it succeeded."""
 
 _RUNS_PER_HOST_REPLICA = 1
 """A CPU that was planned for is one worker."""
@@ -62,6 +66,7 @@ class Hooks(NamedTuple):
     warm_up: WarmUp = lambda servable, data, body: None
     on_placement: OnPlacement = lambda servable, replicas: None
     on_failure: OnFailure = lambda servable, device: None
+    on_attempt: OnAttempt = lambda path, seconds, succeeded: None
 
 
 class _Model(NamedTuple):
@@ -115,9 +120,21 @@ class SavedModelLoader:
 
         It has nothing to do where the same files served on an optimised graph before.
         """
+        started = time.monotonic()
+        try:
+            body = self._load(placement)
+        except BaseException:
+            self._hooks.on_attempt(self._path, time.monotonic() - started, False)
+            raise
+        self._hooks.on_attempt(self._path, time.monotonic() - started, True)
+        return body
+
+    def _load(self, placement: Placement) -> Servable:
         meta_graph = read_meta_graph(self._path, self._options.tags)
         batching = batching_of(self._path, self._options)
         check_saved_model_config(self._path)
+        bring(self._options.extensions)
+        bring_for(meta_graph.graph())
         model = self._model(meta_graph, len(placement.devices), batching is None)
         with self._optimiser.attempts.during(self._attempt, self._path):
             kept = self._open_kept(placement, model)

@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from servingd.config.extensions import extensions
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, ServingError
 from servingd.servables.saved_model.c_api import make_call
+from servingd.servables.saved_model.extensions import bring, bring_for
 from servingd.servables.saved_model.freeze import freeze, optimise_graph
 from servingd.servables.saved_model.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.meta_graph import Initialiser, read_meta_graph
@@ -73,10 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tags", default="serve", help="tags of the meta graph, with commas")
     parser.add_argument("--memory-limit-bytes", type=int, default=0)
     parser.add_argument("--cpu-limit-seconds", type=int, default=0)
+    parser.add_argument("--op-libraries", default="", help="files with operations, with commas")
+    parser.add_argument("--python-imports", default="", help="modules with them, with commas")
     parser.add_argument("--parent", type=int, default=0, help="die when this process is gone")
     options = parser.parse_args(arguments)
     _be_a_quiet_child(options.parent, options.memory_limit_bytes, options.cpu_limit_seconds)
     try:
+        bring(extensions(options.op_libraries, options.python_imports))
         report = _optimise(options.source, options.target, _tags(options.tags))
         Path(options.target, REPORT_FILE).write_text(json.dumps(report))
     except MemoryError:
@@ -128,6 +133,7 @@ def optimise(source: str, tags: tuple[str, ...]) -> tuple[Any, Initialiser]:
     signatures, initialiser = meta_graph.signatures, meta_graph.initialiser
     if not signatures:
         raise Declined("it has no signature")
+    bring_for(meta_graph.graph())
     plain = PythonSession(source, tags, ONE_THREAD)
     tensors = sorted(
         {

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from servingd import __version__
+from servingd.config.extensions import NO_EXTENSIONS, Extensions
 from servingd.core.types import ServableId
 from servingd.errors import ServingError
 from servingd.servables.saved_model import c_api
@@ -63,13 +64,19 @@ class GraphOptimiser:
     """Owns the thread `optimiser` and its child process."""
 
     def __init__(
-        self, cache_dir: str, enabled: bool, on_state: OnGraphState, memory_limit: int = 0
+        self,
+        cache_dir: str,
+        enabled: bool,
+        on_state: OnGraphState,
+        memory_limit: int = 0,
+        extensions: Extensions = NO_EXTENSIONS,
     ) -> None:
         """`memory_limit` is the child's, in bytes; 0: by the model's size."""
         self._cache_dir = cache_dir
         self._enabled = enabled
         self._on_state = on_state
         self._memory_limit = memory_limit
+        self._extensions = extensions
         self._cache: GraphCache | None = None  # guarded by _changed; made when first needed
         self._attempts: Attempts | None = None  # guarded by _changed
         self._tunings = Tunings()
@@ -261,6 +268,8 @@ class GraphOptimiser:
             f"--memory-limit-bytes={memory}",
             f"--cpu-limit-seconds={_CHILD_CPU_SECONDS}",
             f"--parent={os.getpid()}",
+            f"--op-libraries={','.join(self._extensions.op_libraries)}",
+            f"--python-imports={','.join(self._extensions.python_imports)}",
         ]
         if improvement.cancelled.is_set():
             raise Declined("cancelled")

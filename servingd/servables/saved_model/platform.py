@@ -10,8 +10,10 @@ from servingd.core.interfaces import Loader
 from servingd.core.publish import Listing
 from servingd.core.types import ServableId, VersionData
 from servingd.servables.saved_model.completeness import what_is_missing
+from servingd.servables.saved_model.extensions import bring
 from servingd.servables.saved_model.loader import (
     Hooks,
+    OnAttempt,
     OnFailure,
     OnPlacement,
     SavedModelLoader,
@@ -35,15 +37,23 @@ class SavedModelPlatform:
         warm_up: WarmUp = lambda servable, data, body: None,
         on_placement: OnPlacement = lambda servable, replicas: None,
         on_failure: OnFailure = lambda servable, device: None,
+        on_attempt: OnAttempt = lambda path, seconds, succeeded: None,
     ) -> None:
         """`warm_up` runs a version's recorded requests on a session that is to take over."""
         self._options = options or SavedModelOptions()
-        self._hooks = Hooks(on_graph_state, warm_up, on_placement, on_failure)
+        self._hooks = Hooks(on_graph_state, warm_up, on_placement, on_failure, on_attempt)
         self._tflite = TfLite(self._options) if self._options.prefer_tflite_model else None
         self._watch = RunWatch()
         self._optimiser = GraphOptimiser(
-            self._options.cache_dir, self._options.optimize_models != "off", on_graph_state
+            self._options.cache_dir,
+            self._options.optimize_models != "off",
+            on_graph_state,
+            extensions=self._options.extensions,
         )
+
+    def prepare(self) -> None:
+        """Load the operations that an operator named. Raises InvalidConfig naming the flag."""
+        bring(self._options.extensions)
 
     def recognises(self, listing: Listing) -> bool:
         """Whether a version's folder holds a SavedModel, complete or not, or what is preferred."""

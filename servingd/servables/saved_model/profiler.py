@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from servingd.errors import AlreadyExists, InvalidArgument, ServingError, as_serving_error
-from servingd.servables.saved_model.tensorflow import tensorflow
+from servingd.servables.saved_model.tensorflow import is_loaded
 
 MAX_SECONDS = 60.0
 """A trace grows for as long as it is taken, in memory."""
@@ -64,7 +64,13 @@ class Profiler:
 
 
 def _trace(seconds: float, levels: tuple[int, int, int], ended: threading.Event) -> bytes:
-    tensorflow()
+    """What TensorFlow does for so long: nothing, while no model has needed it.
+
+    Then it is not imported for a trace either: that takes longer than clients wait.
+    """
+    if not is_loaded():
+        ended.wait(seconds)
+        return b""
     from tensorflow.python.profiler.internal import _pywrap_profiler
 
     host, device, python = levels

@@ -27,6 +27,39 @@ _log = logging.getLogger(__name__)
 
 # What TensorFlow appends for Python developers; it says nothing to a caller.
 _TAIL = re.compile(r"\s*\[\[\{\{.*?\}\}\]\]|\s*Hint: If you want to see.*", re.S)
+_UNKNOWN = re.compile(r"Op type not registered '([^']*)'")
+TEXT_PACKAGE = "tensorflow_text"
+"""TensorFlow Text: TensorFlow Serving's binary has its operations, TensorFlow has not."""
+_OF_TEXT = frozenset(
+    [
+        "CaseFoldUTF8",
+        "ConstrainedSequence",
+        "FastBertNormalize",
+        "FastWordpieceTokenizeWithOffsets",
+        "FindSourceOffsets",
+        "MaxSpanningTree",
+        "NormalizeUTF8",
+        "NormalizeUTF8WithOffsetsMap",
+        "PhraseTokenize",
+        "RegexSplitWithOffsets",
+        "RougeL",
+        "SentenceFragments",
+        "SentenceFragmentsV2",
+        "SentencepieceDetokenizeOp",
+        "SentencepieceIdToStringOp",
+        "SentencepieceOp",
+        "SentencepieceStringToIdOp",
+        "SentencepieceTokenizeOp",
+        "SentencepieceTokenizeWithOffsetsOp",
+        "SentencepieceVocabSizeOp",
+        "SplitMergeTokenizeWithOffsets",
+        "TokenizerFromLogits",
+        "UnicodeScriptTokenizeWithOffsets",
+        "WhitespaceTokenizeWithOffsets",
+        "WordpieceTokenizeWithOffsets",
+    ]
+)
+"""Those without its prefix."""
 _HEAD = "Graph execution error:\n\n"
 
 _importing = threading.Lock()
@@ -46,6 +79,11 @@ def tensorflow() -> ModuleType:
     """
     with _importing:  # the cache alone would let two threads in
         return _import_tensorflow()
+
+
+def is_loaded() -> bool:
+    """Whether it is imported, all of it; never waits."""
+    return _import_tensorflow.cache_info().currsize > 0
 
 
 @functools.cache
@@ -88,8 +126,27 @@ def translate(error: Exception) -> ServingError:
 
 
 def clean(message: str) -> str:
-    """TensorFlow's text as a caller should read it."""
-    return _TAIL.sub("", message.removeprefix(_HEAD)).strip()
+    """TensorFlow's text as a caller should read it, with what would bring an unknown operation."""
+    text = _TAIL.sub("", message.removeprefix(_HEAD)).strip()
+    unknown = _UNKNOWN.search(text)
+    return f"{text} ({_what_brings(unknown[1])})" if unknown else text
+
+
+def is_of_text(operation: str) -> bool:
+    """Whether an operation is TensorFlow Text's."""
+    return operation.startswith("TFText>") or operation in _OF_TEXT
+
+
+def _what_brings(operation: str) -> str:
+    if is_of_text(operation):
+        return (
+            f"{operation} is TensorFlow Text's: install the package tensorflow-text of "
+            "TensorFlow's version"
+        )
+    return (
+        f"what registers {operation} can be named by --op_libraries, if it is a library, or by "
+        "--python_imports, if it is a module"
+    )
 
 
 class RunLimits(NamedTuple):

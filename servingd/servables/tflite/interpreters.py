@@ -23,6 +23,7 @@ from servingd.errors import (
     Unimplemented,
 )
 from servingd.servables.saved_model.tensorflow import tensorflow
+from servingd.servables.saved_model.warm_up import synthetic_inputs
 from servingd.servables.tflite.signature_defs import signature_defs
 from servingd.wire.tensors import data_type_of
 
@@ -137,6 +138,28 @@ class Interpreter:
         except RuntimeError as error:
             raise self._failure(error) from error
 
+    def check_that_it_runs(self, signatures: Mapping[str, Signature]) -> None:
+        """Raise Internal if no made-up input of any signature can be run, whatever it holds.
+
+        Inputs that it refuses for their sizes or types prove nothing, nor does one that is too
+        large to be made up: clients may have better ones.
+        """
+        last: ServingError | None = None
+        for name, signature in signatures.items():
+            for made in _made_up(signature):
+                if made is None:
+                    return
+                try:
+                    self.run(name, made)
+                except Internal as error:
+                    last = error
+                except ServingError:
+                    return
+                else:
+                    return
+        if last is not None:
+            raise Internal(f"the TF Lite model fails whatever it is given: {last.message}")
+
     def _failure(self, error: RuntimeError) -> ServingError:
         text = self._complaint(error)
         if self._said > _MAX_SAID:
@@ -150,6 +173,24 @@ class Interpreter:
         new = text[self._said :] if isinstance(error, RuntimeError) else text
         self._said = max(self._said, len(text)) if isinstance(error, RuntimeError) else self._said
         return new.strip() or "TF Lite does not say why"
+
+
+def _made_up(signature: Signature) -> Iterator[Tensors | None]:
+    """Inputs of one row and of two: noughts, ones, and what lies between."""
+    for rows in (1, 2):
+        made = synthetic_inputs(signature, rows)
+        if made is None:
+            yield None
+            return
+        yield made
+        for value in (0, 1):
+            yield {alias: _filled(array, value) for alias, array in made.items()}
+
+
+def _filled(array: np.ndarray[Any, Any], value: int) -> np.ndarray[Any, Any]:
+    if array.dtype == object:
+        return np.full(array.shape, b"a" * value, object)
+    return np.full(array.shape, value, array.dtype)
 
 
 def _named(spec: TensorSpec, tensors: Mapping[str, Any]) -> Any:
@@ -205,6 +246,7 @@ class Pool:
         """Makes them all: a call must not wait for one to be made. Raises as Interpreter does."""
         first = Interpreter(content)
         self.signatures = first.signatures()
+        first.check_that_it_runs(self.signatures)
         self._size = size
         self._idle: queue.LifoQueue[Interpreter] = queue.LifoQueue()  # the last used is warm
         self._idle.put(first)
