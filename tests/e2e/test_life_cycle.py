@@ -261,3 +261,20 @@ def test_a_signal_during_the_start_ends_it_at_once(start, tmp_path, models):
     server.wait_for("the load", lambda: "LOADING" in server.get("/v1/models/m")[1])
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(3) == 0  # TensorFlow's import alone takes longer
+
+
+def test_calls_that_loop_for_ever_do_not_take_their_model_out(server):
+    """As many as there are workers, and more: each is ended some seconds after its client left."""
+    server.wait_for("the model", lambda: server.states("endless").get(1) == "AVAILABLE")
+    looping = request("endless", {"x": np.float32([3])})
+    calls = [server.prediction.Predict.future(looping, timeout=0.5) for _ in range(3)]
+    assert {call.code() for call in calls} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+
+    def answered():
+        try:
+            return server.predict("endless", {"x": np.float32([0.5])}, timeout=1)["y"] == 0.5
+        except grpc.RpcError:
+            return False
+
+    server.wait_for("an answer", answered)
+    assert server.predict("half_plus_two", {"x": np.float32([2])})["y"].tolist() == [3.0]
