@@ -96,10 +96,14 @@ class JsonPredict(Call):
 
 def _are_large(outputs: Tensors) -> bool:
     size = 0
-    for array in outputs.values():
-        size += array.nbytes
-        if array.dtype == object and size <= _LARGE_BYTES:
-            size += sum(map(len, array.reshape(-1).tolist()))
+    value: Any
+    for value in outputs.values():
+        if isinstance(value, bytes):  # what TensorFlow makes of a scalar text
+            size += len(value)
+            continue
+        size += value.nbytes
+        if value.dtype == object and size <= _LARGE_BYTES:
+            size += sum(map(len, value.reshape(-1).tolist()))
     return size > _LARGE_BYTES
 
 

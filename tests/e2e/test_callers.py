@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import grpc
 import numpy as np
 import pytest
@@ -109,13 +107,17 @@ def test_after_an_empty_list_every_model_is_not_found(start, models, tmp_path):
     file.write_text(file.read_text().replace(str(models), str(tmp_path)))
     server = start(f"--model_config_file={file}").wait_until_ready()
     server.model.HandleReloadConfigRequest(reload_request(), timeout=30)
-    deadline = time.monotonic() + 10
-    while True:
-        with pytest.raises(grpc.RpcError) as failure:
+    seen = set()
+
+    def ended():
+        try:
             server.predict("m", X)
-        assert failure.value.code() is grpc.StatusCode.NOT_FOUND, failure.value.details()
-        if server.states("m").get(1) in ("END", None) or time.monotonic() > deadline:
-            break
+        except grpc.RpcError as error:
+            seen.add(error.code())
+        return server.states("m") == {}
+
+    server.wait_for("the end", ended)
+    assert seen <= {grpc.StatusCode.NOT_FOUND}
     with pytest.raises(grpc.RpcError) as failure:
         server.metadata("m")
     assert failure.value.code() is grpc.StatusCode.NOT_FOUND
