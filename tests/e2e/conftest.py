@@ -10,6 +10,19 @@ import pytest
 from tests.e2e.process import Process
 
 
+ONE_CARRIER_IS_ENOUGH = ("test_http_hygiene", "test_rest", "test_calls_that_loop_for_ever")
+"""Files and tests in which it does not matter what carries gRPC."""
+
+
+def pytest_collection_modifyitems(items):
+    """Run those beside the native carrier alone: each is asked over HTTP, or takes long."""
+    items[:] = [
+        item
+        for item in items
+        if "[grpcio" not in item.name or not any(n in item.nodeid for n in ONE_CARRIER_IS_ENOUGH)
+    ]
+
+
 @pytest.fixture(scope="session")
 def repository(models, tmp_path_factory) -> Path:
     """A model repository with one version of each export, and a lookup table."""

@@ -216,7 +216,7 @@ def test_a_call_that_could_not_be_answered_in_time_is_refused_with_a_hint(start,
     server = start(
         "--model_name=slow", f"--model_base_path={tmp_path / 'slow'}", "--optimize_models=off"
     ).wait_until_ready()
-    slow = request("slow", {"n": np.int32(400_000)})
+    slow = request("slow", {"n": np.int32(100_000)})
     for _ in range(3):
         server.prediction.Predict(slow, timeout=60)
     done = threading.Event()
@@ -232,7 +232,7 @@ def test_a_call_that_could_not_be_answered_in_time_is_refused_with_a_hint(start,
 
         def refused():
             try:
-                server.prediction.Predict(slow, timeout=0.5)
+                server.prediction.Predict(slow, timeout=0.2)
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                     return error

@@ -9,18 +9,12 @@ from tests.ordinary.check import SHORT, check
 from tests.ordinary.findings import Findings
 
 NAMES = (
-    "keras3_mnist_cnn",
     "keras3_wide_and_deep",
     "keras3_text_free",
-    "keras3_saved_plainly",
-    "legacy_tensordot",
     "tfrs_brute_force",
-    "jax_mlp",
-    "tf1_fixed_features",
     "tf1_dense_var_len",
     "module_split_lookup",
     "module_cond",
-    "module_centred",
 )
 
 # The first of them waits for all.
