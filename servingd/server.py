@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from servingd.config.flag_fields import channel_arguments, cpus
+from servingd.config.cpu_quota import cpus
+from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.monitoring import MonitoringConfig
 from servingd.config.saved_model import SavedModelOptions

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from servingd.config.cpu_quota import cpus
 from servingd.config.extensions import are_libraries, are_modules
 from servingd.config.flag_fields import (
     are_channel_arguments,
     at_least,
     count,
-    cpus,
     flag,
     int32,
     int64,

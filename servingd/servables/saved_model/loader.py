@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple, TypeAlias
 
+from servingd.config.cpu_quota import cpus
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.estimates import Estimate
 from servingd.core.interfaces import Servable
@@ -182,7 +183,7 @@ class SavedModelLoader:
     def _model(self, meta_graph: MetaGraph, replicas: int, merges: bool) -> _Model:
         """What is known of it before a session is opened."""
         merges = merges and self._options.merge_waiting_calls
-        made = setting(self._options, replicas, _cores(), merges)
+        made = setting(self._options, replicas, cpus(), merges)
         warm = _warm(meta_graph)
         if fatal := self._optimiser.attempts.fatal(self._attempt):
             warm = dict.fromkeys(warm, False)
@@ -252,7 +253,7 @@ class SavedModelLoader:
         device = first.options.device
         on_host = device is None or device.is_host
         wide = heavy and on_host and len(replicas) == 1 and not options.intra_op_threads
-        threads = _cores() if wide else first.threads
+        threads = cpus() if wide else first.threads
         improves = options.optimize_models != "off" or threads > first.threads
         if improves:
             improvement = Improvement(
@@ -461,7 +462,3 @@ def _moved(moved: Mapping[str, Mapping[str, int]]) -> str:
 def _text(error: Exception) -> str:
     blamed: ServingError = as_serving_error(error)
     return f"{blamed.code.name}: {blamed.message}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
