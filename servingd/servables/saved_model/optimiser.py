@@ -116,7 +116,7 @@ class GraphOptimiser:
         """What is being tried, and what servers did not survive, beside the graphs."""
         folder = self._graphs().folder
         with self._changed:
-            if self._attempts is None:
+            if self._attempts is None or (folder is not None and self._attempts.folder is None):
                 self._attempts = Attempts(folder)
             return self._attempts
 
