@@ -38,6 +38,7 @@ from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import RunLimits, SessionOptions, give_memory_back
 from servingd.servables.saved_model.tuning import setting
+from servingd.servables.saved_model.weights import WeightsCheck
 from servingd.servables.saved_model.width import WORTH_A_LOOK_S
 from servingd.wire.prediction_logs import WARM_UP_FILE
 
@@ -103,6 +104,7 @@ class SavedModelLoader:
         self._options = options
         self._optimiser = optimiser
         self._hooks = hooks
+        self._check: WeightsCheck | None = None  # written by the load, read by the unload
         self._improvement: Improvement | None = None
         self._put_off: Improvement | None = None
         """What is to be done when there is memory for it."""
@@ -147,7 +149,10 @@ class SavedModelLoader:
             replica.on_overdue = self._open_timed
         self._hooks.on_graph_state(self._id, "optimised" if kept else "plain")
         self._tell()
-        if not kept:
+        if kept:
+            self._check = WeightsCheck(self._id, self._path)
+            self._optimiser.check(self._check)
+        else:
             self._improve_later(replicas, placement, model)
         return body
 
@@ -173,6 +178,8 @@ class SavedModelLoader:
             self._body = None
             servable.close()
             self._improvement = None
+        if self._check is not None:
+            self._check.cancel()
         self._hooks.on_graph_state(self._id, "")
         self._hooks.on_placement(self._id, ())
         del servable
