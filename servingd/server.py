@@ -10,10 +10,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from servingd.config.flag_fields import channel_arguments, cpus
+from servingd.config.cpu_quota import cpus
+from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.monitoring import MonitoringConfig
 from servingd.config.saved_model import SavedModelOptions
@@ -57,7 +58,7 @@ from servingd.servables.registry import Platforms
 from servingd.servables.saved_model.loader import Hooks
 from servingd.servables.saved_model.warm_up import synthetic_inputs
 from servingd.sources.config_file import ConfigFilePoll
-from servingd.sources.file_system import FileSystemSource
+from servingd.sources.file_system import FileSystemSource, SourceOptions
 from servingd.sources.rosters import (
     ConfiguredRoster,
     RepositoryRoster,
@@ -72,6 +73,7 @@ from servingd.wire.saved_model_options import saved_model_options
 _LEAST_UNREAD = 512 << 20
 _MAX_HTTP_BODY = 256 << 20
 _UNLOAD_TIMEOUT_S = 30.0
+_SCAN_THREADS = 4
 _SHOWN_TROUBLES = 10
 """Of so many models `/readyz` says what is wrong with them."""
 
@@ -187,8 +189,11 @@ class Server:
             self._platforms.recognise,
             self._manager.aspire,
             self._configure,
-            config.file_system_poll_wait_seconds,
             self._on_absent,
+            SourceOptions(
+                poll_wait_s=config.file_system_poll_wait_seconds,
+                threads=WorkerPool("scan", _SCAN_THREADS),
+            ),
         )
 
     def _make_call_context(self) -> CallContext:
@@ -415,7 +420,8 @@ class Server:
 
     def _on_absent(self, name: str, reason: str) -> None:
         self._monitor.report_absent(name, reason)
-        self._first_calls.settle(name)
+        if reason:
+            self._first_calls.settle(name)
 
     def _on_state(self, state: ServableState) -> None:
         self._update_health()
@@ -424,13 +430,13 @@ class Server:
             if not states & {PublicState.START, PublicState.LOADING}:
                 self._first_calls.settle(state.id.name)
 
-    def _configure(self, names: Iterable[str]) -> None:
-        models = frozenset(names)
+    def _configure(self, configured: Mapping[str, ModelConfig]) -> None:
+        models = frozenset(configured)
         self._monitor.configure(models)
         self.metrics.configure(models)
         self._self_warm_up.keep_only(models)
-        known = known_models(self._roster)
-        self._settings = {model.name: model for model in known}
+        known = tuple(configured.values())
+        self._settings = dict(configured)
         self._request_logs.configure(known)
         self._manager.configure(rules_of(self._config, known))
         if not self._looked:

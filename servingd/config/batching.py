@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from servingd.config.flag_fields import cpus
+from servingd.config.cpu_quota import cpus
 from servingd.errors import InvalidConfig
 
 DEFAULT_POOL_WITHOUT_FILE = "model_server_batch_threads"

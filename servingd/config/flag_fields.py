@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -13,13 +12,6 @@ Check: TypeAlias = Callable[[Any], "str | None"]
 
 _ANY_INT32 = (-(2**31), 2**31 - 1)
 _ANY_INT64 = (-(2**63), 2**63 - 1)
-
-
-def cpus() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def flag(default: Any, text: str, check: Check | None = None, *, no_effect: str = "") -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -20,6 +21,17 @@ LOAD_CHECKS: Mapping[str, Check] = MappingProxyType(
     {"device": are_devices, "replicas": are_replicas, "transition": is_transition}
 )
 """What is expected of each field that says how a model is loaded."""
+
+
+def is_model_name(name: str) -> str | None:
+    """A text of Unicode without control characters: it goes into protos, log lines and paths."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "a name of Unicode characters"
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        return "a name without control characters"
+    return None if name else "a name that is not empty"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +75,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.name:
             raise InvalidConfig(f"name: a model needs one; its base_path is {self.base_path!r}")
+        if (expected := is_model_name(self.name)) is not None:
+            raise InvalidConfig(f"name of a model: expected {expected}, got {self.name!r}")
         try:
             object.__setattr__(self, "base_path", local_path(self.base_path))
         except NotLocal as error:

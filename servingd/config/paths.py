@@ -13,6 +13,8 @@ class NotLocal(ValueError):
 
 def local_path(text: str) -> str:
     """The path that a text means. Raises NotLocal for what is not read here, as `gs://`."""
+    if "\0" in text:
+        raise NotLocal("a path without NUL bytes")
     address = _ADDRESS.fullmatch(text)
     if address is None:
         return text

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from servingd.config.cpu_quota import cpus
 from servingd.config.extensions import are_libraries, are_modules
 from servingd.config.flag_fields import (
     are_channel_arguments,
     at_least,
     count,
-    cpus,
     flag,
     int32,
     int64,
@@ -165,6 +165,9 @@ class ServerConfig:
     )
     reload_timeout_s: float = own_flag(
         300.0, "longest wait of a reload for its new models", at_least(0)
+    )
+    load_timeout_s: float = own_flag(
+        3600.0, "a load that takes longer is given up and counts as failed; 0: none is", at_least(0)
     )
     request_log_max_bytes: int = own_flag(
         100 << 20, "a request log file of this size is rotated", at_least(1)

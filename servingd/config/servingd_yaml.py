@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from servingd.config.flags import FLAGS, TYPES
-from servingd.config.models import LOAD_CHECKS, MERGING, ModelConfig, check_unique
+from servingd.config.models import LOAD_CHECKS, MERGING, ModelConfig, check_unique, is_model_name
 from servingd.config.paths import NotLocal, local_path
 from servingd.config.request_log import LoggingConfig
 from servingd.config.yaml_values import Value, read_yaml
@@ -137,6 +137,8 @@ def _model(item: Value) -> ModelEntry:
     fields = {name: MODEL_FIELDS[name].read(value) for name, value in entries.items()}
     if "name" not in fields:
         raise item.error("a name")
+    if (expected := is_model_name(fields["name"])) is not None:
+        raise entries["name"].error(expected)
     return ModelEntry(name=fields.pop("name"), fields=MappingProxyType(fields), where=item.where)
 
 

@@ -57,6 +57,22 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadOverdue:
+    """An attempt to estimate or to load has taken too long. No event of it will come any more."""
+
+    id: ServableId
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PublishFailed:
+    """A version that has loaded could not be made known to lookups."""
+
+    id: ServableId
+    error: ServingError
+
+
+@dataclass(frozen=True, slots=True)
 class RetryDue:
     """The pause after a failed attempt is over."""
 
@@ -112,6 +128,8 @@ Event: TypeAlias = (
     | Estimated
     | LoadSucceeded
     | LoadFailed
+    | LoadOverdue
+    | PublishFailed
     | RetryDue
     | Drained
     | Unloaded

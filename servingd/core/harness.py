@@ -21,6 +21,7 @@ from servingd.core.types import (
     ServableId,
     VersionData,
 )
+from servingd.errors import ServingError
 
 
 class Step(enum.Enum):
@@ -54,6 +55,8 @@ class Harness:
     """It failed for want of memory: tried again when there is some."""
     note: str = ""
     """What was last explained of it."""
+    error: ServingError | None = None
+    """Why it is unloaded although it has never served."""
 
 
 @dataclass(slots=True)

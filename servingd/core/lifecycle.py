@@ -41,9 +41,9 @@ _S = HarnessState
 TRANSITIONS: Mapping[HarnessState, frozenset[HarnessState]] = {
     _S.NEW: frozenset({_S.LOADING, _S.DISABLED, _S.ERROR}),
     _S.LOADING: frozenset({_S.READY, _S.UNLOADING, _S.DISABLED, _S.ERROR}),
-    _S.READY: frozenset({_S.QUIESCING}),
+    _S.READY: frozenset({_S.QUIESCING, _S.UNLOADING}),
     _S.QUIESCING: frozenset({_S.UNLOADING}),
-    _S.UNLOADING: frozenset({_S.DISABLED}),
+    _S.UNLOADING: frozenset({_S.DISABLED, _S.ERROR}),
     _S.DISABLED: frozenset(),
     _S.ERROR: frozenset(),
 }

@@ -30,8 +30,10 @@ from servingd.core.events import (
     Grown,
     LetGrow,
     LoadFailed,
+    LoadOverdue,
     LoadSucceeded,
     Publish,
+    PublishFailed,
     Quiesce,
     Relocate,
     Relocated,
@@ -53,7 +55,7 @@ from servingd.core.placement import LoadRules
 from servingd.core.policies import POLICIES, Load, Policy, availability_preserving
 from servingd.core.resources import Ledger, Need, Verdict
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId
-from servingd.errors import Cancelled, Internal, ServingError, error_from_code
+from servingd.errors import Cancelled, DeadlineExceeded, Internal, ServingError, error_from_code
 
 _NO_RULES = LoadRules()
 _SMALL = "is served as it was exported: there is no memory for its optimised form"
@@ -102,7 +104,13 @@ class ManagerState:
 
     def _progressed(
         self,
-        event: Estimated | LoadSucceeded | LoadFailed | Drained | Unloaded,
+        event: Estimated
+        | LoadSucceeded
+        | LoadFailed
+        | LoadOverdue
+        | PublishFailed
+        | Drained
+        | Unloaded,
         harness: Harness,
     ) -> list[Command]:
         match event:
@@ -112,6 +120,10 @@ class ManagerState:
                 return self._load_succeeded(harness, event)
             case LoadFailed():
                 return self._load_failed(harness, event)
+            case LoadOverdue():
+                return self._load_overdue(harness, event)
+            case PublishFailed():
+                return self._publish_failed(harness, event)
             case Drained():
                 harness.state = advance(harness.state, HarnessState.UNLOADING)
                 return [StartUnload(event.id)]
@@ -204,6 +216,19 @@ class ManagerState:
             ScheduleRetry(harness.id, self._pause_s),
         ]
 
+    def _load_overdue(self, harness: Harness, event: LoadOverdue) -> list[Command]:
+        """The attempt is given up with its loader; what it brings later is the runtime's affair."""
+        harness.need = None
+        told = f"Loading of servable {event.id} has not ended within {event.after_s:g} s"
+        commands = self._load_failed(harness, LoadFailed(event.id, DeadlineExceeded(told)))
+        return commands if Discard(event.id) in commands else [Discard(event.id), *commands]
+
+    def _publish_failed(self, harness: Harness, event: PublishFailed) -> list[Command]:
+        self._ledger.leave(harness.id)
+        harness.error = event.error
+        harness.state = advance(harness.state, HarnessState.UNLOADING)
+        return [StartUnload(harness.id)]
+
     def _retry_due(self, servable: ServableId) -> list[Command]:
         harness = self._find(servable)
         if harness is None or harness.step is not Step.PAUSED:
@@ -212,8 +237,10 @@ class ManagerState:
 
     def _unloaded(self, harness: Harness) -> list[Command]:
         self._ledger.release(harness.id)
-        harness.state = advance(harness.state, HarnessState.DISABLED)
-        error = _cancelled() if harness.cancelled else None
+        failed = harness.error is not None
+        target = HarnessState.ERROR if failed else HarnessState.DISABLED
+        harness.state = advance(harness.state, target)
+        error = harness.error or (_cancelled() if harness.cancelled else None)
         return [announcement(harness.id, PublicState.END, error)]
 
     def _changed(self, event: Grown | ReplicaFailed | Relocated) -> list[Command]:

@@ -13,7 +13,7 @@ from servingd.core.policies import availability_preserving
 from servingd.core.reconcile import ManagerState
 from servingd.core.resources import Ledger
 from servingd.core.types import Device
-from servingd.runtime.manager import ManagerOptions, WarmUpCall
+from servingd.runtime.load_jobs import ManagerOptions, WarmUpCall
 from servingd.runtime.memory import MemoryMeter, ram_budget
 
 _MB = 1 << 20
@@ -51,6 +51,7 @@ def manager_options(
         num_load_threads=config.num_load_threads or 2,
         num_unload_threads=config.num_unload_threads or 1,
         warm_up=warm_up,
+        load_timeout_s=config.load_timeout_s,
         devices=lambda: within_budget(config, devices.usable()),
         meter=MemoryMeter(devices.in_use),
     )

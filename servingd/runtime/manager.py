@@ -10,9 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from servingd.core.estimates import UNKNOWN, Estimate
 from servingd.core.events import (
     Announce,
     CancelLoad,
@@ -27,8 +25,10 @@ from servingd.core.events import (
     Grown,
     LetGrow,
     LoadFailed,
+    LoadOverdue,
     LoadSucceeded,
     Publish,
+    PublishFailed,
     Quiesce,
     Relocate,
     Relocated,
@@ -43,69 +43,39 @@ from servingd.core.events import (
     Unloaded,
 )
 from servingd.core.harness import LoadPlan
-from servingd.core.interfaces import Dispatcher, Lane, Loader, Relocates, Replicated, Servable
+from servingd.core.interfaces import Dispatcher, Lane, Loader, Relocates, Servable
 from servingd.core.lifecycle import HarnessState
 from servingd.core.placement import LoadRules
 from servingd.core.reconcile import ManagerState
 from servingd.core.types import (
-    CPU_0,
     AspiredVersions,
     Device,
     Placement,
     ServableId,
     VersionData,
 )
-from servingd.errors import Cancelled, Code, as_serving_error, error_from_code
+from servingd.errors import Cancelled
 from servingd.runtime.inbox import Inbox
-from servingd.runtime.memory import MemoryMeter
+from servingd.runtime.load_jobs import (
+    Attempt,
+    Live,
+    ManagerOptions,
+    estimate_of,
+    failure,
+    free,
+    load_warm,
+)
 from servingd.runtime.serving_map import ServingMap
 from servingd.runtime.state_monitor import StateMonitor
 from servingd.runtime.threads import WorkerPool, join
 
 MakeLoader = Callable[[ServableId, VersionData], Loader]
 OnLoad = Callable[[ServableId, float, bool], None]
-WarmUpCall = Callable[[ServableId, VersionData, Servable], None]
 
 _LOADS_END_S = 1.0
 """At a stop a load that is not wanted any more may take so long to end."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManagerOptions:
-    """How loads are run."""
-
-    num_load_threads: int = 2
-    """Loads at a time."""
-
-    num_unload_threads: int = 1
-    """Unloads at a time."""
-
-    warm_up: WarmUpCall = lambda servable, data, body: None
-    """The last part of each load, in its thread; what it raises is the load's failure."""
-
-    devices: Callable[[], Mapping[Device, int]] = lambda: {CPU_0: 0}
-    """The devices that there are, each with the bytes of its own memory that may be used (0: no
-    limit of its own). Asked on the load pool, before each load that is put on devices."""
-
-    meter: MemoryMeter | None = None
-    """Sees what loads take; None: estimates are all that is known."""
-
-
-@dataclass(slots=True)
-class _Live:
-    """A loader and, once it has loaded, its servable.
-
-    Filled by the pool thread that runs its job, read by the manager's thread after that job's
-    event: the inbox orders the two.
-    """
-
-    loader: Loader | None = None
-    servable: Servable | None = None
-    lanes: Mapping[str, Lane] | None = None
-    cancelled: bool = False
-    """Set by the manager's thread before it tells the loader, which a pool thread may just make."""
 
 
 class Manager:
@@ -123,7 +93,7 @@ class Manager:
     ) -> None:
         self._options = options or ManagerOptions()
         self._state = state  # the manager's thread alone
-        self._live: dict[ServableId, _Live] = {}  # the manager's thread alone
+        self._live: dict[ServableId, Live] = {}  # the manager's thread alone
         self._make_loader = make_loader
         self._serving_map = serving_map
         self._monitor = monitor
@@ -187,15 +157,41 @@ class Manager:
         stopping = False
         while (event := self._inbox.get()) is not None:
             stopping = stopping or isinstance(event, Stop)
-            for command in self._decide(event):
-                try:
-                    self._carry_out(command)
-                except BaseException as error:  # harnesses outlive a fault in one
-                    _log.exception("the manager failed to carry out %s", command)
-                    self._give_up(command, error)
+            if not isinstance(event, LoadOverdue) or self._gave_up(event):
+                self._handle(event)
             self._plan = self._state.plan()
             if stopping:
                 self._tell_what_is_left()
+
+    def _handle(self, event: Event) -> None:
+        unpublished: list[PublishFailed] = []
+        for command in self._decide(event):
+            if any(_tells_of(command, failed.id) for failed in unpublished):
+                continue
+            try:
+                self._carry_out(command)
+            except BaseException as error:  # harnesses outlive a fault in one
+                _log.exception("the manager failed to carry out %s", command)
+                if isinstance(command, Publish):
+                    unpublished.append(PublishFailed(command.id, failure(command.id, error).error))
+                self._give_up(command, error)
+        for failed in unpublished:  # before anything else that concerns it
+            self._handle(failed)
+
+    def _gave_up(self, event: LoadOverdue) -> bool:
+        """Give up an attempt that is overdue; False if it has just ended."""
+        live = self._live.get(event.id)
+        attempt = live.attempt if live is not None else None
+        if live is None or attempt is None or not attempt.close():
+            return False
+        _log.warning("%s is given up: it has loaded for %g s", event.id, event.after_s)
+        self._loads.give_up(attempt.job)
+        self._on_load(event.id, event.after_s, False)
+        try:
+            live.cancel()
+        except BaseException:
+            _log.exception("the loader of %s cannot be told to end", event.id)
+        return True
 
     def _tell_what_is_left(self) -> None:
         left = [harness.state for harness in self._state.harnesses()]
@@ -215,7 +211,7 @@ class Manager:
         """Tell the core how a command ended that could not be carried out: it waits for that."""
         match command:
             case StartEstimate(servable) | StartLoad(servable):
-                self._inbox.put(_failure(servable, error))
+                self._inbox.put(failure(servable, error))
             case Relocate(servable):
                 self._inbox.put(Relocated(servable, ()))
             case Quiesce(servable):
@@ -254,12 +250,7 @@ class Manager:
             case Discard(servable):
                 live.pop(servable, None)
 
-    def _cancel_load(self, live: _Live) -> None:
-        live.cancelled = True
-        if live.loader is not None:
-            live.loader.cancel()
-
-    def _loader_of(self, servable: ServableId, data: VersionData, live: _Live) -> Loader:
+    def _loader_of(self, servable: ServableId, data: VersionData, live: Live) -> Loader:
         """A version's loader, for a job that begins on a pool thread."""
         live.loader = loader = live.loader or self._make_loader(servable, data)
         if live.cancelled:
@@ -271,13 +262,15 @@ class Manager:
     ) -> None:
         match command:
             case CancelLoad(servable):
-                self._cancel_load(self._live[servable])
+                self._live[servable].cancel()
             case StartEstimate(servable, data):
-                place = self._live.setdefault(servable, _Live())
-                self._loads.submit(lambda: self._estimate(servable, data, place))
+                place = self._live.setdefault(servable, Live())
+                self._submit(place, lambda attempt: self._estimate(servable, data, place, attempt))
             case StartLoad(servable, data, placement):
-                place = self._live.setdefault(servable, _Live())
-                self._loads.submit(lambda: self._load(servable, data, place, placement))
+                place = self._live.setdefault(servable, Live())
+                self._submit(
+                    place, lambda attempt: self._load(servable, data, place, placement, attempt)
+                )
             case LetGrow(servable):
                 loader = self._live[servable].loader
                 assert loader is not None  # it has loaded
@@ -292,53 +285,81 @@ class Manager:
     def _drained(self, servable: ServableId) -> None:
         self._inbox.put(Drained(servable))
 
+    def _submit(self, live: Live, work: Callable[[Attempt], None]) -> None:
+        live.attempt = attempt = Attempt()
+        attempt.job = lambda: work(attempt)
+        self._loads.submit(attempt.job)
+
     # Pool threads ---------------------------------------------------------------------------------
 
-    def _estimate(self, servable: ServableId, data: VersionData, live: _Live) -> None:
-        started = time.monotonic()
+    def _begun(self, servable: ServableId) -> float:
+        """A thread begins with an attempt: its time runs from now on."""
+        if self._options.load_timeout_s > 0:
+            overdue = LoadOverdue(servable, self._options.load_timeout_s)
+            self._inbox.put_after(overdue, overdue.after_s)
+        return time.monotonic()
+
+    def _ended(self, servable: ServableId, attempt: Attempt) -> bool:
+        """An attempt has ended; False if it was given up before, and nobody waits for it."""
+        if not attempt.close():
+            return False
+        self._inbox.cancel(LoadOverdue(servable, self._options.load_timeout_s))
+        return True
+
+    def _estimate(
+        self, servable: ServableId, data: VersionData, live: Live, attempt: Attempt
+    ) -> None:
+        started = self._begun(servable)
+        outcome: Estimated | LoadFailed
         try:
-            estimate = _estimate_of(servable, self._loader_of(servable, data, live))
+            estimate = estimate_of(servable, self._loader_of(servable, data, live))
             devices = self._options.devices() if estimate.on_devices else {}
+            outcome = Estimated(servable, estimate, devices)
         except BaseException as error:  # a loader's own code may even raise SystemExit
-            self._inbox.put(_failure(servable, error))
+            outcome = failure(servable, error)
+        if not self._ended(servable, attempt):
+            return
+        self._inbox.put(outcome)
+        if isinstance(outcome, LoadFailed):
             self._on_load(servable, time.monotonic() - started, False)
-        else:
-            self._inbox.put(Estimated(servable, estimate, devices))
 
     def _load(
-        self, servable: ServableId, data: VersionData, live: _Live, placement: Placement
+        self,
+        servable: ServableId,
+        data: VersionData,
+        live: Live,
+        placement: Placement,
+        attempt: Attempt,
     ) -> None:
-        started, meter = time.monotonic(), self._options.meter
+        started, meter = self._begun(servable), self._options.meter
         span = meter.start(data.platform) if meter else None
         outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable)
+        ended = False
         try:
             loader = self._loader_of(servable, data, live)
-            live.servable, live.lanes = self._load_warm(servable, data, loader, placement)
+            body = load_warm(servable, data, loader, placement, self._options.warm_up)
+            ended = self._ended(servable, attempt)
+            if not ended:  # it never serves: another may by now
+                free(servable, loader, body)
+                return
+            live.servable, live.lanes = body, self._open(servable, loader, body)
         except BaseException as error:
-            outcome = _failure(servable, error)
-        measured = meter.stop(span) if meter and span else None
+            outcome = failure(servable, error)
+            if not ended and not self._ended(servable, attempt):
+                return
+        finally:
+            measured = meter.stop(span) if meter and span else None
         if isinstance(outcome, LoadSucceeded) and measured:
             outcome = LoadSucceeded(servable, measured)
         self._inbox.put(outcome)
         self._on_load(servable, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
 
-    def _load_warm(
-        self, servable: ServableId, data: VersionData, loader: Loader, placement: Placement
-    ) -> tuple[Servable, Mapping[str, Lane]]:
-        """A servable and its lanes: whatever may fail before it can serve fails here, as a load."""
-        body = loader.load(placement)
+    def _open(self, servable: ServableId, loader: Loader, body: Servable) -> Mapping[str, Lane]:
         try:
-            _log.debug("%s has signatures %s", servable, [*body.signatures, *body.metadata])
-            for replica in body.replicas if isinstance(body, Replicated) else (body,):
-                self._options.warm_up(servable, data, replica)
-            return body, self._dispatcher.open(servable, body)
+            return self._dispatcher.open(servable, body)
         except BaseException:
-            _log.info("Unloading just-loaded servable version %s", servable)
-            try:
-                self._dispatcher.close(servable)
-                loader.unload(body)
-            except BaseException:  # the load's own failure is the one to tell
-                _log.exception("Unloading servable: %s failed", servable)
+            self._dispatcher.close(servable)
+            free(servable, loader, body)
             raise
 
     def _relocate(
@@ -352,7 +373,7 @@ class Manager:
             _log.exception("a replica of %s could not be moved", servable)
         self._inbox.put(Relocated(servable, devices))
 
-    def _unload(self, servable: ServableId, departing: _Live) -> None:
+    def _unload(self, servable: ServableId, departing: Live) -> None:
         departing.lanes = None
         body, departing.servable = departing.servable, None
         meter = self._options.meter
@@ -373,24 +394,5 @@ def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
-def _estimate_of(servable: ServableId, loader: Loader) -> Estimate:
-    """What a loader says; a load whose needs are not known is tried all the same."""
-    try:
-        return loader.estimate()
-    except BaseException as error:
-        _log.warning("what %s will take is not known: %s", servable, error)
-        return UNKNOWN
-
-
-def _failure(servable: ServableId, error: BaseException) -> LoadFailed:
-    _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
-    # A new error: the old one's traceback holds all that the load had in its hands.
-    blamed = as_serving_error(error)
-    told = error_from_code(blamed.code, blamed.message)
-    # What is not there, such as TensorFlow, is not there the next time either.
-    return LoadFailed(servable, told, retriable=blamed.code is not Code.UNIMPLEMENTED)
-
-
-def _fault(error: BaseException) -> bool:
-    """Whether an error is ours to explain: then the log has its traceback."""
-    return as_serving_error(error) is not error
+def _tells_of(command: Command, servable: ServableId) -> bool:
+    return isinstance(command, Announce) and command.state.id == servable

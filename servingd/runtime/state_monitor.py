@@ -58,8 +58,14 @@ class StateMonitor:
             _guard(subscriber, name, incomplete)
 
     def report_absent(self, name: str, reason: str) -> None:
-        """A model has no version that can be loaded; from any thread."""
+        """A model has no version that can be loaded, or its folder does not answer.
+
+        An empty reason: that is over. From any thread.
+        """
         with self._lock:
+            if not reason:
+                self._absent.pop(name, None)
+                return
             self._absent[name] = reason
             due = self._history.report_absent(name)
         _call(due)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -29,35 +30,69 @@ class WorkerPool:
     """`size` threads that run jobs in order of arrival.
 
     The queue has no bound of its own: its owner submits at most one job per version. The threads
-    are daemons, so that a load that hangs in a file system cannot keep the process alive.
+    are daemons, so that a load that hangs in a file system cannot keep the process alive. One whose
+    job does not end can be given up: another takes its place, and it ends with its job.
     """
 
     def __init__(self, name: str, size: int) -> None:
+        self._name = name
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{i}", daemon=True)
-            for i in range(size)
-        ]
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()  # guarded by _lock
+        self._running: dict[threading.Thread, Job] = {}  # guarded by _lock
+        self._stopped = False  # guarded by _lock
+        self._threads = [self._made() for _ in range(size)]  # guarded by _lock; not those given up
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.start()
 
     def submit(self, job: Job) -> None:
         """Queue a job; from any thread."""
         self._jobs.put(job)
 
+    def give_up(self, job: Job) -> bool:
+        """Let another thread do what the one that runs this job would do next; from any thread.
+
+        False if no thread runs it: it waits still, or has ended.
+        """
+        with self._lock:
+            stuck = next((t for t, j in self._running.items() if j is job), None)
+            if stuck is None or stuck not in self._threads:
+                return False
+            self._threads.remove(stuck)
+            if self._stopped:
+                return True
+            stand_in = self._made()
+            self._threads.append(stand_in)
+        stand_in.start()
+        return True
+
     def stop(self, timeout_s: float) -> list[str]:
         """Let queued jobs finish; return the names of threads that would not end in time."""
-        for _ in self._threads:
+        with self._lock:
+            self._stopped = True
+            threads = list(self._threads)
+        for _ in threads:
             self._jobs.put(None)
-        return join(self._threads, timeout_s)
+        return join(threads, timeout_s)
+
+    def _made(self) -> threading.Thread:
+        name = f"{self._name}-{next(self._numbers)}"
+        return threading.Thread(target=self._work, name=name, daemon=True)
 
     def _work(self) -> None:
+        me = threading.current_thread()
         while (job := self._jobs.get()) is not None:
+            with self._lock:
+                self._running[me] = job
             try:
                 job()
             except BaseException:  # a worker outlives its jobs, even those that exit
-                _log.exception("a job of %s failed", threading.current_thread().name)
+                _log.exception("a job of %s failed", me.name)
             del job  # else the last job's captives live until the next one comes
+            with self._lock:
+                del self._running[me]
+                if me not in self._threads:
+                    return  # it was given up, and another is in its place

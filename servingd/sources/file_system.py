@@ -1,44 +1,116 @@
 """The file-system source: watches model directories and states which versions ought to be loaded.
 
 Events of the file system make it look at once; polling is the safety net, and the only means where
-there are no events, as on network mounts. Each model is looked at by itself: a directory that is
-missing or cannot be read concerns that model alone, and what it serves stays.
+there are no events, as on network mounts. Each model is looked at by itself, on a thread that may
+hang in a file system: a directory that is missing, cannot be read or does not answer concerns that
+model alone, and what it serves stays.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
-
+from servingd.config.models import ModelConfig
 from servingd.core.interfaces import Aspire
 from servingd.core.types import AspiredVersions
+from servingd.sources.looks import Look, Patience, next_check, to_give_up, to_tell
 from servingd.sources.model_directory import ModelDirectory, PlatformNamed, Recognise
 from servingd.sources.rosters import Roster
+from servingd.sources.watcher import Watcher
 
-Configure = Callable[[Iterable[str]], None]
+Configure = Callable[[Mapping[str, ModelConfig]], None]
 """Told of all models that ought to be served, before anything is stated about a new one."""
 
 Absent = Callable[[str, str], None]
-"""Told, at each look, of a model of which no version can be loaded, and why."""
+"""Told, at each look, of a model of which no version can be loaded, or whose folder does not
+answer, and why; and once, with no reason, when its folder answers again."""
 
 _MIN_GAP_S = 0.05
 """At least this long between two looks: a copy under way sends events without end."""
 
+_UNWATCHED_GAP_S = 1.0
+"""Looks are so far apart at most where folders cannot be watched for want of an answer."""
+
+_STOP_S = 2.0
+
+_ROSTER, _WATCH = ("the list of models", ""), ("what is watched", "")
+"""What is looked at besides the models' directories."""
+
 _log = logging.getLogger(__name__)
 
 
-class FileSystemSource:
-    """Owns the thread `file-system-source` and watchdog's; see `core.interfaces.Source`.
+class Threads(Protocol):
+    """Threads for looks: those of `runtime.threads.WorkerPool`."""
 
-    `poll_wait_s` above 0: look at least so often; 0: look once, and when the roster has changed;
-    below 0: look upon events only.
+    def start(self) -> None:
+        """Start them."""
+        ...
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Queue a job."""
+        ...
+
+    def give_up(self, job: Callable[[], None]) -> bool:
+        """Replace the thread that runs this job; False if none does."""
+        ...
+
+    def stop(self, timeout_s: float) -> list[str]:
+        """End them; the names of those that do not."""
+        ...
+
+
+class AtOnce:
+    """No threads: who submits a job runs it."""
+
+    def start(self) -> None:
+        """Nothing."""
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run it."""
+        job()
+
+    def give_up(self, job: Callable[[], None]) -> bool:
+        """Nothing runs."""
+        return False
+
+    def stop(self, timeout_s: float) -> list[str]:
+        """Nothing."""
+        return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """How it is looked."""
+
+    poll_wait_s: float = 1.0
+    """Above 0: look at least so often; 0: look once, and when the roster has changed; below 0:
+    look upon events only."""
+
+    threads: Threads = field(default_factory=AtOnce)
+    """The source's own: it starts and stops them."""
+
+    patience: Patience = field(default_factory=Patience)
+    """What is done about looks that do not end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    look: Look
+    job: Callable[[], None]
+    overdue: Callable[[], None]
+    """Called once, by the source's thread."""
+
+
+class FileSystemSource:
+    """Owns the thread `file-system-source`, those for looks, and watchdog's.
+
+    See `core.interfaces.Source`.
     """
 
     def __init__(
@@ -48,8 +120,8 @@ class FileSystemSource:
         recognise: Recognise,
         aspire: Aspire,
         configure: Configure,
-        poll_wait_s: float = 1.0,
         absent: Absent = lambda name, reason: None,
+        options: SourceOptions | None = None,
     ) -> None:
         self._roster = roster
         self._absent = absent
@@ -57,95 +129,223 @@ class FileSystemSource:
         self._recognise = recognise
         self._aspire = aspire
         self._configure = configure
-        self._poll_wait_s = poll_wait_s
-        self._directories: dict[str, ModelDirectory] = {}  # the source's thread only
-        self._last: dict[str, AspiredVersions] = {}  # the source's thread only
-        self._told = False  # whether `configure` has been called; the source's thread only
-        self._wake = threading.Event()
+        self._options = options or SourceOptions()
+        self._threads = self._options.threads
+        self._patience = self._options.patience
+        self._watcher = Watcher(self.look_soon)  # one look's thread at a time
+        self._asked = True  # a look is due; set by any thread
+        self._bell = threading.Event()
         self._stopping = threading.Event()
-        self._watcher = _Watcher(self._wake.set)
+        self._ended: deque[Callable[[], None]] = deque()  # filled by looks' threads
+        # All below: the source's thread only.
+        self._directories: dict[str, ModelDirectory] = {}
+        self._last: dict[str, AspiredVersions] = {}
+        self._answered: set[str] = set()  # base paths
+        self._told = False  # whether `configure` has been called
+        self._trouble = ""  # with the roster
+        self._looks: dict[tuple[str, str], _UnderWay] = {}
         self._thread = threading.Thread(target=self._run, name="file-system-source", daemon=True)
 
     def start(self) -> None:
         """Begin to look; returns at once."""
+        self._threads.start()
         self._thread.start()
 
     def stop(self) -> None:
         """End; afterwards nothing is stated and no statement is on its way."""
         self._stopping.set()
-        self._wake.set()
+        self._bell.set()
         self._thread.join(10)
+        self._threads.stop(_STOP_S)
         self._watcher.stop()
 
     def look_soon(self) -> None:
         """Look now, also where polling is off: the roster has changed. From any thread."""
-        self._wake.set()
+        self._asked = True
+        self._bell.set()
 
     def scan(self) -> None:
         """Look at every model once. On the source's thread, or before `start` in a test."""
-        self._update_models()
-        self._look()
-
-    def _look(self) -> None:
-        for name, directory in self._directories.items():
-            if self._stopping.is_set():
-                return
-            try:
-                statement = directory.scan()
-            except BaseException:  # one model's directory must not end the watch of the others
-                _log.exception("the directory of model %s cannot be looked at", name)
-                continue
-            if statement is not None and statement != self._last.get(name):
-                self._last[name] = statement
-                self._state(statement)
-            if directory.absent:
-                self._absent(name, directory.absent)
+        if _ROSTER in self._looks:
+            self._look_at_all()  # the list that is known has to do
+        else:
+            self._begin(_ROSTER, self._list_models, self._roster_is_silent)
+        self._take_results()
 
     # The source's thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            started = time.monotonic()
+        looked = 0.0
+        while True:
+            self._bell.clear()
+            if self._stopping.is_set():  # after `clear`: who stops it rings
+                return
             try:
-                self._look_at_all()
+                if self._is_due(looked):
+                    self._asked = False
+                    looked = time.monotonic()
+                    if self._options.poll_wait_s != 0:
+                        self._begin_to_watch()
+                    self.scan()
+                self._take_results()
+                self._mind_the_time()
             except BaseException:  # whatever one model's name or folder does: look on
                 _log.exception("the models cannot be looked at")
-            if self._poll_wait_s == 0:  # once, and when the models are others
-                self._wake.wait()
-                continue
-            due = started + self._poll_wait_s - time.monotonic()
-            self._wake.wait(None if self._poll_wait_s < 0 else max(0.0, due))
-            self._stopping.wait(max(0.0, started + _MIN_GAP_S - time.monotonic()))
+            self._bell.wait(self._rest_s(looked))
+
+    def _is_due(self, looked: float) -> bool:
+        return time.monotonic() >= self._due(looked)
+
+    def _due(self, looked: float) -> float:
+        """When to look next; infinity: when something happens."""
+        if self._asked:
+            return looked + _MIN_GAP_S
+        if self._options.poll_wait_s > 0:
+            return looked + max(_MIN_GAP_S, self._options.poll_wait_s)
+        silent = any(u.look.told for u in self._looks.values())
+        return (
+            looked + _UNWATCHED_GAP_S if self._options.poll_wait_s < 0 and silent else float("inf")
+        )
+
+    def _rest_s(self, looked: float) -> float | None:
+        now = time.monotonic()
+        looks = [under_way.look for under_way in self._looks.values()]
+        due = min(self._due(looked), next_check(looks, now, self._patience))
+        return None if due == float("inf") else max(0.0, due - now)
+
+    def _begin(
+        self,
+        key: tuple[str, str],
+        find: Callable[[], Callable[[], None]],
+        overdue: Callable[[], None],
+    ) -> None:
+        """Let a thread find something out, unless one still does; what it returns is done here."""
+        if key in self._looks:
+            return
+        look = Look()
+
+        def job() -> None:
+            look.begun = time.monotonic()
+            outcome: Callable[[], None] | None = None
+            try:
+                outcome = find()
+            except BaseException:  # one model's directory must not end the watch of the others
+                _log.exception("%s cannot be looked at", " ".join(key))
+            self._ended.append(lambda: self._end(key, outcome))
+            self._bell.set()
+
+        self._looks[key] = _UnderWay(look, job, overdue)
+        self._threads.submit(job)
+
+    def _end(self, key: tuple[str, str], outcome: Callable[[], None] | None) -> None:
+        if self._looks.pop(key).look.told:
+            _log.info("%s answers again", " ".join(key))
+        if outcome is not None:
+            outcome()
+
+    def _take_results(self) -> None:
+        while self._ended and not self._stopping.is_set():
+            self._ended.popleft()()
+
+    def _mind_the_time(self) -> None:
+        now = time.monotonic()
+        looks = {u.look: u for u in self._looks.values()}
+        for look in to_give_up(looks.keys(), now, self._patience):
+            look.given_up = self._threads.give_up(looks[look].job)
+        for look in to_tell(looks.keys(), now, self._patience):
+            look.told = True
+            looks[look].overdue()
+
+    # What is looked at ----------------------------------------------------------------------------
 
     def _look_at_all(self) -> None:
-        self._update_models()
-        if self._poll_wait_s != 0:
-            # Before the look: what happens after it, or during it, wakes us.
-            self._watcher.watch(self._folders())
-        self._look()
+        for name, directory in self._directories.items():
+            self._look_at(name, directory)
 
-    def _folders(self) -> set[str]:
-        """What to watch; a repository's watch covers its models."""
+    def _look_at(self, name: str, directory: ModelDirectory) -> None:
+        path = directory.model.base_path
+
+        def find() -> Callable[[], None]:
+            statement = directory.scan()
+            return lambda: self._found(directory, statement)
+
+        def silent() -> None:
+            if self._directories.get(name) is directory:
+                reason = (
+                    f"base path {path} of servable {name} does not answer: a look at it has been "
+                    f"under way for {self._patience.told_s:g} s"
+                )
+                _log.warning("%s", reason)
+                directory.silent = True
+                self._absent(name, reason)
+
+        self._begin((f"the directory of model {name}:", path), find, silent)
+
+    def _found(self, directory: ModelDirectory, statement: AspiredVersions | None) -> None:
+        name = directory.model.name
+        if self._directories.get(name) is not directory:
+            self._asked = True  # its model is another by now, and has waited for this look
+            return
+        if directory.absent or directory.silent:
+            self._absent(name, directory.absent)
+        directory.silent = False
+        if statement is None:
+            return
+        if directory.model.base_path not in self._answered:
+            self._answered.add(directory.model.base_path)
+            self._asked = self._asked or self._options.poll_wait_s != 0  # it can be watched now
+        if statement != self._last.get(name):
+            self._last[name] = statement
+            self._state(statement)
+
+    def _begin_to_watch(self) -> None:
+        """Watch what answers; what happens before it is watched is looked for once more."""
         repository = self._roster.watched()
-        if repository is not None:
-            return {repository}
-        return {d.model.base_path for d in self._directories.values()}
+        silent = any(under_way.look.told for under_way in self._looks.values())
+        if repository is not None and silent:
+            return  # the walk through it would hang too
+        paths = {directory.model.base_path for directory in self._directories.values()}
+        folders = paths & self._answered if repository is None else {repository}
+
+        def watch() -> Callable[[], None]:
+            more = self._watcher.watch(folders)
+            return self.look_soon if more else lambda: None
+
+        self._begin(_WATCH, watch, self._watching_is_silent)
+
+    def _watching_is_silent(self) -> None:
+        _log.warning("folders are polled: one that is to be watched does not answer")
 
     def _state(self, statement: AspiredVersions) -> None:
-        if not self._stopping.is_set():  # a look may have hung in a file system until after `stop`
+        if not self._stopping.is_set():
             self._aspire(statement)
 
-    def _update_models(self) -> None:
+    def _list_models(self) -> Callable[[], None]:
         try:
             models = {model.name: model for model in self._roster.models()}
-        except OSError as error:
-            _log.warning("the models cannot be listed: %s", error)
-            return
-        if self._told and {n: d.model for n, d in self._directories.items()} == models:
-            return
-        self._told = True
-        self._configure(models)
+        except Exception as error:  # the last answer stands
+            trouble = f"the models cannot be listed: {error}"
+            return lambda: self._keep_models(trouble)
+        return lambda: self._update_models(models)
+
+    def _roster_is_silent(self) -> None:
+        self._keep_models("the models cannot be listed: their folder does not answer")
+
+    def _keep_models(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            _log.warning("%s", trouble)
+        self._trouble = trouble
+        self._look_at_all()
+
+    def _update_models(self, models: dict[str, ModelConfig]) -> None:
+        self._trouble = ""
+        if not self._told or {n: d.model for n, d in self._directories.items()} != models:
+            self._told = True
+            self._configure(models)
+            self._replace_directories(models)
+        self._look_at_all()
+
+    def _replace_directories(self, models: dict[str, ModelConfig]) -> None:
         for name in self._directories.keys() - models.keys():
             del self._directories[name]
             self._last.pop(name, None)
@@ -156,78 +356,4 @@ class FileSystemSource:
                 self._directories[name] = ModelDirectory(
                     model, self._platform_named, self._recognise
                 )
-
-
-class _Watcher:
-    """watchdog on a set of folders. Where it cannot watch, polling has to do.
-
-    A folder that is removed and made anew is another folder: it is watched anew.
-    """
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._handler = _Handler(wake)
-        self._observer: Any = None  # made when first needed: it takes a resource of the system
-        self._watches: dict[tuple[str, int], Any] = {}  # by path and inode
-        self._failed: set[str] = set()
-
-    def watch(self, folders: set[str]) -> None:
-        """Watch exactly these folders, and what is below them, as far as that is possible."""
-        wanted = {(folder, inode) for folder in folders if (inode := _inode(folder))}
-        removed = self._handler.take_removed()
-        for key in list(self._watches):
-            if key not in wanted or key[0] in removed:
-                self._drop(key)
-        for key in wanted - self._watches.keys():
-            try:
-                self._watches[key] = self._running().schedule(self._handler, key[0], recursive=True)
-                self._failed.discard(key[0])
-            except OSError as error:
-                if key[0] not in self._failed:
-                    self._failed.add(key[0])
-                    _log.info("%s is polled, it cannot be watched: %s", key[0], error)
-
-    def stop(self) -> None:
-        """End watchdog's threads."""
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join(5)
-
-    def _running(self) -> Any:
-        if self._observer is None:
-            observer = Observer()
-            observer.name = "watchdog"
-            observer.start()
-            self._observer = observer
-        return self._observer
-
-    def _drop(self, key: tuple[str, int]) -> None:
-        try:
-            self._observer.unschedule(self._watches.pop(key))
-        except (OSError, KeyError) as error:  # watchdog has noticed first
-            _log.debug("%s was not watched any more: %s", key[0], error)
-
-
-def _inode(folder: str) -> int:
-    try:
-        return os.stat(folder).st_ino
-    except (OSError, ValueError):  # there is none, or it is no path
-        return 0
-
-
-class _Handler(FileSystemEventHandler):
-    """Anything that happens is a reason to look; reading is not."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._removed: set[str] = set()  # written by watchdog's threads, replaced by the source's
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in ("deleted", "moved"):
-            self._removed.add(os.fsdecode(event.src_path))
-        if event.event_type not in ("opened", "closed_no_write"):
-            self._wake()
-
-    def take_removed(self) -> set[str]:
-        """The paths that were removed since the last call: a watch on one of them is dead."""
-        removed, self._removed = self._removed, set()
-        return removed
+        self._answered &= {model.base_path for model in models.values()}

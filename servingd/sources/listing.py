@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from pathlib import Path
 class DiskListing:
     """What lies under one version's path at one moment; see `core.publish.Listing`.
 
-    Links are followed, as a load follows them; a file that vanishes meanwhile is not there.
+    Links are followed, as a load follows them; a file that vanishes meanwhile is not there, and
+    neither is a FIFO, a socket or a device: who opens it may wait for ever.
     """
 
     def __init__(self, path: str) -> None:
@@ -27,13 +30,27 @@ class DiskListing:
 
     def read(self, name: str) -> bytes:
         """A file's content. Raises OSError."""
-        return (self._path / name if name else self._path).read_bytes()
+        return read_regular(self._path / name if name else self._path)
+
+
+def read_regular(path: str | os.PathLike[str], at_most: int = -1) -> bytes:
+    """A file's content, or its first bytes. Raises OSError, also for what is no file.
+
+    To open a FIFO would wait for somebody who writes to it, and a device may never end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        return file.read(at_most)
 
 
 def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
         if not os.path.isdir(path):
-            yield name, os.stat(path)
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode):
+                yield name, status
             return
         entries = list(os.scandir(path))
     except FileNotFoundError:

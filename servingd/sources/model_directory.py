@@ -12,10 +12,12 @@ from servingd.core.interfaces import Platform
 from servingd.core.types import AspiredVersion, AspiredVersions, VersionData
 from servingd.core.versions import Latest, Specific, aspired, versions_in
 from servingd.errors import InvalidArgument
-from servingd.sources.listing import DiskListing
+from servingd.sources.listing import DiskListing, read_regular
 
 PLATFORM_FILE = "platform"
 """A file of this name beside the versions may name their servable type."""
+
+_LONGEST_NAME = 100
 
 PlatformNamed = Callable[[str], Platform]
 """Raises InvalidArgument for a name that there is not."""
@@ -36,7 +38,7 @@ class _Seen:
 
 @dataclass(slots=True)
 class ModelDirectory:
-    """The state of one model between scans. Used by the source's thread only."""
+    """The state of one model between scans. Used by one look's thread at a time."""
 
     model: ModelConfig
     platform_named: PlatformNamed
@@ -45,6 +47,8 @@ class ModelDirectory:
     _published: dict[int, VersionData] = field(default_factory=dict)
     absent: str = ""
     """Why no version of it can be loaded, as of the last look; empty if one can."""
+    silent: bool = False
+    """Whether a look at it was overdue; the source's thread only."""
     _trouble: str = ""
 
     def scan(self) -> AspiredVersions | None:
@@ -56,7 +60,7 @@ class ModelDirectory:
         """
         try:
             present = self._list()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: it is no path
             self.absent = (
                 f"Could not find base path {self.model.base_path} for servable "
                 f"{self.model.name} with error {error}"
@@ -121,8 +125,8 @@ class ModelDirectory:
         if self.model.platform:
             return self.model.platform
         try:
-            with open(os.path.join(self.model.base_path, PLATFORM_FILE)) as file:
-                return file.read(100).strip()
+            file = os.path.join(self.model.base_path, PLATFORM_FILE)
+            return read_regular(file, _LONGEST_NAME).decode().strip()
         except FileNotFoundError:
             return self.recognise(listing) or ""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from servingd.config.models import ModelConfig
+from servingd.config.models import ModelConfig, is_model_name
 from servingd.config.paths import NotLocal, local_path
 from servingd.config.server import ServerConfig
 from servingd.config.servingd_yaml import ModelEntry, merge_models, read_servingd_yaml
 from servingd.errors import InvalidConfig
 from servingd.wire.model_server_config import configured_models
+
+_log = logging.getLogger(__name__)
 
 
 class Roster(Protocol):
@@ -55,15 +58,33 @@ class RepositoryRoster:
     folder: str
     entries: tuple[ModelEntry, ...] = ()
     """Replaced whole, from any thread."""
+    _passed_over: set[str] = field(default_factory=set)
+    """Folders that are told of once. Harmless if two threads tell of one."""
 
     def models(self) -> tuple[ModelConfig, ...]:
         """The subfolders now."""
+        return self._merged(self.entries)
+
+    def _merged(self, entries: tuple[ModelEntry, ...]) -> tuple[ModelConfig, ...]:
         found = tuple(
             ModelConfig(name=entry.name, base_path=os.path.abspath(entry.path), platform="")
             for entry in sorted(os.scandir(self.folder), key=lambda e: e.name)
-            if not entry.name.startswith((".", "_")) and entry.is_dir()
+            if not entry.name.startswith((".", "_")) and self._may_be_a_model(entry)
         )
-        return merge_models(found, self.entries, others_may_come=True)
+        return merge_models(found, entries, others_may_come=True)
+
+    def _may_be_a_model(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            if not entry.is_dir():
+                return False
+            expected = is_model_name(entry.name)
+            trouble = f"expected {expected}" if expected else ""
+        except OSError as error:  # such as a link to itself: it must not hide the others
+            trouble = str(error)
+        if trouble and entry.name not in self._passed_over:
+            self._passed_over.add(entry.name)
+            _log.warning("%r in %s is passed over: %s", entry.name, self.folder, trouble)
+        return not trouble
 
     def watched(self) -> str | None:
         """The folder itself."""
@@ -75,7 +96,7 @@ class RepositoryRoster:
         Raises NotFound, InvalidConfig or OSError, with nothing changed.
         """
         entries = read_servingd_yaml(servingd_yaml).models
-        models = RepositoryRoster(self.folder, entries).models()
+        models = self._merged(entries)
         self.entries = entries
         return models
 

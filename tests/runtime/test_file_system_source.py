@@ -15,9 +15,12 @@ import pytest
 from servingd.config.models import ModelConfig
 from servingd.core.types import AspiredVersions
 from servingd.core.versions import All, Latest, Specific
-from servingd.sources.file_system import FileSystemSource
+from servingd.runtime.threads import WorkerPool
+from servingd.sources.file_system import FileSystemSource, SourceOptions
+from servingd.sources.listing import DiskListing
+from servingd.sources.looks import Patience
 from servingd.sources.rosters import ConfiguredRoster, RepositoryRoster
-from tests.runtime.fakes import TIMEOUT, FakePlatform, FakePlatforms
+from tests.runtime.fakes import TIMEOUT, FakePlatform, FakePlatforms, opened
 
 FOR_EVER = 3600.0
 SOON = 5.0
@@ -30,7 +33,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning"
 class Watch:
     """A source and all that it has said."""
 
-    def __init__(self, roster, platforms=None, poll_wait_s=FOR_EVER):
+    def __init__(self, roster, platforms=None, poll_wait_s=FOR_EVER, **how):
+        self.absent = queue.SimpleQueue()
         self.fake = FakePlatform()
         self.stated = []
         self.configured = []
@@ -43,7 +47,8 @@ class Watch:
             platforms.recognise,
             self._aspire,
             lambda names: self.configured.append(sorted(names)),
-            poll_wait_s,
+            lambda name, reason: self.absent.put((name, reason)),
+            SourceOptions(poll_wait_s=poll_wait_s, **how),
         )
 
     def _aspire(self, statement):
@@ -809,6 +814,13 @@ def test_an_unchanged_statement_equals_the_one_before(watch, base):
     assert again == statement
 
 
+def no_path(base):
+    """A model as no configuration accepts it."""
+    made = model(base, "n")
+    object.__setattr__(made, "base_path", "/no\0path")
+    return made
+
+
 class Exits(ConfiguredRoster):
     """A roster that exits at its first look."""
 
@@ -823,7 +835,7 @@ class Exits(ConfiguredRoster):
 
 def test_neither_a_path_that_is_none_nor_code_that_exits_ends_the_watch(base):
     write_version(base / "1")
-    roster = Exits([model("/no\0path", "n"), model(base)])
+    roster = Exits([no_path(base), model(base)])
     watch = Watch(roster, poll_wait_s=0.01)
     watch.source.start()
     try:
@@ -831,3 +843,129 @@ def test_neither_a_path_that_is_none_nor_code_that_exits_ends_the_watch(base):
         assert roster.looks > 1
     finally:
         watch.source.stop()
+
+
+# What does not answer, and what is no file ------------------------------------------------------
+
+
+class HangingPlatform(FakePlatform):
+    """Its looks at files hang until they may go on, where the files say so."""
+
+    def __init__(self):
+        super().__init__()
+        self.may_go_on = threading.Event()
+        self.hanging = queue.SimpleQueue()
+
+    def missing(self, listing):
+        if "hang" in listing.sizes:
+            self.hanging.put(threading.current_thread())
+            self.may_go_on.wait(TIMEOUT)
+        return super().missing(listing)
+
+
+@pytest.fixture
+def hanging(tmp_path, run):
+    """Models `bad-0` to `bad-5`, whose folders do not answer, and `good`, of a running source."""
+    platform = HangingPlatform()
+    names = [f"bad-{i}" for i in range(6)] + ["good"]
+    for name in names:
+        write_version(tmp_path / name / "1")
+        if name != "good":
+            (tmp_path / name / "1" / "hang").touch()
+    watch = Watch(
+        ConfiguredRoster(tuple(model(tmp_path / name, name) for name in names)),
+        FakePlatforms(platform),
+        poll_wait_s=0.1,
+        threads=WorkerPool("scan", 2),
+        patience=Patience(stand_in_s=0.05, told_s=0.4),
+    )
+    watch.fake = platform
+    yield run(watch)
+    platform.may_go_on.set()
+
+
+def test_folders_that_hang_hold_up_their_own_models_only(hanging, tmp_path):
+    hanging.wait_for("good", 1)
+    publish(tmp_path / "good", 2)
+    hanging.wait_for("good", 2)
+    assert {s.name for s in hanging.stated} == {"good"}
+
+
+def test_a_folder_that_hangs_is_told_once_and_counts_again_when_it_answers(hanging, caplog):
+    told = {hanging.absent.get(timeout=SOON) for _ in range(6)}
+    assert {name for name, _ in told} == {f"bad-{i}" for i in range(6)}
+    assert all("does not answer" in reason for _, reason in told)
+    hanging.fake.may_go_on.set()
+    hanging.wait_for("bad-3", 1)
+    again = {hanging.absent.get(timeout=SOON) for _ in range(6)}
+    assert again == {(f"bad-{i}", "") for i in range(6)}
+    assert hanging.absent.empty()
+    texts = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len([t for t in texts if "does not answer" in t]) == 6
+
+
+def test_each_folder_holds_one_thread_at_most(hanging):
+    for _ in range(6):
+        hanging.absent.get(timeout=SOON)
+    threads = {hanging.fake.hanging.get(timeout=SOON) for _ in range(6)}
+    assert len(threads) == 6
+    hanging.wait_for("good", 1)
+    assert hanging.fake.hanging.empty(), "it was looked at again meanwhile"
+
+
+def test_a_repository_that_hangs_keeps_its_models_and_what_they_do(repository, run):
+    class Roster(RepositoryRoster):
+        may_answer = opened()
+
+        def models(self):
+            assert self.may_answer.wait(TIMEOUT)
+            return super().models()
+
+    roster = Roster(str(repository))
+    pool = WorkerPool("scan", 1)
+    watch = Watch(roster, None, 0.05, threads=pool, patience=Patience(0.05, 0.2))
+    run(watch).wait_for("b", 1)
+    roster.may_answer.clear()
+    try:
+        publish(repository / "b", 2)
+        watch.wait_for("b", 2)
+    finally:
+        roster.may_answer.set()
+
+
+@pytest.mark.parametrize("where", ["1/model", "1/done", "platform", "1/variables"])
+def test_a_fifo_where_a_file_ought_to_be_hangs_nobody(base, where):
+    write_version(base / "1")
+    (base / where).unlink(missing_ok=True)
+    os.mkfifo(base / where)
+    write_version(base.parent / "n" / "1")
+    watch = Watch(ConfiguredRoster((model(base, platform=""), model(base.parent / "n", "n"))))
+    assert watch.scan()["n"] == ([1], {})
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "saved_model.pb")
+    (tmp_path / "variables").symlink_to("/dev/zero")
+    listing = DiskListing(str(tmp_path))
+    assert listing.sizes == {}
+    with pytest.raises(OSError, match="is not a regular file"):
+        listing.read("saved_model.pb")
+    with pytest.raises(OSError, match="is not a regular file"):
+        DiskListing("/dev/zero").read("")
+
+
+def test_a_folder_whose_name_is_no_models_name_is_passed_over_with_one_line(repository, caplog):
+    write_version(repository / "new\nline" / "1")
+    write_version(repository / os.fsdecode(b"\xff") / "1")
+    (repository / "loop").symlink_to("loop")
+    watch = Watch(RepositoryRoster(str(repository)))
+    assert watch.scan() == {"a": ([1], {}), "b": ([1], {})}
+    watch.scan()
+    passed = [r.getMessage() for r in caplog.records if "is passed over" in r.getMessage()]
+    assert len(passed) == 3
+
+
+def test_a_base_path_that_is_no_path_concerns_its_model_only(base):
+    write_version(base / "1")
+    watch = Watch(ConfiguredRoster((no_path(base), model(base))))
+    assert watch.scan() == {"m": ([1], {})}

@@ -8,6 +8,7 @@ import weakref
 import pytest
 
 from servingd.core.estimates import Estimate, Footprint
+from servingd.core.events import LoadOverdue
 from servingd.core.placement import LoadRules
 from servingd.core.policies import availability_preserving, resource_preserving
 from servingd.core.reconcile import ManagerState
@@ -31,7 +32,8 @@ from servingd.errors import (
     Unimplemented,
 )
 from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
-from servingd.runtime.manager import Manager, ManagerOptions
+from servingd.runtime.load_jobs import ManagerOptions
+from servingd.runtime.manager import Manager
 from servingd.runtime.memory import MemoryMeter
 from servingd.runtime.serving_map import ServingMap
 from servingd.runtime.state_monitor import StateMonitor
@@ -1072,3 +1074,89 @@ def test_a_load_that_cannot_be_begun_has_failed(build):
     house.aspire("m", 1)
     assert house.heard.wait("m", 1, "END").error.message == "RuntimeError: no pool"
     assert house.stop()
+
+
+# Loads that do not end ---------------------------------------------------------------------------
+
+
+def hang(house, version, after=()):
+    """A version whose load waits until the test lets it go on."""
+    loader = house.loaders.prepare("m", version, *after)
+    loader.may_load.clear()
+    return loader
+
+
+def test_a_load_that_does_not_end_is_given_up_and_others_load(build):
+    house = build(num_load_threads=1, load_timeout_s=0.05).start()
+    stuck = hang(house, 1)
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "END")
+    (state,) = house.monitor.of_model("m")
+    assert state.error.code is Code.DEADLINE_EXCEEDED
+    assert "has not ended within 0.05 s" in state.error.message
+    assert stuck.cancelled.wait(TIMEOUT), "it was not told to end"
+    house.serve("n", 1)  # on the thread that took the stuck one's place
+    assert (M1, False) in house.attempts
+    stuck.may_load.set()
+    assert stuck.unloaded.wait(TIMEOUT), "what it brought is not unloaded"
+    with pytest.raises(Unavailable, match="failed to load: DEADLINE_EXCEEDED"):
+        house.acquire("m")
+    assert house.heard.names_of("m", 1) == ["START", "LOADING", "END"]
+
+
+def test_what_an_overdue_load_brings_does_not_touch_the_one_that_took_its_place(build):
+    house = build(retries=1, load_retry_interval_s=0.0, load_timeout_s=0.3, num_load_threads=1)
+    house.start()
+    stuck = hang(house, 1)
+    house.aspire("m", 1)
+    assert stuck.loading.wait(TIMEOUT)
+    house.loaders.prepare("m", 1)
+    house.heard.wait("m", 1, "AVAILABLE")
+    stuck.may_load.set()
+    assert stuck.unloaded.wait(TIMEOUT)
+    house.settle()
+    assert house.call() == 1
+
+
+def test_an_estimate_that_does_not_end_is_given_up(build):
+    go_on = threading.Event()
+
+    class Stuck(FakeLoader):
+        def estimate(self):
+            go_on.wait(TIMEOUT)
+            return super().estimate()
+
+    house = build(budget=100, num_load_threads=1, load_timeout_s=0.05).start()
+    house.loaders.prepare_this(M1, Stuck())
+    house.aspire("m", 1)
+    house.heard.wait("m", 1, "END")
+    house.serve("n", 1)
+    go_on.set()
+    house.settle()
+    assert house.heard.names_of("m", 1) == ["START", "LOADING", "END"]
+
+
+def test_a_load_that_ends_in_time_has_no_deadline_any_more(build):
+    house = build(load_timeout_s=0.2).start()
+    house.serve("m", 1)
+    house.manager._inbox.put_after(LoadOverdue(M1, 0.2), 0.0)  # as if it had been on its way
+    house.settle()
+    assert house.call() == 1
+
+
+def test_a_version_that_cannot_be_published_ends_as_failed(build):
+    house = build()
+
+    def refuse(*args):
+        raise RuntimeError("no room for its name")
+
+    house.models.publish, publish = refuse, house.models.publish
+    house.start().aspire("m", 1)
+    house.heard.wait("m", 1, "END")
+    (state,) = house.monitor.of_model("m")
+    assert "no room for its name" in state.error.message
+    assert house.heard.names_of("m", 1) == ["START", "LOADING", "END"]
+    assert house.loaders[M1].servable.closed_on is not None
+    house.models.publish = publish
+    house.serve("m", 2)
+    assert house.call() == 2

@@ -575,6 +575,27 @@ def test_a_graph_that_has_not_served_in_the_same_setting_is_proven_first(models,
     assert served.servable.session.mergeable.rows_worth == {}
 
 
+def test_damaged_weights_behind_a_kept_graph_are_told_and_it_serves_on(
+    models, tmp_path, serve, caplog
+):
+    model, cache = tmp_path / "1", tmp_path / "cache"
+    shutil.copytree(models / "half_plus_two", model)
+    first = serve(model, "wait", cache)
+    answers = first.ask()
+    first.unload()
+    (shard,) = model.glob("variables/variables.data-*")
+    content = bytearray(shard.read_bytes())
+    content[0] ^= 0xFF  # of the right size: only the checksum tells
+    shard.write_bytes(content)
+    again = serve(model, "wait", cache)
+    assert again.states.wait("damaged weights") == "damaged weights"
+    assert again.states.seen == ["optimised", "damaged weights"]
+    assert agree(answers, again.ask())
+    assert len(logged(caplog, "are damaged")) == 1
+    again.unload()
+    assert again.states.seen[-1] == ""
+
+
 @pytest.mark.parametrize("cut", [7, 100], ids=["it still parses", "it does not parse"])
 def test_a_graph_that_is_not_what_served_here_is_proven_or_made_anew(models, tmp_path, serve, cut):
     first = serve(models / "half_plus_two", "wait", tmp_path)
@@ -784,13 +805,6 @@ def test_the_least_recently_used_graph_goes_first(tmp_path):
     assert working.is_dir(), "somebody works in it"
     put(cache, "d", 1000)
     assert [k for k in "abcd" if cache.find(k)] == ["d"], "what was just made stays at any size"
-
-
-def test_what_a_killed_server_left_is_swept_away(tmp_path):
-    old, new = (GraphCache(str(tmp_path)).workplace() for _ in range(2))
-    os.utime(old, (1, 1))
-    GraphCache(str(tmp_path))
-    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_graph_that_another_server_kept_first_is_not_replaced(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingd.config.batching import BatchingParameters
-from servingd.config.flag_fields import cpus
+from servingd.config.cpu_quota import cpus
 from servingd.config.monitoring import MonitoringConfig
 from servingd.config.tls import SSLConfig
 from servingd.errors import InvalidConfig, ServingError

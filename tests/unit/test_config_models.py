@@ -205,3 +205,36 @@ def test_models_can_be_compared_and_hashed_and_not_changed() -> None:
     assert model != ModelConfig(name="m", base_path="/m", version_labels={"a": 2})
     with pytest.raises(TypeError):
         model.version_labels["a"] = 3  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "message"),
+    [
+        ("", "/m", "name: a model needs one; its base_path is '/m'"),
+        (
+            "a\0b",
+            "/m",
+            "name of a model: expected a name without control characters, got 'a\\x00b'",
+        ),
+        ("a\nb", "/m", "name of a model: expected a name without control characters, got 'a\\nb'"),
+        ("\udcff", "/m", "name of a model: expected a name of Unicode characters, got '\\udcff'"),
+        ("m", "/a\0", "base_path of model m: expected a path without NUL bytes, got '/a\\x00'"),
+        ("m", "", "Expected model m to have an absolute path or URI; got base_path()="),
+    ],
+)
+def test_a_name_or_path_that_could_stop_something_is_refused(
+    name: str, path: str, message: str
+) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        ModelConfig(name=name, base_path=path)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "text", ['name: "a\\000b" base_path: "/m"', 'name: "m" base_path: "/m\\000"']
+)
+def test_a_nul_byte_in_a_configuration_file_is_refused(file: Path, text: str) -> None:
+    message = f'{text} model_platform: "tensorflow"'
+    assert "expected a" in _error(
+        read_models, file, f"model_config_list {{ config {{ {message} }} }}"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from servingd.config.batching import BatchingParameters
-from servingd.config.flag_fields import cpus
+from servingd.config.cpu_quota import cpus
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
 from servingd.errors import InvalidConfig, NotFound, Unimplemented

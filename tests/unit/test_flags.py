@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.config.flag_fields import channel_arguments, cpus, default_of
+from servingd.config.cpu_quota import cpus
+from servingd.config.flag_fields import channel_arguments, default_of
 from servingd.config.flags import FLAGS, TYPES, given_flags, make_config, parse_flags, usage
 from servingd.config.notes import REPLACED_BY_PLATFORM_CONFIG, notes
 from servingd.config.server import ServerConfig
@@ -99,6 +100,7 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
     ("admin_port", 0, "=8502", 8502, "=x", f"{INT} 'x'"),
     ("hold_calls_during_start", True, *BOOL),
     ("reload_timeout_s", 300.0, "=1", 1.0, "=-1", "expected a number of at least 0, got -1.0"),
+    ("load_timeout_s", 3600.0, "=0", 0.0, "=-1", "expected a number of at least 0, got -1.0"),
     ("request_log_max_bytes", 100 << 20, "=1", 1, "=0", "expected a number of at least 1, got 0"),
     ("request_log_max_files", 10, "=1", 1, "=0", f"{COUNT} 0"),
     (

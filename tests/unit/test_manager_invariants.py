@@ -31,6 +31,7 @@ from servingd.core.events import (
     Grown,
     LetGrow,
     LoadFailed,
+    LoadOverdue,
     LoadSucceeded,
     Publish,
     Quiesce,
@@ -96,6 +97,7 @@ class World:
     draining: set = field(default_factory=set)
     events: dict = field(default_factory=dict)  # id -> public states of the present incarnation
     incomplete: dict = field(default_factory=dict)
+    given_up: list = field(default_factory=list)
     started_over: set = field(default_factory=set)  # their files changed while they waited
 
 
@@ -180,6 +182,17 @@ class ManagerMachine(RuleBasedStateMachine):
         else:
             self.do(LoadFailed(loader.id, DataLoss("x"), retriable=how == "fail"))
 
+    @precondition(lambda self: any(x.busy and not x.unloads for x in self.world.loaders.values()))
+    @rule(choice=st.randoms(use_true_random=False))
+    def an_attempt_is_overdue(self, choice):
+        """It is given up: its loader is told to end, and no event of it comes any more."""
+        going = [x for x in self.world.loaders.values() if x.busy and not x.unloads]
+        loader = choice.choice(going)
+        loader.busy = loader.estimating = False
+        self.world.given_up.append(loader)
+        self.do(LoadOverdue(loader.id, 60.0))
+        assert self.world.loaders.get(loader.id) is not loader, "its loader is used again"
+
     @precondition(lambda self: self.world.retries)
     @rule(choice=st.randoms(use_true_random=False))
     def retry_is_due(self, choice):
@@ -238,7 +251,8 @@ class ManagerMachine(RuleBasedStateMachine):
             case Explain():
                 pass
             case ScheduleRetry(servable, _):
-                assert not world.loaders[servable].cancelled  # 17
+                loader = world.loaders.get(servable)  # none: it was given up
+                assert loader is None or not loader.cancelled  # 17
                 world.retries.add(servable)
             case CancelRetry(servable):
                 world.retries.discard(servable)

@@ -9,8 +9,10 @@ from servingd.core.events import (
     Discard,
     Drained,
     LoadFailed,
+    LoadOverdue,
     LoadSucceeded,
     Publish,
+    PublishFailed,
     Quiesce,
     ReportIncomplete,
     RetryDue,
@@ -270,3 +272,44 @@ def test_an_illegal_step_raises_and_changes_nothing():
         for target in set(HarnessState) - TRANSITIONS[current]:
             with pytest.raises(IllegalTransition, match=current.value):
                 advance(current, target)
+
+
+# Deadlines of loads, and publishing that fails ---------------------------------------------------
+
+
+def test_an_overdue_load_counts_as_failed_and_is_tried_again_with_another_loader():
+    state = ManagerState(max_num_load_retries=1, load_retry_interval_s=5.0)
+    state.handle(aspire(1))
+    commands = state.handle(LoadOverdue(M1, 60.0))
+    assert deeds(commands) == [Discard(M1), ScheduleRetry(M1, 5.0)]
+    assert said(commands) == [(1, "LOADING", "DEADLINE_EXCEEDED")]
+    assert deeds(state.handle(RetryDue(M1))) == [StartLoad(M1, data(1))]
+    commands = state.handle(LoadOverdue(M1, 60.0))
+    assert deeds(commands) == [Discard(M1)]
+    assert said(commands) == [(1, "END", "DEADLINE_EXCEEDED")]
+    (harness,) = state.harnesses()
+    assert harness.state is HarnessState.ERROR
+
+
+def test_an_overdue_load_says_for_how_long(state):
+    state.handle(aspire(1))
+    (told,) = [c for c in state.handle(LoadOverdue(M1, 60.0)) if isinstance(c, Announce)]
+    assert "{name: m version: 1} has not ended within 60 s" in told.state.error.message
+
+
+def test_an_overdue_load_that_nobody_wants_any_more_ends(state):
+    state.handle(aspire(1))
+    state.handle(aspire())
+    commands = state.handle(LoadOverdue(M1, 60.0))
+    assert deeds(commands) == [Discard(M1)]
+    assert state.harnesses() == []
+
+
+def test_a_version_that_cannot_be_published_is_unloaded_and_ends_as_failed(state):
+    state.handle(aspire(1))
+    state.handle(LoadSucceeded(M1))
+    assert state.handle(PublishFailed(M1, BROKEN)) == [StartUnload(M1)]
+    assert state.handle(Unloaded(M1)) == [say(M1, "END", BROKEN)]
+    (harness,) = state.harnesses()
+    assert harness.state is HarnessState.ERROR
+    assert state.handle(aspire(1)) == []

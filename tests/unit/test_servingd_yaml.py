@@ -146,6 +146,14 @@ MODEL = "models:\n- name: m\n  base_path: /m\n"
         ("models: 5", "1: models: expected a list, got '5'"),
         ("models:\n- 5", "2: models[0]: expected a mapping, got '5'"),
         ("models:\n- base_path: /m", "2: models[0]: expected a name, got a mapping"),
+        (
+            'models:\n- name: "a\\0b"\n  base_path: /m',
+            "2: models[0].name: expected a name without control characters, got 'a\\x00b'",
+        ),
+        (
+            'models:\n- name: m\n  base_path: "/m\\0"',
+            "3: models[0].base_path: expected a path without NUL bytes, got '/m\\x00'",
+        ),
         ("models:\n- name: ''", "2: models[0].name: expected a text that is not empty, got ''"),
         (f"{MODEL}  base_pth: /x", "4: models[0].base_pth: unknown key; did you mean base_path?"),
         (f"{MODEL}  x: /x", "4: models[0].x: unknown key; known: base_path, device, "),

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_PREFIX = ".trying-"
+PREFIX = ".trying-"
 
 _log = logging.getLogger(__name__)
 
@@ -24,14 +24,14 @@ class Attempts:
 
     def __init__(self, folder: Path | None) -> None:
         """Without a folder nothing is remembered."""
-        self._folder = folder
+        self.folder = folder
         self._mine: set[str] = set()  # of attempts under way; each is added and removed once
 
     def fatal(self, key: str) -> Path | None:
         """The file of an attempt at `key` that a server did not survive."""
-        if self._folder is None:
+        if self.folder is None:
             return None
-        for path in self._folder.glob(f"{_PREFIX}{key}-*"):
+        for path in self.folder.glob(f"{PREFIX}{key}-*"):
             with contextlib.suppress(OSError), path.open("rb") as file:  # locked: it is under way
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return path
@@ -40,11 +40,11 @@ class Attempts:
     @contextlib.contextmanager
     def during(self, key: str, what: str) -> Iterator[None]:
         """Be remembered if the process ends meanwhile. `what` is written for operators."""
-        if self._folder is None:
+        if self.folder is None:
             yield
             return
         try:
-            handle, path = tempfile.mkstemp(prefix=f"{_PREFIX}{key}-", dir=self._folder)
+            handle, path = tempfile.mkstemp(prefix=f"{PREFIX}{key}-", dir=self.folder)
         except OSError as error:
             _log.debug("an attempt is not remembered: %s", error)
             yield

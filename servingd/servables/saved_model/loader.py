@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple, TypeAlias
 
+from servingd.config.cpu_quota import cpus
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.estimates import Estimate
 from servingd.core.interfaces import Servable
@@ -37,6 +38,7 @@ from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import RunLimits, SessionOptions, give_memory_back
 from servingd.servables.saved_model.tuning import setting
+from servingd.servables.saved_model.weights import WeightsCheck
 from servingd.servables.saved_model.width import WORTH_A_LOOK_S
 from servingd.wire.prediction_logs import WARM_UP_FILE
 
@@ -102,6 +104,7 @@ class SavedModelLoader:
         self._options = options
         self._optimiser = optimiser
         self._hooks = hooks
+        self._check: WeightsCheck | None = None  # written by the load, read by the unload
         self._improvement: Improvement | None = None
         self._put_off: Improvement | None = None
         """What is to be done when there is memory for it."""
@@ -146,7 +149,10 @@ class SavedModelLoader:
             replica.on_overdue = self._open_timed
         self._hooks.on_graph_state(self._id, "optimised" if kept else "plain")
         self._tell()
-        if not kept:
+        if kept:
+            self._check = WeightsCheck(self._id, self._path)
+            self._optimiser.check(self._check)
+        else:
             self._improve_later(replicas, placement, model)
         return body
 
@@ -172,6 +178,8 @@ class SavedModelLoader:
             self._body = None
             servable.close()
             self._improvement = None
+        if self._check is not None:
+            self._check.cancel()
         self._hooks.on_graph_state(self._id, "")
         self._hooks.on_placement(self._id, ())
         del servable
@@ -182,7 +190,7 @@ class SavedModelLoader:
     def _model(self, meta_graph: MetaGraph, replicas: int, merges: bool) -> _Model:
         """What is known of it before a session is opened."""
         merges = merges and self._options.merge_waiting_calls
-        made = setting(self._options, replicas, _cores(), merges)
+        made = setting(self._options, replicas, cpus(), merges)
         warm = _warm(meta_graph)
         if fatal := self._optimiser.attempts.fatal(self._attempt):
             warm = dict.fromkeys(warm, False)
@@ -252,7 +260,7 @@ class SavedModelLoader:
         device = first.options.device
         on_host = device is None or device.is_host
         wide = heavy and on_host and len(replicas) == 1 and not options.intra_op_threads
-        threads = _cores() if wide else first.threads
+        threads = cpus() if wide else first.threads
         improves = options.optimize_models != "off" or threads > first.threads
         if improves:
             improvement = Improvement(
@@ -461,7 +469,3 @@ def _moved(moved: Mapping[str, Mapping[str, int]]) -> str:
 def _text(error: Exception) -> str:
     blamed: ServingError = as_serving_error(error)
     return f"{blamed.code.name}: {blamed.message}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -42,9 +42,11 @@ from servingd.servables.saved_model.row_wise.trial import find_mergeable
 from servingd.servables.saved_model.sessions import RunningSession
 from servingd.servables.saved_model.tensorflow import tensorflow
 from servingd.servables.saved_model.tuning import Tuning, Tunings, kind_of, write_tuning
+from servingd.servables.saved_model.weights import WeightsCheck, damage
 
 OnGraphState: TypeAlias = Callable[[ServableId, str], None]
-"""Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`; empty once unloaded."""
+"""Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`, `damaged weights` (it is
+optimised, and could not be made again); empty once unloaded."""
 
 MAX_WEIGHTS = 256 << 20
 """Larger models keep their variables: constants take about seven times their size."""
@@ -82,6 +84,7 @@ class GraphOptimiser:
         self._tunings = Tunings()
         self._changed = threading.Condition()
         self._waiting: deque[Improvement] = deque()  # guarded by _changed
+        self._checks: deque[WeightsCheck] = deque()  # guarded by _changed
         self._current: Improvement | None = None  # guarded by _changed
         self._child: subprocess.Popen[bytes] | None = None  # guarded by _changed
         self._stopped = False  # guarded by _changed
@@ -94,12 +97,23 @@ class GraphOptimiser:
         with self._changed:
             if not self._stopped:
                 self._waiting.append(improvement)
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="optimiser", daemon=True)
-                    self._thread.start()
-                self._changed.notify()
+                self._wake()
                 return
         improvement.over.set()
+
+    def check(self, check: WeightsCheck) -> None:
+        """Look at weights in the background, once there is nothing to improve."""
+        with self._changed:
+            if not self._stopped:
+                self._checks.append(check)
+                self._wake()
+
+    def _wake(self) -> None:
+        """Under _changed."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="optimiser", daemon=True)
+            self._thread.start()
+        self._changed.notify()
 
     def kept(self, path: str, tags: tuple[str, ...], setting: str) -> Kept | None:
         """The graph that was optimised of these files before, and served here in this setting.
@@ -116,7 +130,7 @@ class GraphOptimiser:
         """What is being tried, and what servers did not survive, beside the graphs."""
         folder = self._graphs().folder
         with self._changed:
-            if self._attempts is None:
+            if self._attempts is None or (folder is not None and self._attempts.folder is None):
                 self._attempts = Attempts(folder)
             return self._attempts
 
@@ -157,6 +171,9 @@ class GraphOptimiser:
 
     def _run(self) -> None:
         while (improvement := self._next()) is not None:
+            if isinstance(improvement, WeightsCheck):
+                self._check(improvement)
+                continue
             try:
                 with self.attempts.during(improvement.attempt, improvement.path):
                     self._improve(improvement)
@@ -169,12 +186,28 @@ class GraphOptimiser:
                 improvement.over.set()
             del improvement  # else its servable lives until the next one comes
 
-    def _next(self) -> Improvement | None:
+    def _check(self, check: WeightsCheck) -> None:
+        try:
+            trouble = damage(check.path, lambda: check.over or self._stopped)
+        except BaseException:
+            _log.exception("the weights of %s cannot be looked at", check.id)
+            return
+        if trouble:
+            text = (
+                "the weights of %s are damaged: %s. It serves on, from an optimised graph that "
+                "was made of them before; without that graph it could not be loaded"
+            )
+            _log.warning(text, check.id, trouble)
+            check.tell(lambda: self._on_state(check.id, "damaged weights"))
+
+    def _next(self) -> Improvement | WeightsCheck | None:
         with self._changed:
-            while not self._waiting and not self._stopped:
+            while not self._waiting and not self._checks and not self._stopped:
                 self._changed.wait()
             if self._stopped:
                 return None
+            if not self._waiting:
+                return self._checks.popleft()
             self._current = self._waiting.popleft()
             return self._current
 

@@ -13,6 +13,7 @@ import time
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from servingd.config.cpu_quota import cpus
 from servingd.core.types import CPU_0, Device
 from servingd.errors import (
     InvalidArgument,
@@ -202,7 +203,7 @@ class SessionOptions(NamedTuple):
         return config
 
 
-RUNS_AT_ONCE = max(2, len(os.sched_getaffinity(0)))
+RUNS_AT_ONCE = max(2, cpus())
 """Threads for the runs of a session whose runs are timed."""
 
 ONE_THREAD = SessionOptions(1, device=CPU_0)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from servingd.config.batching import BatchingParameters
-from servingd.config.flag_fields import cpus
+from servingd.config.cpu_quota import cpus
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.estimates import Estimate, Footprint
 from servingd.core.interfaces import Completion, Servable

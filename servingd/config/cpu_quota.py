@@ -1,0 +1,49 @@
+"""How many cores a process may use: those it may run on, and no more than its control groups pay.
+
+A container with a quota of two cores on a machine of 64 sees all of them; threads for 64 would use
+its quota up in the first milliseconds of each period, and wait for the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROC, _GROUPS = "/proc", "/sys/fs/cgroup"
+_FILES_OF_V1 = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+
+
+def cpus(proc: str = _PROC, groups: str = _GROUPS) -> int:
+    """CPU cores that this process may use; part of one counts as one."""
+    if hasattr(os, "sched_getaffinity"):
+        there = len(os.sched_getaffinity(0))
+    else:
+        there = os.cpu_count() or 1
+    return max(1, min([there, *(math.ceil(quota) for quota in _quotas(proc, groups))]))
+
+
+def _quotas(proc: str, groups: str) -> Iterator[float]:
+    """In cores, of the group that the process is in, and of those above it."""
+    for place in sorted(_places(proc, groups)):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = (place / "cpu.max").read_text().split()
+            yield int(quota) / int(period)  # ValueError for `max`
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = ((place / name).read_text() for name in _FILES_OF_V1)
+            if int(quota) > 0:  # -1: there is none
+                yield int(quota) / int(period)
+
+
+def _places(proc: str, groups: str) -> set[Path]:
+    places = {Path(groups), Path(groups, "cpu"), Path(groups, "cpu,cpuacct")}
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(proc, "self", "cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):
+                for mount in {controllers, "cpu"} if controllers else {""}:
+                    place = Path(groups, mount, path.lstrip("/"))
+                    places |= {place, *(p for p in place.parents if p.is_relative_to(groups))}
+    return places
