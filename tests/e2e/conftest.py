@@ -9,7 +9,6 @@ import pytest
 
 from tests.e2e.process import Process
 
-
 ONE_CARRIER_IS_ENOUGH = ("test_http_hygiene", "test_rest", "test_calls_that_loop_for_ever")
 """Files and tests in which it does not matter what carries gRPC."""
 
