@@ -30,6 +30,14 @@ class DiskListing:
         return (self._path / name if name else self._path).read_bytes()
 
 
+def names_in(path: str) -> list[str]:
+    """The names in a folder; none where it cannot be read, or is none."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
 def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
         if not os.path.isdir(path):
