@@ -44,6 +44,8 @@ def without_noise() -> Iterator[None]:
 
 def _start(own: int) -> subprocess.Popen[bytes]:
     """Put a filter before `own`, which was stderr. Raises OSError, with nothing changed."""
+    if not sys.executable:
+        raise FileNotFoundError("this process does not know its Python")
     read, write = os.pipe()
     try:
         # A session of its own: Ctrl-C is not meant for it.
