@@ -348,8 +348,8 @@ class Server:
                 rest_port,
             )
         self._grpc.start()
-        if port:
-            _log.info("Running gRPC ModelServer at 0.0.0.0:%d ... (%s)", port, self._grpc.transport)
+        for place in self._grpc.places(port):
+            _log.info("Running gRPC ModelServer at %s", place)
 
     def _drain(self) -> None:
         self._stopping = True

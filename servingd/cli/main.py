@@ -8,15 +8,26 @@ from collections.abc import Sequence
 from servingd import __version__
 
 _USAGE = """usage: servingd serve [flags]             serve models; --help lists the flags
-       servingd predict MODEL INPUTS    call a model once; --help lists the options
+       servingd predict MODEL [INPUTS]  call a model once, or show its inputs; --help for more
        servingd devices                 show devices, or those of a --server and who is where
        servingd config-reference        print what can be configured, as Markdown
        servingd --version
 """
 
 
+_INTERRUPTED = 130
+"""What shells expect of a command that Ctrl-C has ended."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the process's exit status."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     command, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     rest = rest[:-1]
     if command == "serve":
@@ -48,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def tensorflow_model_server(arguments: Sequence[str] | None = None) -> int:
     """Serve, with TensorFlow Serving's flags and defaults."""
-    from servingd.cli.serve import serve
+    try:
+        from servingd.cli.serve import serve
 
-    given = sys.argv[1:] if arguments is None else arguments
-    return serve("tensorflow_model_server", given, {}, takes_stale_flags=True)
+        given = sys.argv[1:] if arguments is None else arguments
+        return serve("tensorflow_model_server", given, {}, takes_stale_flags=True)
+    except KeyboardInterrupt:  # before the server handles signals itself
+        return _INTERRUPTED

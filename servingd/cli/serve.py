@@ -22,7 +22,7 @@ from servingd.config.notes import notes
 from servingd.config.server import ServerConfig
 from servingd.config.servingd_yaml import read_servingd_yaml
 from servingd.errors import Code, ServingError
-from servingd.observability.logs import configure_logging
+from servingd.observability.logs import configure_logging, set_level
 
 _FAILED = 255
 """TensorFlow Serving's exit status when it cannot start."""
@@ -66,6 +66,7 @@ def serve(
             sys.stdout.write(f"TensorFlow ModelServer: servingd {__version__}\n{_tensorflow()}\n")
             return 0
         config = _configure(given, defaults)
+        set_level(config.log_level)
         from servingd.server import Server
 
         server = Server(config)

@@ -11,9 +11,10 @@ import grpc
 import numpy as np
 
 from servingd.client.casting import fitted
+from servingd.client.hints import retry_after_s
 from servingd.core.lifecycle import PublicState
 from servingd.core.types import DataType
-from servingd.errors import InvalidArgument, ServingError, error_from_code
+from servingd.errors import InvalidArgument, NotFound, ServingError, error_from_code
 from servingd.wire import protos
 from servingd.wire.tensors import data_type_of, decode, encode_as_content, numpy_dtype
 
@@ -23,7 +24,6 @@ _METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _SIGNATURES = "signature_def"
 _WRONG_TYPE = "Expects arg["
 """TensorFlow's words for an input of another type than the signature's."""
-_RETRY_HEADERS = ("retry-after-ms", "grpc-retry-pushback-ms")
 _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
@@ -80,8 +80,32 @@ class Client:
         )
         return {s.version: PublicState(s.state).name for s in answer.model_version_status}
 
+    def inputs(
+        self,
+        model: str,
+        *,
+        version: int | None = None,
+        signature: str = "",
+        timeout_s: float | None = None,
+    ) -> dict[str, str]:
+        """The inputs of a signature by name, each with its type as users call it: `FLOAT`."""
+        spec = protos.PredictRequest().model_spec
+        spec.name = model
+        spec.signature_name = signature
+        if version is not None:
+            spec.version.value = version
+        infos = self._input_infos(spec, timeout_s)
+        return {alias: DataType(info.dtype).name for alias, info in sorted(infos.items())}
+
     def _types(self, spec: Any, timeout_s: float | None) -> dict[str, np.dtype[Any]]:
         """The types of a signature's inputs, as far as arrays have them."""
+        types: dict[str, np.dtype[Any]] = {}
+        for alias, info in self._input_infos(spec, timeout_s).items():
+            with contextlib.suppress(ServingError, ValueError):
+                types[alias] = numpy_dtype(DataType(info.dtype))
+        return types
+
+    def _input_infos(self, spec: Any, timeout_s: float | None) -> Mapping[str, Any]:
         request = protos.GetModelMetadataRequest()
         request.model_spec.CopyFrom(spec)
         request.metadata_field.append(_SIGNATURES)
@@ -89,12 +113,12 @@ class Client:
             self._call(_METADATA, request.SerializeToString(), timeout_s)
         )
         found = protos.SignatureDefMap.FromString(answer.metadata[_SIGNATURES].value)
-        signature = found.signature_def[spec.signature_name or "serving_default"]
-        types: dict[str, np.dtype[Any]] = {}
-        for alias, info in signature.inputs.items():
-            with contextlib.suppress(ServingError, ValueError):
-                types[alias] = numpy_dtype(DataType(info.dtype))
-        return types
+        name = spec.signature_name or "serving_default"
+        if name not in found.signature_def:
+            there = ", ".join(sorted(found.signature_def)) or "none"
+            raise NotFound(f"model {spec.name} has no signature {name}; there are: {there}")
+        infos: Mapping[str, Any] = found.signature_def[name].inputs
+        return infos
 
     def close(self) -> None:
         """Close the connection."""
@@ -121,10 +145,7 @@ class Client:
 
 def _translate(error: grpc.RpcError) -> ServingError:
     found = error_from_code(error.code().value[0], error.details() or "")
-    for name, value in error.trailing_metadata() or ():
-        if name in _RETRY_HEADERS:
-            with contextlib.suppress(ValueError):
-                found.retry_after_s = max(0, int(value)) / 1000
+    found.retry_after_s = retry_after_s(error.trailing_metadata() or ())
     return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 from servingd.config.flag_fields import default_of
+from servingd.config.other_names import NOT_HERE, OTHER_NAMES
 from servingd.config.server import ServerConfig
 from servingd.config.stale_flags import STALE_FLAGS
 from servingd.errors import InvalidConfig
@@ -180,5 +181,13 @@ _PARSERS: Mapping[type, Callable[[str], Any]] = {
 
 
 def _nearest(argument: str) -> str:
-    names = [f"--{name}" for name in FLAGS]
-    return nearest(argument.split("=", 1)[0], names) or "; --help lists the flags"
+    """What somebody may have meant; an argument that is no flag may be a folder."""
+    if not argument.startswith("-") and ("/" in argument or argument.startswith(".")):
+        return f"; did you mean --model_repository={argument}, or --model_base_path={argument}?"
+    word = argument.partition("=")[0].lstrip("-").replace("-", "_").lower()
+    if word in NOT_HERE:
+        return f"; {NOT_HERE[word]}"
+    if word in OTHER_NAMES:
+        return f"; did you mean --{OTHER_NAMES[word]}?"
+    near = difflib.get_close_matches(word, list(FLAGS), n=1)
+    return f"; did you mean --{near[0]}?" if near else "; --help lists the flags"

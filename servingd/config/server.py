@@ -236,6 +236,11 @@ class ServerConfig:
     virtual_cpu_devices: int = own_flag(
         0, "devices CPU:0 to CPU:N-1 instead of CPU:0 alone, to try placement out", whole(0, 64)
     )
+    log_level: str = own_flag(
+        "info",
+        "debug has a line for each call that fails, and for each malformed one",
+        one_of("info", "debug"),
+    )
     drain_delay_s: float = own_flag(0.0, "at stop: not ready for so long first", at_least(0))
     drain_timeout_s: float = own_flag(
         20.0, "at stop: then so long for calls in flight", at_least(0)

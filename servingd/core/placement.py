@@ -147,7 +147,10 @@ def candidates(rules: LoadRules, devices: Mapping[Device, int], cost: Cost) -> t
         for name in rules.devices:
             if not any(name in (device.name, device.kind) for device in known):
                 there = ", ".join(device.name for device in known) or "no device at all"
-                raise InvalidArgument(f"device: expected one of {there}, got {name}")
+                raise InvalidArgument(
+                    f"device: {name} was asked for, and there is only {there}; "
+                    "`servingd devices` shows what TensorFlow sees"
+                )
         return tuple(dict.fromkeys(chosen))
     large_enough = tuple(
         device

@@ -50,6 +50,9 @@ class GrpcOptions:
     """What the native carrier may hold of answers that nobody reads."""
 
 
+_EVERY_IPV4 = "0.0.0.0"
+
+
 class GrpcFrontend:
     """One method table behind all ports, by the native carrier or by grpcio alone.
 
@@ -99,6 +102,13 @@ class GrpcFrontend:
         if self._admin:
             self._admin.bind()
         return self._native.bind() if self._native else port
+
+    def places(self, port: int) -> list[str]:
+        """Where it listens, for the log, by the TCP port that `bind` returned."""
+        carrier, socket_path = self.transport, self._options.socket_path
+        both = f"and at [::]:{port}; " if any_address() != _EVERY_IPV4 else ""
+        tcp = [f"{_EVERY_IPV4}:{port} ... ({both}{carrier})"] if self._options.port else []
+        return tcp + ([f"unix:{socket_path} ... (grpcio)"] if socket_path else [])
 
     def start(self) -> None:
         """Answer calls."""
@@ -195,4 +205,4 @@ def _take_over_socket(path: str) -> None:
 
 def any_address() -> str:
     """Every address, of both families where there are."""
-    return "[::]" if socket.has_dualstack_ipv6() else "0.0.0.0"
+    return "[::]" if socket.has_dualstack_ipv6() else _EVERY_IPV4

@@ -295,6 +295,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer after what is pending, and close: the rest of the input means nothing any more."""
+        _log.debug("a request is refused before it is a call: %d, %s", status, text)
         self._closing = self._lingers = True
         self._reader.drop()
         reply = HttpReply(self, head=False, keep_alive=False)

@@ -16,3 +16,8 @@ def configure_logging(level: int = logging.INFO) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("servingd").setLevel(level)
+
+
+def set_level(name: str) -> None:
+    """What of our log is told from now on: `info`, or `debug` for all of it."""
+    logging.getLogger("servingd").setLevel(name.upper())

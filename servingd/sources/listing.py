@@ -45,6 +45,14 @@ def read_regular(path: str | os.PathLike[str], at_most: int = -1) -> bytes:
         return file.read(at_most)
 
 
+def names_in(path: str) -> list[str]:
+    """The names in a folder; none where it cannot be read, or is none."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
 def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
         if not os.path.isdir(path):

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from servingd.config.models import ModelConfig
 from servingd.core.interfaces import Platform
+from servingd.core.lookalikes import why_no_versions
 from servingd.core.types import AspiredVersion, AspiredVersions, VersionData
 from servingd.core.versions import Latest, Specific, aspired, versions_in
 from servingd.errors import InvalidArgument
-from servingd.sources.listing import DiskListing, read_regular
+from servingd.sources.listing import DiskListing, names_in, read_regular
 
 PLATFORM_FILE = "platform"
 """A file of this name beside the versions may name their servable type."""
@@ -141,10 +142,10 @@ class ModelDirectory:
     def _why_absent(self, incomplete: dict[int, str]) -> str:
         for version, reason in incomplete.items():
             return f"version {version} of model {self.model.name} is incomplete: {reason}"
-        return (
-            f"No versions of servable {self.model.name} found under base path "
-            f"{self.model.base_path}. Did you forget to name your leaf directory as a number "
-            "(eg. '/1/')?"
+        path = self.model.base_path.rstrip("/")
+        advice = why_no_versions(path, names_in(path), names_in)
+        return f"No versions of servable {self.model.name} found under base path {path}. " + (
+            advice or "Did you forget to name your leaf directory as a number (eg. '/1/')?"
         )
 
     def _complain(self, trouble: str) -> None:

@@ -11,7 +11,9 @@ from servingd.config.models import ModelConfig, is_model_name
 from servingd.config.paths import NotLocal, local_path
 from servingd.config.server import ServerConfig
 from servingd.config.servingd_yaml import ModelEntry, merge_models, read_servingd_yaml
+from servingd.core.lookalikes import why_no_repository
 from servingd.errors import InvalidConfig
+from servingd.sources.listing import names_in
 from servingd.wire.model_server_config import configured_models
 
 _log = logging.getLogger(__name__)
@@ -113,6 +115,8 @@ def make_roster(config: ServerConfig) -> Roster:
             ) from None
         if not os.path.isdir(folder):
             raise InvalidConfig(f"--model_repository: expected a folder, got {folder!r}")
+        if reason := why_no_repository(os.path.abspath(folder), names_in(folder), names_in):
+            raise InvalidConfig(f"--model_repository: expected a folder of models: {reason}")
         entries = read_servingd_yaml(yaml).models if yaml else ()
         return RepositoryRoster(os.path.abspath(folder), entries)
     return ConfiguredRoster(configured_models(config))

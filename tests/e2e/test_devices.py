@@ -183,7 +183,7 @@ def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are(start,
         "--virtual_cpu_devices=2",
         "--max_num_load_retries=0",
     )
-    text = "device: expected one of CPU:0, CPU:1, got CPU:7"
+    text = "device: CPU:7 was asked for, and there is only CPU:0, CPU:1"
     server.wait_for("the error", lambda: text in server.get("/servingd/v1/models/a")[1])
     with pytest.raises(grpc.RpcError) as caught:
         server.predict("a", X)

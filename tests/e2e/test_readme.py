@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import servingd
+from servingd.config.flags import FLAGS
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
 
@@ -50,3 +53,29 @@ def test_the_changelog_is_of_this_version():
 
 def test_make_run_and_make_test_stand_first():
     assert re.findall(r"```\n(make \w+)\n```", README)[:2] == ["make run", "make test"]
+
+
+@pytest.mark.parametrize("command", re.findall(r"^curl localhost:8501\S*.*$", README, re.M))
+def test_what_is_asked_by_curl_is_answered(server, command):
+    words = shlex.split(command.replace("localhost:8501", f"localhost:{server.http_port}"))
+    result = subprocess.run(
+        [*words, "--silent", "--fail-with-body"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    if ":predict" in command:
+        assert json.loads(result.stdout) == {"predictions": [2.5, 3.0, 4.5]}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/healthz", "/startupz", "/readyz"])
+def test_the_probes_that_it_names(server, path):
+    assert path in README
+    assert server.get(path) == (200, "ok\n")
+
+
+def test_the_flags_that_it_names_are_there():
+    of_others = {"help", "server", "target", "read-only", "no-deps"}
+    named = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", README))
+    assert named - of_others <= FLAGS.keys()

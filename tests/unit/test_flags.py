@@ -13,6 +13,7 @@ from servingd.config.cpu_quota import cpus
 from servingd.config.flag_fields import channel_arguments, default_of
 from servingd.config.flags import FLAGS, TYPES, given_flags, make_config, parse_flags, usage
 from servingd.config.notes import REPLACED_BY_PLATFORM_CONFIG, notes
+from servingd.config.other_names import NOT_HERE, OTHER_NAMES
 from servingd.config.server import ServerConfig
 from servingd.errors import InvalidConfig, ServingError
 
@@ -170,6 +171,7 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
         "=65",
         "expected a whole number from 0 to 64, got 65",
     ),
+    ("log_level", "info", "=debug", "debug", "=loud", "expected one of info, debug, got 'loud'"),
     ("drain_delay_s", 0.0, "=0.5", 0.5, "=inf", "expected a number, got 'inf'"),
     ("drain_timeout_s", 20.0, "=5", 5.0, "=soon", "expected a number, got 'soon'"),
     ("ready_when", "all", "=a,b", "a,b", None, "expected a text, got nothing"),
@@ -226,6 +228,20 @@ def test_ways_to_write_them(arguments: list[str], expected: dict[str, Any]) -> N
         ("-port=1", "unknown argument: -port=1; did you mean --port?"),
         ("--", "unknown argument: --; --help lists the flags"),
         ("zzz", "unknown argument: zzz; --help lists the flags"),
+        ("--grpc_port=1", "unknown argument: --grpc_port=1; did you mean --port?"),
+        ("--http-port=1", "unknown argument: --http-port=1; did you mean --rest_api_port?"),
+        ("--rest_port=1", "unknown argument: --rest_port=1; did you mean --rest_api_port?"),
+        ("--model_dir=m", "unknown argument: --model_dir=m; did you mean --model_base_path?"),
+        ("--model-store=m", "unknown argument: --model-store=m; did you mean --model_repository?"),
+        ("--Log-Level=x", "unknown argument: --Log-Level=x; did you mean --log_level?"),
+        (
+            "--host=::",
+            "unknown argument: --host=::; the ports are open at every address of this host",
+        ),
+        (
+            "./m",
+            "unknown argument: ./m; did you mean --model_repository=./m, or --model_base_path=./m?",
+        ),
     ],
 )
 def test_unknown_arguments_are_told_the_nearest(argument: str, error: str) -> None:
@@ -425,3 +441,8 @@ def test_any_words_give_a_configuration_or_an_error_of_ours(words: list[str]) ->
     except ServingError:
         return
     assert config == ServerConfig(**dataclasses.asdict(config))
+
+
+def test_flags_of_other_servers_name_flags_that_there_are() -> None:
+    assert set(OTHER_NAMES.values()) <= FLAGS.keys()
+    assert not FLAGS.keys() & (OTHER_NAMES.keys() | NOT_HERE.keys())

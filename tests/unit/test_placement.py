@@ -181,7 +181,10 @@ def test_which_devices_may_be_chosen(rules, there, chosen):
 def test_a_device_that_is_not_there_is_named(name):
     with pytest.raises(InvalidArgument) as caught:
         candidates(LoadRules((name,)), {CPUS[1]: 0, CPUS[0]: 0}, Cost())
-    assert str(caught.value) == f"device: expected one of CPU:0, CPU:1, got {name}"
+    assert str(caught.value) == (
+        f"device: {name} was asked for, and there is only CPU:0, CPU:1; `servingd devices` shows "
+        "what TensorFlow sees"
+    )
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,10 @@ def test_what_does_not_run_on_devices_is_on_the_first_cpu(books):
     assert books.ask(M1, table).placement.devices == (CPU_0,)
     refused = books.ask(N1, table, LoadRules(("GPU:0",)))
     assert refused.error.code is Code.INVALID_ARGUMENT
-    assert refused.error.message == "device: expected one of CPU:0, got GPU:0"
+    assert refused.error.message == (
+        "device: GPU:0 was asked for, and there is only CPU:0; `servingd devices` shows what "
+        "TensorFlow sees"
+    )
 
 
 # Measured, and learnt ---------------------------------------------------------------------------
@@ -305,7 +308,10 @@ def test_a_refusal_names_the_largest_users_and_counts_the_rest(books):
 def test_a_device_that_is_not_there_is_refused_by_name(books):
     error = books.judge(M1, need(1), LoadRules(("GPU:1",))).error
     assert error.code is Code.INVALID_ARGUMENT
-    assert error.message == "device: expected one of CPU:0, got GPU:1"
+    assert error.message == (
+        "device: GPU:1 was asked for, and there is only CPU:0; `servingd devices` shows what "
+        "TensorFlow sees"
+    )
 
 
 # Devices that fail ------------------------------------------------------------------------------

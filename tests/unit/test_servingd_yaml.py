@@ -94,6 +94,7 @@ def test_every_flag_can_be_said_and_its_type_is_checked(file: Path, name: str) -
         "device": "GPU:1",
         "replicas": "per_device",
         "transition": "auto",
+        "log_level": "debug",
         "op_libraries": __file__,
         "python_imports": "a.b",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import gc
@@ -22,6 +23,7 @@ from servingd.errors import (
     as_serving_error,
     error_from_code,
 )
+from servingd.servables.saved_model.quiet import without_noise
 from servingd.servables.saved_model.run_watch import MadeUpRun, RunWatch
 
 _log = logging.getLogger(__name__)
@@ -65,11 +67,12 @@ _HEAD = "Graph execution error:\n\n"
 
 _importing = threading.Lock()
 
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _ENVIRONMENT = {
     # Each session has its own threads: a load never takes those of a model that serves.
     "TF_OVERRIDE_GLOBAL_THREADPOOL": "1",
     # TensorFlow's own INFO lines tell an operator nothing that ours do not.
-    "TF_CPP_MIN_LOG_LEVEL": "2",
+    _LEVEL: "2",
 }
 
 
@@ -94,10 +97,12 @@ def _import_tensorflow() -> ModuleType:
     A collection would otherwise stop every thread for about 170 ms.
     """
     started = time.monotonic()
+    said = _LEVEL in os.environ  # by the operator, who then hears what he asked for
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        import tensorflow as tf
+        with contextlib.nullcontext() if said else without_noise():
+            import tensorflow as tf
     except ImportError as error:
         advice = 'install it with: pip install "servingd[cpu]"'
         raise Unimplemented(f"TensorFlow cannot be imported: {error}; {advice}") from error

@@ -46,6 +46,8 @@ from servingd.wire._pb.servingd.graph_pb2 import FunctionLibrary as FunctionLibr
 from servingd.wire._pb.servingd.graph_pb2 import Function as Function
 from servingd.wire._pb.servingd.graph_pb2 import Operation as Operation
 from servingd.wire._pb.servingd.graph_pb2 import Argument as Argument
+from servingd.wire._pb.servingd.retry_hint_pb2 import StatusDetails as StatusDetails
+from servingd.wire._pb.servingd.retry_hint_pb2 import RetryInfo as RetryInfo
 from google.protobuf.any_pb2 import Any as Any
 from servingd.wire._pb.tensorflow.core.framework.resource_handle_pb2 import ResourceHandleProto as ResourceHandleProto
 from servingd.wire._pb.tensorflow.core.framework.tensor_pb2 import TensorProto as TensorProto

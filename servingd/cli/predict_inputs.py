@@ -1,0 +1,73 @@
+"""What was typed as inputs, as a mapping of names to JSON values."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from servingd.errors import InvalidArgument
+
+Kinds = Callable[[], Mapping[str, str]]
+"""Asks the server for the signature's inputs, each with its type's name."""
+
+
+def read_text(typed: str) -> str:
+    """What was typed: the JSON itself, `@FILE` or, from stdin, `-`. Raises OSError."""
+    if typed == "-":
+        return sys.stdin.read()
+    return Path(typed[1:]).read_text() if typed.startswith("@") else typed
+
+
+def inputs_of(model: str, text: str, kinds: Kinds) -> Mapping[str, Any]:
+    """By name: from an object of inputs, REST's `instances` or `inputs`, or the only input's value.
+
+    The server is asked only where names are left out. Raises InvalidArgument, which says what to
+    type.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"the inputs are not JSON: {error}; type them with double quotes inside single ones, "
+            f"such as {example(model, {'x': 'FLOAT'})}"
+        ) from None
+    if not isinstance(value, dict):
+        return {_only(model, kinds()): value}
+    wrapped = value.keys() & {"instances", "inputs"}
+    if len(wrapped) != 1 or value.keys() - wrapped - {"signature_name"}:
+        return value
+    (key,) = wrapped
+    known = kinds()
+    if key in known:
+        return value
+    inner = value[key]
+    if key == "inputs":
+        return inner if isinstance(inner, dict) else {_only(model, known): inner}
+    if isinstance(inner, list) and inner and all(isinstance(row, dict) for row in inner):
+        return _columns(inner)
+    return {_only(model, known): inner}
+
+
+def example(model: str, kinds: Mapping[str, str]) -> str:
+    """A command that calls the model."""
+    shown = {name: ["text"] if kind == "STRING" else [1, 2] for name, kind in kinds.items()}
+    return f"servingd predict {shlex.quote(model)} {shlex.quote(json.dumps(shown))}"
+
+
+def _only(model: str, kinds: Mapping[str, str]) -> str:
+    if len(kinds) != 1:
+        raise InvalidArgument(
+            f"model {model} has {len(kinds)} inputs, name each: {example(model, kinds)}"
+        )
+    return next(iter(kinds))
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    names = rows[0].keys()
+    if any(row.keys() != names for row in rows):
+        raise InvalidArgument("instances: expected the same names in each")
+    return {name: [row[name] for row in rows] for name in names}

@@ -1,0 +1,49 @@
+"""What flags of other model servers are called here: people bring them along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_ADDRESS = "the ports are open at every address of this host"
+_METRICS = "metrics are at /metrics of --rest_api_port"
+
+OTHER_NAMES: Mapping[str, str] = {
+    "grpc_port": "port",
+    "http_port": "rest_api_port",
+    "rest_port": "rest_api_port",
+    "rest_api": "rest_api_port",
+    "name": "model_name",
+    "model": "model_base_path",
+    "model_dir": "model_base_path",
+    "model_path": "model_base_path",
+    "path": "model_base_path",
+    "models": "model_repository",
+    "models_dir": "model_repository",
+    "model_store": "model_repository",
+    "config": "model_config_file",
+    "config_file": "model_config_file",
+    "config_path": "model_config_file",
+    "model_config": "model_config_file",
+    "target_device": "device",
+    "log_verbose": "log_level",
+    "verbose": "log_level",
+    "debug": "log_level",
+    "v": "log_level",
+    "file_system_poll_interval": "file_system_poll_wait_seconds",
+}
+"""The name there, with underscores, and the flag here."""
+
+NOT_HERE: Mapping[str, str] = {
+    "host": _ADDRESS,
+    "bind": _ADDRESS,
+    "address": _ADDRESS,
+    "bind_address": _ADDRESS,
+    "grpc_bind_address": _ADDRESS,
+    "rest_bind_address": _ADDRESS,
+    "metrics_port": _METRICS,
+    "allow_metrics": _METRICS,
+    "metrics_enable": _METRICS,
+    "workers": "one process serves all; --rest_api_num_threads and --num_load_threads are its own",
+    "batch_size": "--enable_batching with --batching_parameters_file says how calls are batched",
+}
+"""Those for which there is nothing, and what there is in their place."""

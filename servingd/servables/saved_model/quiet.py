@@ -1,0 +1,79 @@
+"""An import of TensorFlow without what its libraries say of themselves while they are loaded.
+
+`TF_CPP_MIN_LOG_LEVEL` silences what TensorFlow says later, but not the lines of its static
+initialisers. While it is imported, stderr goes through a process that drops those and passes on
+the rest at once: a process, because an import that aborts (a CPU that lacks something) has a last
+word that must not be lost, and because a library that is loaded lets no thread of ours run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+_GONE_S = 2.0
+"""Whoever was started meanwhile has the filter as its stderr: it may live on."""
+
+
+@contextlib.contextmanager
+def without_noise() -> Iterator[None]:
+    """Stderr is filtered meanwhile, for the whole process, where that can be done."""
+    try:
+        own = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    try:
+        child = _start(own)
+    except OSError:
+        os.close(own)
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GONE_S)
+
+
+def _start(own: int) -> subprocess.Popen[bytes]:
+    """Put a filter before `own`, which was stderr. Raises OSError, with nothing changed."""
+    if not sys.executable:
+        raise FileNotFoundError("this process does not know its Python")
+    read, write = os.pipe()
+    try:
+        # A session of its own: Ctrl-C is not meant for it.
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__], stdin=read, stderr=own, start_new_session=True
+        )
+        os.dup2(write, 2)
+        return child
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+NOISE = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
+    rb"|I\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./]+:\d+\] "
+    rb"|I0000 00:00:\d+\.\d+ +\d+ [\w./]+:\d+\] "
+    rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I [\w./]+:\d+\] "
+    rb"|To enable the following instructions: "
+)
+"""How lines begin that tell an operator nothing: all are INFO."""
+
+
+def _filter() -> None:
+    for line in sys.stdin.buffer:
+        if not NOISE.match(line):
+            os.write(2, line)
+
+
+if __name__ == "__main__":
+    _filter()
