@@ -310,6 +310,11 @@ def test_shapes_that_the_signature_does_not_name_change_nothing(tmp_path, wanted
     optimised.close()
 
 
+def test_a_model_that_loops_for_ever_on_made_up_inputs_is_declined(models):
+    with pytest.raises(Declined, match="a run on made-up inputs does not end"):
+        optimise(str(models / "endless"), TAGS, run_s=0.5)
+
+
 def test_the_command_declines_with_a_report_and_no_graph(models, tmp_path):
     child = run_command(models / "counter", tmp_path)
     assert child.returncode == 0, child.stderr

@@ -9,7 +9,6 @@ that serving feels nothing of it; it dies with its parent.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import json
 import os
@@ -54,6 +53,9 @@ _PASSING = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Cod
 
 _PROOF_ROWS = (1, 5, 2, 17, 3, 8)
 """Rows of each kind of inputs that a proof is tried on."""
+
+_RUN_S = 20.0
+"""A run on made-up inputs that takes longer may never end."""
 
 _PROOF_S = 5.0
 """A signature gets no further trials after so many seconds."""
@@ -124,10 +126,11 @@ def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]
     }
 
 
-def optimise(source: str, tags: tuple[str, ...]) -> tuple[Any, Initialiser]:
+def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple[Any, Initialiser]:
     """The optimised GraphDef of a SavedModel, proven, and what initialises it.
 
-    Raises Declined where freezing is not safe or the answers differ.
+    A run on made-up inputs may take `run_s`. Raises Declined where freezing is not safe, the
+    answers differ, or a run does not end.
     """
     meta_graph = read_meta_graph(source, tags)
     signatures, initialiser = meta_graph.signatures, meta_graph.initialiser
@@ -150,7 +153,8 @@ def optimise(source: str, tags: tuple[str, ...]) -> tuple[Any, Initialiser]:
     graph_def = optimise_graph(freeze(plain, [_op(root) for root in roots]), roots, definitions)
     clear_devices(graph_def)
     features = example_features(meta_graph.graph())
-    _prove(plain.session, _session(graph_def, initialiser, source), signatures, features)
+    optimised = _session(graph_def, initialiser, source)
+    _prove(plain.session, optimised, signatures, features, run_s)
     return graph_def, initialiser
 
 
@@ -189,6 +193,7 @@ def _prove(
     optimised: Any,
     signatures: Mapping[str, Signature],
     features: Sequence[ExampleFeature],
+    run_s: float,
 ) -> None:
     """Raise Declined unless both sessions give the same answers, and the plain one twice the same.
 
@@ -199,7 +204,9 @@ def _prove(
     for name, signature in signatures.items():
         feeds = [spec.tensor_name for spec in signature.inputs.values()]
         fetches = [spec.tensor_name for spec in signature.outputs.values()]
-        plain_call, optimised_call = (make_call(s, feeds, fetches) for s in (plain, optimised))
+        plain_call, optimised_call = (
+            make_call(s, feeds, fetches, timeout_s=run_s) for s in (plain, optimised)
+        )
         started = time.monotonic()
         for inputs in _trials(signature, features):
             answered |= _compare(name, plain_call, optimised_call, list(inputs.values()))
@@ -232,9 +239,13 @@ def _compare(name: str, plain: Call, optimised: Call, arrays: Values) -> bool:
 
 def _run(call: Call, arrays: Values) -> Values | str:
     """The answers, or the kind of error: made-up inputs may be refused, by both sides alike."""
-    with contextlib.suppress(tensorflow().errors.InvalidArgumentError):
+    errors = tensorflow().errors
+    try:
         return [np.asarray(value) for value in call(*arrays)]
-    return "InvalidArgument"
+    except errors.InvalidArgumentError:
+        return "InvalidArgument"
+    except errors.DeadlineExceededError:
+        raise Declined("a run on made-up inputs does not end") from None
 
 
 def _op(tensor: str) -> str:
