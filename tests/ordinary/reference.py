@@ -95,7 +95,7 @@ def _differs(entry: Entry, reference: Reference, rng: np.random.Generator) -> bo
     whole = merge(calls)
     rows = [len(next(iter(call.values()))) for call in calls]
     try:
-        parts = split(reference.run(whole.inputs), {}, rows, whole)
+        parts = split(reference.run(whole.inputs), rows, whole)
     except ServingError:
         return True  # it does not even have a row for each
     return not all(map(same, alone, parts))
