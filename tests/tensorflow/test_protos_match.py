@@ -66,6 +66,8 @@ TWINS = {
     "servingd.FunctionLibrary": "tensorflow.FunctionDefLibrary",
     "servingd.Function": "tensorflow.FunctionDef",
     "servingd.Operation": "tensorflow.OpDef",
+    "servingd.StatusDetails.Detail": "google.protobuf.Any",
+    "servingd.RetryInfo.Delay": "google.protobuf.Duration",
     "servingd.ExamplesRequest": "tensorflow.serving.ClassificationRequest",
     "servingd.MultiExamplesRequest": "tensorflow.serving.MultiInferenceRequest",
     "tensorflow.serving.internal.SerializedExampleList": "tensorflow.serving.ExampleList",
@@ -77,6 +79,8 @@ TWINS = {
 
 # In no wheel: written from the reference tables, which were dumped from the C++ tree.
 NOWHERE_TO_COMPARE = {
+    "servingd.RetryInfo",
+    "servingd.StatusDetails",
     "tensorflow.ProfileRequest",
     "tensorflow.ProfileResponse",
     "tensorflow.ProfileToolData",
