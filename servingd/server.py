@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from servingd.config.cpu_quota import cpus
 from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.monitoring import MonitoringConfig
@@ -39,6 +38,8 @@ from servingd.frontends.shared_page import SharedPage
 from servingd.frontends.tls import ssl_context
 from servingd.inference.calls import Checks
 from servingd.inference.replay import replay
+from servingd.machine.cpus import cpus
+from servingd.machine.memory import memory_share
 from servingd.observability.life_cycle import log_state
 from servingd.observability.metrics import Metrics
 from servingd.runtime.byte_budget import ByteBudget
@@ -46,7 +47,6 @@ from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.first_calls import FirstCalls
 from servingd.runtime.loads import manager_options, manager_state, rules_of
 from servingd.runtime.manager import Manager
-from servingd.runtime.memory import memory_share
 from servingd.runtime.reloader import Reloader, log_reload
 from servingd.runtime.request_log import RequestLogs
 from servingd.runtime.self_warm_up import SelfWarmUp

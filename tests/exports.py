@@ -100,17 +100,21 @@ def slow(path: Path) -> None:
     _save(module, path, {"serving_default": module.f})
 
 
-def endless(path: Path, above: float = 2.0) -> None:
-    """y = x, but it loops for ever where an x is larger than that. Made-up inputs are below 1."""
+def endless(path: Path, above: float = 2.0, hoards: int = 0) -> None:
+    """y = x, but it loops for ever where an x is larger than that. Made-up inputs are below 1.
+
+    Each turn of the loop takes so many floats more.
+    """
     import tensorflow as tf
 
     module = tf.Module()
 
     def f(x):
-        _, y = tf.while_loop(
-            lambda i, y: tf.reduce_max(y) > above,
-            lambda i, y: (i + 1, tf.maximum(y, x)),
-            [tf.constant(0), tf.identity(x)],
+        _, y, _ = tf.while_loop(
+            lambda i, y, hoard: tf.reduce_max(y) - tf.reduce_sum(hoard[-1:]) > above,
+            lambda i, y, hoard: (i + 1, tf.maximum(y, x), tf.pad(hoard, [[0, hoards]])),
+            [tf.constant(0), tf.identity(x), tf.zeros([0])],
+            shape_invariants=[tf.TensorShape([]), tf.TensorShape([None]), tf.TensorShape([None])],
         )
         return {"y": y}
 

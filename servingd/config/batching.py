@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from servingd.config.cpu_quota import cpus
 from servingd.errors import InvalidConfig
+from servingd.machine.cpus import cpus
 
 DEFAULT_POOL_WITHOUT_FILE = "model_server_batch_threads"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from servingd.config.cpu_quota import cpus
 from servingd.config.extensions import are_libraries, are_modules
 from servingd.config.flag_fields import (
     are_channel_arguments,
@@ -26,6 +25,7 @@ from servingd.config.flag_fields import (
 from servingd.config.loads import are_devices, are_replicas, is_transition
 from servingd.config.saved_model import OPTIMIZE_MODELS
 from servingd.errors import InvalidConfig
+from servingd.machine.cpus import cpus
 
 GRPC_TRANSPORTS = ("auto", "native", "grpcio")
 

@@ -13,8 +13,9 @@ from servingd.core.policies import availability_preserving
 from servingd.core.reconcile import ManagerState
 from servingd.core.resources import Ledger
 from servingd.core.types import Device
+from servingd.machine.memory import ram_budget
 from servingd.runtime.load_jobs import ManagerOptions, WarmUpCall
-from servingd.runtime.memory import MemoryMeter, ram_budget
+from servingd.runtime.memory import MemoryMeter
 
 _MB = 1 << 20
 

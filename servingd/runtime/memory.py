@@ -1,4 +1,4 @@
-"""How much memory there is, and what a load was seen to take.
+"""What a load was seen to take of memory.
 
 All versions share one process, so a load can only be measured by what the process grows by. That
 tells something if it was the only load meanwhile, and not the first of its type, which brings
@@ -13,19 +13,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from servingd.core.estimates import Measured
 from servingd.core.types import Device, Resources
+from servingd.machine.memory import status_bytes
 
-_STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
-_MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
-_UNLIMITED = 1 << 60
-_LEAST_SHARE = 256 << 20
-_FOR_THE_PROCESS = 1 << 30
-"""What the interpreter, TensorFlow and calls under way take besides the models."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +35,7 @@ class MemoryMeter:
     ) -> None:
         """`devices` tells what is in use on each; `read` a line of the process's status."""
         self._devices = devices
-        self._read = read or _status
+        self._read = read or status_bytes
         self._lock = threading.Lock()
         self._running: set[_Span] = set()  # guarded by _lock
         self._seen: set[str] = set()  # guarded by _lock
@@ -99,57 +94,6 @@ class _Span:
         self.before = Resources()
 
 
-def ram_budget(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
-    """What models may take of the host's memory: nine tenths, less what the process takes itself.
-
-    The limit is the machine's or, where that is lower, that of the control group; 0: not known.
-    """
-    limit = min([_machine(proc), *_group_limits(proc, groups)])
-    if limit >= _UNLIMITED:
-        return 0
-    return max(limit // 2, limit * 9 // 10 - _FOR_THE_PROCESS)
-
-
-def memory_share(told_mb: int, read: Callable[[], int] = ram_budget) -> int:
-    """Bytes that one kind of buffer may take: as told, or a sixteenth of memory, 256 MiB at least.
-
-    That is besides models, whose budget leaves a tenth of memory to everything else.
-    """
-    return told_mb << 20 if told_mb else max(_LEAST_SHARE, read() // 16)
-
-
 def _growth(before: Resources, now: Resources) -> Resources:
     devices = {d: max(0, now.on(d) - before.on(d)) for d in now.devices}
     return Resources(max(0, now.ram - before.ram), devices)
-
-
-def _status(name: str) -> int:
-    """Bytes in a line of the process's status; 0 where there is none."""
-    with contextlib.suppress(OSError):
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) << 10
-    return 0
-
-
-def _machine(proc: str) -> int:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path(proc, "meminfo").read_text().splitlines():
-            if line.startswith("MemTotal:"):
-                return int(line.split()[1]) << 10
-    return _UNLIMITED
-
-
-def _group_limits(proc: str, groups: str) -> Iterator[int]:
-    """The limits of the group that the process is in, and of those above it."""
-    places = {Path(groups), Path(groups, "memory")}
-    with contextlib.suppress(OSError):
-        for line in Path(proc, "self", "cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers in ("", "memory"):
-                place = Path(groups, controllers, path.lstrip("/"))
-                places |= {place, *(p for p in place.parents if p.is_relative_to(groups))}
-    for place in sorted(places):
-        for name in _MEMORY_LIMITS:
-            with contextlib.suppress(OSError, ValueError):
-                yield min(int((place / name).read_text()), _UNLIMITED)

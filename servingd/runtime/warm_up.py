@@ -57,7 +57,8 @@ class WarmUp:
         """Run all that is recorded on a version that was just made, and report it.
 
         Whatever is raised is the load's failure: DataLoss (no TFRecord file), InvalidArgument (a
-        record does not parse, or there are too many), or what a record was answered with.
+        record does not parse, or there are too many), Internal (no regular file), or what a record
+        was answered with.
         """
         if self._enabled:
             self._replay_file(servable, data, body)
@@ -75,6 +76,8 @@ class WarmUp:
             options,
         )
         started = time.monotonic()
+        if not os.path.isfile(path):  # to open a FIFO would wait for somebody who writes to it
+            raise Internal(f"{path} is not a regular file")
         count = self._run(path, body)
         seconds = time.monotonic() - started
         _log.info(
@@ -89,7 +92,7 @@ class WarmUp:
     def again(self, servable: ServableId, data: VersionData, body: Servable) -> None:
         """Run all that is recorded on another body of a version, which serves by now."""
         path = os.path.join(data.path, WARM_UP_FILE)
-        if self._enabled and os.path.exists(path):  # the files may have gone
+        if self._enabled and os.path.isfile(path):  # the files may have gone
             _log.debug("%s is warmed up once more", servable)
             self._run(path, body)
         self._kept.again(servable, body)

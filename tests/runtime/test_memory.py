@@ -4,7 +4,8 @@ import pytest
 
 from servingd.core.estimates import Measured
 from servingd.core.types import Device, Resources
-from servingd.runtime.memory import MemoryMeter, ram_budget
+from servingd.machine.memory import ram_budget
+from servingd.runtime.memory import MemoryMeter
 
 GB = 1 << 30
 GPU_0 = Device("GPU", 0)

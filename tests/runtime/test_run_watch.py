@@ -8,6 +8,7 @@ from servingd.servables.saved_model.run_watch import MadeUpRun, RunWatch
 from tests.runtime.fakes import TIMEOUT
 
 AT_ONCE, NEVER = 0.0, 3600.0
+ENOUGH = 1 << 40
 
 
 class Run:
@@ -72,14 +73,20 @@ def test_it_may_go_on_for_a_while(watching):
 
 
 def test_made_up_inputs_have_the_time_that_they_have(watching):
-    session = Session(MadeUpRun(0.0, threading.Event()))
+    session = Session(MadeUpRun(0.0, ENOUGH, threading.Event()))
+    watching(session, NEVER)
+    assert session.ended.wait(TIMEOUT)
+
+
+def test_made_up_inputs_have_the_memory_that_they_have(watching):
+    session = Session(MadeUpRun(NEVER, -1 << 30, threading.Event()))
     watching(session, NEVER)
     assert session.ended.wait(TIMEOUT)
 
 
 def test_made_up_inputs_are_over_once_the_version_is_not_wanted(watching):
     cancelled = threading.Event()
-    session = Session(MadeUpRun(NEVER, cancelled))
+    session = Session(MadeUpRun(NEVER, ENOUGH, cancelled))
     watching(session, NEVER)
     cancelled.set()
     assert session.ended.wait(TIMEOUT)

@@ -184,8 +184,9 @@ def test_a_file_that_may_not_be_read_is_permission_denied(file, data):
     assert failure(WarmUp(Replayer()), data)[0] is Code.PERMISSION_DENIED
 
 
-def test_a_folder_in_its_place_is_our_trouble_to_tell(file, data):
-    file.mkdir()
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_in_its_place_is_our_trouble_to_tell(file, data, make):
+    make(file)
     code, message = failure(WarmUp(Replayer()), data)
     assert code is Code.INTERNAL
     assert str(file) in message

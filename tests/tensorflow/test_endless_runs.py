@@ -32,14 +32,14 @@ def load():
     watch = RunWatch(grace_s=0.0, look_s=0.01)
     optimisers = []
 
-    def make(path, made_up_s=0.3, cache_dir=""):
+    def make(path, made_up_s=0.3, cache_dir="", made_up_bytes=0):
         optimiser = GraphOptimiser(cache_dir, False, lambda servable, state: None)
         optimisers.append(optimiser)
         data = VersionData(str(path), "tensorflow")
         loader = SavedModelLoader(
             ID, data, SavedModelOptions(optimize_models="off"), optimiser, Hooks(), watch
         )
-        loader._limits = loader._limits._replace(made_up_s=made_up_s)
+        loader._limits = loader._limits._replace(made_up_s=made_up_s, made_up_bytes=made_up_bytes)
         return loader
 
     yield make
@@ -119,6 +119,15 @@ def test_made_up_inputs_that_loop_cost_the_warm_up_alone(tmp_path, load):
     body = loader.load()
     assert answered(body, np.float32([-2.0]))["y"] == np.float32([-2.0])
     assert not body.may_be_repeated("serving_default")
+    loader.unload(body)
+
+
+def test_made_up_inputs_that_take_ever_more_memory_are_ended(tmp_path, load, caplog):
+    exports.endless(tmp_path / "1", above=-1.0, hoards=4 << 20)
+    loader = load(tmp_path / "1", made_up_s=3600.0, made_up_bytes=512 << 20)
+    body = loader.load()
+    assert "or takes too much memory" in caplog.text
+    assert answered(body, np.float32([-2.0]))["y"] == np.float32([-2.0])
     loader.unload(body)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 
@@ -12,10 +13,10 @@ import pytest
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ModelSpec, ServableId, TensorSpec, VersionData
-from servingd.errors import InvalidArgument, ServingError
+from servingd.errors import InvalidArgument, InvalidConfig, ServingError
 from servingd.inference.replay import replay
 from servingd.runtime.warm_up import WarmUp
-from servingd.servables.saved_model.beside import batching_of
+from servingd.servables.saved_model.beside import batching_of, check_saved_model_config
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.wire import protos
 from servingd.wire.prediction_logs import WARM_UP_FILE, examples_request, predict_request
@@ -212,6 +213,18 @@ def test_a_versions_own_batching_replaces_all_but_the_threads(version):
     assert batching_of(data.path, options) == BatchingParameters(
         max_batch_size=8, num_batch_threads=3, thread_pool_name="all"
     )
+
+
+def test_a_pipe_in_their_place_is_refused(version, caplog):
+    data = version("half_plus_two")
+    os.mkfifo(f"{data.path}/batching_params.pbtxt")
+    options = SavedModelOptions(batching=SHARED, enable_per_model_batching=True)
+    with pytest.raises(InvalidConfig, match=r"batching_params.pbtxt is not a regular file"):
+        batching_of(data.path, options)
+    os.makedirs(f"{data.path}/assets.extra", exist_ok=True)
+    os.mkfifo(f"{data.path}/assets.extra/saved_model_config.pb")
+    check_saved_model_config(data.path)
+    assert "saved_model_config.pb is not a regular file" in caplog.text
 
 
 @pytest.mark.parametrize(

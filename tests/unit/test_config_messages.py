@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingd.config.batching import BatchingParameters
-from servingd.config.cpu_quota import cpus
 from servingd.config.monitoring import MonitoringConfig
 from servingd.config.tls import SSLConfig
 from servingd.errors import InvalidConfig, ServingError
+from servingd.machine.cpus import cpus
 from servingd.wire.config_files import (
     read_batching,
     read_monitoring,

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from servingd.config.batching import BatchingParameters
-from servingd.config.cpu_quota import cpus
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
 from servingd.errors import InvalidConfig, NotFound, Unimplemented
+from servingd.machine.cpus import cpus
 from servingd.wire import protos
 from servingd.wire.config_files import read_platform, read_session_config
 from servingd.wire.saved_model_options import saved_model_options

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
-from servingd.errors import NotFound
+from servingd.errors import InvalidConfig, NotFound
 from servingd.wire import protos
 from servingd.wire.config_files import read_batching
 
@@ -28,8 +28,11 @@ def batching_of(path: str, options: SavedModelOptions) -> BatchingParameters | N
     shared = options.batching
     if shared is None or not options.enable_per_model_batching:
         return shared
+    file = Path(path, BATCHING_FILE)
+    if file.exists() and not file.is_file():  # to open a FIFO would wait for a writer
+        raise InvalidConfig(f"{file} is not a regular file")
     try:
-        own = read_batching(str(Path(path, BATCHING_FILE)))
+        own = read_batching(str(file))
     except NotFound:
         return None
     return dataclasses.replace(
@@ -42,6 +45,9 @@ def batching_of(path: str, options: SavedModelOptions) -> BatchingParameters | N
 def check_saved_model_config(path: str) -> None:
     """Warn of a `saved_model_config.pb` that cannot be read; what it says has no effect here."""
     file = Path(path, CONFIG_FILE)
+    if file.exists() and not file.is_file():
+        _log.warning("Failed to load saved model config: %s is not a regular file", file)
+        return
     try:
         protos.SavedModelConfig.FromString(file.read_bytes())
     except FileNotFoundError:

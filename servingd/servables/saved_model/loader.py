@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple, TypeAlias
 
-from servingd.config.cpu_quota import cpus
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.estimates import Estimate
 from servingd.core.interfaces import Servable
 from servingd.core.placement import FAILURES_IN_A_ROW, Ran, ReplicaReport
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
 from servingd.errors import ServingError, as_serving_error
+from servingd.machine.cpus import cpus
 from servingd.servables.saved_model.beside import batching_of, check_saved_model_config
 from servingd.servables.saved_model.estimate import estimate
 from servingd.servables.saved_model.extensions import bring, bring_for

@@ -113,7 +113,8 @@ def _open_warm(
             if options.limits.cancelled.is_set():
                 raise Cancelled("the version is not wanted any more") from ended
             _log.warning(
-                "signature %s is not warmed: it runs for longer than %.0f s on made-up inputs",
+                "signature %s is not warmed: on made-up inputs it runs for longer than %.0f s, or "
+                "takes too much memory",
                 ended.signature,
                 options.limits.made_up_s,
             )

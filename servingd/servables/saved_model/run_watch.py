@@ -12,6 +12,8 @@ import threading
 import time
 from typing import Protocol
 
+from servingd.machine.memory import status_bytes
+
 GRACE_S = 5.0
 """A run may go on so long after its last caller has left: most end by themselves."""
 
@@ -45,17 +47,23 @@ class Watched(Protocol):
 
 
 class MadeUpRun:
-    """Who waits for a run on inputs that nobody sent: until its time is up, or it is cancelled."""
+    """Who waits for a run on inputs that nobody sent: until it has used up its time or its memory.
 
-    __slots__ = ("_cancelled", "_until")
+    The memory is what the whole process grows by meanwhile, since nobody can tell whose it is.
+    """
 
-    def __init__(self, seconds: float, cancelled: threading.Event) -> None:
+    __slots__ = ("_at_most", "_cancelled", "_until")
+
+    def __init__(self, seconds: float, growth_bytes: int, cancelled: threading.Event) -> None:
         self._until = time.monotonic() + seconds
+        self._at_most = status_bytes("VmRSS") + growth_bytes
         self._cancelled = cancelled
 
     def alive(self) -> bool:
         """Whether it may go on."""
-        return time.monotonic() < self._until and not self._cancelled.is_set()
+        if self._cancelled.is_set() or time.monotonic() >= self._until:
+            return False
+        return status_bytes("VmRSS") <= self._at_most
 
 
 class RunWatch:

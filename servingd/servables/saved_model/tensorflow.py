@@ -14,7 +14,6 @@ import time
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from servingd.config.cpu_quota import cpus
 from servingd.core.types import CPU_0, Device
 from servingd.errors import (
     InvalidArgument,
@@ -23,6 +22,8 @@ from servingd.errors import (
     as_serving_error,
     error_from_code,
 )
+from servingd.machine.cpus import cpus
+from servingd.machine.memory import ram_budget
 from servingd.servables.saved_model.quiet import without_noise
 from servingd.servables.saved_model.run_watch import MadeUpRun, RunWatch
 
@@ -155,6 +156,9 @@ def _what_brings(operation: str) -> str:
     )
 
 
+_LEAST_GROWTH = 1 << 30
+
+
 class RunLimits(NamedTuple):
     """When runs are over for which nobody waits, or that nobody has asked for."""
 
@@ -164,10 +168,13 @@ class RunLimits(NamedTuple):
     """Set when the version is not wanted any more."""
     made_up_s: float = 10.0
     """A run on made-up inputs may take so long."""
+    made_up_bytes: int = 0
+    """The process may grow by so much meanwhile; 0: by an eighth of the memory for models."""
 
     def made_up(self) -> MadeUpRun:
         """Who waits for a run on made-up inputs that begins now."""
-        return MadeUpRun(self.made_up_s, self.cancelled)
+        growth = self.made_up_bytes or max(_LEAST_GROWTH, ram_budget() // 8)
+        return MadeUpRun(self.made_up_s, growth, self.cancelled)
 
 
 class SessionOptions(NamedTuple):

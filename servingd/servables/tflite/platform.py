@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from servingd.config.batching import BatchingParameters
-from servingd.config.cpu_quota import cpus
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.estimates import Estimate, Footprint
 from servingd.core.interfaces import Completion, Servable
@@ -18,6 +17,7 @@ from servingd.core.publish import Listing
 from servingd.core.shapes import explained
 from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, VersionData
 from servingd.errors import DeadlineExceeded, ServingError
+from servingd.machine.cpus import cpus
 from servingd.servables.batching_rules import ruled
 from servingd.servables.files import error_of_file
 from servingd.servables.saved_model.beside import batching_of

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from servingd.config.cpu_quota import cpus
+from servingd.machine.cpus import cpus
 
 
 @pytest.fixture(autouse=True)
