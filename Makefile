@@ -55,13 +55,13 @@ imports: install
 
 .PHONY: fresh
 fresh: install
-	$(BIN)/python -m servingd.wire.compile_protos --check
+	$(BIN)/python -m servingd.wire.protos.compile --check
 
 format: install ## let ruff lay out the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-protos: install ## compile protos/ into servingd/wire
-	$(BIN)/python -m servingd.wire.compile_protos
+protos: install ## compile protos/ into servingd/wire/protos
+	$(BIN)/python -m servingd.wire.protos.compile
 
 models: install ## check the ordinary models: minutes
 	$(BIN)/python -m tests.ordinary

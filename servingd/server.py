@@ -13,62 +13,62 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from servingd.config.flag_fields import channel_arguments
+from servingd.config.flags.fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.monitoring import MonitoringConfig
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
-from servingd.core.admission import AdmissionLimits
+from servingd.core.batching.refusal import AdmissionLimits
 from servingd.core.interfaces import Loader
-from servingd.core.lifecycle import PublicState, ServableState
+from servingd.core.lifecycle.states import PublicState, ServableState
+from servingd.core.lifecycle.versions import ready
 from servingd.core.types import Device, ServableId, VersionData
-from servingd.core.versions import ready
 from servingd.errors import FailedPrecondition, ServingError
-from servingd.frontends.calls import CallContext
-from servingd.frontends.grpc import GrpcFrontend, GrpcOptions
-from servingd.frontends.grpc_grpcio import DEFAULT_WORKERS
-from servingd.frontends.grpc_unread import UnreadLimits
+from servingd.frontends.admin.routes import HttpRoutes, Pages, describe_server
+from servingd.frontends.call import CallContext
+from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS
+from servingd.frontends.grpc.transport import GrpcFrontend, GrpcOptions
+from servingd.frontends.grpc.unread import UnreadLimits
 from servingd.frontends.health import Health, Picture
-from servingd.frontends.http import HttpCarrier
-from servingd.frontends.http_connection import HttpLimits
-from servingd.frontends.rest import HttpRoutes, Pages, describe_server
-from servingd.frontends.rest_api import RestApi, RestOptions
-from servingd.frontends.rpc import RpcMethods
-from servingd.frontends.shared_page import SharedPage
+from servingd.frontends.http.connection import HttpLimits
+from servingd.frontends.http.shared_page import SharedPage
+from servingd.frontends.http.transport import HttpCarrier
+from servingd.frontends.tfs.rest.api import RestApi, RestOptions
+from servingd.frontends.tfs.rpc.methods import RpcMethods
 from servingd.frontends.tls import ssl_context
 from servingd.inference.calls import Checks
 from servingd.inference.replay import replay
 from servingd.machine.cpus import cpus
 from servingd.machine.memory import memory_share
-from servingd.observability.life_cycle import log_state
 from servingd.observability.metrics import Metrics
+from servingd.observability.state_log import log_state
+from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.byte_budget import ByteBudget
-from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.first_calls import FirstCalls
-from servingd.runtime.loads import manager_options, manager_state, rules_of
-from servingd.runtime.manager import Manager
-from servingd.runtime.reloader import Reloader, log_reload
-from servingd.runtime.request_log import RequestLogs
-from servingd.runtime.self_warm_up import SelfWarmUp
-from servingd.runtime.serving_map import ServingMap
-from servingd.runtime.state_monitor import StateMonitor
+from servingd.runtime.manager.manager import Manager
+from servingd.runtime.manager.options import manager_options, manager_state, rules_of
+from servingd.runtime.manager.reloader import Reloader, log_reload
+from servingd.runtime.manager.serving_map import ServingMap
+from servingd.runtime.manager.state_monitor import StateMonitor
+from servingd.runtime.request_log.logs import RequestLogs
 from servingd.runtime.threads import WorkerPool
-from servingd.runtime.warm_up import WarmUp
+from servingd.runtime.warm_up.recorded import WarmUp
+from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
 from servingd.servables.registry import Platforms
 from servingd.servables.saved_model.loader import Hooks
-from servingd.servables.saved_model.warm_up import synthetic_inputs
-from servingd.sources.config_file import ConfigFilePoll
-from servingd.sources.file_system import FileSystemSource, SourceOptions
-from servingd.sources.rosters import (
+from servingd.servables.saved_model.trials.made_up import synthetic_inputs
+from servingd.sources.catalogs import (
     ConfiguredRoster,
     RepositoryRoster,
     known_models,
     listed_models,
     make_roster,
 )
-from servingd.wire.config_files import read_monitoring, read_tls
-from servingd.wire.model_server_config import configured_models
-from servingd.wire.saved_model_options import saved_model_options
+from servingd.sources.config_file import ConfigFilePoll
+from servingd.sources.file_system import FileSystemSource, SourceOptions
+from servingd.wire.config.files import read_monitoring, read_tls
+from servingd.wire.config.models import configured_models
+from servingd.wire.config.saved_model import saved_model_options
 
 _LEAST_UNREAD = 512 << 20
 _MAX_HTTP_BODY = 256 << 20

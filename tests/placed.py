@@ -11,11 +11,11 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.interfaces import Completion
 from servingd.core.types import Device, Placement, ServableId, VersionData
 from servingd.errors import ServingError
-from servingd.servables.saved_model.meta_graph import read_meta_graph
-from servingd.servables.saved_model.opening import open_plain
+from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
-from servingd.servables.saved_model.tensorflow import SessionOptions
-from servingd.servables.saved_model.warm_up import synthetic_inputs
+from servingd.servables.saved_model.session.opening import open_plain
+from servingd.servables.saved_model.trials.made_up import synthetic_inputs
+from servingd.servables.tensorflow.runtime import SessionOptions
 
 TAGS = ("serve",)
 ID = ServableId("m", 1)

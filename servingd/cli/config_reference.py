@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from servingd.config.flags import FLAGS, TYPES, default_text
-from servingd.config.servingd_yaml import MODEL_FIELDS, NOT_IN_FILE
+from servingd.config.flags.parser import FLAGS, TYPES, default_text
+from servingd.config.yaml.document import MODEL_FIELDS, NOT_IN_FILE
 
 _EXAMPLE = """```yaml
 rest_api_port: 8501

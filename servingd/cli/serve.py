@@ -17,10 +17,10 @@ from types import FrameType
 from typing import Any
 
 from servingd import __version__
-from servingd.config.flags import given_flags, make_config
-from servingd.config.notes import notes
+from servingd.config.flags.notes import notes
+from servingd.config.flags.parser import given_flags, make_config
 from servingd.config.server import ServerConfig
-from servingd.config.servingd_yaml import read_servingd_yaml
+from servingd.config.yaml.document import read_servingd_yaml
 from servingd.errors import Code, ServingError
 from servingd.observability.logs import configure_logging, set_level
 

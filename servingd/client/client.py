@@ -12,11 +12,11 @@ import numpy as np
 
 from servingd.client.casting import fitted
 from servingd.client.hints import retry_after_s
-from servingd.core.lifecycle import PublicState
+from servingd.core.lifecycle.states import PublicState
 from servingd.core.types import DataType
 from servingd.errors import InvalidArgument, NotFound, ServingError, error_from_code
 from servingd.wire import protos
-from servingd.wire.tensors import data_type_of, decode, encode_as_content, numpy_dtype
+from servingd.wire.tensors.proto import data_type_of, decode, encode_as_content, numpy_dtype
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servingd.core.placement import (
+from servingd.core.resources.placement import (
     DEVICES_EXPECTED,
     REPLICAS_EXPECTED,
     TRANSITIONS,

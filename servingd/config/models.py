@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from servingd.config.flag_fields import Check
+from servingd.config.flags.fields import Check
 from servingd.config.loads import are_devices, are_replicas, is_transition
 from servingd.config.paths import NotLocal, local_path
 from servingd.config.request_log import LoggingConfig
-from servingd.core.versions import Latest, VersionPolicy
+from servingd.core.lifecycle.versions import Latest, VersionPolicy
 from servingd.errors import InvalidConfig
 
 DEFAULT_PLATFORM = "tensorflow"

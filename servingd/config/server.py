@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from servingd.config.extensions import are_libraries, are_modules
-from servingd.config.flag_fields import (
+from servingd.config.flags.fields import (
     are_channel_arguments,
     at_least,
     count,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from servingd.core.batching import BatchRules, Priority
-from servingd.core.estimates import UNKNOWN, Estimate
-from servingd.core.lifecycle import ServableState
-from servingd.core.publish import Listing
+from servingd.core.batching.queue import BatchRules, Priority
+from servingd.core.completeness import Listing
+from servingd.core.lifecycle.states import ServableState
+from servingd.core.resources.estimates import UNKNOWN, Estimate
 from servingd.core.types import (
     ANYWHERE,
     AspiredVersions,

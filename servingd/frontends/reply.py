@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from servingd.core.batching import Priority
+from servingd.core.batching.queue import Priority
 from servingd.errors import Code
 
 PRIORITY_HEADER = "x-servingd-priority"

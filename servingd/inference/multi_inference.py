@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from servingd.core.batching import Priority
+from servingd.core.batching.queue import Priority
 from servingd.core.interfaces import Completion, Lane, Lease, Models
 from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import InvalidArgument, ServingError, Unimplemented

@@ -29,8 +29,8 @@ from servingd.inference.multi_inference import Task, TaskOutputs, multi_inferenc
 from servingd.inference.predict import bind, predict
 from servingd.wire import protos
 from servingd.wire.examples import serialized_examples
-from servingd.wire.prediction_logs import RecordedRequest
-from servingd.wire.tensors import decode, encode_predict_response, type_name
+from servingd.wire.records.prediction_logs import RecordedRequest
+from servingd.wire.tensors.proto import decode, encode_predict_response, type_name
 
 _PATIENCE_S = 600.0
 """How long a servable that answers from another thread may take."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from servingd.core.interfaces import States
-from servingd.core.lifecycle import PublicState
+from servingd.core.lifecycle.states import PublicState
 from servingd.core.types import ModelSpec
 from servingd.errors import Code, InvalidArgument, NotFound
 

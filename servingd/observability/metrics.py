@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from servingd.core.lifecycle import PublicState, ServableState
+from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.observability.batch_families import BatchCollector, batching_session
 from servingd.observability.batches import BatchMetrics

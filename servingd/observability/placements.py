@@ -9,8 +9,8 @@ from typing import Protocol
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from servingd.core.harness import LoadPlan
-from servingd.core.placement import ReplicaReport
+from servingd.core.lifecycle.harness import LoadPlan
+from servingd.core.resources.placement import ReplicaReport
 from servingd.core.types import Device, ServableId
 
 _VERSION = ("model", "version", "device")

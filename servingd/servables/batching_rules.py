@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servingd.config.batching import BatchingParameters
-from servingd.core.batching import BatchRules
+from servingd.core.batching.queue import BatchRules
 from servingd.core.interfaces import RuledBatching
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from servingd.core.estimates import Estimate, Footprint
+from servingd.core.completeness import Listing
 from servingd.core.interfaces import Completion, RuledBatching, Servable
-from servingd.core.publish import Listing
+from servingd.core.resources.estimates import Estimate, Footprint
 from servingd.core.types import (
     ANYWHERE,
     DataType,

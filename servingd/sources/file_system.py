@@ -19,9 +19,9 @@ from typing import Protocol
 from servingd.config.models import ModelConfig
 from servingd.core.interfaces import Aspire
 from servingd.core.types import AspiredVersions
-from servingd.sources.looks import Look, Patience, next_check, to_give_up, to_tell
+from servingd.sources.catalogs import Roster
 from servingd.sources.model_directory import ModelDirectory, PlatformNamed, Recognise
-from servingd.sources.rosters import Roster
+from servingd.sources.scans import Look, Patience, next_check, to_give_up, to_tell
 from servingd.sources.watcher import Watcher
 
 Configure = Callable[[Mapping[str, ModelConfig]], None]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class DiskListing:
-    """What lies under one version's path at one moment; see `core.publish.Listing`.
+    """What lies under one version's path at one moment; see `core.completeness.Listing`.
 
     Links are followed, as a load follows them; a file that vanishes meanwhile is not there, and
     neither is a FIFO, a socket or a device: who opens it may wait for ever.

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from servingd.config.models import ModelConfig
 from servingd.core.interfaces import Platform
-from servingd.core.lookalikes import why_no_versions
+from servingd.core.lifecycle.versions import Latest, Specific, aspired, versions_in
 from servingd.core.types import AspiredVersion, AspiredVersions, VersionData
-from servingd.core.versions import Latest, Specific, aspired, versions_in
 from servingd.errors import InvalidArgument
 from servingd.sources.listing import DiskListing, names_in, read_regular
+from servingd.sources.lookalikes import why_no_versions
 
 PLATFORM_FILE = "platform"
 """A file of this name beside the versions may name their servable type."""

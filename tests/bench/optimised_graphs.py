@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from servingd.servables.saved_model.meta_graph import Initialiser, read_meta_graph
-from servingd.servables.saved_model.opening import open_optimised, open_plain
-from servingd.servables.saved_model.tensorflow import ONE_THREAD
+from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
+from servingd.servables.saved_model.session.opening import open_optimised, open_plain
+from servingd.servables.tensorflow.runtime import ONE_THREAD
 from tests.bench.measure import Row, ratio
 
 
@@ -36,7 +36,7 @@ def run(folder: Path) -> Iterator[Row]:
     model.export(str(source), verbose=False)
     target.mkdir()
     subprocess.run(
-        [sys.executable, "-m", "servingd.servables.saved_model.optimise", source, target],
+        [sys.executable, "-m", "servingd.servables.saved_model.optimise.child", source, target],
         check=True,
     )
     report = json.loads((target / "report.json").read_text())

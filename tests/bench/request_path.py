@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from servingd.config.server import ServerConfig
-from servingd.core.batching import Priority
+from servingd.core.batching.queue import Priority
 from servingd.core.types import ModelSpec
 from servingd.frontends.reply import Reply
-from servingd.frontends.rpc import RpcMethods
+from servingd.frontends.tfs.rpc.methods import RpcMethods
 from servingd.server import Server
 from servingd.wire import protos
-from servingd.wire.tensors import encode_as_content
+from servingd.wire.tensors.proto import encode_as_content
 from tests import exports
 from tests.bench.measure import Row, ratio
 

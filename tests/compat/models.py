@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from servingd.core.types import DataType
-from servingd.servables.saved_model.completeness import pairs_of
+from servingd.servables.saved_model.files.completeness import pairs_of
 from tests import exports
 from tests.tables import SNAPPY, table
 

@@ -6,7 +6,7 @@ import grpc
 import numpy as np
 import pytest
 
-from servingd.servables.saved_model.meta_graph import read_meta_graph
+from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from tests.compat.models import MODELS, inputs_for
 from tests.compat.truth import Refusal, truth_of
 from tests.e2e.process import Process

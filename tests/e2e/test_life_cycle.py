@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from servingd.servables.saved_model.completeness import INDEX, pairs_of
+from servingd.servables.saved_model.files.completeness import INDEX, pairs_of
 from tests.e2e.process import request
 from tests.exports import copy_version
 from tests.tables import SNAPPY, table

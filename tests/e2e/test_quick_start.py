@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from servingd.servables.saved_model.completeness import pairs_of
+from servingd.servables.saved_model.files.completeness import pairs_of
 from tests.e2e.process import free_port
 from tests.http_client import Answers, connect, post
 from tests.tables import SNAPPY, table

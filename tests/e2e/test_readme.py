@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import servingd
-from servingd.config.flags import FLAGS
+from servingd.config.flags.parser import FLAGS
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
 

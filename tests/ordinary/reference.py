@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from servingd.core.merging import merge, split
+from servingd.core.batching.merge import merge, split
 from servingd.errors import ServingError
-from servingd.servables.saved_model.parity import agree
+from servingd.servables.saved_model.trials.parity import agree
 from tests.ordinary.entry import Entry, Inputs
 
 Answer = dict[str, Any]

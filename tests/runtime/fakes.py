@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from servingd.core.estimates import UNKNOWN, Estimate
+from servingd.core.completeness import Listing
 from servingd.core.interfaces import Completion, RuledBatching
-from servingd.core.lifecycle import PublicState, ServableState
-from servingd.core.publish import Listing
+from servingd.core.lifecycle.states import PublicState, ServableState
+from servingd.core.resources.estimates import UNKNOWN, Estimate
 from servingd.core.types import (
     ANYWHERE,
     AspiredVersion,

@@ -6,16 +6,16 @@ import types
 import numpy as np
 import pytest
 
-from servingd.core.batching import Priority
+from servingd.core.batching.queue import Priority
 from servingd.core.types import ModelSpec, ServableId
 from servingd.errors import Code, Internal
-from servingd.frontends.calls import CallContext
-from servingd.frontends.http_messages import HttpReply
-from servingd.frontends.rest_calls import JsonPredict
-from servingd.frontends.rest_reply import RestReply, reply_form
+from servingd.frontends.call import CallContext
+from servingd.frontends.http.messages import HttpReply
+from servingd.frontends.tfs.rest.calls import JsonPredict
+from servingd.frontends.tfs.rest.reply import RestReply, reply_form
 from servingd.inference.multi_inference import _Part, _Parts
 from servingd.observability.requests import RequestMetrics
-from servingd.wire.tensors import data_type_of
+from servingd.wire.tensors.proto import data_type_of
 from tests.runtime.fakes import signature
 
 OUTPUTS = {"y": np.ones(1, np.float32)}

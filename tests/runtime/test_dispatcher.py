@@ -7,8 +7,8 @@ import weakref
 import numpy as np
 import pytest
 
-from servingd.core.admission import AdmissionLimits
-from servingd.core.batching import BatchRules
+from servingd.core.batching.queue import BatchRules
+from servingd.core.batching.refusal import AdmissionLimits
 from servingd.core.interfaces import RuledBatching
 from servingd.core.types import ServableId
 from servingd.errors import (
@@ -18,7 +18,7 @@ from servingd.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
+from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
 from tests.runtime.fakes import TIMEOUT, FakeServable, RecordingCompletion, inputs
 
 M1 = ServableId("m", 1)

@@ -13,13 +13,13 @@ import time
 import pytest
 
 from servingd.config.models import ModelConfig
+from servingd.core.lifecycle.versions import All, Latest, Specific
 from servingd.core.types import AspiredVersions
-from servingd.core.versions import All, Latest, Specific
 from servingd.runtime.threads import WorkerPool
+from servingd.sources.catalogs import ConfiguredRoster, RepositoryRoster
 from servingd.sources.file_system import FileSystemSource, SourceOptions
 from servingd.sources.listing import DiskListing
-from servingd.sources.looks import Patience
-from servingd.sources.rosters import ConfiguredRoster, RepositoryRoster
+from servingd.sources.scans import Patience
 from tests.runtime.fakes import TIMEOUT, FakePlatform, FakePlatforms, opened
 
 FOR_EVER = 3600.0

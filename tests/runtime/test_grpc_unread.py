@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from servingd.frontends.grpc_unread import Unread, UnreadLimits, connections_of
+from servingd.frontends.grpc.unread import Unread, UnreadLimits, connections_of
 
 MIB = 1 << 20
 LIMITS = UnreadLimits(connection_bytes=20 * MIB, total_bytes=30 * MIB, patience_s=20.0)

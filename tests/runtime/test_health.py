@@ -7,7 +7,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from servingd.frontends.grpc_grpcio import GrpcioCarrier
+from servingd.frontends.grpc.grpcio import GrpcioCarrier
 from servingd.frontends.health import Health, Picture
 from servingd.wire.protos import POOL
 from tests.runtime.fakes import TIMEOUT

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from servingd.frontends.http import HttpCarrier
-from servingd.frontends.http_connection import HttpLimits
-from servingd.frontends.http_messages import HttpReply, HttpRequest
+from servingd.frontends.http.connection import HttpLimits
+from servingd.frontends.http.messages import HttpReply, HttpRequest
+from servingd.frontends.http.transport import HttpCarrier
 from tests.http_client import Answers, answer, connect, ended, get, post
 
 BIG = 1 << 20

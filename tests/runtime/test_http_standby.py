@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from servingd.frontends.http import HttpCarrier
-from servingd.frontends.http_messages import HttpReply, HttpRequest
+from servingd.frontends.http.messages import HttpReply, HttpRequest
+from servingd.frontends.http.transport import HttpCarrier
 from tests.http_client import answer, connect, ended, get
 
 TIMEOUT = 10

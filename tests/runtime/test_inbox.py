@@ -3,14 +3,14 @@
 import threading
 import time
 
-from servingd.core.events import (
+from servingd.core.lifecycle.events import (
     Drained,
     LoadSucceeded,
     RetryDue,
     Stop,
 )
 from servingd.core.types import ServableId
-from servingd.runtime.inbox import Inbox
+from servingd.runtime.manager.inbox import Inbox
 from tests.runtime.fakes import TIMEOUT, aspire
 
 A1, B1 = ServableId("a", 1), ServableId("b", 1)

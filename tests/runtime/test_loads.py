@@ -4,10 +4,10 @@ import pytest
 
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
-from servingd.core.placement import PER_DEVICE, LoadRules
+from servingd.core.resources.placement import PER_DEVICE, LoadRules
 from servingd.core.types import Device
 from servingd.errors import InvalidConfig
-from servingd.runtime.loads import manager_state, rules_of, within_budget
+from servingd.runtime.manager.options import manager_state, rules_of, within_budget
 
 MB = 1 << 20
 

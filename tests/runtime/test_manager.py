@@ -7,12 +7,12 @@ import weakref
 
 import pytest
 
-from servingd.core.estimates import Estimate, Footprint
-from servingd.core.events import LoadOverdue
-from servingd.core.placement import LoadRules
-from servingd.core.policies import availability_preserving, resource_preserving
-from servingd.core.reconcile import ManagerState
-from servingd.core.resources import Ledger
+from servingd.core.lifecycle.events import LoadOverdue
+from servingd.core.lifecycle.policies import availability_preserving, resource_preserving
+from servingd.core.lifecycle.reconcile import ManagerState
+from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.resources.placement import LoadRules
+from servingd.core.resources.tracker import Ledger
 from servingd.core.types import (
     ANYWHERE,
     CPU_0,
@@ -31,12 +31,12 @@ from servingd.errors import (
     Unavailable,
     Unimplemented,
 )
-from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
-from servingd.runtime.load_jobs import ManagerOptions
-from servingd.runtime.manager import Manager
-from servingd.runtime.memory import MemoryMeter
-from servingd.runtime.serving_map import ServingMap
-from servingd.runtime.state_monitor import StateMonitor
+from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
+from servingd.runtime.manager.load_jobs import ManagerOptions
+from servingd.runtime.manager.manager import Manager
+from servingd.runtime.manager.memory_meter import MemoryMeter
+from servingd.runtime.manager.serving_map import ServingMap
+from servingd.runtime.manager.state_monitor import StateMonitor
 from tests.runtime.fakes import (
     TIMEOUT,
     FakeLoader,

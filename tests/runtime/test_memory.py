@@ -2,10 +2,10 @@
 
 import pytest
 
-from servingd.core.estimates import Measured
+from servingd.core.resources.estimates import Measured
 from servingd.core.types import Device, Resources
 from servingd.machine.memory import ram_budget
-from servingd.runtime.memory import MemoryMeter
+from servingd.runtime.manager.memory_meter import MemoryMeter
 
 GB = 1 << 30
 GPU_0 = Device("GPU", 0)

@@ -5,13 +5,13 @@ import threading
 import pytest
 
 from servingd.config.models import ModelConfig
-from servingd.core.lifecycle import PublicState, ServableState
+from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.errors import Cancelled, ResourceExhausted
-from servingd.runtime.dispatcher import Dispatcher
-from servingd.runtime.reloader import Reloader
-from servingd.runtime.serving_map import ServingMap
-from servingd.runtime.state_monitor import StateMonitor
+from servingd.runtime.batching.dispatcher import Dispatcher
+from servingd.runtime.manager.reloader import Reloader
+from servingd.runtime.manager.serving_map import ServingMap
+from servingd.runtime.manager.state_monitor import StateMonitor
 from tests.runtime.fakes import TIMEOUT
 
 FOR_EVER = 3600.0

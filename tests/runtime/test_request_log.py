@@ -15,11 +15,11 @@ from servingd.config.request_log import LoggingConfig, PerTaskSampling
 from servingd.core.types import ServableId
 from servingd.errors import Code
 from servingd.inference.replay import replay
-from servingd.runtime.log_files import LogFiles
-from servingd.runtime.request_log import MAX_WAITING, MAX_WAITING_BYTES, RequestLogs
+from servingd.runtime.request_log.files import LogFiles
+from servingd.runtime.request_log.logs import MAX_WAITING, MAX_WAITING_BYTES, RequestLogs
 from servingd.wire import protos
-from servingd.wire.prediction_logs import recorded_request
-from servingd.wire.tf_records import frame, read_records
+from servingd.wire.records.prediction_logs import recorded_request
+from servingd.wire.records.tf_records import frame, read_records
 from tests.runtime.fakes import TIMEOUT, FakeServable
 
 M1 = ServableId("m", 1)

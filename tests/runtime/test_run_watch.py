@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from servingd.servables.saved_model.run_watch import MadeUpRun, RunWatch
+from servingd.servables.saved_model.session.run_watch import MadeUpRun, RunWatch
 from tests.runtime.fakes import TIMEOUT
 
 AT_ONCE, NEVER = 0.0, 3600.0

@@ -6,12 +6,12 @@ import threading
 import numpy as np
 import pytest
 
-from servingd.core.samples import SampleLimits
+from servingd.core.batching.samples import SampleLimits
 from servingd.core.types import DataType, ServableId, Signature, TensorSpec, VersionData
 from servingd.errors import Cancelled, InvalidArgument
-from servingd.runtime.dispatcher import Dispatcher, DispatchOptions
-from servingd.runtime.self_warm_up import SelfWarmUp
-from servingd.runtime.warm_up import WarmUp
+from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
+from servingd.runtime.warm_up.recorded import WarmUp
+from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
 from tests.runtime.fakes import TIMEOUT, FakeServable, RecordingCompletion, echo, inputs
 
 M1, M2 = ServableId("m", 1), ServableId("m", 2)

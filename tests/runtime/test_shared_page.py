@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servingd.frontends.shared_page import SharedPage
+from servingd.frontends.http.shared_page import SharedPage
 
 
 class Jobs:

@@ -3,11 +3,11 @@
 import logging
 import threading
 
-from servingd.core.history import StateHistory
-from servingd.core.lifecycle import PublicState, ServableState
+from servingd.core.lifecycle.history import StateHistory
+from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.errors import DataLoss
-from servingd.runtime.state_monitor import StateMonitor
+from servingd.runtime.manager.state_monitor import StateMonitor
 from tests.runtime.fakes import TIMEOUT
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, DataLoss, InvalidArgument, ServingError, Unimplemented
-from servingd.runtime.warm_up import MAX_RECORDS, WarmUp
+from servingd.runtime.warm_up.recorded import MAX_RECORDS, WarmUp
 from servingd.wire import protos
-from servingd.wire.prediction_logs import WARM_UP_FILE
-from servingd.wire.tf_records import frame
+from servingd.wire.records.prediction_logs import WARM_UP_FILE
+from servingd.wire.records.tf_records import frame
 from tests.runtime.fakes import TIMEOUT, FakeServable
 
 M1 = ServableId("m", 1)

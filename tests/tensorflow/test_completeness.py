@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from servingd.servables.saved_model.completeness import INDEX, pairs_of, what_is_missing
+from servingd.servables.saved_model.files.completeness import INDEX, pairs_of, what_is_missing
 from servingd.sources.listing import DiskListing
 from tests.tables import PLAIN, SNAPPY, table
 

@@ -13,9 +13,9 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Cancelled, DeadlineExceeded, ServingError, Unavailable
 from servingd.servables.saved_model.loader import Hooks, SavedModelLoader
-from servingd.servables.saved_model.optimiser import GraphOptimiser
-from servingd.servables.saved_model.run_watch import RunWatch
-from servingd.wire.prediction_logs import WARM_UP_FILE
+from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
+from servingd.servables.saved_model.session.run_watch import RunWatch
+from servingd.wire.records.prediction_logs import WARM_UP_FILE
 from tests import exports
 from tests.runtime.fakes import TIMEOUT, RecordingCompletion
 
@@ -142,7 +142,7 @@ def test_recorded_requests_are_run_instead_of_made_up_ones(tmp_path, load):
 
 def test_made_up_inputs_that_ended_a_server_are_not_run_again(tmp_path, models, load, caplog):
     program = f"""if True:
-        from servingd.servables.saved_model.attempts import Attempts
+        from servingd.servables.saved_model.optimise.attempts import Attempts
         import os, pathlib
         with Attempts(pathlib.Path({str(tmp_path)!r})).during(os.environ["ATTEMPT"], "endless"):
             os.abort()

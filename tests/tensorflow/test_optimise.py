@@ -24,19 +24,19 @@ import pytest
 from servingd import __version__
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
-from servingd.servables.saved_model.freeze import freeze
-from servingd.servables.saved_model.graph_cache import GraphCache, model_key
-from servingd.servables.saved_model.graph_safety import keeps_state
-from servingd.servables.saved_model.improvement import Improvement
-from servingd.servables.saved_model.meta_graph import Initialiser, read_meta_graph
-from servingd.servables.saved_model.opening import open_optimised, open_plain
-from servingd.servables.saved_model.optimise import Declined, optimise
-from servingd.servables.saved_model.optimiser import GraphOptimiser
-from servingd.servables.saved_model.parity import agree
+from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
+from servingd.servables.saved_model.optimise.child import Declined, optimise
+from servingd.servables.saved_model.optimise.freeze import freeze
+from servingd.servables.saved_model.optimise.graph_cache import GraphCache, model_key
+from servingd.servables.saved_model.optimise.graph_safety import keeps_state
+from servingd.servables.saved_model.optimise.job import Improvement
+from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.servable import SavedModelServable
-from servingd.servables.saved_model.tensorflow import ONE_THREAD
-from servingd.servables.saved_model.warm_up import synthetic_inputs
+from servingd.servables.saved_model.session.opening import open_optimised, open_plain
+from servingd.servables.saved_model.trials.made_up import synthetic_inputs
+from servingd.servables.saved_model.trials.parity import agree
+from servingd.servables.tensorflow.runtime import ONE_THREAD
 from tests.placed import Outcome
 
 pytestmark = pytest.mark.tf
@@ -209,7 +209,7 @@ def path_of(models: Path, tmp_path_factory) -> Callable[[str], Path]:
 
 
 def run_command(source: Path, target: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "servingd.servables.saved_model.optimise"]
+    command = [sys.executable, "-m", "servingd.servables.saved_model.optimise.child"]
     return subprocess.run(
         [*command, str(source), str(target), *more],
         capture_output=True,

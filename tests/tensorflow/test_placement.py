@@ -12,15 +12,15 @@ import pytest
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Device, Placement, VersionData
 from servingd.errors import Internal, NotFound, ResourceExhausted, ServingError
-from servingd.servables.saved_model import c_api, opening
-from servingd.servables.saved_model.devices import LocalDevices
-from servingd.servables.saved_model.meta_graph import read_meta_graph
-from servingd.servables.saved_model.opening import open_plain
-from servingd.servables.saved_model.parity import agree
-from servingd.servables.saved_model.placing import names_devices, without_devices
+from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.replicas import ReplicatedServable
-from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions
+from servingd.servables.saved_model.session import c_api, opening
+from servingd.servables.saved_model.session.device_assignment import names_devices, without_devices
+from servingd.servables.saved_model.session.opening import open_plain
+from servingd.servables.saved_model.trials.parity import agree
+from servingd.servables.tensorflow.devices import LocalDevices
+from servingd.servables.tensorflow.runtime import ONE_THREAD, SessionOptions
 from tests.placed import ID, TAGS, Version, answers, fail, plain
 
 pytestmark = pytest.mark.tf
@@ -227,7 +227,7 @@ def test_a_replica_on_an_accelerator_would_keep_its_plain_graph(models, version,
 
 
 def sessions_to_improve(served: Version) -> Any:
-    from servingd.servables.saved_model.improvement import Improvement
+    from servingd.servables.saved_model.optimise.job import Improvement
 
     path = served.loader._path
     meta_graph = read_meta_graph(path, TAGS)

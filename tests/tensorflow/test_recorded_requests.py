@@ -15,13 +15,13 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ModelSpec, ServableId, TensorSpec, VersionData
 from servingd.errors import InvalidArgument, InvalidConfig, ServingError
 from servingd.inference.replay import replay
-from servingd.runtime.warm_up import WarmUp
-from servingd.servables.saved_model.beside import batching_of, check_saved_model_config
+from servingd.runtime.warm_up.recorded import WarmUp
+from servingd.servables.saved_model.files.sidecar_files import batching_of, check_saved_model_config
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.wire import protos
-from servingd.wire.prediction_logs import WARM_UP_FILE, examples_request, predict_request
-from servingd.wire.tensors import DataType
-from servingd.wire.tf_records import frame
+from servingd.wire.records.prediction_logs import WARM_UP_FILE, examples_request, predict_request
+from servingd.wire.records.tf_records import frame
+from servingd.wire.tensors.proto import DataType
 
 pytestmark = pytest.mark.tf
 

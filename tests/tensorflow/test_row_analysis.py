@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from servingd.core.merging import merge
-from servingd.servables.saved_model.parity import agree
+from servingd.core.batching.merge import merge
 from servingd.servables.saved_model.row_wise import analysis
 from servingd.servables.saved_model.row_wise.rules import RULES
 from servingd.servables.saved_model.row_wise.values import Why
-from servingd.servables.saved_model.varied import SEEDS, example_features, varied_inputs
+from servingd.servables.saved_model.trials.parity import agree
+from servingd.servables.saved_model.trials.varied import SEEDS, example_features, varied_inputs
 from tests.tensorflow.mixers import MIXERS, MORE
 from tests.tensorflow.traced import Traced
 

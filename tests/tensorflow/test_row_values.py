@@ -11,7 +11,7 @@ import pytest
 from servingd.servables.saved_model.row_wise.analysis import Analysis
 from servingd.servables.saved_model.row_wise.sizes import Size
 from servingd.servables.saved_model.row_wise.values import Tensor, Unknown
-from servingd.servables.saved_model.varied import ExampleFeature, varied_inputs
+from servingd.servables.saved_model.trials.varied import ExampleFeature, varied_inputs
 from servingd.wire import protos
 from tests.tensorflow.random_graphs import INPUTS, LENGTH, Builder
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from servingd.servables.saved_model.graph_safety import may_be_run
-from servingd.servables.saved_model.meta_graph import read_meta_graph
-from servingd.servables.saved_model.opening import open_plain
-from servingd.servables.saved_model.row_wise.trial import MAX_ROWS, find_mergeable
-from servingd.servables.saved_model.tensorflow import ONE_THREAD
+from servingd.servables.saved_model.files.meta_graph import read_meta_graph
+from servingd.servables.saved_model.optimise.graph_safety import may_be_run
+from servingd.servables.saved_model.optimise.merge_trial import MAX_ROWS, find_mergeable
+from servingd.servables.saved_model.session.opening import open_plain
+from servingd.servables.tensorflow.runtime import ONE_THREAD
 
 pytestmark = pytest.mark.tf
 

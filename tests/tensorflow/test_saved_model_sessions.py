@@ -19,20 +19,20 @@ import pytest
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, ServingError
-from servingd.servables.saved_model import c_api
-from servingd.servables.saved_model.meta_graph import read_meta_graph
-from servingd.servables.saved_model.opening import open_plain
-from servingd.servables.saved_model.parity import agree
+from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
-from servingd.servables.saved_model.python_session import (
+from servingd.servables.saved_model.session import c_api
+from servingd.servables.saved_model.session.opening import open_plain
+from servingd.servables.saved_model.session.python_session import (
     ObjectModel,
     PythonSession,
     handles_of,
 )
-from servingd.servables.saved_model.sessions import RunningSession
-from servingd.servables.saved_model.tensorflow import ONE_THREAD, SessionOptions
-from servingd.servables.saved_model.warm_up import synthetic_inputs
-from servingd.wire.tensors import numpy_dtype
+from servingd.servables.saved_model.session.session import RunningSession
+from servingd.servables.saved_model.trials.made_up import synthetic_inputs
+from servingd.servables.saved_model.trials.parity import agree
+from servingd.servables.tensorflow.runtime import ONE_THREAD, SessionOptions
+from servingd.wire.tensors.proto import numpy_dtype
 from tests.compat.models import keras_compiled
 
 pytestmark = pytest.mark.tf
@@ -251,8 +251,8 @@ def test_a_session_that_is_dropped_unclosed_does_not_end_the_process(models):
     """pybind11 terminates a process that drops an object whose pointer it does not know."""
     program = """
 import gc, sys
-from servingd.servables.saved_model import c_api
-from servingd.servables.saved_model.tensorflow import ONE_THREAD
+from servingd.servables.saved_model.session import c_api
+from servingd.servables.tensorflow.runtime import ONE_THREAD
 dropped = c_api.load_saved_model(sys.argv[1], ("serve",), ONE_THREAD)
 del dropped
 gc.collect()

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from servingd.core.types import DataType
 from servingd.errors import InvalidArgument
-from servingd.wire import tensors
 from servingd.wire.protos import TensorProto
-from servingd.wire.tensors import data_type_of, decode, encode, encode_as_content, numpy_dtype
+from servingd.wire.tensors import proto as tensors
+from servingd.wire.tensors.proto import data_type_of, decode, encode, encode_as_content, numpy_dtype
 from servingd.wire.varints import varint
 
 pytestmark = pytest.mark.tf

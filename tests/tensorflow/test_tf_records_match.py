@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingd.errors import DataLoss
-from servingd.wire.tf_records import frame, read_records
+from servingd.wire.records.tf_records import frame, read_records
 
 pytestmark = pytest.mark.tf
 

@@ -9,13 +9,13 @@ import pytest
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import DataType, ServableId, Signature, TensorSpec, VersionData
-from servingd.servables.saved_model.meta_graph import read_meta_graph
-from servingd.servables.saved_model.opening import open_plain
+from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
-from servingd.servables.saved_model.sessions import RunningSession
-from servingd.servables.saved_model.tensorflow import ONE_THREAD
-from servingd.servables.saved_model.warm_up import synthetic_inputs, varies
-from servingd.wire.tensors import numpy_dtype
+from servingd.servables.saved_model.session.opening import open_plain
+from servingd.servables.saved_model.session.session import RunningSession
+from servingd.servables.saved_model.trials.made_up import synthetic_inputs, varies
+from servingd.servables.tensorflow.runtime import ONE_THREAD
+from servingd.wire.tensors.proto import numpy_dtype
 
 pytestmark = pytest.mark.tf
 

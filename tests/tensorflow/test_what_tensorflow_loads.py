@@ -11,8 +11,8 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, InvalidArgument, ServingError
 from servingd.inference.calls import check_served
-from servingd.servables.saved_model.completeness import what_is_missing
-from servingd.servables.saved_model.meta_graph import read_meta_graph
+from servingd.servables.saved_model.files.completeness import what_is_missing
+from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.sources.listing import DiskListing
 from tests.exports import save_tf1, tensor_info

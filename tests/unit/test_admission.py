@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.admission import AdmissionLimits, Backlog, refusal
-from servingd.core.batching import Priority
+from servingd.core.batching.queue import Priority
+from servingd.core.batching.refusal import AdmissionLimits, Backlog, refusal
 from servingd.errors import Code
 
 LIMITS = AdmissionLimits(max_calls=100, max_rows=1000, max_bytes=1000, max_wait_s=10.0)

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from servingd.servables.saved_model.attempts import Attempts
+from servingd.servables.saved_model.optimise.attempts import Attempts
 
 ENDS = """
 import os, sys
 from pathlib import Path
-from servingd.servables.saved_model.attempts import Attempts
+from servingd.servables.saved_model.optimise.attempts import Attempts
 with Attempts(Path(sys.argv[1])).during("model", "/models/m/1"):
     os.abort()
 """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.batching import Batch, BatchQueue, BatchRules, Pace, Priority
+from servingd.core.batching.queue import Batch, BatchQueue, BatchRules, Pace, Priority
 from servingd.errors import InvalidArgument, ServingError, Unavailable
 
 IDLE = Pace(full_rows=4, beside=False)

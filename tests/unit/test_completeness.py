@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from servingd.servables.saved_model.completeness import (
+from servingd.servables.saved_model.files.completeness import (
     INDEX,
     BadIndex,
     UnknownForm,

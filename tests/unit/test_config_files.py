@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingd.errors import InvalidConfig, NotFound
-from servingd.wire.config_files import parse_text
+from servingd.wire.config.files import parse_text
 from servingd.wire.protos import BatchingParameters, ModelServerConfig, PlatformConfigMap
 
 if TYPE_CHECKING:

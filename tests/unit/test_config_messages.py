@@ -14,14 +14,14 @@ from servingd.config.monitoring import MonitoringConfig
 from servingd.config.tls import SSLConfig
 from servingd.errors import InvalidConfig, ServingError
 from servingd.machine.cpus import cpus
-from servingd.wire.config_files import (
+from servingd.wire.config.files import (
     read_batching,
     read_monitoring,
     read_platform,
     read_session_config,
     read_tls,
 )
-from servingd.wire.model_server_config import read_models
+from servingd.wire.config.models import read_models
 
 READERS = [
     read_models,

@@ -10,10 +10,10 @@ from google.protobuf import text_format
 
 from servingd.config.models import ModelConfig, check_transition
 from servingd.config.request_log import LoggingConfig, PerTaskSampling
-from servingd.core.versions import All, Latest, Specific
+from servingd.core.lifecycle.versions import All, Latest, Specific
 from servingd.errors import InvalidConfig
 from servingd.wire import protos
-from servingd.wire.model_server_config import models_from_message, read_models
+from servingd.wire.config.models import models_from_message, read_models
 
 
 @pytest.fixture

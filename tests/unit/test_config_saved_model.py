@@ -13,8 +13,8 @@ from servingd.config.server import ServerConfig
 from servingd.errors import InvalidConfig, NotFound, Unimplemented
 from servingd.machine.cpus import cpus
 from servingd.wire import protos
-from servingd.wire.config_files import read_platform, read_session_config
-from servingd.wire.saved_model_options import saved_model_options
+from servingd.wire.config.files import read_platform, read_session_config
+from servingd.wire.config.saved_model import saved_model_options
 
 
 @pytest.fixture

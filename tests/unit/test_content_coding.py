@@ -9,7 +9,12 @@ import time
 import pytest
 
 from servingd.errors import InvalidArgument, ResourceExhausted
-from servingd.frontends.content_coding import MAX_INFLATED_BYTES, accepts_gzip, deflated, inflated
+from servingd.frontends.http.content_coding import (
+    MAX_INFLATED_BYTES,
+    accepts_gzip,
+    deflated,
+    inflated,
+)
 
 GZIP = {"content-encoding": "gzip"}
 

@@ -5,7 +5,7 @@ import math
 import hypothesis.strategies as st
 from hypothesis import given
 
-from servingd.core.costs import DECAY, OUTLIER_CALLS, OUTLIER_S, CostMeter
+from servingd.core.batching.cost import DECAY, OUTLIER_CALLS, OUTLIER_S, CostMeter
 
 CHEAP, DEAR = 50e-6, 20e-3
 seconds = st.floats(1e-6, 1e-3)

@@ -10,13 +10,13 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from servingd.cli import devices as command
-from servingd.core.harness import LoadPlan, PlannedVersion
-from servingd.core.lifecycle import HarnessState
-from servingd.core.placement import Ran, ReplicaReport
+from servingd.core.lifecycle.harness import LoadPlan, PlannedVersion
+from servingd.core.lifecycle.states import HarnessState
+from servingd.core.resources.placement import Ran, ReplicaReport
 from servingd.core.types import CPU_0, NO_BYTES, Device, Placement, Resources, ServableId
-from servingd.frontends.device_page import describe_devices, describe_placement
+from servingd.frontends.admin.device_page import describe_devices, describe_placement
 from servingd.observability.placements import Placements
-from servingd.servables.saved_model.devices import LocalDevice
+from servingd.servables.tensorflow.devices import LocalDevice
 
 MIB = 1 << 20
 GPU_0 = Device("GPU", 0)

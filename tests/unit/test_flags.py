@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.config.flag_fields import channel_arguments, default_of
-from servingd.config.flags import FLAGS, TYPES, given_flags, make_config, parse_flags, usage
-from servingd.config.notes import REPLACED_BY_PLATFORM_CONFIG, notes
-from servingd.config.other_names import NOT_HERE, OTHER_NAMES
+from servingd.config.flags.fields import channel_arguments, default_of
+from servingd.config.flags.notes import REPLACED_BY_PLATFORM_CONFIG, notes
+from servingd.config.flags.other_names import NOT_HERE, OTHER_NAMES
+from servingd.config.flags.parser import FLAGS, TYPES, given_flags, make_config, parse_flags, usage
 from servingd.config.server import ServerConfig
 from servingd.errors import InvalidConfig, ServingError
 from servingd.machine.cpus import cpus

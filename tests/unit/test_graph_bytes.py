@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.servables.saved_model.graph_bytes import constant_bytes
+from servingd.servables.saved_model.files.graph_bytes import constant_bytes
 
 
 def varint(value):

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from servingd.servables.saved_model.attempts import Attempts
-from servingd.servables.saved_model.graph_cache import GraphCache
+from servingd.servables.saved_model.optimise.attempts import Attempts
+from servingd.servables.saved_model.optimise.graph_cache import GraphCache
 
 DIES = """
 import os, sys
-from servingd.servables.saved_model.graph_cache import GraphCache
+from servingd.servables.saved_model.optimise.graph_cache import GraphCache
 GraphCache(sys.argv[1]).workplace()
 os._exit(1)
 """

@@ -4,8 +4,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from servingd.core.history import StateHistory
-from servingd.core.lifecycle import PublicState, ServableState
+from servingd.core.lifecycle.history import StateHistory
+from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.errors import Cancelled, DataLoss
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.frontends.http_heads import KnownHeads
-from servingd.frontends.http_messages import HttpRequest
+from servingd.frontends.http.heads import KnownHeads
+from servingd.frontends.http.messages import HttpRequest
 
 
 def head(length: int, more: str = "") -> bytes:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servingd.errors import InvalidArgument, ServingError
-from servingd.wire.json_examples import read_examples
+from servingd.wire.json.examples import read_examples
 from servingd.wire.protos import Example
 
 

@@ -10,10 +10,12 @@ import pytest
 
 from servingd.core.types import DataType, Signature, TensorSpec
 from servingd.errors import InvalidArgument
-from servingd.wire import json_pieces, json_tensors, json_text
-from servingd.wire.json_fast import read_list
-from servingd.wire.json_parser import parse_exactly
-from servingd.wire.json_tensors import read_predict
+from servingd.wire.json import pieces as json_pieces
+from servingd.wire.json import tensors as json_tensors
+from servingd.wire.json import text as json_text
+from servingd.wire.json.fast import read_list
+from servingd.wire.json.parser import parse_exactly
+from servingd.wire.json.tensors import read_predict
 
 FLOATS = Signature("s", {"x": TensorSpec(DataType.FLOAT, (None,))}, {})
 STRINGS = Signature("s", {"x": TensorSpec(DataType.STRING, (None,))}, {})

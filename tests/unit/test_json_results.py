@@ -14,16 +14,16 @@ from hypothesis.extra import numpy as hnp
 
 from servingd.core.types import DataType, Signature, TensorSpec
 from servingd.errors import InvalidArgument
-from servingd.wire import json_layout
-from servingd.wire.json_parser import parse_exactly
-from servingd.wire.json_results import (
+from servingd.wire.json import layout as json_layout
+from servingd.wire.json.parser import parse_exactly
+from servingd.wire.json.results import (
     encode_classifications,
     encode_error,
     encode_predictions,
     encode_regressions,
 )
-from servingd.wire.json_tensors import read_predict
-from servingd.wire.tensors import data_type_of, numpy_dtype
+from servingd.wire.json.tensors import read_predict
+from servingd.wire.tensors.proto import data_type_of, numpy_dtype
 
 WRITTEN = [
     DataType.FLOAT,

@@ -7,11 +7,11 @@ import json
 import numpy as np
 from google.protobuf import json_format
 
-from servingd.core.lifecycle import PublicState
+from servingd.core.lifecycle.states import PublicState
 from servingd.core.types import DataType, Signature, TensorSpec
 from servingd.errors import Code
 from servingd.inference.status import VersionStatus
-from servingd.wire.json_status import encode_metadata, encode_models, encode_status
+from servingd.wire.json.status import encode_metadata, encode_models, encode_status
 from servingd.wire.protos import GetModelStatusResponse, SignatureDefMap
 from servingd.wire.signatures import signature_def_map
 

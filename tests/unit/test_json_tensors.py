@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from servingd.core.types import DataType, Signature, TensorSpec
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
-from servingd.wire import json_tensors
-from servingd.wire.json_fast import read_numeric
-from servingd.wire.json_tensors import read_object, read_predict
-from servingd.wire.json_values import read_tensor
-from servingd.wire.tensors import numpy_dtype
+from servingd.wire.json import tensors as json_tensors
+from servingd.wire.json.fast import read_numeric
+from servingd.wire.json.tensors import read_object, read_predict
+from servingd.wire.json.values import read_tensor
+from servingd.wire.tensors.proto import numpy_dtype
 
 PAD = b" " * 2100  # makes a body large enough for the quick way
 INTEGERS = [

@@ -11,8 +11,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from servingd.errors import InvalidArgument, ServingError
-from servingd.wire.json_parser import parse_exactly
-from servingd.wire.json_text import dump_value, parse, quote
+from servingd.wire.json.parser import parse_exactly
+from servingd.wire.json.text import dump_value, parse, quote
 
 DEEP = 500_000
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 import pytest
 
-from servingd.core.lookalikes import why_no_repository, why_no_versions
+from servingd.sources.lookalikes import why_no_repository, why_no_versions
 
 MODEL = ["saved_model.pb", "variables"]
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from servingd.sources.looks import Look, Patience, next_check, to_give_up, to_tell
+from servingd.sources.scans import Look, Patience, next_check, to_give_up, to_tell
 
 PATIENCE = Patience(stand_in_s=1.0, told_s=30.0, most_given_up=2)
 WAITING = Look()

@@ -18,8 +18,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from servingd.core.estimates import NOTHING, Estimate, Footprint
-from servingd.core.events import (
+from servingd.core.lifecycle.events import (
     Announce,
     CancelLoad,
     CancelRetry,
@@ -44,11 +43,12 @@ from servingd.core.events import (
     Stop,
     Unloaded,
 )
-from servingd.core.lifecycle import HarnessState, PublicState
-from servingd.core.placement import TRANSITIONS, LoadRules
-from servingd.core.policies import POLICIES
-from servingd.core.reconcile import ManagerState
-from servingd.core.resources import Ledger
+from servingd.core.lifecycle.policies import POLICIES
+from servingd.core.lifecycle.reconcile import ManagerState
+from servingd.core.lifecycle.states import HarnessState, PublicState
+from servingd.core.resources.estimates import NOTHING, Estimate, Footprint
+from servingd.core.resources.placement import TRANSITIONS, LoadRules
+from servingd.core.resources.tracker import Ledger
 from servingd.core.types import (
     NO_BYTES,
     AspiredVersion,

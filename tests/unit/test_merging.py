@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from servingd.core.merging import kind_of, merge, next_allowed, rows_of, same_lengths, split
+from servingd.core.batching.merge import kind_of, merge, next_allowed, rows_of, same_lengths, split
 from servingd.errors import FailedPrecondition, InvalidArgument
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingd.core.lifecycle import PublicState, ServableState
+from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.errors import Code, DataLoss
 from servingd.observability.metrics import Metrics

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.batching import BatchRules, Pace
-from servingd.core.pacing import MAX_ROWS, FixedPacer, GoalPacer, RunTimes, WaitingPacer
+from servingd.core.batching.policy import MAX_ROWS, FixedPacer, GoalPacer, RunTimes, WaitingPacer
+from servingd.core.batching.queue import BatchRules, Pace
 
 RULES = BatchRules(max_request_rows=MAX_ROWS, max_batch_rows=64, max_enqueued_batches=MAX_ROWS)
 

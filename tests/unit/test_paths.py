@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from servingd.config.flags import parse_flags
+from servingd.config.flags.parser import parse_flags
 from servingd.config.models import ModelConfig
 from servingd.config.paths import NotLocal, local_path
 from servingd.errors import InvalidConfig
-from servingd.sources.rosters import make_roster
-from servingd.wire.config_files import read_monitoring
-from servingd.wire.model_server_config import configured_models
+from servingd.sources.catalogs import make_roster
+from servingd.wire.config.files import read_monitoring
+from servingd.wire.config.models import configured_models
 
 
 @pytest.mark.parametrize(

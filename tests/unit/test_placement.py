@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.placement import (
+from servingd.core.resources.placement import (
     PER_DEVICE,
     Cost,
     LoadRules,

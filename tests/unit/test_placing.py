@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from servingd.core.placement import Ran
+from servingd.core.resources.placement import Ran
 from servingd.core.types import CPU_0, Device
-from servingd.servables.saved_model.placing import names_devices, where_it_ran
+from servingd.servables.saved_model.session.device_assignment import names_devices, where_it_ran
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,14 @@
 
 import pytest
 
-from servingd.core.lifecycle import HarnessState
-from servingd.core.policies import (
+from servingd.core.lifecycle.policies import (
     Load,
     Snapshot,
     Unload,
     availability_preserving,
     resource_preserving,
 )
+from servingd.core.lifecycle.states import HarnessState
 
 STATES = {state.value: state for state in HarnessState}
 

@@ -8,7 +8,7 @@ import pytest
 from servingd.core.types import ModelSpec, ServableId, TensorSpec
 from servingd.errors import InvalidArgument
 from servingd.wire import protos
-from servingd.wire.prediction_logs import (
+from servingd.wire.records.prediction_logs import (
     Provenance,
     examples_request,
     predict_request,
@@ -16,7 +16,7 @@ from servingd.wire.prediction_logs import (
     recorded_request,
     regression_response,
 )
-from servingd.wire.tensors import DataType, encode_model_spec, encode_predict_response
+from servingd.wire.tensors.proto import DataType, encode_model_spec, encode_predict_response
 
 M7 = ServableId("m", 7)
 ORIGIN = Provenance(1_700_000_000, ("serve", "gpu"), 0.25, attributes=1, dc="x")

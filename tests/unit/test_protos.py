@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from google.protobuf import descriptor_pool, text_format
 
-from servingd.wire import compile_protos, protos
+from servingd.wire import protos
 from servingd.wire.protos import GetModelMetadataResponse, PredictRequest, SignatureDefMap
+from servingd.wire.protos import compile as compile_protos
 
 
 def test_names_are_tensorflow_servings() -> None:
@@ -34,7 +35,7 @@ def test_short_names_are_unique() -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'NoSuchMessage'"):
         protos.NoSuchMessage  # noqa: B018
-    assert not hasattr(protos, "__path__")
+    assert not hasattr(protos, "__wrapped__")
 
 
 def test_class_is_made_once() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingd.core.events import (
+from servingd.core.lifecycle.events import (
     Announce,
     CancelLoad,
     CancelRetry,
@@ -22,7 +22,9 @@ from servingd.core.events import (
     Stop,
     Unloaded,
 )
-from servingd.core.lifecycle import (
+from servingd.core.lifecycle.policies import resource_preserving
+from servingd.core.lifecycle.reconcile import ManagerState
+from servingd.core.lifecycle.states import (
     TRANSITIONS,
     HarnessState,
     IllegalTransition,
@@ -30,8 +32,6 @@ from servingd.core.lifecycle import (
     ServableState,
     advance,
 )
-from servingd.core.policies import resource_preserving
-from servingd.core.reconcile import ManagerState
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId, VersionData
 from servingd.errors import DataLoss, InvalidArgument
 

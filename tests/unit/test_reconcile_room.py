@@ -2,8 +2,7 @@
 
 import pytest
 
-from servingd.core.estimates import UNKNOWN, Estimate, Footprint, Measured
-from servingd.core.events import (
+from servingd.core.lifecycle.events import (
     Announce,
     CancelLoad,
     CancelRetry,
@@ -29,11 +28,12 @@ from servingd.core.events import (
     Stop,
     Unloaded,
 )
-from servingd.core.lifecycle import HarnessState
-from servingd.core.placement import LoadRules
-from servingd.core.policies import availability_preserving
-from servingd.core.reconcile import ManagerState
-from servingd.core.resources import Ledger
+from servingd.core.lifecycle.policies import availability_preserving
+from servingd.core.lifecycle.reconcile import ManagerState
+from servingd.core.lifecycle.states import HarnessState
+from servingd.core.resources.estimates import UNKNOWN, Estimate, Footprint, Measured
+from servingd.core.resources.placement import LoadRules
+from servingd.core.resources.tracker import Ledger
 from servingd.core.types import (
     CPU_0,
     AspiredVersion,

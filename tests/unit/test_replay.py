@@ -17,7 +17,7 @@ from servingd.errors import (
 from servingd.inference.calls import PREDICT_METHOD, Checks
 from servingd.inference.replay import replay
 from servingd.wire import protos
-from servingd.wire.prediction_logs import RecordedRequest, examples_request, predict_request
+from servingd.wire.records.prediction_logs import RecordedRequest, examples_request, predict_request
 
 FLOATS = TensorSpec(DataType.FLOAT, (None,), "x:0")
 STRINGS = TensorSpec(DataType.STRING, (None,), "e:0")

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 
 from servingd.core.types import DataType, ModelSpec
 from servingd.wire.protos import PredictRequest, TensorProto
-from servingd.wire.request_templates import RequestTemplates
-from servingd.wire.tensors import decode, encode_as_content
+from servingd.wire.tensors.proto import decode, encode_as_content
+from servingd.wire.tensors.templates import RequestTemplates
 
 SPEC = ModelSpec("m")
 CARRIED = [t for t in DataType if t in (1, 2, 3, 4, 5, 6, 8, 9, 14, 17, 18, 19, 22, 23)]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from servingd.core.estimates import Estimate, Footprint, Measured
-from servingd.core.placement import PER_DEVICE, LoadRules
-from servingd.core.resources import Ledger, Need, Verdict
+from servingd.core.resources.estimates import Estimate, Footprint, Measured
+from servingd.core.resources.placement import PER_DEVICE, LoadRules
+from servingd.core.resources.tracker import Ledger, Need, Verdict
 from servingd.core.types import CPU_0, Device, Resources, ServableId
 from servingd.errors import Code
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from servingd.frontends.http_messages import HttpReply, HttpRequest
-from servingd.frontends.rest import HttpRoutes, Pages
+from servingd.frontends.admin.routes import HttpRoutes, Pages
+from servingd.frontends.http.messages import HttpReply, HttpRequest
 
 
 class OneModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from servingd.errors import Code
-from servingd.frontends.rest_routes import route
+from servingd.frontends.tfs.rest.routes import route
 
 
 @pytest.mark.parametrize("digits", ["9223372036854775808", "9" * 5000, "0" * 5000 + "9" * 20])

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.samples import SampleLimits, Samples, batches, fitting, resized, sample_of
+from servingd.core.batching.samples import (
+    SampleLimits,
+    Samples,
+    batches,
+    fitting,
+    resized,
+    sample_of,
+)
 from servingd.core.types import DataType, Signature, TensorSpec
 
 ANY = 1 << 20

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.estimates import NOTHING
-from servingd.servables.saved_model.estimate import estimate
-from servingd.servables.saved_model.optimiser import MAX_WEIGHTS
+from servingd.core.resources.estimates import NOTHING
+from servingd.servables.saved_model.files.estimate import estimate
+from servingd.servables.saved_model.optimise.optimiser import MAX_WEIGHTS
 
 MB = 1 << 20
 

@@ -10,19 +10,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingd.cli.config_reference import config_reference
-from servingd.config.flags import FLAGS, TYPES
+from servingd.config.flags.parser import FLAGS, TYPES
 from servingd.config.models import ModelConfig
 from servingd.config.request_log import LoggingConfig
 from servingd.config.server import ServerConfig
-from servingd.config.servingd_yaml import (
+from servingd.config.yaml.document import (
     MODEL_FIELDS,
     NOT_IN_FILE,
     merge_models,
     read_servingd_yaml,
 )
-from servingd.core.versions import All, Latest, Specific
+from servingd.core.lifecycle.versions import All, Latest, Specific
 from servingd.errors import InvalidConfig, NotFound, ServingError
-from servingd.wire.model_server_config import configured_models
+from servingd.wire.config.models import configured_models
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from servingd.config.flags import FLAGS
+from servingd.config.flags.parser import FLAGS
 from servingd.wire import protos
 from tests.unit import surface
 

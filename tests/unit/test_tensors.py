@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from servingd.core.types import DataType, TensorSpec
 from servingd.errors import InvalidArgument, Unimplemented
-from servingd.wire import tensors
 from servingd.wire.protos import PredictResponse, TensorProto
-from servingd.wire.tensors import (
+from servingd.wire.tensors import proto as tensors
+from servingd.wire.tensors.proto import (
     data_type_of,
     decode,
     encode,

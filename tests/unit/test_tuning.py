@@ -12,8 +12,7 @@ import pytest
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import DataType, Signature, TensorSpec
-from servingd.servables.saved_model.row_wise.analysis import Mergeable
-from servingd.servables.saved_model.tuning import (
+from servingd.servables.saved_model.optimise.tuning import (
     Tuning,
     Tunings,
     kind_of,
@@ -21,6 +20,7 @@ from servingd.servables.saved_model.tuning import (
     setting,
     write_tuning,
 )
+from servingd.servables.saved_model.row_wise.analysis import Mergeable
 
 TUNING = Tuning(True, 2, Mergeable({"f": 16}, {"g": "it reduces over the rows"}))
 

@@ -6,9 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from servingd.core.lifecycle import PublicState, ServableState
-from servingd.core.types import ModelSpec, ServableId
-from servingd.core.versions import (
+from servingd.core.lifecycle.states import PublicState, ServableState
+from servingd.core.lifecycle.versions import (
     MAX_VERSION,
     All,
     Latest,
@@ -20,6 +19,7 @@ from servingd.core.versions import (
     versions_in,
     why_not_ready,
 )
+from servingd.core.types import ModelSpec, ServableId
 from servingd.errors import Cancelled, Code, DataLoss, InvalidArgument
 
 # Names ------------------------------------------------------------------------------------------

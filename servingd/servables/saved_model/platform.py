@@ -6,11 +6,11 @@ Where TF Lite is preferred, a version with such a model is its affair, whatever 
 from __future__ import annotations
 
 from servingd.config.saved_model import SavedModelOptions
+from servingd.core.completeness import Listing
 from servingd.core.interfaces import Loader
-from servingd.core.publish import Listing
 from servingd.core.types import ServableId, VersionData
-from servingd.servables.saved_model.completeness import what_is_missing
-from servingd.servables.saved_model.extensions import bring
+from servingd.servables.saved_model.files.completeness import what_is_missing
+from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
 from servingd.servables.saved_model.loader import (
     Hooks,
     OnAttempt,
@@ -19,9 +19,9 @@ from servingd.servables.saved_model.loader import (
     SavedModelLoader,
     WarmUp,
 )
-from servingd.servables.saved_model.meta_graph import FILE, TEXT_FILE
-from servingd.servables.saved_model.optimiser import GraphOptimiser, OnGraphState
-from servingd.servables.saved_model.run_watch import RunWatch
+from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser, OnGraphState
+from servingd.servables.saved_model.session.run_watch import RunWatch
+from servingd.servables.tensorflow.extensions import bring
 from servingd.servables.tflite.platform import TfLite
 
 

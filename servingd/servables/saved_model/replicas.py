@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from servingd.core.interfaces import Completion
-from servingd.core.placement import FAILURES_IN_A_ROW, ReplicaReport, choose_replica
+from servingd.core.resources.placement import FAILURES_IN_A_ROW, ReplicaReport, choose_replica
 from servingd.core.types import Signature, Tensors
 from servingd.servables.saved_model.servable import SavedModelServable
 

@@ -8,14 +8,19 @@ from typing import TypeAlias
 
 from servingd.config.batching import BatchingParameters
 from servingd.core.interfaces import Completion
-from servingd.core.placement import FAILURES_IN_A_ROW, ReplicaReport, blames_device, is_broken
+from servingd.core.resources.placement import (
+    FAILURES_IN_A_ROW,
+    ReplicaReport,
+    blames_device,
+    is_broken,
+)
 from servingd.core.shapes import explained
 from servingd.core.types import CPU_0, Device, Signature, Tensors
 from servingd.errors import ServingError, Unavailable
 from servingd.servables.batching_rules import ruled
-from servingd.servables.saved_model.meta_graph import MetaGraph
-from servingd.servables.saved_model.sessions import RunningSession
-from servingd.servables.saved_model.tensorflow import translate
+from servingd.servables.saved_model.files.meta_graph import MetaGraph
+from servingd.servables.saved_model.session.session import RunningSession
+from servingd.servables.tensorflow.runtime import translate
 
 OnBroken: TypeAlias = "Callable[[SavedModelServable], None]"
 

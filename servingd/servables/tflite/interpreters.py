@@ -22,10 +22,10 @@ from servingd.errors import (
     Unavailable,
     Unimplemented,
 )
-from servingd.servables.saved_model.tensorflow import tensorflow
-from servingd.servables.saved_model.warm_up import synthetic_inputs
+from servingd.servables.saved_model.trials.made_up import synthetic_inputs
+from servingd.servables.tensorflow.runtime import tensorflow
 from servingd.servables.tflite.signature_defs import signature_defs
-from servingd.wire.tensors import data_type_of
+from servingd.wire.tensors.proto import data_type_of
 
 DEFAULT_SIGNATURE = "serving_default"
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.estimates import Estimate, Footprint
+from servingd.core.completeness import Listing
 from servingd.core.interfaces import Completion, Servable
-from servingd.core.publish import Listing
+from servingd.core.resources.estimates import Estimate, Footprint
 from servingd.core.shapes import explained
 from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, VersionData
 from servingd.errors import DeadlineExceeded, ServingError
 from servingd.machine.cpus import cpus
 from servingd.servables.batching_rules import ruled
 from servingd.servables.files import error_of_file
-from servingd.servables.saved_model.beside import batching_of
-from servingd.servables.saved_model.tensorflow import give_memory_back
+from servingd.servables.saved_model.files.sidecar_files import batching_of
+from servingd.servables.tensorflow.runtime import give_memory_back
 from servingd.servables.tflite.interpreters import Pool
 from servingd.servables.tflite.model_file import FILE, what_is_wrong
 

@@ -1,0 +1,173 @@
+"""What is known of every version: last public states, a bounded log, and who waits for a state.
+
+Pure; `runtime/manager/state_monitor.py` puts a lock around it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from servingd.core.lifecycle.states import PublicState, ServableState
+from servingd.errors import Code
+
+Notify: TypeAlias = Callable[[bool], None]
+
+
+@dataclass(slots=True)
+class _Waiter:
+    names: frozenset[str]
+    goal: PublicState
+    notify: Notify
+    since: int
+    patient: bool
+    absent: set[str] = field(default_factory=set)
+    """Models of which there is nothing to wait for."""
+
+
+class StateHistory:
+    """Last state of each version of each model.
+
+    Ended versions are remembered, as TensorFlow Serving does, but only the `max_ended` newest of a
+    model, and none of a model that is not configured any more; `max_log` announcements are kept,
+    oldest first.
+    """
+
+    def __init__(self, max_ended: int = 10, max_log: int = 1000) -> None:
+        self._max_ended = max_ended
+        self._states: dict[str, dict[int, ServableState]] = {}
+        self._failed: dict[str, int] = {}  # the announcement of a model's last failure, by number
+        self._announcements = 0
+        self._incomplete: dict[str, Mapping[int, str]] = {}
+        self._configured: frozenset[str] = frozenset()
+        self._removed: set[str] = set()  # models that were configured, and have versions left
+        self._waiters: list[_Waiter] = []
+        self.log: deque[ServableState] = deque(maxlen=max_log)
+
+    def record(self, state: ServableState) -> list[tuple[Notify, bool]]:
+        """Take an announcement; return the waiters that it satisfies, each with its answer."""
+        versions = self._states.setdefault(state.id.name, {})
+        versions[state.id.version] = state
+        self._announcements += 1
+        if state.state is PublicState.END and state.error is not None and not _cancelled(state):
+            self._failed[state.id.name] = self._announcements
+        self.log.append(state)
+        ended = sorted(v for v, s in versions.items() if s.state is PublicState.END)
+        for version in ended[: -self._max_ended or None]:
+            del versions[version]
+        due = self._satisfied()
+        self._forget_removed()
+        return due
+
+    def report_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
+        """Replace what is known of a model's incomplete versions."""
+        if incomplete:
+            self._incomplete[name] = incomplete
+        else:
+            self._incomplete.pop(name, None)
+
+    def report_absent(self, name: str) -> list[tuple[Notify, bool]]:
+        """A model has no version that can be loaded: those who are not patient wait no longer."""
+        for waiter in self._waiters:
+            if not waiter.patient and name in waiter.names:
+                waiter.absent.add(name)
+        return self._satisfied()
+
+    def configure(self, names: Iterable[str]) -> list[tuple[Notify, bool]]:
+        """Replace the set of models that ought to be served; nobody waits for one that has gone."""
+        before, self._configured = self._configured, frozenset(names)
+        for waiter in self._waiters:
+            waiter.absent -= self._configured - before
+            waiter.absent |= (before - self._configured) & waiter.names
+        self._removed = (self._removed | before) - self._configured
+        due = self._satisfied()
+        self._forget_removed()
+        return due
+
+    def _forget_removed(self) -> None:
+        for name in list(self._removed):
+            states = self._states.get(name, {}).values()
+            if all(s.state is PublicState.END for s in states):
+                self._removed.discard(name)
+                self._states.pop(name, None)
+                self._failed.pop(name, None)
+                self._incomplete.pop(name, None)
+
+    def notify_when(
+        self, names: Collection[str], goal: PublicState, notify: Notify, patient: bool = True
+    ) -> list[tuple[Notify, bool]]:
+        """Call `notify` once, when every model has a version in `goal` or has only ended ones.
+
+        A version that was cancelled counts as none: another one took its place, or its model has
+        gone. Who is not patient counts what ended before now as nothing, but gives up a model that
+        fails from now on, or of which no version can be found. `notify` is told whether all reached
+        the goal. Returned are the calls that are due at once.
+        """
+        waiter = _Waiter(frozenset(names), goal, notify, self._announcements, patient)
+        self._waiters.append(waiter)
+        return self._satisfied()
+
+    def forget(self, notify: Notify) -> None:
+        """Take a waiter back, for instance because its time is up."""
+        self._waiters = [w for w in self._waiters if w.notify != notify]
+
+    # Questions ------------------------------------------------------------------------------------
+
+    @property
+    def configured(self) -> frozenset[str]:
+        """The models that ought to be served."""
+        return self._configured
+
+    def names(self) -> list[str]:
+        """Every model that is configured or has a state, in order."""
+        return sorted(self._configured | self._states.keys() | self._incomplete.keys())
+
+    def of_model(self, name: str) -> list[ServableState]:
+        """A model's last states, newest version first: the order of GetModelStatus."""
+        states = self._states.get(name, {})
+        return [states[version] for version in sorted(states, reverse=True)]
+
+    def incomplete(self, name: str) -> Mapping[int, str]:
+        """A model's versions that are on disk but not whole, each with its reason."""
+        return self._incomplete.get(name, {})
+
+    def available(self) -> frozenset[str]:
+        """The models with a version that is AVAILABLE."""
+        return frozenset(n for n in self._states if self._has(n, PublicState.AVAILABLE))
+
+    def _has(self, name: str, goal: PublicState) -> bool:
+        return any(s.state is goal for s in self._states.get(name, {}).values())
+
+    def _over(self, name: str, waiter: _Waiter) -> bool:
+        states = [s for s in self._states.get(name, {}).values() if not _cancelled(s)]
+        ended = all(s.state is PublicState.END for s in states)
+        if waiter.patient:
+            return ended and (bool(states) or name in waiter.absent)
+        failed = self._failed.get(name, 0) > waiter.since
+        return ended and (failed or name in waiter.absent)
+
+    def _satisfied(self) -> list[tuple[Notify, bool]]:
+        due: list[tuple[Notify, bool]] = []
+        waiting: list[_Waiter] = []
+        for waiter in self._waiters:
+            reached = [self._has(name, waiter.goal) for name in waiter.names]
+            if all(
+                there or self._over(name, waiter)
+                for name, there in zip(waiter.names, reached, strict=True)
+            ):
+                due.append((waiter.notify, all(reached)))
+            else:
+                waiting.append(waiter)
+        self._waiters = waiting
+        return due
+
+
+def _cancelled(state: ServableState) -> bool:
+    """Whether nobody wanted a version any more before it was loaded: that is no failure."""
+    return (
+        state.state is PublicState.END
+        and state.error is not None
+        and state.error.code is Code.CANCELLED
+    )

@@ -1,0 +1,76 @@
+"""What becomes of a load that asks for room: it starts, waits, displaces old ones, or is refused.
+
+Decided here, with the words that operators read; carried out by `reconcile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from servingd.core.lifecycle.harness import Harness, LoadPlan, PlannedVersion, Stream
+from servingd.core.resources.placement import LoadRules
+from servingd.core.resources.tracker import Holding, Judgement, Ledger, Need, Verdict, megabytes
+from servingd.core.types import ANYWHERE, NO_BYTES, ServableId
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a load, and what to tell of it."""
+
+    judgement: Judgement
+    give_up: tuple[Harness, ...] = ()
+    """Versions that serve, and must make room."""
+    note: str = ""
+
+
+def decide(
+    harness: Harness, need: Need, stream: Stream, ledger: Ledger, rules: LoadRules
+) -> Decision:
+    """What becomes of a load. By `auto` the old version serves on unless both do not fit."""
+    servable = harness.id
+    judgement = ledger.judge(servable, need, rules)
+    match judgement.verdict:
+        case Verdict.START:
+            return Decision(judgement, note=_reserved(servable, judgement))
+        case Verdict.WAIT:
+            return Decision(judgement, note=f"{servable} waits for memory that others give back")
+    stale = tuple(stream.stale()) if rules.transition == "auto" else ()
+    if not stale:
+        return Decision(judgement)
+    after = ledger.judge(servable, need, rules, gone=[old.id for old in stale])
+    if after.verdict is Verdict.REFUSE:
+        return Decision(judgement)
+    old = ", ".join(str(old.id.version) for old in stale)
+    note = (
+        f"{servable} and version {old} do not fit beside each other: version {old} is unloaded "
+        f"first, and the model is unavailable until version {servable.version} is loaded"
+    )
+    return Decision(after, stale, note)
+
+
+def plan_of(
+    harnesses: Iterable[Harness], ledger: Ledger, rules: Mapping[str, LoadRules]
+) -> LoadPlan:
+    """Who holds what, and where; for whoever shows it."""
+    return LoadPlan(
+        ledger.limits, rules, tuple(_planned(h, ledger.holdings.get(h.id)) for h in harnesses)
+    )
+
+
+def _planned(harness: Harness, held: Holding | None) -> PlannedVersion:
+    return PlannedVersion(
+        harness.id,
+        harness.state,
+        harness.step,
+        held.placement if held else ANYWHERE,
+        held.holds if held and not held.promised else NO_BYTES,
+        held.extra if held else NO_BYTES,
+        held is not None and held.measured,
+        harness.note,
+    )
+
+
+def _reserved(servable: ServableId, judgement: Judgement) -> str:
+    placement, ram = judgement.placement, megabytes(judgement.loading.ram)
+    return f"Successfully reserved resources to load servable {servable} on {placement}: {ram} RAM"

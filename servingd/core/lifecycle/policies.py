@@ -1,0 +1,74 @@
+"""Aspired-version policies: from a stream's snapshots to the next action, if any.
+
+Stateless and idempotent, per the tables of TensorFlow Serving's two policies. Only READY counts as
+serving; NEW is what can still be loaded; all between the two is neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from servingd.core.lifecycle.states import LEAVING, TERMINAL, HarnessState
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One managed version, as a policy sees it."""
+
+    version: int
+    state: HarnessState
+    aspired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Start loading this version."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Take this version out of service."""
+
+    version: int
+
+
+Action: TypeAlias = Load | Unload
+Policy: TypeAlias = Callable[[Sequence[Snapshot]], Action | None]
+
+
+def availability_preserving(versions: Sequence[Snapshot]) -> Action | None:
+    """Unload what is no longer wanted, but never the last version that still serves."""
+    aspired = [v for v in versions if v.aspired]
+    stale = [v.version for v in versions if not v.aspired and v.state is HarnessState.READY]
+    a_wanted_one_serves = any(v.state is HarnessState.READY for v in aspired)
+    if stale and (not aspired or a_wanted_one_serves or len(stale) > 1):
+        return Unload(min(stale))
+    return _load_highest(aspired)
+
+
+def resource_preserving(versions: Sequence[Snapshot]) -> Action | None:
+    """Free everything that is no longer wanted, or on its way out, before anything is loaded."""
+    stale = [v for v in versions if not v.aspired and v.state not in TERMINAL]
+    for v in stale:
+        if v.state is HarnessState.READY:
+            return Unload(v.version)
+    if stale or any(v.state in LEAVING for v in versions):
+        return None
+    return _load_highest([v for v in versions if v.aspired])
+
+
+def _load_highest(aspired: Sequence[Snapshot]) -> Load | None:
+    fresh = [v.version for v in aspired if v.state is HarnessState.NEW]
+    return Load(max(fresh)) if fresh else None
+
+
+POLICIES: Mapping[str, Policy] = {
+    # The manager gives the old version up where both do not fit, whatever the policy says.
+    "auto": availability_preserving,
+    "availability_preserving": availability_preserving,
+    "resource_preserving": resource_preserving,
+}

@@ -1,0 +1,439 @@
+"""The manager's decisions: one event in, a list of commands out.
+
+`ManagerState` owns every harness; nothing else changes a harness's state. It knows no thread, clock
+or file: whoever owns it feeds it events, carries the commands out in their order, and turns each
+completion into the next event.
+
+What a source aspires is a stream's target. Harnesses follow it: a version without one gets one, a
+version that is no longer aspired is discarded, cancelled or quiesced, and a version that is aspired
+again while its old harness is on its way out gets a new one when that has gone. A version that
+still serves is simply wanted again (TensorFlow Serving lets such a rollback wait for ever).
+
+With a ledger, each load is estimated before it starts, and starts when there is room. What is
+refused is tried again when room is given back: by an unload, by a load that failed or took less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from servingd.core.lifecycle.events import (
+    CancelLoad,
+    CancelRetry,
+    Command,
+    Configured,
+    Discard,
+    Drained,
+    Estimated,
+    Event,
+    Explain,
+    Grown,
+    LetGrow,
+    LoadFailed,
+    LoadOverdue,
+    LoadSucceeded,
+    Publish,
+    PublishFailed,
+    Quiesce,
+    Relocate,
+    Relocated,
+    ReplicaFailed,
+    ReportIncomplete,
+    RetryDue,
+    ScheduleRetry,
+    StartEstimate,
+    StartLoad,
+    StartUnload,
+    Stop,
+    Unloaded,
+    announcement,
+)
+from servingd.core.lifecycle.harness import UNDER_WAY, Harness, LoadPlan, Step, Stream, same_files
+from servingd.core.lifecycle.loading import Decision, decide, plan_of
+from servingd.core.lifecycle.policies import POLICIES, Load, Policy, availability_preserving
+from servingd.core.lifecycle.states import LEAVING, HarnessState, PublicState, advance
+from servingd.core.resources.placement import LoadRules
+from servingd.core.resources.tracker import Ledger, Need, Verdict
+from servingd.core.types import AspiredVersion, AspiredVersions, ServableId
+from servingd.errors import Cancelled, DeadlineExceeded, Internal, ServingError, error_from_code
+
+_NO_RULES = LoadRules()
+_SMALL = "is served as it was exported: there is no memory for its optimised form"
+
+
+class ManagerState:
+    """All streams and their harnesses. One owner; not thread-safe."""
+
+    def __init__(
+        self,
+        policy: Policy = availability_preserving,
+        max_num_load_retries: int = 5,
+        ledger: Ledger | None = None,
+        load_retry_interval_s: float = 60.0,
+    ) -> None:
+        """Without a ledger every load starts at once, and nothing is estimated.
+
+        A load that fails is tried again so often, after such a pause; 0 or less: at once.
+        """
+        self._policy = policy
+        self._retries = max_num_load_retries
+        self._pause_s = max(0.0, load_retry_interval_s)
+        self._ledger = ledger or Ledger()
+        self._estimates = ledger is not None
+        self._rules: Mapping[str, LoadRules] = {}
+        self._streams: dict[str, Stream] = {}
+        self._stopping = False
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take one event; return what must be done now, in this order."""
+        match event:
+            case AspiredVersions():
+                commands = self._aspired(event)
+            case Configured():
+                commands = self._configured(event)
+            case Stop():
+                commands = self._stop()
+            case RetryDue():
+                commands = self._retry_due(event.id)
+            case Grown() | ReplicaFailed() | Relocated():
+                commands = self._changed(event)
+            case _:
+                commands = self._progressed(event, self._harness(event.id))
+                commands += self._reconcile(event.id.name)
+        return commands + self._use_room()
+
+    def _progressed(
+        self,
+        event: Estimated
+        | LoadSucceeded
+        | LoadFailed
+        | LoadOverdue
+        | PublishFailed
+        | Drained
+        | Unloaded,
+        harness: Harness,
+    ) -> list[Command]:
+        match event:
+            case Estimated():
+                return self._estimated(harness, Need(event.estimate, event.devices))
+            case LoadSucceeded():
+                return self._load_succeeded(harness, event)
+            case LoadFailed():
+                return self._load_failed(harness, event)
+            case LoadOverdue():
+                return self._load_overdue(harness, event)
+            case PublishFailed():
+                return self._publish_failed(harness, event)
+            case Drained():
+                harness.state = advance(harness.state, HarnessState.UNLOADING)
+                return [StartUnload(event.id)]
+            case Unloaded():
+                return self._unloaded(harness)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is under way and nothing is left to do but wait for events."""
+        return all(
+            h.aspired and h.state in (HarnessState.READY, HarnessState.ERROR)
+            for h in self.harnesses()
+        )
+
+    def harnesses(self) -> list[Harness]:
+        """Every harness, by name and version."""
+        return [
+            stream.harnesses[version]
+            for _, stream in sorted(self._streams.items())
+            for version in sorted(stream.harnesses)
+        ]
+
+    def plan(self) -> LoadPlan:
+        """Who holds what, and where; for whoever shows it."""
+        return plan_of(self.harnesses(), self._ledger, self._rules)
+
+    # What each event means ------------------------------------------------------------------------
+
+    def _aspired(self, statement: AspiredVersions) -> list[Command]:
+        if self._stopping:
+            return []
+        stream = self._streams.setdefault(statement.name, Stream())
+        stream.aspired = {v.version: v for v in reversed(statement.versions)}
+        commands: list[Command] = []
+        if dict(stream.incomplete) != dict(statement.incomplete):
+            stream.incomplete = dict(statement.incomplete)
+            commands.append(ReportIncomplete(statement.name, stream.incomplete))
+        for harness in stream.harnesses.values():
+            commands += self._follow(harness, stream.aspired.get(harness.id.version))
+        return commands + self._reconcile(statement.name)
+
+    def _configured(self, event: Configured) -> list[Command]:
+        """New rules hold for what is loaded from now on, and for what was refused by the old."""
+        old, self._rules = self._rules, event.rules
+        commands: list[Command] = []
+        for name, stream in sorted(self._streams.items()):
+            if old.get(name) == event.rules.get(name):
+                continue
+            for harness in stream.harnesses.values():
+                harness.aspired = harness.aspired and not harness.refused
+            self._ledger.more_room = True  # what waits is judged anew
+            commands += self._reconcile(name)
+        return commands
+
+    def _stop(self) -> list[Command]:
+        self._stopping = True
+        commands: list[Command] = []
+        for name, stream in sorted(self._streams.items()):
+            stream.aspired = {}
+            for harness in stream.harnesses.values():
+                commands += self._follow(harness, None)
+            commands += self._reconcile(name)
+        return commands
+
+    def _estimated(self, harness: Harness, need: Need) -> list[Command]:
+        harness.step, harness.need = None, need
+        return self._withdraw(harness) if harness.cancelled else self._admit(harness)
+
+    def _load_succeeded(self, harness: Harness, event: LoadSucceeded) -> list[Command]:
+        harness.step = None
+        self._ledger.settle(harness.id, event.measured)
+        if harness.cancelled:  # nobody wants it any more: it never serves
+            harness.state = advance(harness.state, HarnessState.UNLOADING)
+            return [StartUnload(harness.id)]
+        harness.state = advance(harness.state, HarnessState.READY)
+        return [Publish(harness.id), announcement(harness.id, PublicState.AVAILABLE)]
+
+    def _load_failed(self, harness: Harness, event: LoadFailed) -> list[Command]:
+        self._ledger.release(harness.id)
+        harness.step = None
+        again = event.retriable and harness.attempts <= self._retries
+        if not again or harness.cancelled:
+            return self._fail(harness, event.error)
+        harness.step = Step.PAUSED
+        # Shown at once: the last attempt may be minutes away.
+        told = f"retry {harness.attempts} of {self._retries} in {self._pause_s:g} s"
+        error = error_from_code(event.error.code, f"{event.error.message} ({told})")
+        return [
+            announcement(harness.id, PublicState.LOADING, error),
+            ScheduleRetry(harness.id, self._pause_s),
+        ]
+
+    def _load_overdue(self, harness: Harness, event: LoadOverdue) -> list[Command]:
+        """The attempt is given up with its loader; what it brings later is the runtime's affair."""
+        harness.need = None
+        told = f"Loading of servable {event.id} has not ended within {event.after_s:g} s"
+        commands = self._load_failed(harness, LoadFailed(event.id, DeadlineExceeded(told)))
+        return commands if Discard(event.id) in commands else [Discard(event.id), *commands]
+
+    def _publish_failed(self, harness: Harness, event: PublishFailed) -> list[Command]:
+        self._ledger.leave(harness.id)
+        harness.error = event.error
+        harness.state = advance(harness.state, HarnessState.UNLOADING)
+        return [StartUnload(harness.id)]
+
+    def _retry_due(self, servable: ServableId) -> list[Command]:
+        harness = self._find(servable)
+        if harness is None or harness.step is not Step.PAUSED:
+            return []  # cancelled while the event was on its way
+        return self._attempt(harness) + self._reconcile(servable.name)
+
+    def _unloaded(self, harness: Harness) -> list[Command]:
+        self._ledger.release(harness.id)
+        failed = harness.error is not None
+        target = HarnessState.ERROR if failed else HarnessState.DISABLED
+        harness.state = advance(harness.state, target)
+        error = harness.error or (_cancelled() if harness.cancelled else None)
+        return [announcement(harness.id, PublicState.END, error)]
+
+    def _changed(self, event: Grown | ReplicaFailed | Relocated) -> list[Command]:
+        """A version that serves is not what it was."""
+        match event:
+            case Grown():
+                self._ledger.grown(event.id, event.grew)
+            case Relocated():
+                self._ledger.relocated(event.id, event.devices)
+            case ReplicaFailed():
+                harness = self._find(event.id)
+                if harness is not None and harness.state is HarnessState.READY:
+                    rules = self._rules_of(event.id.name)
+                    to = self._ledger.relocate(event.id, event.device, rules)
+                    return [Relocate(event.id, event.device, to)]
+        return []
+
+    # From the target to actions -------------------------------------------------------------------
+
+    def _follow(self, harness: Harness, wanted: AspiredVersion | None) -> list[Command]:
+        """Mark a harness as wanted or not; cancel a load that no longer is."""
+        if wanted is not None and not harness.cancelled and harness.state not in LEAVING:
+            # In service, or on its way there, or failed: the first loader is kept, unless it failed
+            # and the files have changed since.
+            same = same_files(harness, wanted)
+            harness.aspired = harness.state is not HarnessState.ERROR or same
+            waits = harness.step in (Step.PAUSED, Step.WAITING)
+            return [] if same or not waits else self._start_over(harness, wanted)
+        harness.aspired = False
+        if harness.cancelled or harness.state not in (HarnessState.NEW, HarnessState.LOADING):
+            return []
+        harness.cancelled = True
+        if harness.step in UNDER_WAY:
+            self._ledger.leave(harness.id)
+            return [CancelLoad(harness.id)]  # the attempt under way decides
+        return self._withdraw(harness)
+
+    def _withdraw(self, harness: Harness) -> list[Command]:
+        """End a harness that holds nothing: not started, or between two attempts."""
+        commands: list[Command] = []
+        if harness.step is Step.PAUSED:
+            commands.append(CancelRetry(harness.id))
+        self._ledger.release(harness.id)
+        harness.step = None
+        harness.state = advance(harness.state, HarnessState.DISABLED)
+        commands += [
+            Discard(harness.id),
+            announcement(harness.id, PublicState.END, _cancelled()),
+        ]
+        return commands
+
+    def _reconcile(self, name: str) -> list[Command]:
+        """Flush what has ended, manage what is new, and ask the policy until it rests."""
+        stream = self._streams[name]
+        stream.flush()
+        commands: list[Command] = []
+        for version, wanted in stream.aspired.items():
+            if version not in stream.harnesses:
+                commands += self._manage(stream, ServableId(name, version), wanted)
+        policy = self._policy_of(name)
+        while action := policy(stream.snapshots()):
+            harness = stream.harnesses[action.version]
+            commands += self._load(harness) if isinstance(action, Load) else self._quiesce(harness)
+        if not (stream.harnesses or stream.aspired or stream.incomplete):
+            del self._streams[name]  # a removed model leaves nothing behind
+            self._ledger.forget(name)
+        return commands
+
+    def _manage(
+        self, stream: Stream, servable: ServableId, wanted: AspiredVersion
+    ) -> list[Command]:
+        harness = stream.harnesses[servable.version] = Harness(servable, wanted.data)
+        if wanted.error is not None or wanted.data is None:
+            error = wanted.error or Internal(f"{servable} was aspired without data")
+            harness.state = advance(harness.state, HarnessState.ERROR)
+            return [announcement(servable, PublicState.END, error)]
+        return [announcement(servable, PublicState.START)]
+
+    def _load(self, harness: Harness) -> list[Command]:
+        harness.state = advance(harness.state, HarnessState.LOADING)
+        return [announcement(harness.id, PublicState.LOADING), *self._attempt(harness)]
+
+    def _attempt(self, harness: Harness) -> list[Command]:
+        assert harness.data is not None  # one without data never leaves ERROR
+        harness.attempts += 1
+        if harness.need is not None:
+            return self._admit(harness)
+        if self._estimates:
+            harness.step = Step.ESTIMATING
+            return [StartEstimate(harness.id, harness.data)]
+        harness.step = Step.LOADING
+        return [StartLoad(harness.id, harness.data)]
+
+    def _start_over(self, harness: Harness, wanted: AspiredVersion) -> list[Command]:
+        """The files of a load that waits have changed: it begins again, with another loader."""
+        cancel = [CancelRetry(harness.id)] if harness.step is Step.PAUSED else []
+        self._ledger.release(harness.id)
+        harness.data, harness.attempts, harness.need = wanted.data, 0, None
+        afresh = announcement(harness.id, PublicState.LOADING)
+        return [*cancel, Discard(harness.id), afresh, *self._attempt(harness)]
+
+    def _quiesce(self, harness: Harness) -> list[Command]:
+        harness.state = advance(harness.state, HarnessState.QUIESCING)
+        self._ledger.leave(harness.id)
+        # Announced before lookups start to fail: TensorFlow Serving's order.
+        return [announcement(harness.id, PublicState.UNLOADING), Quiesce(harness.id)]
+
+    def _fail(self, harness: Harness, error: ServingError) -> list[Command]:
+        self._ledger.release(harness.id)
+        harness.step = None
+        harness.state = advance(harness.state, HarnessState.ERROR)
+        return [Discard(harness.id), announcement(harness.id, PublicState.END, error)]
+
+    # Room -----------------------------------------------------------------------------------------
+
+    def _admit(self, harness: Harness) -> list[Command]:
+        """Start a load for which there is room, or let it wait for some, or refuse it."""
+        assert harness.data is not None
+        assert harness.need is not None
+        decision = self._decide(harness, harness.need)
+        judgement = decision.judgement
+        if judgement.error is not None:
+            harness.refused = True
+            return self._fail(harness, judgement.error)
+        self._ledger.enter(harness.id, harness.need, judgement)
+        starts = judgement.verdict is Verdict.START
+        news = starts or decision.give_up or harness.step is not Step.WAITING
+        harness.step = Step.LOADING if starts else Step.WAITING
+        commands = self._explain(harness, decision.note) if news else []
+        for old in decision.give_up:
+            commands += self._quiesce(old)
+        if starts:
+            commands.append(StartLoad(harness.id, harness.data, judgement.placement))
+        return commands
+
+    def _decide(self, harness: Harness, need: Need) -> Decision:
+        name = harness.id.name
+        return decide(harness, need, self._streams[name], self._ledger, self._rules_of(name))
+
+    def _use_room(self) -> list[Command]:
+        """Something is given back: who waits comes first, then who was refused, then growth."""
+        commands: list[Command] = []
+        while self._ledger.more_room:
+            self._ledger.more_room = False
+            for harness in self._waiting():
+                commands += self._admit(harness)
+            for harness in self.harnesses():
+                if harness.refused and harness.need is not None and not self._stopping:
+                    commands += self._revive(harness, harness.need)
+            commands += [LetGrow(servable) for servable in self._ledger.grow()]
+            for servable in self._ledger.waiting_to_grow():
+                commands += self._explain(self._harness(servable), f"{servable} {_SMALL}")
+        return commands
+
+    def _waiting(self) -> list[Harness]:
+        """Loads to which room is promised, in the order in which they came."""
+        promised = [i for i, held in self._ledger.holdings.items() if held.promised]
+        return [self._harness(servable) for servable in promised]
+
+    def _revive(self, harness: Harness, need: Need) -> list[Command]:
+        """Begin again with a version that was refused, if there is room for it by now."""
+        if self._decide(harness, need).judgement.verdict is Verdict.REFUSE:
+            return []
+        stream, servable = self._streams[harness.id.name], harness.id
+        stream.harnesses[servable.version] = Harness(servable, harness.data, need=need)
+        return [announcement(servable, PublicState.START), *self._reconcile(servable.name)]
+
+    def _explain(self, harness: Harness, note: str) -> list[Command]:
+        """Tell what became of a load, once."""
+        if harness.note == note:
+            return []
+        harness.note = note
+        return [Explain(harness.id, note)]
+
+    # Who is who -----------------------------------------------------------------------------------
+
+    def _rules_of(self, name: str) -> LoadRules:
+        return self._rules.get(name, _NO_RULES)
+
+    def _policy_of(self, name: str) -> Policy:
+        transition = self._rules_of(name).transition
+        return POLICIES[transition] if transition else self._policy
+
+    def _find(self, servable: ServableId) -> Harness | None:
+        stream = self._streams.get(servable.name)
+        return stream.harnesses.get(servable.version) if stream else None
+
+    def _harness(self, servable: ServableId) -> Harness:
+        harness = self._find(servable)
+        if harness is None:
+            raise Internal(f"This servable is not being managed: {servable}")
+        return harness
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("Loading of servable cancelled")

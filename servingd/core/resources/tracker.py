@@ -1,0 +1,395 @@
+"""Does it fit? What each version holds, what it will need, and what to say if there is no room.
+
+A load is judged twice: against what is in use now, and against what will be when all that is on its
+way out has gone. If it fits in both it starts; if only in the second it waits, and its room is
+promised: nothing that comes later can take it. What is estimated gives way to what was measured.
+
+A version may grow once it serves: into an optimised one, at the price of much memory for a while.
+Versions grow one at a time, so that only the largest growth is reserved; loads come first.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+
+from servingd.core.resources.estimates import (
+    NOTHING,
+    NOTHING_LEARNT,
+    Estimate,
+    Lesson,
+    Measured,
+    believed,
+    cost,
+    learn,
+)
+from servingd.core.resources.placement import PER_DEVICE, Cost, LoadRules, Room, candidates, plan
+from servingd.core.types import (
+    ANYWHERE,
+    CPU_0,
+    NO_BYTES,
+    Device,
+    Placement,
+    Resources,
+    ServableId,
+)
+from servingd.errors import ResourceExhausted, ServingError
+
+_SHOWN_USERS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a load asks for: its loader's estimate, and the devices that there are."""
+
+    estimate: Estimate
+    devices: Mapping[Device, int]
+    """Each with the bytes of its own memory that may be used; 0: no limit of its own."""
+
+
+class Verdict(enum.Enum):
+    """Whether there is room for a load."""
+
+    START = "start"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is decided on a load, and what it would hold."""
+
+    verdict: Verdict
+    placement: Placement = ANYWHERE
+    loading: Resources = NO_BYTES
+    steady: Resources = NO_BYTES
+    error: ServingError | None = None
+    """Why it is refused."""
+
+
+class Growth(enum.Enum):
+    """Whether a version may turn into what it can become."""
+
+    NONE = "none"
+    WAITS = "waits"
+    ALLOWED = "allowed"
+
+
+@dataclass(slots=True)
+class Holding:
+    """What one version holds."""
+
+    need: Need
+    placement: Placement
+    holds: Resources
+    """What is reserved for it now, but for its growth."""
+    steady: Resources
+    growth: Growth
+    promised: bool = False
+    """It waits: it holds nothing yet, but nobody else gets what it waits for."""
+    leaving: bool = False
+    loaded: bool = False
+    measured: bool = False
+    grown: bool = False
+    failed: set[Device] = field(default_factory=set)
+    """Devices on which a replica of it has failed."""
+
+    @property
+    def extra(self) -> Resources:
+        """What its growth will take, if it is allowed."""
+        if self.growth is not Growth.ALLOWED:
+            return NO_BYTES
+        return cost(self.need.estimate.growth).total(self.placement.devices)
+
+    @property
+    def later(self) -> Resources:
+        """What it will hold when its growth is over, however it ends."""
+        if self.growth is not Growth.ALLOWED:
+            return self.holds
+        grown = cost(self.need.estimate.grown).total(self.placement.devices)
+        return _larger(self.holds, grown)
+
+
+class Ledger:
+    """All that is held and promised. One owner, the manager's state; not thread-safe."""
+
+    def __init__(self, ram_budget: int = 0) -> None:
+        """A budget in bytes; 0: none."""
+        self._limits = Resources(ram_budget)
+        self._holdings: dict[ServableId, Holding] = {}
+        self._lessons: dict[str, Lesson] = {}
+        self.more_room = False
+        """Whether something has been given back, or will be; whoever looks sets it to False."""
+
+    @property
+    def limits(self) -> Resources:
+        """The budgets; 0 is none."""
+        return self._limits
+
+    @property
+    def holdings(self) -> Mapping[ServableId, Holding]:
+        """Who holds what, in order of admission."""
+        return self._holdings
+
+    # Loads ----------------------------------------------------------------------------------------
+
+    def judge(
+        self,
+        servable: ServableId,
+        need: Need,
+        rules: LoadRules,
+        gone: Collection[ServableId] = (),
+    ) -> Judgement:
+        """Whether there is room for a load; `gone` are versions that would be given up for it."""
+        steady, loading = self._costs(servable, need)
+        devices = self._devices(need)
+        try:
+            choice = candidates(rules, devices, loading)
+        except ServingError as error:
+            return Judgement(Verdict.REFUSE, error=error)
+        held = self._holdings.get(servable)
+        keep = held.placement.devices if held else ()
+        now, later = self._in_use(servable), self._in_use_later(servable, gone)
+        replicas = self._replicas(servable, gone)
+        for verdict, used in ((Verdict.START, (now, later)), (Verdict.WAIT, (later,))):
+            room = Room(self._limits, used, replicas)
+            chosen = plan(loading, choice, rules.replicas, room, keep)
+            if chosen is not None:
+                whole = loading.total(chosen)
+                placement = Placement(chosen)
+                if need.estimate.growth != NOTHING and (
+                    verdict is Verdict.WAIT or not self._may_grow(servable, whole, need, placement)
+                ):
+                    placement = Placement(chosen, may_grow=False)
+                return Judgement(verdict, placement, whole, steady.total(chosen))
+        text = self._refusal(servable, loading, choice, rules)
+        return Judgement(Verdict.REFUSE, error=ResourceExhausted(text))
+
+    def enter(self, servable: ServableId, need: Need, judgement: Judgement) -> None:
+        """Reserve, or promise, what was found. One that waits keeps its place in the order."""
+        placement = judgement.placement
+        growth = Growth.ALLOWED if placement.may_grow else Growth.WAITS
+        self._holdings[servable] = Holding(
+            need,
+            placement,
+            judgement.loading,
+            judgement.steady,
+            Growth.NONE if need.estimate.growth == NOTHING else growth,
+            promised=judgement.verdict is Verdict.WAIT,
+        )
+
+    def leave(self, servable: ServableId) -> None:
+        """A version is on its way out: what it holds will be given back."""
+        held = self._holdings.get(servable)
+        if held is not None and not held.leaving:
+            held.leaving = self.more_room = True
+
+    def release(self, servable: ServableId) -> None:
+        """A version holds nothing any more, and nothing is promised to it."""
+        if self._holdings.pop(servable, None) is not None:
+            self.more_room = True
+
+    def settle(self, servable: ServableId, measured: Measured | None) -> None:
+        """A load has ended well: from now on it holds what was measured, or else estimated."""
+        held = self._holdings.get(servable)
+        if held is None:
+            return
+        estimate, devices = held.need.estimate, held.placement.devices
+        if measured is not None and estimate.measurable and not held.grown:
+            steady, loading = NOTHING_LEARNT.costs(estimate)
+            files = (steady.total(devices), loading.total(devices))
+            self._lessons[servable.name] = learn(files, measured)
+            held.steady = believed(
+                measured.steady, held.steady, cost(estimate.least).total(devices)
+            )
+            held.measured = True
+        held.holds, held.loaded, self.more_room = held.steady, True, True
+
+    def forget(self, name: str) -> None:
+        """A model is gone: what was learnt of it goes as well."""
+        self._lessons.pop(name, None)
+
+    # Growth ---------------------------------------------------------------------------------------
+
+    def waiting_to_grow(self) -> list[ServableId]:
+        """The versions that serve as they are for want of memory."""
+        return [i for i, h in self._holdings.items() if h.loaded and h.growth is Growth.WAITS]
+
+    def grow(self) -> list[ServableId]:
+        """Let the versions grow that wait for it and for which there is room now; returns them."""
+        allowed = []
+        for servable in self.waiting_to_grow():
+            held = self._holdings[servable]
+            if not held.leaving and self._may_grow(servable, held.holds, held.need, held.placement):
+                held.growth = Growth.ALLOWED
+                allowed.append(servable)
+        return allowed
+
+    def _may_grow(self, servable: ServableId, base: Resources, need: Need, at: Placement) -> bool:
+        """Whether a version that holds `base` may grow: now, and beside what was promised."""
+        growth = cost(need.estimate.growth).total(at.devices)
+        grown = _larger(base, cost(need.estimate.grown).total(at.devices))
+        now = Room(self._limits, (self._held(servable),), {})
+        later = Room(self._limits, (self._in_use_later(servable),), {})
+        largest = _larger(self._largest_growth(servable), growth)
+        return now.fits(grown + largest) and later.fits(grown)
+
+    def grown(self, servable: ServableId, grew: bool) -> None:
+        """A version has turned into what it could become, or it never will."""
+        held = self._holdings.get(servable)
+        if held is None or held.growth is not Growth.ALLOWED:
+            return
+        held.growth, held.grown = Growth.NONE, grew
+        if grew:
+            held.steady = cost(held.need.estimate.grown).total(held.placement.devices)
+        if held.loaded:
+            held.holds = held.steady
+        self.more_room = True
+
+    # Devices that fail ----------------------------------------------------------------------------
+
+    def relocate(self, servable: ServableId, failed: Device, rules: LoadRules) -> Device | None:
+        """Another device for a replica; until `relocated` it is counted on both."""
+        held = self._holdings.get(servable)
+        if held is None or held.leaving:
+            return None
+        held.failed.add(failed)
+        steady, loading = self._costs(servable, held.need)
+        lies = held.placement.devices if rules.replicas == PER_DEVICE else ()
+        try:
+            known = candidates(rules, self._devices(held.need), loading)
+        except ServingError:  # its devices are gone from the rules
+            return None
+        choice = [device for device in known if device not in {*held.failed, *lies}]
+        room = Room(self._limits, (self._in_use(), self._in_use_later()), self._replicas())
+        chosen = plan(replace(loading, shared=0), choice, 1, room) if choice else None
+        if chosen is None:
+            return None
+        held.holds = held.holds + steady.on(chosen[0])
+        return chosen[0]
+
+    def relocated(self, servable: ServableId, devices: tuple[Device, ...]) -> None:
+        """Its replicas lie there by now: what it holds is estimated anew."""
+        held = self._holdings.get(servable)
+        if held is None or not devices:
+            return
+        held.placement = replace(held.placement, devices=devices)
+        steady, _ = self._costs(servable, held.need)
+        held.holds = held.steady = steady.total(devices)
+        held.measured, self.more_room = False, True
+
+    # Sums -----------------------------------------------------------------------------------------
+
+    def _devices(self, need: Need) -> Mapping[Device, int]:
+        """The devices that a load may be put on, with their limits, which are noted."""
+        if not need.estimate.on_devices or not need.devices:
+            return {CPU_0: self._limits.on(CPU_0)}
+        self._limits = Resources(self._limits.ram, {**self._limits.devices, **need.devices})
+        return need.devices
+
+    def _costs(self, servable: ServableId, need: Need) -> tuple[Cost, Cost]:
+        """What a version will take once it is loaded, and while it is being loaded."""
+        lesson = self._lessons.get(servable.name, NOTHING_LEARNT)
+        return lesson.costs(need.estimate)
+
+    def _in_use(self, but: ServableId | None = None) -> Resources:
+        return self._held(but) + self._largest_growth(but)
+
+    def _held(self, but: ServableId | None) -> Resources:
+        """What is held; of what grows, what it will hold: who comes first is not known."""
+        return _sum(h.later for i, h in self._holdings.items() if not h.promised and i != but)
+
+    def _largest_growth(self, but: ServableId | None) -> Resources:
+        return reduce(_larger, (h.extra for i, h in self._holdings.items() if i != but), NO_BYTES)
+
+    def _in_use_later(
+        self, but: ServableId | None = None, gone: Collection[ServableId] = ()
+    ) -> Resources:
+        return _sum(
+            held.later
+            for servable, held in self._holdings.items()
+            if not held.leaving and servable not in gone and servable != but
+        )
+
+    def _replicas(
+        self, but: ServableId | None = None, gone: Collection[ServableId] = ()
+    ) -> Mapping[Device, int]:
+        counts: dict[Device, int] = {}
+        for servable, held in self._holdings.items():
+            if servable != but and servable not in gone and not held.leaving:
+                for device in held.placement.devices:
+                    counts[device] = counts.get(device, 0) + 1
+        return counts
+
+    # Words ----------------------------------------------------------------------------------------
+
+    def _refusal(
+        self, servable: ServableId, loading: Cost, choice: Collection[Device], rules: LoadRules
+    ) -> str:
+        count = rules.replicas or len(choice)
+        on_hosts = all(device.is_host for device in choice)
+        ram = loading.shared + (count * loading.on_host if on_hosts else 0)
+        where = " or ".join(device.name for device in choice)
+        parts = []
+        if ram and self._limits.ram:
+            state = self._state(self._limits.ram, lambda held: held.ram)
+            parts.append(f"it needs {megabytes(ram)} of RAM for {_count(count)}; {state}")
+        for device in choice:
+            if limit := self._limits.on(device):
+                state = self._state(limit, partial(Resources.on, device=device))
+                need = megabytes(loading.on(device).on(device))
+                parts.append(f"each replica needs {need} on {device}; {state}")
+        why = "; ".join(parts) or f"its {_count(count)} cannot be on {where}"
+        return f"Insufficient resources to load servable {servable}: {why}"
+
+    def _state(self, limit: int, amount: Callable[[Resources], int]) -> str:
+        """Of how much, what is in use, and by whom."""
+        users = sorted(
+            ((amount(h.holds), i, h) for i, h in self._holdings.items() if amount(h.holds)),
+            key=lambda user: (-user[0], user[1]),
+        )
+        growth = amount(self._largest_growth(None))
+        in_use = sum(user[0] for user in users) + growth
+        text = f"of {megabytes(limit)} {megabytes(in_use)} are in use"
+        shown = [
+            f"{i.name}:{i.version} {megabytes(bytes_)}{_remark(held)}"
+            for bytes_, i, held in users[:_SHOWN_USERS]
+        ]
+        if len(users) > _SHOWN_USERS:
+            shown.append(f"{len(users) - _SHOWN_USERS} others")
+        if growth:
+            shown.append(f"optimising {megabytes(growth)}")
+        return f"{text} ({', '.join(shown)})" if shown else text
+
+
+def megabytes(amount: int) -> str:
+    """Bytes as an operator reads them; budgets are given in this unit."""
+    return f"{amount / (1 << 20):.1f} MiB"
+
+
+def _count(replicas: int) -> str:
+    return "1 replica" if replicas == 1 else f"{replicas} replicas"
+
+
+def _remark(held: Holding) -> str:
+    if held.promised:
+        return " promised"
+    return " leaving" if held.leaving else ""
+
+
+def _larger(one: Resources, other: Resources) -> Resources:
+    """The larger of each part."""
+    devices = {**one.devices, **other.devices}
+    return Resources(
+        max(one.ram, other.ram),
+        {device: max(one.on(device), other.on(device)) for device in devices},
+    )
+
+
+def _sum(amounts: Iterable[Resources]) -> Resources:
+    whole = Resources()
+    for amount in amounts:
+        whole = whole + amount
+    return whole

@@ -1,0 +1,81 @@
+"""What is told of devices: their memory, who holds it, and where replicas really run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from servingd.core.lifecycle.harness import PlannedVersion
+from servingd.core.resources.placement import ReplicaReport
+from servingd.core.types import ServableId
+from servingd.observability.placements import Placements
+
+
+def describe_devices(placements: Placements) -> Mapping[str, Any]:
+    """The whole page; a budget of null is none."""
+    plan, in_use = placements.plan(), placements.in_use()
+    held = [version.holds for version in plan.versions]
+    growth = max((version.growth.ram for version in plan.versions), default=0)
+    replicas = Counter(device for v in plan.versions for device in v.placement.devices)
+    known = {**dict.fromkeys(plan.limits.devices, ""), **placements.known()}
+    return {
+        "ram": {
+            "budget_bytes": plan.limits.ram or None,
+            "held_bytes": sum(each.ram for each in held),
+            "reserved_for_optimising_bytes": growth,
+        },
+        "devices": [
+            {
+                "name": device.name,
+                "description": known[device],
+                "budget_bytes": plan.limits.on(device) or None,
+                "held_bytes": sum(each.on(device) for each in held),
+                "in_use_bytes": in_use.get(device),
+                "replicas": replicas[device],
+            }
+            for device in sorted(known)
+        ],
+        "versions": [
+            {
+                "model": version.id.name,
+                "version": version.id.version,
+                "state": version.state.name,
+                **describe_placement(placements, version.id),
+            }
+            for version in plan.versions
+        ],
+    }
+
+
+def describe_placement(placements: Placements, servable: ServableId) -> Mapping[str, Any]:
+    """Where one version was planned, what it holds, and where its replicas are."""
+    versions = placements.plan().versions
+    planned = next((version for version in versions if version.id == servable), None)
+    actual = [_replica(report) for report in placements.all().get(servable, ())]
+    return {**(_planned(planned) if planned else {}), "replicas": actual}
+
+
+def _planned(version: PlannedVersion) -> Mapping[str, Any]:
+    return {
+        "planned": [device.name for device in version.placement.devices],
+        "step": version.step.value if version.step else None,
+        "holds_bytes": version.holds.ram,
+        "holds_on_devices_bytes": {d.name: n for d, n in version.holds.devices.items()},
+        "measured": version.measured,
+        "note": version.note,
+    }
+
+
+def _replica(report: ReplicaReport) -> Mapping[str, Any]:
+    ran = report.ran
+    return {
+        "device": report.device.name,
+        "state": report.state,
+        "graph": report.graph,
+        "threads": report.threads,
+        # null: there is no other device, so nobody looked
+        "operations_by_device": ran and ran.devices,
+        "moved_operations": ran and ran.moved,
+        "signatures_not_traced": ran and list(ran.unseen),
+    }

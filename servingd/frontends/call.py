@@ -1,0 +1,203 @@
+"""One inference call on its way, whatever wire it came by: its lease, its time, its answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
+
+from servingd.core.batching.queue import Priority
+from servingd.core.interfaces import Lane, Lease, Models
+from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
+from servingd.errors import Code, ServingError, as_serving_error
+from servingd.frontends.reply import Reply
+from servingd.inference.calls import NO_CHECKS, Checks
+from servingd.observability.requests import Cell, RequestMetrics
+from servingd.runtime.first_calls import FirstCalls
+from servingd.wire.tensors.proto import encode_model_spec
+
+_log = logging.getLogger(__name__)
+
+
+class RequestLog(Protocol):
+    """Where a sample of the calls that succeed is written to."""
+
+    def samples(self, model: str) -> bool:
+        """Whether the call that succeeds now is to be written; from any thread, cheap."""
+        ...
+
+    def write(self, servable: ServableId, kind: str, request: bytes, response: bytes) -> None:
+        """Take a record: `kind` is its field in PredictionLog. Never waits; drops if it must."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What every call needs of the server."""
+
+    models: Models
+    metrics: RequestMetrics
+    knows: Callable[[str], bool] = lambda name: False
+    """Whether there is a model of that name: clients must not make series of metrics."""
+    request_log: RequestLog | None = None
+    checks: Checks = NO_CHECKS
+    """What is asked of a call besides what TensorFlow Serving asks."""
+    first_calls: FirstCalls | None = None
+    """Where calls wait for the first models; None: nowhere."""
+    as_content: bool = False
+    """Whether tensors of answers travel in `tensor_content`."""
+
+    def blamed(self, lease: Lease | None, spec: ModelSpec | None) -> tuple[str, int]:
+        """Which model and version a failed call is counted for; none if nobody serves it."""
+        if lease is not None:
+            return lease.id.name, lease.id.version
+        return (spec.name, 0) if spec is not None and self.knows(spec.name) else ("", 0)
+
+
+class Note(NamedTuple):
+    """What every good answer of a lane needs: the ModelSpec to send, and cells to count in."""
+
+    model_spec: bytes
+    request: Cell
+    runtime: Cell
+
+
+class Call:
+    """One call. It gives its lease back when its reply is sent, failed or dropped.
+
+    A wire's own class says how requests are read (see `inference`) and answers encoded.
+    """
+
+    method: ClassVar[str]
+    """What it is counted as: `Predict`; REST's are lower case."""
+    api: ClassVar[str]
+    """What its runs are counted as: `Predict`, `Classify` or `Regress`."""
+    log_kind: ClassVar[str]
+    """Its field in a PredictionLog."""
+
+    __slots__ = (
+        "_context",
+        "_reply",
+        "_started",
+        "deadline",
+        "lane",
+        "lease",
+        "ran_at",
+        "spec",
+    )
+
+    def __init__(self, reply: Reply, context: CallContext) -> None:
+        self._started = time.perf_counter()
+        self._reply = reply
+        self._context = context
+        self.lease: Lease | None = None
+        self.lane: Lane | None = None
+        self.deadline = reply.deadline
+        self.spec: ModelSpec
+        self.ran_at = self._started
+
+    @property
+    def alone(self) -> bool:
+        """Whether its carrier has no other call in hand."""
+        return self._reply.alone
+
+    def priority(self) -> Priority:
+        """What the caller says of its importance."""
+        return self._reply.priority()
+
+    def alive(self) -> bool:
+        """Whether anybody still waits."""
+        return self._reply.alive()
+
+    def gather(self) -> Callable[[], None] | None:
+        """Let this thread's answers to calls of the same carrier go out together."""
+        return self._reply.gather()
+
+    def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
+        """The answer's bytes; raises a ServingError if the outputs are not what was asked for."""
+        raise NotImplementedError
+
+    def log_request(self) -> bytes:
+        """The request as its gRPC message, for the request log."""
+        raise NotImplementedError
+
+    def log_response(self, outputs: Tensors, note: Note, payload: bytes) -> bytes:
+        """The response as its gRPC message, for the request log."""
+        return payload
+
+    def succeed(self, outputs: Tensors) -> None:
+        """Answer with the outputs."""
+        finished = time.perf_counter()
+        lane, lease = self.lane, self.lease
+        assert lane is not None  # it runs the call
+        assert lease is not None  # the lane was found through it
+        try:
+            note = lane.notes.get(self.method) or self._make_note(lane, lease)
+            payload = self.encode(outputs, lane.signature, note)
+            heard = self._reply.send(payload)
+        except Exception as error:
+            self.fail(blame(error, self.method))
+            return
+        if not heard:
+            self._end(unheard(self._reply))
+            return
+        log = self._context.request_log
+        if log is not None and log.samples(lease.id.name):
+            self._write_log(log, lease.id, outputs, note, payload)
+        self.lease = None
+        lease.release()
+        note.runtime.add(finished - self.ran_at)
+        note.request.add(time.perf_counter() - self._started)
+
+    def fail(self, error: ServingError) -> None:
+        """Answer with a failure."""
+        code = error.code
+        try:
+            if not self._reply.fail(code, error.message, error.retry_after_s):
+                code = unheard(self._reply, code)
+        finally:  # the lease comes back whatever becomes of the reply
+            self._end(code)
+
+    def _end(self, code: Code) -> None:
+        """Give the lease back, and count a call that did not succeed."""
+        lease, self.lease = self.lease, None
+        model, version = self._context.blamed(lease, getattr(self, "spec", None))
+        if lease:
+            lease.release()
+        signature = self.lane.signature.name if self.lane else ""
+        seconds = time.perf_counter() - self._started
+        self._context.metrics.record(model, version, signature, self.method, code, seconds)
+
+    def _make_note(self, lane: Lane, lease: Lease) -> Note:
+        servable, signature = lease.id, lane.signature.name
+        metrics = self._context.metrics
+        note = lane.notes[self.method] = Note(
+            encode_model_spec(servable.name, servable.version, signature),
+            metrics.cell(servable.name, servable.version, signature, self.method, Code.OK),
+            metrics.runtime_cell(servable.name, self.api),
+        )
+        return note
+
+    def _write_log(
+        self, log: RequestLog, servable: ServableId, outputs: Tensors, note: Note, payload: bytes
+    ) -> None:
+        try:
+            response = self.log_response(outputs, note, payload)
+            log.write(servable, self.log_kind, self.log_request(), response)
+        except Exception:  # the caller has its answer: a record is not worth more than that
+            _log.exception("a %s call of %s is not logged", self.method, servable)
+
+
+def unheard(reply: Reply, code: Code = Code.CANCELLED) -> Code:
+    """What a call is counted as whose outcome came too late; `code` if its time is not up."""
+    late = reply.deadline is not None and time.monotonic() >= reply.deadline
+    return Code.DEADLINE_EXCEEDED if late else code
+
+
+def blame(error: Exception, method: str) -> ServingError:
+    """The error to answer with; one that is our fault is logged with its traceback."""
+    if not isinstance(error, ServingError):
+        _log.exception("%s failed", method)
+    return as_serving_error(error)

@@ -1,0 +1,272 @@
+"""The second gRPC carrier, complete by itself: grpcio with a blocking servicer per call.
+
+It takes the port where the native one cannot, and otherwise stands behind it on a private socket
+for what that does not carry: health (with its stream of changes) and reflection.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from servingd.core.batching.queue import Priority
+from servingd.errors import Code
+from servingd.frontends.reply import PRIORITY_HEADER, REQUEST_ID_HEADER, Handler, priority_of
+from servingd.frontends.status_codes import grpc_message, retry_hint
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+DEFAULT_WORKERS = 1024
+"""A call holds a thread from its first byte on: this many can be in flight. Made as needed."""
+
+_LAST_WORDS_S = 0.2
+"""How long answers that are on their way may take at the end; then what is open is cut off."""
+
+_LIMITS: Sequence[tuple[str, int]] = (
+    # One connection must not hold every thread by calls that it does not go on with.
+    ("grpc.max_concurrent_streams", 256),
+    # Beyond these, grpcio cancels whatever call comes next, whoever makes it.
+    ("grpc.server.max_pending_requests", 1 << 20),
+    ("grpc.server.max_pending_requests_hard_limit", 1 << 21),
+)
+
+
+class _WaitingReply:
+    """A call of grpcio: its servicer's thread waits here; see `Reply`."""
+
+    __slots__ = (
+        "_answered",
+        "_context",
+        "_gone",
+        "_lock",
+        "code",
+        "deadline",
+        "message",
+        "payload",
+    )
+
+    alone = False  # other servicers have calls in hand, most likely
+
+    def __init__(self, context: grpc.ServicerContext, deadline: float | None) -> None:
+        self._context = context
+        self.deadline = deadline
+        self._answered = threading.Event()
+        self._lock = threading.Lock()
+        self._gone = False  # guarded by _lock: cancelled, expired, or answered already
+        self.payload: bytes | None = None
+        self.code = Code.OK
+        self.message = ""
+
+    def priority(self) -> Priority:
+        for name, value in self._context.invocation_metadata():
+            if name == PRIORITY_HEADER:
+                return priority_of(value)
+        return Priority.NORMAL
+
+    def alive(self) -> bool:
+        return not self._gone and (self.deadline is None or time.monotonic() < self.deadline)
+
+    def gather(self) -> None:
+        """Each answer wakes the thread that waits for it."""
+
+    def send(self, payload: bytes) -> bool:
+        return self._answer(Code.OK, "", bytes(payload))
+
+    def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
+        hint = retry_hint(retry_after_s)
+        if hint is not None:
+            self._context.set_trailing_metadata(hint)
+        return self._answer(code, grpc_message(message), None)
+
+    def gone(self) -> None:
+        """The client has left, or its time is up."""
+        with self._lock:
+            self._gone = True
+        self._answered.set()
+
+    def wait(self) -> None:
+        """Until there is an answer, or nobody waits for it."""
+        left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        self._answered.wait(left)
+
+    def _answer(self, code: Code, message: str, payload: bytes | None) -> bool:
+        with self._lock:
+            if self._gone:
+                return False
+            self._gone = True
+            self.code, self.message, self.payload = code, message, payload
+        self._answered.set()
+        return True
+
+
+class _InFlight:
+    """How many calls servicers have in hand, from any thread.
+
+    Watches of health are not among them: they end with their client, or with the server.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._calls = 0  # guarded by _changed
+        self._refusing = False  # guarded by _changed
+
+    def enter(self) -> bool:
+        """Count a call; False if no more are taken."""
+        with self._changed:
+            if not self._refusing:
+                self._calls += 1
+            return not self._refusing
+
+    def leave(self) -> None:
+        with self._changed:
+            self._calls -= 1
+            if not self._calls:
+                self._changed.notify_all()
+
+    def refuse(self) -> None:
+        """Take no more."""
+        with self._changed:
+            self._refusing = True
+
+    def wait_none(self, deadline: float) -> bool:
+        """Wait until there is none; False if there are some at `deadline` (monotonic)."""
+        with self._changed:
+            left = max(0.0, deadline - time.monotonic())
+            return self._changed.wait_for(lambda: not self._calls, left)
+
+
+def _unary(handler: Handler, in_flight: _InFlight) -> Any:
+    """A method handler on raw bytes."""
+
+    def call(payload: bytes, context: grpc.ServicerContext) -> bytes:
+        if not in_flight.enter():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "server is shutting down")
+        try:
+            return answer(payload, context)
+        finally:
+            in_flight.leave()
+
+    def answer(payload: bytes, context: grpc.ServicerContext) -> bytes:
+        left = context.time_remaining()
+        bounded = left is not None and left < threading.TIMEOUT_MAX  # none: None, or centuries
+        reply = _WaitingReply(context, time.monotonic() + left if bounded else None)
+        if not context.add_callback(reply.gone):
+            return b""  # it is over already
+        own = [e for e in context.invocation_metadata() if e[0] == REQUEST_ID_HEADER]
+        if own:
+            context.send_initial_metadata(own)
+        handler(payload, reply)
+        reply.wait()
+        if reply.code is not Code.OK:
+            context.abort(_CODES[reply.code], reply.message)
+        if reply.payload is None:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        return reply.payload or b""
+
+    return grpc.unary_unary_rpc_method_handler(call)
+
+
+class GrpcioCarrier:
+    """A grpcio server over the method table, with health and reflection.
+
+    `bind`, `start` and `stop` once each, in this order.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        handlers: Mapping[str, Handler],
+        *,
+        pool: descriptor_pool.DescriptorPool,
+        max_request_bytes: int,
+        credentials: grpc.ServerCredentials | None = None,
+        arguments: Sequence[tuple[str, int | str]] = (),
+        workers: int = DEFAULT_WORKERS,
+    ) -> None:
+        self._targets = targets
+        self._credentials = credentials
+        options = [
+            ("grpc.max_receive_message_length", min(max_request_bytes, 2**31 - 1)),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # a busy port is an error
+            *_LIMITS,
+            *arguments,
+        ]
+        self._in_flight = _InFlight()
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="grpcio")
+        self._server = grpc.server(self._workers, options=options)
+        for service, methods in _by_service(handlers).items():
+            rpcs = {name: _unary(handler, self._in_flight) for name, handler in methods}
+            self._server.add_generic_rpc_handlers(
+                [grpc.method_handlers_generic_handler(service, rpcs)]
+            )
+        self._health = HealthServicer(experimental_non_blocking=True)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        _add_reflection(self._server, list(_by_service(handlers)), pool)
+
+    def bind(self) -> int:
+        """Take every target; return the first one's port. Raises OSError naming what is busy."""
+        ports = []
+        for target in self._targets:
+            try:
+                if self._credentials is None:
+                    ports.append(self._server.add_insecure_port(target))
+                else:
+                    ports.append(self._server.add_secure_port(target, self._credentials))
+            except RuntimeError as error:
+                raise OSError(f"cannot listen on {target}: {error}") from error
+        return int(ports[0])
+
+    def start(self) -> None:
+        """Answer calls."""
+        self._server.start()
+
+    def set_health(self, service: str, serving: bool) -> None:
+        """Say how a service is; `` stands for the whole server. From any thread."""
+        status = health_pb2.HealthCheckResponse
+        self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    def forget_health(self, service: str) -> None:
+        """A model is no longer known: its health is not either."""
+        self._health.set(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+
+    def refuse(self) -> None:
+        """Answer every new call with UNAVAILABLE from now on. Health is told as before."""
+        self._in_flight.refuse()
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Let calls in flight finish until `deadline` (monotonic); False if some are left."""
+        return self._in_flight.wait_none(deadline)
+
+    def stop(self) -> None:
+        """Close the listener and cut off what is left, watches of health as well."""
+        self._server.stop(_LAST_WORDS_S).wait(2)
+        self._workers.shutdown(wait=False)
+
+
+def _by_service(handlers: Mapping[str, Handler]) -> dict[str, list[tuple[str, Handler]]]:
+    services: dict[str, list[tuple[str, Handler]]] = {}
+    for path, handler in handlers.items():
+        service, method = path.removeprefix("/").split("/")
+        services.setdefault(service, []).append((method, handler))
+    return services
+
+
+def _add_reflection(
+    server: grpc.Server, services: list[str], pool: descriptor_pool.DescriptorPool
+) -> None:
+    """Let clients ask for our descriptors, which live in a private pool, and for gRPC's own."""
+    own = ["grpc.health.v1.Health", reflection.SERVICE_NAME]
+    default = descriptor_pool.Default()
+    for symbol in own:
+        file = default.FindFileContainingSymbol(symbol)
+        pool.AddSerializedFile(file.serialized_pb)
+    reflection.enable_server_reflection([*services, *own], server, pool=pool)

@@ -1,0 +1,338 @@
+"""The fast gRPC carrier: pygrpc-native does HTTP/2 outside the GIL and hands calls over in batches.
+
+All knowledge of that young package is in this file. It carries the plain-text unary calls of the
+method table; every other method goes through a private socket to a grpcio server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from threading import get_ident
+from typing import Any
+
+from servingd.core.batching.queue import Priority
+from servingd.errors import Code
+from servingd.frontends.grpc.unread import LARGE_BYTES, Unread, UnreadLimits, connections_of
+from servingd.frontends.reply import PRIORITY_HEADER, REQUEST_ID_HEADER, Handler, priority_of
+from servingd.frontends.status_codes import grpc_message, retry_hint
+
+_BATCH = 64
+_WAKE_MS = 500
+"""How often the drain thread looks up without work: `close` wakes it only sometimes."""
+
+_TOGETHER_S = 500e-6
+"""So long after its batch has begun to be answered, an answer is handed over at once."""
+
+_MAX_STREAMS = 256
+_BACKLOG = 4096
+
+_log = logging.getLogger(__name__)
+
+
+def unusable_because() -> str | None:
+    """Why the carrier cannot be used here, or None.
+
+    A five-byte message prefix can make it reserve 4 GiB: where that cannot be had, the process
+    would abort.
+    """
+    try:
+        import pygrpc_native  # noqa: F401
+    except ImportError as error:
+        return f"pygrpc-native cannot be imported: {error}"
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < 64 << 30:
+        return f"the address space is limited to {limit} bytes"
+    with contextlib.suppress(OSError), open("/proc/sys/vm/overcommit_memory") as file:
+        if file.read().strip() == "2":
+            return "memory is not overcommitted here (vm.overcommit_memory is 2)"
+    return None
+
+
+class _Lot:
+    """One thread's answers that go out together. For that thread alone."""
+
+    __slots__ = ("_answers", "_respond", "_since")
+
+    def __init__(self, respond: Callable[..., bool]) -> None:
+        self._respond = respond
+        self._answers: list[tuple[int, bytes]] = []
+        self._since = 0.0
+
+    def begin(self) -> None:
+        """Answers given from now on belong together."""
+        self._since = time.perf_counter()
+
+    def add(self, call: int, payload: bytes) -> bool:
+        """Answer a call, now or a few calls later."""
+        self._answers.append((call, payload))
+        if time.perf_counter() > self._since + _TOGETHER_S:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Hand over what is there."""
+        for call, payload in self._answers:
+            self._respond(call, payload)
+        self._answers.clear()
+
+
+class _Outbox:
+    """The way to the front, from any thread. What a thread gathers is handed over together.
+
+    Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. None
+    waits longer than the batch it belongs to, or `_TOGETHER_S`.
+    """
+
+    __slots__ = ("_lots", "_respond")
+
+    def __init__(self, respond: Callable[..., bool]) -> None:
+        self._respond = respond
+        self._lots: dict[int, _Lot] = {}  # by thread; each changes its own entry only
+
+    def add(self, call: int, payload: bytes) -> bool:
+        """Answer a call, now or a few calls later."""
+        lot = self._lots.get(get_ident())
+        return self._respond(call, payload) if lot is None else lot.add(call, payload)
+
+    def add_with_metadata(self, call: int, payload: bytes, metadata: Any) -> bool:
+        """Answer a call, with metadata in front, at once."""
+        return self._respond(call, payload, initial_metadata=metadata)
+
+    def open(self) -> _Lot:
+        """Gather this thread's answers from now on."""
+        lot = self._lots[get_ident()] = _Lot(self._respond)
+        lot.begin()
+        return lot
+
+    def gather(self) -> Callable[[], None] | None:
+        """Gather this thread's answers until the returned function is called."""
+        if get_ident() in self._lots:
+            return None  # it does so anyway
+        lot = self.open()
+
+        def end() -> None:
+            del self._lots[get_ident()]
+            lot.flush()
+
+        return end
+
+
+class _NativeReply:
+    """A call of the native front; see `Reply`."""
+
+    __slots__ = (
+        "_details",
+        "_fail",
+        "_outbox",
+        "_unread",
+        "alone",
+        "call",
+        "deadline",
+        "gone",
+        "over",
+    )
+
+    def __init__(
+        self,
+        unread: Unread,
+        outbox: _Outbox,
+        fail: Callable[..., bool],
+        call: int,
+        details: Any,
+    ) -> None:
+        self._unread = unread
+        self._outbox = outbox
+        self._fail = fail
+        self._details = details  # metadata, peer, seconds left
+        self.call = call
+        left = details[2]
+        self.deadline = None if left is None else time.monotonic() + left
+        self.alone = False  # whether it came by itself
+        self.gone = False  # cancelled
+        self.over = False  # answered
+
+    def alive(self) -> bool:
+        return not self.gone and (self.deadline is None or time.monotonic() < self.deadline)
+
+    def priority(self) -> Priority:
+        for name, value in self._details[0]:
+            if name == PRIORITY_HEADER:
+                return priority_of(value)
+        return Priority.NORMAL
+
+    def gather(self) -> Callable[[], None] | None:
+        return self._outbox.gather()
+
+    def send(self, payload: bytes) -> bool:
+        self.over = True
+        if len(payload) > LARGE_BYTES and not self._unread.admits(self._details[1], len(payload)):
+            self.fail(Code.RESOURCE_EXHAUSTED, "too many answers to this client wait to be read")
+            return False
+        for entry in self._details[0]:
+            if entry[0] == REQUEST_ID_HEADER:
+                return self._outbox.add_with_metadata(self.call, payload, [entry])
+        return self._outbox.add(self.call, payload)
+
+    def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
+        self.over = True
+        metadata = retry_hint(retry_after_s) or []
+        metadata += [entry for entry in self._details[0] if entry[0] == REQUEST_ID_HEADER]
+        return self._fail(
+            self.call, int(code), grpc_message(message), trailing_metadata=metadata or None
+        )
+
+
+class NativeCarrier:
+    """Owns the port and the thread `drain-0`. `bind`, `start` and `stop` once each, in this order.
+
+    The drain thread runs cheap handlers itself and never waits for anything: nothing else pushes
+    back on clients.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        handlers: Mapping[str, Handler],
+        fallback: str,
+        limits: UnreadLimits | None = None,
+    ) -> None:
+        self._port = 0
+        self._unread = Unread(lambda: connections_of(self._port), limits or UnreadLimits())
+        self._target = target
+        self._names = list(handlers)
+        self._handlers = list(handlers.values())
+        self._fallback = fallback
+        self._front: Any = None
+        self._call_event: Any = None
+        self._outbox: _Outbox
+        self._draining = False  # written by stop, read by the drain thread
+        self._replies: dict[int, _NativeReply] = {}  # of calls that wait; drain thread only
+        self._sweep_at = _MAX_STREAMS
+        self._thread = threading.Thread(target=self._drain, name="drain-0", daemon=True)
+
+    def bind(self) -> int:
+        """Take the port; clients that connect from now on wait. Raises OSError."""
+        from pygrpc_native import EVENT_CALL, NativeGrpcFront
+
+        try:
+            self._front = NativeGrpcFront(
+                self._target,
+                [(name, False) for name in self._names],
+                io_threads=1,
+                call_details=True,
+                max_concurrent_streams=_MAX_STREAMS,
+                metrics=True,
+            )
+        except Exception as error:
+            raise OSError(f"cannot listen on {self._target}: {error}") from error
+        self._call_event = EVENT_CALL
+        self._outbox = _Outbox(self._front.respond)
+        if self._fallback:
+            self._front.set_fallback(self._fallback)
+        port = self._port = int(self._front.bound_port or 0)
+        if port:
+            _deepen_backlog(port)
+        return port
+
+    def start(self) -> None:
+        """Answer calls."""
+        self._front.start()
+        self._thread.start()
+
+    def refuse(self) -> None:
+        """Answer every new call with UNAVAILABLE from now on."""
+        self._draining = self._unread.hurried = True
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait until every answer is on the wire, at most until `deadline` (monotonic)."""
+        pause = threading.Event()
+        while self._in_flight():
+            self._unread.tick()
+            if time.monotonic() >= deadline:
+                return False
+            pause.wait(0.01)
+        return True
+
+    def stop(self) -> None:
+        """Close the port and end the thread; calls in flight are cut off."""
+        self._front.close()
+        if self._thread.is_alive():
+            self._thread.join(2 + _WAKE_MS / 1000)
+
+    def _in_flight(self) -> int:
+        methods = self._front.metrics()["methods"].values()
+        return sum(
+            m["started"] - sum(status["count"] for status in m["status"].values()) for m in methods
+        )
+
+    def _drain(self) -> None:
+        receive, answers = self._front.recv_batch_details, self._outbox.open()
+        while (events := receive(_BATCH, _WAKE_MS)) is not None:
+            answers.begin()
+            self._take(events)
+            answers.flush()
+            self._unread.tick()
+            del events  # else the last batch stays in memory
+
+    def _take(self, events: list[Any]) -> None:
+        call_event, handlers = self._call_event, self._handlers
+        outbox, fail, unread = self._outbox, self._front.fail, self._unread
+        alone = len(events) == 1
+        for kind, call, method, payload, _, details in events:
+            try:
+                if kind != call_event:
+                    self._cancelled(call)
+                    continue
+                reply = _NativeReply(unread, outbox, fail, call, details)
+                reply.alone = alone
+                if self._draining or details[2] == 0.0:
+                    self._refuse(reply)
+                    continue
+                handlers[method](payload, reply)
+                if not reply.over:
+                    self._remember(reply)
+            except BaseException:  # one bad call must not end service
+                _log.exception("the native carrier failed on a call")
+                fail(call, int(Code.INTERNAL), "internal error")
+
+    def _refuse(self, reply: _NativeReply) -> None:
+        """Answer a call that came too late: in the server's life, or in its own."""
+        if self._draining:
+            reply.fail(Code.UNAVAILABLE, "server is shutting down")
+        else:
+            reply.fail(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def _remember(self, reply: _NativeReply) -> None:
+        """Keep the reply of a call that waits, so that it can be told when its client has gone."""
+        replies = self._replies
+        replies[reply.call] = reply
+        if len(replies) > self._sweep_at:
+            for call in [c for c, r in replies.items() if r.over]:
+                del replies[call]
+            self._sweep_at = 2 * len(replies) + _MAX_STREAMS
+
+    def _cancelled(self, call: int) -> None:
+        reply = self._replies.pop(call, None)
+        if reply is not None:
+            reply.gone = True
+
+
+def _deepen_backlog(port: int) -> None:
+    """Listen again on our own sockets with a deeper queue: the front's is 128 connections."""
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with contextlib.suppress(OSError):  # a descriptor may close meanwhile
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as other:
+                inet = other.family in (socket.AF_INET, socket.AF_INET6)
+                listening = other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if inet and listening and other.getsockname()[1] == port:
+                    other.listen(_BACKLOG)

@@ -1,0 +1,208 @@
+"""gRPC: which carrier takes the ports, and what stands behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import platform
+import socket
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from servingd.config.tls import SSLConfig
+from servingd.errors import Code, InvalidConfig
+from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS, GrpcioCarrier
+from servingd.frontends.grpc.native import NativeCarrier, unusable_because
+from servingd.frontends.grpc.unread import UnreadLimits
+from servingd.frontends.reply import Handler, Reply
+from servingd.frontends.tls import grpc_credentials
+from servingd.wire.protos import POOL
+
+_serial = itertools.count()
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcOptions:
+    """Where gRPC is served, and how."""
+
+    port: int
+    """The TCP port, on every address; 0: none."""
+    socket_path: str = ""
+    """A Unix socket besides; empty: none."""
+    admin_port: int = 0
+    """Where administrators' methods are served, and there alone; 0: with all others."""
+    transport: str = "auto"
+    """`auto`, `native` or `grpcio`."""
+    max_request_bytes: int = 2**31 - 1
+    ssl: SSLConfig | None = None
+    alts: bool = False
+    arguments: tuple[tuple[str, int | str], ...] = ()
+    """Channel arguments of grpcio."""
+    workers: int = DEFAULT_WORKERS
+    """Threads of grpcio."""
+    unread: UnreadLimits = field(default_factory=UnreadLimits)
+    """What the native carrier may hold of answers that nobody reads."""
+
+
+_EVERY_IPV4 = "0.0.0.0"
+
+
+class GrpcFrontend:
+    """One method table behind all ports, by the native carrier or by grpcio alone.
+
+    `bind`, `start`, `refuse`, `wait_idle` and `stop` once each, in this order.
+    """
+
+    def __init__(
+        self, options: GrpcOptions, table: Mapping[str, Handler], admin_table: Mapping[str, Handler]
+    ) -> None:
+        self._options = options
+        everything = {**table, **admin_table}
+        public = everything
+        if options.admin_port:
+            refused: dict[str, Handler] = dict.fromkeys(admin_table, _not_here)
+            public = {**table, **refused}
+        self.transport = _choose(options)
+        targets = [f"{any_address()}:{options.port}"] if options.port else []
+        self._native: NativeCarrier | None = None
+        if self.transport == "native":
+            behind, path = _private_socket()
+            self._native = NativeCarrier(targets[0], public, path, options.unread)
+            targets = [behind]
+        if options.socket_path:
+            targets.append(f"unix:{options.socket_path}")
+        self._grpcio = self._make_grpcio(targets, public)
+        self._admin: GrpcioCarrier | None = None
+        if options.admin_port:
+            self._admin = self._make_grpcio([f"{any_address()}:{options.admin_port}"], everything)
+
+    def _make_grpcio(self, targets: list[str], handlers: Mapping[str, Handler]) -> GrpcioCarrier:
+        options = self._options
+        return GrpcioCarrier(
+            targets,
+            handlers,
+            pool=POOL,
+            max_request_bytes=options.max_request_bytes,
+            credentials=grpc_credentials(options.ssl, options.alts),
+            arguments=options.arguments,
+            workers=options.workers,
+        )
+
+    def bind(self) -> int:
+        """Take the ports; return the TCP port's number. Raises OSError naming what is busy."""
+        if self._options.socket_path:
+            _take_over_socket(self._options.socket_path)
+        port = self._grpcio.bind()
+        if self._admin:
+            self._admin.bind()
+        return self._native.bind() if self._native else port
+
+    def places(self, port: int) -> list[str]:
+        """Where it listens, for the log, by the TCP port that `bind` returned."""
+        carrier, socket_path = self.transport, self._options.socket_path
+        both = f"and at [::]:{port}; " if any_address() != _EVERY_IPV4 else ""
+        tcp = [f"{_EVERY_IPV4}:{port} ... ({both}{carrier})"] if self._options.port else []
+        return tcp + ([f"unix:{socket_path} ... (grpcio)"] if socket_path else [])
+
+    def start(self) -> None:
+        """Answer calls."""
+        for carrier in (self._grpcio, self._admin, self._native):
+            if carrier:
+                carrier.start()
+
+    def set_health(self, service: str, serving: bool) -> None:
+        """Say how a service is; from any thread."""
+        self._grpcio.set_health(service, serving)
+        if self._admin:
+            self._admin.set_health(service, serving)
+
+    def forget_health(self, service: str) -> None:
+        """A service is not known any more."""
+        self._grpcio.forget_health(service)
+        if self._admin:
+            self._admin.forget_health(service)
+
+    def refuse(self) -> None:
+        """Refuse new calls from now on; health is told until the end."""
+        for carrier in (self._native, self._grpcio, self._admin):
+            if carrier:
+                carrier.refuse()
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait for calls in flight; False if some are left at `deadline` (monotonic)."""
+        idle = True
+        for carrier in (self._native, self._grpcio, self._admin):
+            if carrier:
+                idle = carrier.wait_idle(deadline) and idle
+        return idle
+
+    def stop(self) -> None:
+        """Close the ports; what is left in flight is cut off."""
+        for carrier in (self._native, self._admin, self._grpcio):
+            if carrier:
+                carrier.stop()
+
+
+def _not_here(payload: bytes, reply: Reply) -> None:
+    reply.fail(Code.PERMISSION_DENIED, "administrators' calls are served on another port")
+
+
+def _choose(options: GrpcOptions) -> str:
+    """The carrier that takes the port. Raises InvalidConfig if the one asked for cannot."""
+    if options.transport == "grpcio":
+        return options.transport
+    reason = unusable_because()
+    if not options.port:
+        reason = "there is no TCP port"
+    elif options.ssl or options.alts:
+        reason = "it cannot encrypt"
+    elif options.arguments:
+        reason = "channel arguments are grpcio's"
+    if reason is None:
+        return "native"
+    if options.transport == "native":
+        raise InvalidConfig(f"--grpc_transport=native cannot be had: {reason}")
+    _log.warning("gRPC is carried by grpcio: %s", reason)
+    return "grpcio"
+
+
+def _private_socket() -> tuple[str, str]:
+    """Where grpcio listens behind the native carrier, and what that calls the same place.
+
+    An abstract socket where there are such: no file, and no limit of its path's length.
+    """
+    name = f"servingd-{os.getpid()}-{next(_serial)}"
+    if platform.system() == "Linux":
+        return f"unix-abstract:{name}", f"\0{name}"
+    path = os.path.join(tempfile.mkdtemp(prefix="servingd-"), "grpc")
+    return f"unix:{path}", path
+
+
+def _take_over_socket(path: str) -> None:
+    """Remove the socket that another server has left, or still listens on: it gets no new clients.
+
+    Raises OSError for a file that is no socket.
+    """
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(f"cannot listen on unix:{path}: there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        with contextlib.suppress(OSError):
+            probe.connect(path)
+            _log.warning("unix:%s is taken over from another server that listens there", path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def any_address() -> str:
+    """Every address, of both families where there are."""
+    return "[::]" if socket.has_dualstack_ipv6() else _EVERY_IPV4

@@ -1,0 +1,63 @@
+"""Heads of requests that came before: a client sends the same one with every call."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from servingd.frontends.http.messages import HttpRequest
+from servingd.frontends.reply import REQUEST_ID_HEADER
+
+_MAX_HEADS = 256
+_MAX_HEAD_BYTES = 2048
+_END = b"\r\n\r\n"
+
+
+class _Head(NamedTuple):
+    """What a head says, and what handlers have worked out of it."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    length: int
+    notes: dict[str, Any]
+
+
+class KnownHeads:
+    """Spares a request the parser if it came whole, and its head is one that was parsed before.
+
+    The same bytes mean the same request: nothing is decided here that a parser has not decided.
+    For one thread.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, _Head] = {}
+
+    def find(self, data: bytes) -> HttpRequest | None:
+        """The request that `data` is, if its head is known and nothing is missing or left over.
+
+        Its connection goes on after it. Only for data that begins where a request does.
+        """
+        end = data.find(_END) + 4
+        head = self._heads.get(data[:end])
+        if head is None or len(data) - end != head.length:
+            return None
+        method, target, headers, _, notes = head
+        return HttpRequest(method, target, headers, data[end:], notes)
+
+    def learn(self, data: bytes, request: HttpRequest) -> None:
+        """Remember the head of a request that was parsed from `data` and nothing else.
+
+        Its connection goes on after it.
+        """
+        end = data.find(_END) + 4
+        headers, length = request.headers, len(request.body)
+        plain = "expect" not in headers and REQUEST_ID_HEADER not in headers  # each has another
+        counted = headers.get("content-length", "0") == str(length)
+        whole = "transfer-encoding" not in headers and data[end:] == request.body
+        if not (plain and counted and whole and end <= _MAX_HEAD_BYTES):
+            return
+        if len(self._heads) >= _MAX_HEADS:
+            self._heads.clear()
+        self._heads[data[:end]] = _Head(
+            request.method, request.target, dict(headers), length, request.notes
+        )

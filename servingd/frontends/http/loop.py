@@ -1,0 +1,211 @@
+"""One event loop of the HTTP carrier: its connections, on its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from servingd.frontends.http.connection import Connection, HttpLimits
+from servingd.frontends.http.heads import KnownHeads
+from servingd.frontends.http.messages import HttpHandler
+
+_log = logging.getLogger(__name__)
+
+
+class HttpLoop:
+    """Owns a thread. `start` and `stop` once each; what is not said otherwise, from any thread."""
+
+    def __init__(
+        self, name: str, handler: HttpHandler, limits: HttpLimits, tls: ssl.SSLContext | None
+    ) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.heads = KnownHeads()
+        self.refusing = False
+        self.handling_since = 0.0  # when a handler was called that has not returned; 0: none
+        self.loop: asyncio.AbstractEventLoop = _new_loop()
+        self._tls: dict[str, Any] = {}
+        if tls:
+            self._tls = {"ssl": tls, "ssl_handshake_timeout": limits.head_s}
+        self._adopting: set[asyncio.Task[None]] = set()  # the loop's thread only
+        self._connections: set[Connection] = set()  # the loop's thread only
+        self._lock = threading.Lock()
+        self._answered: list[Connection] = []  # guarded by _lock
+        self._turn: list[Connection] = []  # answered in this turn of the loop; its thread only
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._ident = 0  # the thread's, once it runs
+        self._ended = asyncio.Event()
+        self._socket: socket.socket | None = None
+        self._backlog = 0
+
+    def start(self, listening: socket.socket | None = None, backlog: int = 0) -> None:
+        """Run; with a socket, answer who comes by it."""
+        self._socket, self._backlog = listening, backlog
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Cut off what is left and end the thread; False if there was none."""
+        if not self._thread.is_alive():
+            return False
+        self.loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(5)
+        return True
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait until every request has its answer written, at most until `deadline` (monotonic)."""
+        pause = threading.Event()
+        while self._asked(self._busy(), deadline):
+            if time.monotonic() >= deadline:
+                return False
+            pause.wait(0.01)
+        return True
+
+    def adopt(self, client: socket.socket) -> None:
+        """Serve a client that was accepted; on the loop's thread."""
+
+        async def connect() -> None:
+            try:
+                await self.loop.connect_accepted_socket(
+                    lambda: Connection(self), client, **self._tls
+                )
+            except OSError:  # it has gone, or speaks no TLS
+                client.close()
+
+        task = self.loop.create_task(connect())
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    def _asked(self, question: Coroutine[Any, Any, bool], deadline: float) -> bool:
+        """What the loop answers, once its thread has time; True where it has none until then."""
+        try:
+            answer = asyncio.run_coroutine_threadsafe(question, self.loop)
+        except RuntimeError:  # the loop has ended, and every request with it
+            question.close()
+            return False
+        try:
+            return answer.result(max(0.0, deadline - time.monotonic()))
+        except (TimeoutError, concurrent.futures.CancelledError):
+            answer.cancel()
+            return True
+
+    # Called by connections and replies ------------------------------------------------------------
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no more than one connection; a glance, from any thread."""
+        return len(self._connections) <= 1
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the loop's thread."""
+        return threading.get_ident() == self._ident
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection in, unless there are too many."""
+        if len(self._connections) >= self.limits.max_connections:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is closed."""
+        self._connections.discard(connection)
+
+    def answered(self, connection: Connection) -> None:
+        """A reply of this connection has its answer; from any thread."""
+        if self.is_here:
+            # Together with the answers to all that was read in this turn of the loop: each write
+            # may wake its client, and many such wake-ups cost more than the answers.
+            if not self._turn:
+                self.loop.call_soon(self._flush_turn)
+            self._turn.append(connection)
+            return
+        with self._lock:
+            first = not self._answered
+            self._answered.append(connection)
+        if first:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+                self.loop.call_soon_threadsafe(self._flush_all)
+
+    # The loop's thread ----------------------------------------------------------------------------
+
+    def _flush_turn(self) -> None:
+        connections, self._turn = self._turn, []
+        _flush(connections)
+
+    def _flush_all(self) -> None:
+        with self._lock:
+            connections, self._answered = self._answered, []
+        _flush(connections)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self._ident = threading.get_ident()
+        try:
+            self.loop.run_until_complete(self._serve())
+        finally:
+            self.loop.close()
+
+    async def _serve(self) -> None:
+        server = None
+        if self._socket is not None:
+            server = await self.loop.create_server(
+                lambda: Connection(self),
+                sock=self._socket,
+                backlog=self._backlog,  # it listens again
+                **self._tls,
+            )
+        sweeper = self.loop.create_task(self._sweep())
+        await self._ended.wait()
+        sweeper.cancel()
+        if server is not None:
+            server.close()
+        for connection in list(self._connections):
+            connection.end(abort=False)
+        await asyncio.sleep(0)
+        for connection in list(self._connections):
+            connection.end(abort=True)
+        await asyncio.sleep(0)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.sweep_s)
+            now = time.monotonic()
+            for connection in list(self._connections):
+                try:
+                    connection.expire(now)
+                except BaseException:  # else nobody's time would ever be up again
+                    _log.exception("a connection's time limits failed")
+
+    async def _busy(self) -> bool:
+        return any(connection.busy for connection in self._connections)
+
+
+def _flush(connections: list[Connection]) -> None:
+    for connection in connections:
+        try:
+            connection.flush()
+        except BaseException:  # one client must not keep others from their answers
+            _log.exception("the answers to one client could not be written")
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, or asyncio's own where there is no uvloop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

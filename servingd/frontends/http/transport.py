@@ -1,0 +1,83 @@
+"""The HTTP/1.1 carrier: one port, completion-based replies, and probes that are always answered.
+
+A handler gets a request and a reply that it may answer later, from any thread; answers from other
+threads reach their loop together, by one wake-up.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from servingd.frontends.http.connection import HttpLimits
+from servingd.frontends.http.loop import HttpLoop
+from servingd.frontends.http.messages import HttpHandler
+from servingd.frontends.http.standby import Standby
+
+_BACKLOG = 4096
+"""How many clients may wait to be accepted; those beyond try again a second later."""
+
+
+class HttpCarrier:
+    """Owns the port and the threads `http` and `http-standby`. `bind`, `start`, `stop` once each.
+
+    Handlers may run a model on the loop's thread, and one that was cheap may be dear: then the
+    standby takes who comes. What it is asked goes to `standby_handler`, which must never take long.
+    """
+
+    def __init__(
+        self,
+        handler: HttpHandler,
+        limits: HttpLimits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        standby_handler: HttpHandler | None = None,
+    ) -> None:
+        limits = limits or HttpLimits()
+        self._loop = HttpLoop("http", handler, limits, ssl_context)
+        second = HttpLoop("http-standby", standby_handler or handler, limits, ssl_context)
+        self._standby = Standby(second, self._loop)
+        self._loops = (self._loop, second)
+        self._socket: socket.socket | None = None
+
+    def bind(self, host: str, port: int) -> int:
+        """Take the port; return its number. Raises OSError naming a port that is busy."""
+        try:
+            self._socket = _listen(host, port)
+        except OSError as error:
+            raise OSError(f"the HTTP port {port} cannot be used: {error.strerror}") from error
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Answer requests."""
+        assert self._socket is not None  # bound before
+        own = self._socket.dup()  # the loop closes its own when it ends
+        self._loop.start(self._socket, _BACKLOG)
+        self._standby.start(own)
+
+    def refuse(self) -> None:
+        """Close every connection after its next answer."""
+        for loop in self._loops:
+            loop.refusing = True
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait until every request has its answer written, at most until `deadline` (monotonic)."""
+        return all(loop.wait_idle(deadline) for loop in self._loops)
+
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return sum(loop.connections() for loop in self._loops)
+
+    def stop(self) -> None:
+        """Close the port, cut off what is left, end the threads."""
+        self._standby.stop()
+        if not self._loop.stop() and self._socket is not None:
+            self._socket.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; an empty host means every address, of both families where there are."""
+    dual = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual or ":" in host else socket.AF_INET
+    return socket.create_server(
+        (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual, reuse_port=False
+    )

@@ -1,0 +1,244 @@
+"""TensorFlow Serving's REST API: every route under `/v1/`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from servingd.core.interfaces import States
+from servingd.core.types import ModelSpec
+from servingd.errors import Code, ServingError
+from servingd.frontends.call import CallContext, blame
+from servingd.frontends.http.content_coding import inflated
+from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
+from servingd.frontends.http.shared_page import Workers
+from servingd.frontends.tfs.rest.calls import start_json, start_proto
+from servingd.frontends.tfs.rest.large_bodies import LargeBodies
+from servingd.frontends.tfs.rest.reply import JSON, PROTOBUF, ReplyForm, RestReply, reply_form
+from servingd.frontends.tfs.rest.routes import Route, route
+from servingd.frontends.tfs.rpc.messages import MessageParser
+from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
+from servingd.inference.status import model_status, versions_of
+from servingd.runtime.byte_budget import ByteBudget
+from servingd.runtime.first_calls import HeldCall
+from servingd.wire.json.status import encode_metadata, encode_models, encode_status
+from servingd.wire.signatures import signature_def_map
+
+_LARGE_BYTES = 64 << 10
+"""A body of more is read by a worker: parsing it would hold up every other connection."""
+
+_CORS: Headers = (
+    ("access-control-allow-origin", "*"),
+    ("access-control-allow-methods", "POST, GET"),
+    ("access-control-allow-headers", "Content-Type"),
+)
+
+
+_PLAN = "rest"
+"""The note of a request's head that says what to do with such requests."""
+
+
+class _Plan(NamedTuple):
+    """What inference calls with one head have in common."""
+
+    verb: str
+    spec: ModelSpec
+    form: ReplyForm
+    is_plain: bool
+    """Whether the body is JSON as it is."""
+    is_proto: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestOptions:
+    """How REST is served."""
+
+    timeout_s: float | None = 30.0
+    """The time of an inference call; None: without end."""
+    cors: bool = False
+    """Whether answers may be read by pages of other origins."""
+    max_message_bytes: int = 2**31 - 1
+    large_bodies: ByteBudget = field(default_factory=lambda: ByteBudget(1 << 30))
+    """What large bodies may take while they are read, all together."""
+
+
+class RestApi:
+    """Answers requests on the loop's thread; runs of models are completed by whoever runs them."""
+
+    def __init__(
+        self, context: CallContext, states: States, workers: Workers, options: RestOptions
+    ) -> None:
+        self._context = context
+        self._states = states
+        self._workers = workers
+        self._large = LargeBodies(workers, options.large_bodies)
+        self._timeout_s = options.timeout_s
+        self._parser = MessageParser(options.max_message_bytes)
+        self._headers: Headers = _CORS if options.cors else ()
+
+    def handle(self, request: HttpRequest, reply: HttpReply) -> None:
+        """Answer a request whose target begins with `/v1/`."""
+        plan = request.notes.get(_PLAN)
+        if plan is not None:
+            self._infer(plan, request, reply)
+            return
+        started = time.perf_counter()
+        if request.method == "OPTIONS":
+            self._preflight(request, reply, started)
+            return
+        found = route(request.method, request.target)
+        if found.error is None and request.method == "POST":
+            plan = request.notes[_PLAN] = self._plan(found, request.headers)
+            self._infer(plan, request, reply)
+        else:
+            self._answer(found, request, reply, started)
+
+    def handle_elsewhere(self, request: HttpRequest, reply: HttpReply) -> None:
+        """As `handle`, on a worker: the loop's thread is never held up."""
+        try:
+            self._large.run(lambda: self.handle(request, reply))
+        except ServingError as error:
+            form = reply_form(request.headers, self._headers)
+            RestReply(reply, form, None).fail(error.code, error.message, error.retry_after_s)
+
+    # Inference ------------------------------------------------------------------------------------
+
+    def _plan(self, found: Route, headers: Mapping[str, str]) -> _Plan:
+        is_proto = headers.get("content-type", "").startswith(PROTOBUF)
+        return _Plan(
+            found.verb,
+            found.spec,
+            reply_form(headers, self._headers),
+            not is_proto and "content-encoding" not in headers,
+            is_proto,
+        )
+
+    def _infer(self, plan: _Plan, request: HttpRequest, reply: HttpReply) -> None:
+        rest = RestReply(reply, plan.form, self._timeout_s, self._workers)
+        first_calls = self._context.first_calls
+        if first_calls is None or first_calls.over:
+            self._begin(plan, request, rest)
+        else:
+            self._wait(
+                plan.spec, plan.verb, request, rest, lambda: self._begin(plan, request, rest)
+            )
+        if rest.deadline is not None and reply.payload is None:
+            reply.due, reply.expire = rest.deadline, rest.expire
+
+    def _wait(
+        self,
+        spec: ModelSpec,
+        verb: str,
+        request: HttpRequest,
+        rest: RestReply,
+        begin: Callable[[], None],
+    ) -> None:
+        """Begin a call when the first models have loaded."""
+
+        def fail(error: ServingError) -> None:
+            rest.fail(error.code, error.message, error.retry_after_s)
+            self._count(verb, spec, error.code, 0.0)
+
+        first_calls = self._context.first_calls
+        assert first_calls is not None  # else nobody waits
+        try:
+            held = first_calls.hold(spec, HeldCall(len(request.body), rest.alive, begin, fail))
+        except ServingError as error:
+            fail(error)
+            return
+        if not held:
+            begin()
+
+    def _begin(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
+        small = len(request.body) <= _LARGE_BYTES
+        if small and plan.is_plain:
+            start_json(plan.verb, plan.spec, request.body, rest, self._context)
+        elif small and "content-encoding" not in request.headers:
+            self._start(plan, request, rest)
+        else:
+            self._start_elsewhere(plan, request, rest)
+
+    def _start(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
+        try:
+            body = inflated(request.headers, request.body)
+        except ServingError as error:
+            self._refuse(plan, rest, error)
+            return
+        if plan.is_proto:
+            start_proto(plan.verb, plan.spec, body, rest, self._context, self._parser)
+        else:
+            start_json(plan.verb, plan.spec, body, rest, self._context)
+
+    def _start_elsewhere(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
+        self._large.start(
+            request,
+            rest,
+            lambda: self._start(plan, request, rest),
+            lambda error: self._refuse(plan, rest, error),
+        )
+
+    def _refuse(self, plan: _Plan, rest: RestReply, error: ServingError) -> None:
+        """Answer a call that is not begun."""
+        if error.code is Code.RESOURCE_EXHAUSTED:
+            rest.refuse_body(error.message)
+        else:
+            rest.fail(error.code, error.message, error.retry_after_s)
+        self._count(plan.verb, plan.spec, error.code, 0.0)
+
+    # What is answered at once ---------------------------------------------------------------------
+
+    def _answer(self, found: Route, request: HttpRequest, reply: HttpReply, started: float) -> None:
+        first_calls = self._context.first_calls
+        waits = found.verb == "metadata" and first_calls is not None and not first_calls.over
+        form = reply_form(request.headers, self._headers)
+        rest = RestReply(reply, form, self._timeout_s if waits else None)
+        if waits:
+            self._wait(
+                found.spec,
+                found.verb,
+                request,
+                rest,
+                lambda: self._answer_now(found, reply, rest, started),
+            )
+            if rest.deadline is not None and reply.payload is None:
+                reply.due, reply.expire = rest.deadline, rest.expire
+        else:
+            self._answer_now(found, reply, rest, started)
+
+    def _answer_now(self, found: Route, reply: HttpReply, rest: RestReply, started: float) -> None:
+        code = Code.OK
+        try:
+            if found.error is not None:
+                raise found.error
+            rest.send(self._document(found))
+        except Exception as error:
+            blamed = blame(error, found.verb)
+            code = blamed.code
+            if found.silent:
+                reply.send(400, b"", JSON, self._headers)
+            else:
+                rest.fail(code, blamed.message)
+        self._count(found.verb, found.spec, code, time.perf_counter() - started)
+
+    def _document(self, found: Route) -> bytes:
+        if found.verb == "status":
+            return encode_status(model_status(self._states, found.spec))
+        if found.verb == "models":
+            names = self._states.names()
+            return encode_models([(name, versions_of(self._states, name)) for name in names])
+        servable, signatures = model_metadata(self._context.models, found.spec, [SIGNATURE_DEF])
+        return encode_metadata(servable.name, servable.version, signature_def_map(signatures))
+
+    def _preflight(self, request: HttpRequest, reply: HttpReply, started: float) -> None:
+        """A browser asks whether it may ask."""
+        origin = request.headers.get("origin", "")
+        allowed = "http://" in origin or "https://" in origin
+        code = Code.OK if allowed else Code.FAILED_PRECONDITION
+        reply.send(200 if allowed else 400, b"", "text/html", self._headers)
+        self._count("options", ModelSpec(""), code, time.perf_counter() - started)
+
+    def _count(self, verb: str, spec: ModelSpec, code: Code, seconds: float) -> None:
+        model, _ = self._context.blamed(None, spec)
+        self._context.metrics.record(model, 0, "", verb or "malformed", code, seconds)

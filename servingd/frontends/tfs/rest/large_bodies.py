@@ -1,0 +1,103 @@
+"""Large requests over HTTP: read by workers, and not more at once than there is memory for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from servingd.errors import ServingError, Unavailable
+from servingd.frontends.http.content_coding import meant_size
+from servingd.frontends.http.messages import HttpRequest
+from servingd.frontends.http.shared_page import Workers
+from servingd.frontends.tfs.rest.reply import RestReply
+from servingd.runtime.byte_budget import ByteBudget
+from servingd.wire.json.pieces import LARGE_BYTES
+
+_WEIGHT = 8
+"""What a body's text, its numbers as they are read and as tensors take, over its size."""
+
+_MAX_WAITING = 256
+_RETRY_AFTER_S = 1.0
+
+
+class LargeBodies:
+    """Starts calls on the threads of `workers`. `start` from any thread."""
+
+    def __init__(self, workers: Workers, budget: ByteBudget) -> None:
+        self._workers = workers
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._waiting = 0  # for a worker; guarded by _lock
+
+    def start(
+        self,
+        request: HttpRequest,
+        rest: RestReply,
+        begin: Callable[[], None],
+        fail: Callable[[ServingError], None],
+    ) -> None:
+        """Call `begin` on a worker, in its turn; or `fail`, where it is refused or has no size.
+
+        Neither is called where nobody waits any more.
+        """
+
+        def weigh() -> None:
+            if rest.alive():
+                self._weigh(request, rest, begin, fail)
+            else:
+                rest.expire()
+
+        try:
+            self.run(weigh)
+        except ServingError as error:
+            fail(error)
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Have a worker run a job. Raises Unavailable if too many wait for one."""
+        with self._lock:
+            full = self._waiting >= _MAX_WAITING
+            self._waiting += not full
+        if full:
+            error = Unavailable(f"{_MAX_WAITING} requests are waiting for a thread already")
+            error.retry_after_s = _RETRY_AFTER_S
+            raise error
+
+        def run() -> None:
+            with self._lock:
+                self._waiting -= 1
+            job()
+
+        self._workers.submit(run)
+
+    def _weigh(
+        self,
+        request: HttpRequest,
+        rest: RestReply,
+        begin: Callable[[], None],
+        fail: Callable[[ServingError], None],
+    ) -> None:
+        """On a worker: begin what is small, and let what is large have its turn."""
+        body = request.body
+        try:
+            size = meant_size(request.headers, body)
+        except ServingError as error:
+            fail(error)
+            return
+        if size < LARGE_BYTES:
+            begin()
+            return
+        weight = _WEIGHT * size
+
+        def run() -> None:
+            try:
+                if rest.alive():
+                    begin()
+                else:
+                    rest.expire()
+            finally:
+                self._budget.give_back(weight)
+
+        try:
+            self._budget.ask(weight, len(body), rest.alive, lambda: self._workers.submit(run))
+        except ServingError as error:
+            fail(error)

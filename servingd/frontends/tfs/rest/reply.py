@@ -1,0 +1,118 @@
+"""A REST call's way back: messages and failures as HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import NamedTuple
+
+from servingd.core.batching.queue import Priority
+from servingd.errors import Code
+from servingd.frontends.http.content_coding import accepts_gzip, deflated
+from servingd.frontends.http.messages import Headers, HttpReply
+from servingd.frontends.http.shared_page import Workers
+from servingd.frontends.reply import PRIORITY_HEADER, priority_of
+from servingd.frontends.status_codes import HTTP, retry_header
+from servingd.wire.json.results import encode_error
+
+JSON = "application/json"
+PROTOBUF = "application/x-protobuf"
+
+EXPIRED = "Timed out waiting for notification"
+"""TensorFlow's text for a run that took too long."""
+
+
+class ReplyForm(NamedTuple):
+    """What the answers to requests with one head have in common."""
+
+    gzip: bool
+    """Whether the client takes it."""
+    headers: Headers
+    priority: Priority
+
+
+def reply_form(request_headers: Mapping[str, str], headers: Headers) -> ReplyForm:
+    """By what the request says; `headers` are those of every answer."""
+    gzip = accepts_gzip(request_headers)
+    return ReplyForm(
+        gzip,
+        (*headers, ("vary", "accept-encoding")) if gzip else headers,
+        priority_of(request_headers.get(PRIORITY_HEADER, "")),
+    )
+
+
+class RestReply:
+    """Answers with a message's bytes, or with a JSON document that says what went wrong.
+
+    See `Reply`. Answers are gzip where the client takes that and it is worth it.
+    """
+
+    __slots__ = ("_form", "_reply", "_workers", "content_type", "deadline")
+
+    def __init__(
+        self,
+        reply: HttpReply,
+        form: ReplyForm,
+        timeout_s: float | None,
+        workers: Workers | None = None,
+    ) -> None:
+        self._reply = reply
+        self._workers = workers
+        self._form = form
+        self.content_type = JSON
+        self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is connected."""
+        return self._reply.alone
+
+    def alive(self) -> bool:
+        """Whether anybody still waits."""
+        return self._reply.alive() and (self.deadline is None or time.monotonic() < self.deadline)
+
+    def priority(self) -> Priority:
+        """What the caller says of its importance."""
+        return self._form.priority
+
+    def gather(self) -> None:
+        """Answers go out together anyway: see `HttpCarrier.answered`."""
+
+    def takes_away(self, job: Callable[[], None]) -> bool:
+        """Have a worker do a large job, if this thread has others to answer; else False."""
+        if self._workers is None or not self._reply.is_here:
+            return False
+        self._workers.submit(job)
+        return True
+
+    def send(self, payload: bytes) -> bool:
+        """Answer with a document or a message."""
+        form = self._form
+        if not form.gzip:
+            return self._reply.send(200, payload, self.content_type, form.headers)
+        return self._send(200, payload, self.content_type)
+
+    def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
+        """Answer with what went wrong."""
+        if code is Code.DEADLINE_EXCEEDED:
+            message = EXPIRED
+        hint = retry_header(retry_after_s)
+        return self._send(HTTP[code], encode_error(message), JSON, hint)
+
+    def refuse_body(self, message: str) -> bool:
+        """Answer that the body is too large: sent again it would be no smaller."""
+        return self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, encode_error(message), JSON)
+
+    def _send(self, status: int, body: bytes, content_type: str, more: Headers = ()) -> bool:
+        form = self._form
+        headers = (*form.headers, *more) if more else form.headers
+        if form.gzip:
+            packed = deflated(body)
+            if packed is not None:
+                body, headers = packed, (*headers, ("content-encoding", "gzip"))
+        return self._reply.send(status, body, content_type, headers)
+
+    def expire(self) -> None:
+        """The time is up: answer so, unless there is an answer; on the loop's thread."""
+        self.fail(Code.DEADLINE_EXCEEDED, EXPIRED)

@@ -1,0 +1,224 @@
+"""Classify, Regress and MultiInference over gRPC."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from servingd.core.batching.queue import Priority
+from servingd.core.interfaces import Lease
+from servingd.core.types import Signature, Tensors
+from servingd.errors import Code, InvalidArgument, ServingError
+from servingd.frontends.call import Call, CallContext, Note, blame, unheard
+from servingd.frontends.reply import Reply
+from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
+from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
+from servingd.inference.examples import (
+    Classification,
+    classification,
+    regression,
+    results,
+    run_examples,
+)
+from servingd.inference.multi_inference import Task, TaskOutputs, multi_inference
+from servingd.wire import protos
+from servingd.wire.examples import serialized_examples
+from servingd.wire.records.prediction_logs import classification_response, regression_response
+from servingd.wire.results import classification_result, regression_result
+
+
+class ExamplesMethod:
+    """The handler of PredictionService.Classify or Regress."""
+
+    def __init__(
+        self, context: CallContext, parser: MessageParser, kind: type[ClassifyCall | RegressCall]
+    ) -> None:
+        self._context = context
+        self._parser = parser
+        self._kind = kind
+
+    def __call__(self, payload: bytes, reply: Reply) -> None:
+        """Answer one call; see `Handler`."""
+        context = self._context
+        call = self._kind(reply, context)
+        try:
+            request = self._parser.parse(protos.ExamplesRequest, payload, call.request_name)
+            if not request.HasField("model_spec"):
+                raise InvalidArgument("Missing ModelSpec")
+            call.payload, call.input = payload, request.input
+            call.spec = model_spec(request.model_spec)
+            run_examples(context.models, call, call.signature_method, context.checks)
+        except Exception as error:
+            call.fail(blame(error, call.method))
+
+
+class _ExamplesCall(Call):
+    """What both kinds have in common; see `inference.examples.ExamplesCall`."""
+
+    signature_method: str
+    request_name: str
+
+    __slots__ = ("count", "input", "payload")
+
+    def __init__(self, reply: Reply, context: CallContext) -> None:
+        super().__init__(reply, context)
+        self.payload = self.input = b""
+        self.count = 0
+
+    def examples(self) -> Sequence[bytes]:
+        """The Examples, as their client wrote them."""
+        found = serialized_examples(self.input)
+        self.ran_at = time.perf_counter()
+        return found
+
+    def log_request(self) -> bytes:
+        """The request as it came."""
+        return self.payload
+
+
+class ClassifyCall(_ExamplesCall):
+    """One Classify call."""
+
+    method = api = "Classify"
+    log_kind = "classify_log"
+    signature_method = CLASSIFY_METHOD
+    request_name = "tensorflow.serving.ClassificationRequest"
+
+    __slots__ = ()
+
+    def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
+        """A ClassificationResponse."""
+        found = classification(signature, outputs, self.count)
+        return classification_response(found.labels, found.scores, note.model_spec)
+
+
+class RegressCall(_ExamplesCall):
+    """One Regress call."""
+
+    method = api = "Regress"
+    log_kind = "regress_log"
+    signature_method = REGRESS_METHOD
+    request_name = "tensorflow.serving.RegressionRequest"
+
+    __slots__ = ()
+
+    def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
+        """A RegressionResponse."""
+        return regression_response(regression(signature, outputs, self.count), note.model_spec)
+
+
+class MultiInferenceMethod:
+    """The handler of PredictionService.MultiInference."""
+
+    def __init__(self, context: CallContext, parser: MessageParser) -> None:
+        self._context = context
+        self._parser = parser
+
+    def __call__(self, payload: bytes, reply: Reply) -> None:
+        """Answer one call; see `Handler`."""
+        context = self._context
+        call = MultiInferenceCall(reply, context, payload)
+        try:
+            request = self._parser.parse(
+                protos.MultiExamplesRequest, payload, "tensorflow.serving.MultiInferenceRequest"
+            )
+            call.input = request.input
+            call.tasks = [Task(model_spec(t.model_spec), t.method_name) for t in request.tasks]
+            multi_inference(context.models, call, context.checks)
+        except Exception as error:
+            call.fail(blame(error, call.method))
+
+
+class MultiInferenceCall:
+    """One MultiInference call; see `inference.multi_inference.MultiInferenceCall`."""
+
+    method = "MultiInference"
+
+    def __init__(self, reply: Reply, context: CallContext, payload: bytes) -> None:
+        self._started = time.perf_counter()
+        self._reply = reply
+        self._context = context
+        self._payload = payload
+        self._count = 0
+        self.deadline = reply.deadline
+        self.lease: Lease | None = None
+        self.tasks: Sequence[Task] = ()
+        self.input = b""
+
+    @property
+    def alone(self) -> bool:
+        """Whether its carrier has no other call in hand."""
+        return self._reply.alone
+
+    def priority(self) -> Priority:
+        """What the caller says of its importance."""
+        return self._reply.priority()
+
+    def alive(self) -> bool:
+        """Whether anybody still waits."""
+        return self._reply.alive()
+
+    def gather(self) -> Callable[[], None] | None:
+        """Let this thread's answers to calls of the same carrier go out together."""
+        return self._reply.gather()
+
+    def examples(self) -> Sequence[bytes]:
+        """The Examples, as their client wrote them."""
+        found = serialized_examples(self.input)
+        self._count = len(found)
+        return found
+
+    def finish(self, answers: Sequence[TaskOutputs]) -> None:
+        """Answer with all results."""
+        assert self.lease is not None  # the tasks' lanes were found through it
+        servable = self.lease.id
+        try:
+            response = protos.MultiInferenceResponse()
+            for task, (lane, outputs) in zip(self.tasks, answers, strict=True):
+                result = response.results.add()
+                found = results(lane.signature, task.method, outputs, self._count)
+                _fill(result, found)
+                result.model_spec.name = task.spec.name
+                result.model_spec.version.value = servable.version
+                result.model_spec.signature_name = lane.signature.name
+            payload = response.SerializeToString()
+            heard = self._reply.send(payload)
+        except Exception as error:
+            self.fail(blame(error, self.method))
+            return
+        if not heard:
+            self._end(unheard(self._reply))
+            return
+        self._context.metrics.count_examples(servable.name, self._count)
+        log = self._context.request_log
+        if log is not None and log.samples(servable.name):
+            log.write(servable, "multi_inference_log", self._payload, payload)
+        self._end(Code.OK)
+
+    def fail(self, error: ServingError) -> None:
+        """Answer with a failure."""
+        code = error.code
+        try:
+            if not self._reply.fail(code, error.message, error.retry_after_s):
+                code = unheard(self._reply, code)
+        finally:  # the lease comes back whatever becomes of the reply
+            self._end(code)
+
+    def _end(self, code: Code) -> None:
+        lease, self.lease = self.lease, None
+        spec = self.tasks[0].spec if self.tasks else None
+        model, version = self._context.blamed(lease, spec)
+        if lease:
+            lease.release()
+        seconds = time.perf_counter() - self._started
+        self._context.metrics.record(model, version, "", self.method, code, seconds)
+
+
+def _fill(result: Any, found: Classification | np.ndarray[Any, Any]) -> None:
+    if isinstance(found, Classification):
+        classification_result(found.labels, found.scores, result.classification_result)
+    else:
+        regression_result(found, result.regression_result)

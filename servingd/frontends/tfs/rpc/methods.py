@@ -1,0 +1,72 @@
+"""The one table of RPC methods: bytes in, bytes out, the same for every carrier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from servingd.core.interfaces import States
+from servingd.frontends.call import CallContext
+from servingd.frontends.reply import Handler
+from servingd.frontends.tfs.rpc.examples import (
+    ClassifyCall,
+    ExamplesMethod,
+    MultiInferenceMethod,
+    RegressCall,
+)
+from servingd.frontends.tfs.rpc.first_calls import spec_of_request, spec_of_tasks, waiting
+from servingd.frontends.tfs.rpc.messages import MessageParser
+from servingd.frontends.tfs.rpc.predict import PredictMethod
+from servingd.frontends.tfs.rpc.profiler import Profiler, ProfilerMethods
+from servingd.frontends.tfs.rpc.reload import Reload, ReloadMethod, ServingValues
+from servingd.frontends.tfs.rpc.status import StatusMethods
+
+_PREDICTION = "/tensorflow.serving.PredictionService/"
+_MODEL = "/tensorflow.serving.ModelService/"
+_PROFILER = "/tensorflow.ProfilerService/"
+
+
+class RpcMethods:
+    """All methods over what is served here.
+
+    Methods that change the server, or slow it down, are the administrator's: `admin_table`.
+    """
+
+    def __init__(
+        self,
+        context: CallContext,
+        states: States,
+        reload: Reload,
+        serving_values: ServingValues,
+        profiler: Profiler | None,
+        max_request_bytes: int,
+    ) -> None:
+        parser = MessageParser(max_request_bytes)
+        status = StatusMethods(context, states, parser)
+        calls: Mapping[str, Handler] = {
+            "Predict": PredictMethod(context, parser),
+            "Classify": ExamplesMethod(context, parser, ClassifyCall),
+            "Regress": ExamplesMethod(context, parser, RegressCall),
+            "MultiInference": MultiInferenceMethod(context, parser),
+            "GetModelMetadata": status.metadata,
+        }
+        self._table: dict[str, Handler] = {f"{_MODEL}GetModelStatus": status.status}
+        for name, handler in calls.items():
+            spec_of = spec_of_tasks if name == "MultiInference" else spec_of_request
+            self._table[f"{_PREDICTION}{name}"] = waiting(handler, name, context, spec_of)
+        self._admin_table: dict[str, Handler] = {
+            f"{_MODEL}HandleReloadConfigRequest": ReloadMethod(
+                context, parser, reload, serving_values
+            ),
+        }
+        if profiler is not None:
+            methods = ProfilerMethods(context, parser, profiler)
+            self._admin_table[f"{_PROFILER}Profile"] = methods.profile
+            self._admin_table[f"{_PROFILER}Terminate"] = methods.terminate
+
+    def table(self) -> Mapping[str, Handler]:
+        """Full method name to handler, for callers."""
+        return self._table
+
+    def admin_table(self) -> Mapping[str, Handler]:
+        """Full method name to handler, for administrators."""
+        return self._admin_table

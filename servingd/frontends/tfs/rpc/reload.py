@@ -1,0 +1,90 @@
+"""HandleReloadConfigRequest: another set of models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from servingd.config.models import ModelConfig
+from servingd.errors import Code, InvalidArgument, ServingError
+from servingd.frontends.call import CallContext, blame
+from servingd.frontends.reply import Reply
+from servingd.frontends.tfs.rpc.messages import MessageParser
+from servingd.wire import protos
+from servingd.wire.config.models import models_from_message
+
+Reload: TypeAlias = Callable[
+    [tuple[ModelConfig, ...], "float | None", Callable[["ServingError | None"], None]], None
+]
+"""Replace all models and tell when the new ones are up, at the latest after so many seconds (None:
+as the server is configured). Raises a ServingError, with nothing changed."""
+
+ServingValues: TypeAlias = Callable[[Sequence[str]], dict[str, int]]
+"""What TensorFlow Serving's metrics stand at now, by their raw names."""
+
+METHOD = "HandleReloadConfigRequest"
+
+
+class ReloadMethod:
+    """The handler of ModelService.HandleReloadConfigRequest."""
+
+    def __init__(
+        self,
+        context: CallContext,
+        parser: MessageParser,
+        reload: Reload,
+        serving_values: ServingValues,
+    ) -> None:
+        self._context = context
+        self._serving_values = serving_values
+        self._parser = parser
+        self._reload = reload
+
+    def __call__(self, payload: bytes, reply: Reply) -> None:
+        """Answer one call; see `Handler`."""
+        started = time.perf_counter()
+        values = self._serving_values
+
+        def record(code: Code) -> None:
+            seconds = time.perf_counter() - started
+            self._context.metrics.record("", 0, "", METHOD, code, seconds)
+
+        def done(error: ServingError | None) -> None:
+            if error is None:
+                reply.send(_response(names, before, values(names)))
+            else:
+                reply.fail(error.code, error.message)
+            record(error.code if error else Code.OK)
+
+        names: Sequence[str] = ()
+        before: dict[str, int] = {}
+        try:
+            request = self._parser.parse(protos.ReloadConfigRequest, payload)
+            names = list(dict.fromkeys(request.metric_names))
+            before = values(names)
+            left = None if reply.deadline is None else reply.deadline - time.monotonic()
+            self._reload(_models(request.config), left, done)
+        except Exception as error:
+            blamed = blame(error, METHOD)
+            reply.fail(blamed.code, blamed.message)
+            record(blamed.code)
+
+
+def _models(config: Any) -> tuple[ModelConfig, ...]:
+    if config.WhichOneof("config") != "model_config_list":
+        raise InvalidArgument(
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
+            "ModelConfigList is currently supported"
+        )
+    return models_from_message(config)
+
+
+def _response(names: Sequence[str], before: dict[str, int], after: dict[str, int]) -> bytes:
+    response = protos.ReloadConfigResponse()
+    response.status.error_code = 0  # type: ignore[assignment]
+    response.status.SetInParent()
+    for name in names:
+        response.metric.add(name=name, int64_value_increase=after[name] - before[name])
+    content: bytes = response.SerializeToString()
+    return content

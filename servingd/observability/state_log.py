@@ -1,0 +1,30 @@
+"""Life-cycle announcements as log lines, in TensorFlow Serving's words: operators grep for them."""
+
+from __future__ import annotations
+
+import logging
+
+from servingd.core.lifecycle.states import PublicState, ServableState
+
+_LINES = {
+    PublicState.START: "Approving load for servable version %s",
+    PublicState.LOADING: "Loading servable version %s",
+    PublicState.AVAILABLE: "Successfully loaded servable version %s",
+    PublicState.UNLOADING: "Quiescing servable version %s",
+    PublicState.END: "Done unloading servable version %s",
+}
+
+_log = logging.getLogger(__name__)
+
+
+def log_state(state: ServableState) -> None:
+    """Log one announcement; a failure with its code and text."""
+    if state.error is not None:
+        _log.warning(
+            "Encountered an error for servable version %s: %s: %s",
+            state.id,
+            state.error.code.name,
+            state.error.message,
+        )
+    else:
+        _log.info(_LINES[state.state], state.id)

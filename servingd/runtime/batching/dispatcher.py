@@ -1,0 +1,346 @@
+"""Where a call runs: here and now if that is cheap, else from its signature's own queue.
+
+A thread hand-off costs more than a cheap model; a slow model run in the carrier's thread would
+delay every other call. Which it is, is measured: by signature and by size of the inputs, as a
+decaying minimum, because a mean rises under contention and would send cheap calls behind slow ones.
+Calls of a signature that works row by row are merged in its queue, unless they are so cheap that
+merging costs more, or come alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from servingd.core.batching.cost import CostMeter
+from servingd.core.batching.merge import kind_of, rows_of
+from servingd.core.batching.policy import (
+    MAX_ROWS,
+    FixedPacer,
+    GoalPacer,
+    Pacer,
+    RunTimes,
+    WaitingPacer,
+)
+from servingd.core.batching.queue import BatchRules, Pace
+from servingd.core.batching.refusal import AdmissionLimits
+from servingd.core.interfaces import Completion, Lane, Replicated, RuledBatching, Servable
+from servingd.core.shapes import fits
+from servingd.core.types import ServableId, Signature, Tensors
+from servingd.errors import InvalidArgument, ServingError, as_serving_error
+from servingd.observability.batches import BatchMetrics, LaneStats
+from servingd.runtime.batching.batcher import Batcher, BatcherOptions
+from servingd.runtime.batching.runner import BatchRunner
+from servingd.runtime.batching.waiting_calls import SplitCall, WaitingCall
+from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
+
+_log = logging.getLogger(__name__)
+
+_TEXTS_LOOKED_AT = 1024
+_TEXT_BYTES = 33
+"""What a text takes besides its characters."""
+
+_ALONE = Pace(full_rows=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchOptions:
+    """How calls reach a servable."""
+
+    inline_below_s: float = 200e-6
+    """A call measured below this runs in the carrier's thread."""
+
+    merge_above_s: float = 80e-6
+    """A call measured below this is not merged: that would cost more."""
+
+    merge: bool = True
+    """Whether calls that wait together run together where that is known to be right."""
+
+    max_merged_rows: int = 64
+    """The largest batch that is made without anybody asking for it."""
+
+    goal_s: Callable[[str], float] = lambda model: 0.0
+    """A model's latency goal; 0 if it has none."""
+
+    merging: Callable[[str], str] = lambda model: "auto"
+    """`auto`, `always` or `never`: whether a model's calls are merged."""
+
+    limits: AdmissionLimits = field(default_factory=AdmissionLimits)
+    """What may wait in front of one signature."""
+
+    workers: int = 2
+    """Threads of one signature's queue, each running one batch at a time."""
+
+    idle_s: float = 30.0
+    """A queue's thread ends after this long without work, and is started again when needed."""
+
+    self_warm_up: SelfWarmUp = field(default_factory=lambda: SelfWarmUp(enabled=False))
+    """Keeps a sample of the requests."""
+
+
+class QueueOrInline:
+    """One signature's lane. `run` from any thread."""
+
+    __slots__ = (
+        "_batcher",
+        "_inline_below_s",
+        "_merge_above_s",
+        "_meter",
+        "_ruled",
+        "_sampler",
+        "_servable",
+        "notes",
+        "pacer",
+        "signature",
+        "stats",
+        "times",
+    )
+
+    def __init__(
+        self,
+        servable: ServableId,
+        body: Servable,
+        signature: Signature,
+        options: DispatchOptions,
+        stats: LaneStats,
+    ) -> None:
+        self.signature = signature
+        self.notes: dict[str, Any] = {}
+        self.stats = stats
+        self.times = RunTimes()
+        self._servable = body
+        self._inline_below_s = options.inline_below_s
+        self._merge_above_s = min(options.merge_above_s, options.inline_below_s)
+        self._meter = CostMeter()
+        options.self_warm_up.tell_costs(servable, signature.name, self._meter)
+        self._sampler = options.self_warm_up.sampler(servable, body, signature)
+        self._ruled = body.ruled_batching
+        self.pacer = _pacer(servable.name, body, signature, options, self.times)
+        runner = BatchRunner(
+            body,
+            signature,
+            self.times,
+            self._observe,
+            stats,
+            self._ruled.allowed_rows if self._ruled else (),
+        )
+        self._batcher = Batcher(
+            f"{servable.name}:{servable.version}/{signature.name}",
+            runner,
+            self.pacer,
+            self.times,
+            _batcher_options(body, options),
+            stats,
+        )
+
+    def run(self, inputs: Tensors, done: Completion) -> None:
+        """Run inputs now if calls of their size are cheap, else let them wait."""
+        size = 0
+        for array in inputs.values():
+            size += array.nbytes
+        cost = self._meter.cost(size)
+        if self._ruled is None and (
+            cost < self._merge_above_s
+            or (cost < self._inline_below_s and self._gains_nothing_by_waiting(done))
+        ):
+            self._run_now(inputs, done, size)
+        else:
+            self._wait(inputs, done, size)
+
+    def close(self) -> None:
+        """End the queue's threads. No call is waiting: the lane's version has been drained."""
+        self._batcher.close()
+
+    def explain(self) -> Mapping[str, Any]:
+        """Why batches left and how large they were, what runs cost, and so what the pace is now."""
+        wait_s, pace = self._batcher.estimate()
+        stats, rows = self.stats, self.stats.rows.copy()
+        return {
+            "signature": self.signature.name,
+            "worth_merging": self._servable.rows_worth_merging(self.signature.name),
+            "not_merged": self._why_not_merged(),
+            "batch": {
+                "full_rows": pace.full_rows,
+                "hold_ms": round(pace.hold_s * 1e3, 3),
+                "left": dict(stats.left),
+                "mean_rows": round(rows.total / rows.count, 2) if rows.count else None,
+            },
+            "run_ms_by_rows": {rows: round(s * 1e3, 3) for rows, s in self.times.by_rows().items()},
+            "waiting_rows": stats.waiting_rows,
+            "estimated_wait_ms": round(wait_s * 1e3, 3),
+            "dropped": stats.dropped,
+            "refused": dict(stats.refused),
+        }
+
+    def _why_not_merged(self) -> str:
+        """For people to read; empty where calls are merged."""
+        if self._merges():
+            return ""
+        if isinstance(self.pacer, FixedPacer):
+            return "merging is off"
+        reason = self._servable.why_not_merged(self.signature.name)
+        return reason or "more rows at once do not get cheaper"
+
+    def _gains_nothing_by_waiting(self, done: Completion) -> bool:
+        return (done.alone and self._batcher.quiet) or not self._merges()
+
+    def _merges(self) -> bool:
+        return self.pacer.pace().full_rows > 1
+
+    def _wait(self, inputs: Tensors, done: Completion, size: int) -> None:
+        ruled = self._ruled
+        merges = ruled is not None or self._merges()
+        rows, kind = _shape(self.signature, inputs, ruled, merges)
+        if rows == 0:  # there is nothing that could be a batch, and nothing to compute
+            self._run_now(inputs, done, size)
+            return
+        started = time.perf_counter()
+        if started > self._sampler.due:
+            done = self._sampler.watch(inputs, done, started)
+        call = WaitingCall(inputs, done, rows, time.monotonic(), _taken(inputs, size))
+        if ruled is not None:
+            for _ in inputs:
+                self.stats.input_rows.add(rows)
+            if ruled.rules.splits:
+                call.split = SplitCall()
+        self._batcher.put(call, kind, done.priority())
+
+    def _run_now(self, inputs: Tensors, done: Completion, size: int) -> None:
+        started = time.perf_counter()
+        if started > self._sampler.due:
+            done = self._sampler.watch(inputs, done, started)
+        try:
+            self._servable.run(self.signature, inputs, done)
+        except ServingError as error:
+            done.fail(error)
+        except BaseException as error:  # a model's own code may even raise SystemExit
+            _log.exception("a call of signature %s failed", self.signature.name)
+            done.fail(as_serving_error(error))
+        self._meter.observe(size, time.perf_counter() - started)
+
+    def _observe(self, inputs: Tensors, seconds: float) -> None:
+        self._meter.observe(sum(array.nbytes for array in inputs.values()), seconds)
+
+
+def _taken(inputs: Tensors, size: int) -> int:
+    """What inputs take in memory: their arrays, and texts, which are estimated where many."""
+    for array in inputs.values():
+        if array.dtype == object and array.size:
+            step = max(1, array.size // _TEXTS_LOOKED_AT)
+            texts = array.ravel()[::step].tolist()
+            size += _TEXT_BYTES * array.size + step * sum(map(len, texts))
+    return size
+
+
+def _batcher_options(body: Servable, options: DispatchOptions) -> BatcherOptions:
+    """As many threads as there are cores, or as are said; where devices were planned for, fewer."""
+    replicas, at_once = 1, 0
+    if isinstance(body, Replicated):
+        replicas, at_once = len(body.replicas), body.runs_at_once
+    ruled = body.ruled_batching.threads if body.ruled_batching else 0
+    return BatcherOptions(
+        workers=max(ruled or at_once or options.workers, replicas),
+        replicas=replicas,
+        idle_s=options.idle_s,
+        limits=options.limits,
+    )
+
+
+def _shape(
+    signature: Signature, inputs: Tensors, ruled: RuledBatching | None, merges: bool
+) -> tuple[int, Hashable]:
+    """How many rows a call has, and which others it may be merged with.
+
+    One whose shapes the signature does not name runs by itself: what is known of the signature does
+    not hold for it. Rules batch it all the same, with others of its shape.
+    Raises InvalidArgument where rules say that all calls are batched, and this one cannot be.
+    """
+    if ruled is not None:
+        return rows_of(inputs), kind_of(inputs, ruled.pads_lengths)
+    if not merges:
+        return 1, None
+    if not fits(signature, inputs):
+        return 1, object()
+    try:
+        return rows_of(inputs), kind_of(inputs)
+    except InvalidArgument:
+        return 1, object()  # the model may know what to do with it, by itself
+
+
+def _pacer(
+    model: str, body: Servable, signature: Signature, options: DispatchOptions, times: RunTimes
+) -> Pacer:
+    ruled = body.ruled_batching
+    if ruled is not None:
+        reason = "timer" if ruled.hold_s else "idle"
+        pace = Pace(full_rows=ruled.rules.max_batch_rows, hold_s=ruled.hold_s, reason=reason)
+        return FixedPacer(ruled.rules, pace)
+    rules = BatchRules(
+        max_request_rows=MAX_ROWS,
+        max_batch_rows=options.max_merged_rows,
+        max_enqueued_batches=MAX_ROWS,
+    )
+    merging = options.merging(model)
+    if not options.merge or merging == "never":
+        return FixedPacer(rules, _ALONE)
+
+    def rows_worth() -> int:
+        known = body.rows_worth_merging(signature.name)
+        if not known and merging == "always":
+            return options.max_merged_rows
+        return min(options.max_merged_rows, known)
+
+    goal_s = options.goal_s(model)
+    if goal_s:
+        return GoalPacer(rules, goal_s, times, rows_worth)
+    return WaitingPacer(rules, rows_worth)
+
+
+class Dispatcher:
+    """Opens a lane per signature of each ready servable; see `core.interfaces.Dispatcher`."""
+
+    def __init__(
+        self, options: DispatchOptions | None = None, metrics: BatchMetrics | None = None
+    ) -> None:
+        self._options = options or DispatchOptions()
+        self._metrics = metrics or BatchMetrics()
+        self._lock = threading.Lock()
+        self._lanes: dict[ServableId, dict[str, QueueOrInline]] = {}  # guarded by _lock
+
+    def open(self, servable: ServableId, body: Servable) -> Mapping[str, Lane]:
+        """One lane per signature; starts no thread."""
+        lanes = {
+            name: QueueOrInline(
+                servable,
+                body,
+                signature,
+                self._options,
+                self._metrics.open(servable, name, body.ruled_batching is not None),
+            )
+            for name, signature in body.signatures.items()
+        }
+        with self._lock:
+            self._lanes[servable] = lanes
+        return lanes
+
+    def explain(self, name: str) -> Mapping[int, list[Mapping[str, Any]]]:
+        """By version of a model, what its signatures' queues do; for people to read."""
+        with self._lock:
+            found = [
+                (s.version, list(lanes.values()))
+                for s, lanes in self._lanes.items()
+                if s.name == name
+            ]
+        return {version: [lane.explain() for lane in lanes] for version, lanes in found}
+
+    def close(self, servable: ServableId) -> None:
+        """End the threads of a drained servable's lanes."""
+        with self._lock:
+            lanes = self._lanes.pop(servable, {})
+        for lane in lanes.values():
+            lane.close()
+        self._metrics.close(servable)

@@ -1,0 +1,167 @@
+"""Runs what left a queue: merged where there are several calls, each its own rows of the answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from servingd.core.batching.merge import Merged, merge, next_allowed, split
+from servingd.core.batching.policy import RunTimes
+from servingd.core.batching.queue import Batch, Piece
+from servingd.core.interfaces import Completion, Servable
+from servingd.core.types import Signature, Tensors
+from servingd.errors import Code, DeadlineExceeded, ServingError, as_serving_error
+from servingd.observability.batches import ROW_EDGES, LaneStats
+from servingd.observability.requests import Cell
+from servingd.runtime.batching.waiting_calls import WaitingCall, hand_over
+
+_log = logging.getLogger(__name__)
+
+_NOBODYS_FAULT = frozenset(
+    {Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.UNAVAILABLE}
+)
+"""A run that fails so was not spoilt by one of its calls: to run each of them as well makes a want
+of memory or of time worse."""
+
+Observe = Callable[[Tensors, float], None]
+"""Told what one call's run, by itself, has cost in seconds."""
+
+
+class BatchRunner:
+    """Carries out the batches of one signature; from several threads at once."""
+
+    def __init__(
+        self,
+        servable: Servable,
+        signature: Signature,
+        times: RunTimes,
+        observe: Observe,
+        stats: LaneStats,
+        allowed_rows: Sequence[int] = (),
+    ) -> None:
+        self._servable = servable
+        self._signature = signature
+        self._times = times
+        self._observe = observe
+        self._stats = stats
+        self._allowed_rows = allowed_rows
+
+    def __call__(self, batch: Batch[WaitingCall]) -> None:
+        """Run a batch and complete its calls; never raises."""
+        for call in batch.dropped:
+            hand_over(call.done.fail, DeadlineExceeded("Deadline Exceeded"))
+        pieces = batch.pieces
+        if not pieces:
+            return
+        alone = len(pieces) == 1 and pieces[0].rows == pieces[0].payload.rows
+        if alone and next_allowed(batch.rows, self._allowed_rows) == batch.rows:
+            self._run_alone(pieces[0].payload)
+        else:
+            self._run_merged(pieces, batch.rows)
+
+    def _run_alone(self, call: WaitingCall) -> None:
+        started = time.perf_counter()
+        self._run(call.inputs, call.done)
+        seconds = time.perf_counter() - started
+        self._times.observe(call.rows, seconds)
+        self._observe(call.inputs, seconds)
+
+    def _run_merged(self, pieces: list[Piece[WaitingCall]], rows: int) -> None:
+        target = next_allowed(rows, self._allowed_rows)
+        try:
+            merged = merge(
+                [piece.payload.part(piece.start, piece.rows) for piece in pieces], target
+            )
+        except Exception as error:  # they cannot be merged: each says so by itself
+            self._one_by_one(pieces, as_serving_error(error))
+            return
+        self._count(rows, merged.rows)
+        started = time.perf_counter()
+        self._run(merged.inputs, _Shared(self, pieces, merged))
+        self._times.observe(merged.rows, time.perf_counter() - started)
+
+    def deliver(self, pieces: list[Piece[WaitingCall]], merged: Merged, outputs: Tensors) -> None:
+        """Give each call its rows."""
+        try:
+            answers = split(outputs, [piece.rows for piece in pieces], merged)
+        except Exception as error:
+            self._one_by_one(pieces, as_serving_error(error))
+            return
+        send_off = pieces[0].payload.done.gather()
+        try:
+            for piece, answer in zip(pieces, answers, strict=True):
+                piece.payload.succeed(piece.start, piece.rows, answer)
+        finally:
+            if send_off is not None:
+                send_off()
+
+    def _one_by_one(self, pieces: list[Piece[WaitingCall]], error: ServingError) -> None:
+        """Run calls by themselves whose merged run failed: one of them may have spoilt it."""
+        if len(pieces) == 1 or error.code in _NOBODYS_FAULT:
+            for piece in pieces:
+                piece.payload.fail(error)
+            return
+        for piece in pieces:
+            if piece.payload.done.alive():
+                self._run(piece.payload.part(piece.start, piece.rows), _Alone(piece))
+            else:
+                self._stats.dropped += 1
+                piece.payload.fail(DeadlineExceeded("Deadline Exceeded"))
+
+    def _run(self, inputs: Tensors, done: Completion) -> None:
+        try:
+            self._servable.run(self._signature, inputs, done)
+        except ServingError as error:
+            hand_over(done.fail, error)
+        except BaseException as error:  # a model's own code may even raise SystemExit
+            _log.exception("a call of signature %s failed", self._signature.name)
+            hand_over(done.fail, as_serving_error(error))
+
+    def _count(self, rows: int, filled: int) -> None:
+        if self._stats.configured:
+            padding = self._stats.padding
+            (padding.get(filled) or padding.setdefault(filled, Cell(ROW_EDGES))).add(filled - rows)
+
+
+class _Shared(Completion):
+    """The completion of a merged run."""
+
+    def __init__(
+        self, runner: BatchRunner, pieces: list[Piece[WaitingCall]], merged: Merged
+    ) -> None:
+        deadlines = [piece.payload.done.deadline for piece in pieces]
+        known = [deadline for deadline in deadlines if deadline is not None]
+        self.deadline = max(known) if len(known) == len(deadlines) else None
+        self._runner = runner
+        self._pieces = pieces
+        self._merged = merged
+
+    def alive(self) -> bool:
+        return any(piece.payload.done.alive() for piece in self._pieces)
+
+    def succeed(self, outputs: Tensors) -> None:
+        self._runner.deliver(self._pieces, self._merged, outputs)
+
+    def fail(self, error: ServingError) -> None:
+        self._runner._one_by_one(self._pieces, error)
+
+
+class _Alone(Completion):
+    """The completion of one piece that runs by itself."""
+
+    def __init__(self, piece: Piece[WaitingCall]) -> None:
+        self._piece = piece
+        self.deadline = piece.payload.done.deadline
+        whole = piece.rows == piece.payload.rows  # else it joins parts that have all outputs
+        self.output_filter = getattr(piece.payload.done, "output_filter", ()) if whole else ()
+
+    def alive(self) -> bool:
+        return self._piece.payload.done.alive()
+
+    def succeed(self, outputs: Tensors) -> None:
+        piece = self._piece
+        piece.payload.succeed(piece.start, piece.rows, dict(outputs))
+
+    def fail(self, error: ServingError) -> None:
+        self._piece.payload.fail(error)

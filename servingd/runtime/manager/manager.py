@@ -1,0 +1,398 @@
+"""The single owner of all harnesses: one thread that asks the core and carries its commands out.
+
+It never blocks on a load, a request, a disk or a lock held for long: loads and unloads run on their
+own pools, drained leases and finished jobs come back as events.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from servingd.core.interfaces import Dispatcher, Lane, Loader, Relocates, Servable
+from servingd.core.lifecycle.events import (
+    Announce,
+    CancelLoad,
+    CancelRetry,
+    Command,
+    Configured,
+    Discard,
+    Drained,
+    Estimated,
+    Event,
+    Explain,
+    Grown,
+    LetGrow,
+    LoadFailed,
+    LoadOverdue,
+    LoadSucceeded,
+    Publish,
+    PublishFailed,
+    Quiesce,
+    Relocate,
+    Relocated,
+    ReplicaFailed,
+    ReportIncomplete,
+    RetryDue,
+    ScheduleRetry,
+    StartEstimate,
+    StartLoad,
+    StartUnload,
+    Stop,
+    Unloaded,
+)
+from servingd.core.lifecycle.harness import LoadPlan
+from servingd.core.lifecycle.reconcile import ManagerState
+from servingd.core.lifecycle.states import HarnessState
+from servingd.core.resources.placement import LoadRules
+from servingd.core.types import (
+    AspiredVersions,
+    Device,
+    Placement,
+    ServableId,
+    VersionData,
+)
+from servingd.errors import Cancelled
+from servingd.runtime.manager.inbox import Inbox
+from servingd.runtime.manager.load_jobs import (
+    Attempt,
+    Live,
+    ManagerOptions,
+    estimate_of,
+    failure,
+    free,
+    load_warm,
+)
+from servingd.runtime.manager.serving_map import ServingMap
+from servingd.runtime.manager.state_monitor import StateMonitor
+from servingd.runtime.threads import WorkerPool, join
+
+MakeLoader = Callable[[ServableId, VersionData], Loader]
+OnLoad = Callable[[ServableId, float, bool], None]
+
+_LOADS_END_S = 1.0
+"""At a stop a load that is not wanted any more may take so long to end."""
+
+_log = logging.getLogger(__name__)
+
+
+class Manager:
+    """Loads, serves and unloads what sources aspire. `start` and `stop` once each."""
+
+    def __init__(
+        self,
+        state: ManagerState,
+        make_loader: MakeLoader,
+        serving_map: ServingMap,
+        monitor: StateMonitor,
+        dispatcher: Dispatcher,
+        options: ManagerOptions | None = None,
+        on_load: OnLoad = lambda servable, seconds, succeeded: None,
+    ) -> None:
+        self._options = options or ManagerOptions()
+        self._state = state  # the manager's thread alone
+        self._live: dict[ServableId, Live] = {}  # the manager's thread alone
+        self._make_loader = make_loader
+        self._serving_map = serving_map
+        self._monitor = monitor
+        self._dispatcher = dispatcher
+        self._on_load = on_load
+        self._inbox = Inbox()
+        self._loads = WorkerPool("load", self._options.num_load_threads)
+        self._unloads = WorkerPool("unload", self._options.num_unload_threads)
+        self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
+        self._answered = threading.Event()  # set once only loads are under way after stop
+        self._empty = threading.Event()  # set once everything is unloaded after stop
+        self._plan = LoadPlan()  # replaced whole by the manager's thread
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._loads.start()
+        self._unloads.start()
+        self._thread.start()
+
+    def aspire(self, statement: AspiredVersions) -> None:
+        """Take a source's statement; from any thread, returns at once."""
+        self._inbox.put(statement)
+
+    def configure(self, rules: Mapping[str, LoadRules]) -> None:
+        """Say where models' loads go from now on; from any thread, returns at once."""
+        self._inbox.put(Configured(rules))
+
+    def grown(self, servable: ServableId, grew: bool) -> None:
+        """A version with room to grow has, or never will; from any thread, returns at once."""
+        self._inbox.put(Grown(servable, grew))
+
+    def replica_failed(self, servable: ServableId, device: Device) -> None:
+        """A replica does not work on its device any more; from any thread, returns at once."""
+        self._inbox.put(ReplicaFailed(servable, device))
+
+    @property
+    def plan(self) -> LoadPlan:
+        """Who holds what memory, and where; from any thread."""
+        return self._plan
+
+    def stop(self, timeout_s: float) -> bool:
+        """Unload everything and end the threads; False if something would not end in time.
+
+        A load that is under way is told to end, but hardly waited for: it holds nobody's answer,
+        and may be in the midst of an import.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._inbox.put(Stop())
+        self._answered.wait(timeout_s)
+        loading = self._loads.stop(min(_left(deadline), _LOADS_END_S))
+        empty = not loading and self._empty.wait(_left(deadline))
+        if not empty:
+            _log.warning("not everything could be unloaded within %.1f s", timeout_s)
+        self._inbox.close()
+        stuck = join([self._thread], _left(deadline)) + self._unloads.stop(_left(deadline))
+        return empty and not stuck
+
+    # The manager's thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        stopping = False
+        while (event := self._inbox.get()) is not None:
+            stopping = stopping or isinstance(event, Stop)
+            if not isinstance(event, LoadOverdue) or self._gave_up(event):
+                self._handle(event)
+            self._plan = self._state.plan()
+            if stopping:
+                self._tell_what_is_left()
+
+    def _handle(self, event: Event) -> None:
+        unpublished: list[PublishFailed] = []
+        for command in self._decide(event):
+            if any(_tells_of(command, failed.id) for failed in unpublished):
+                continue
+            try:
+                self._carry_out(command)
+            except BaseException as error:  # harnesses outlive a fault in one
+                _log.exception("the manager failed to carry out %s", command)
+                if isinstance(command, Publish):
+                    unpublished.append(PublishFailed(command.id, failure(command.id, error).error))
+                self._give_up(command, error)
+        for failed in unpublished:  # before anything else that concerns it
+            self._handle(failed)
+
+    def _gave_up(self, event: LoadOverdue) -> bool:
+        """Give up an attempt that is overdue; False if it has just ended."""
+        live = self._live.get(event.id)
+        attempt = live.attempt if live is not None else None
+        if live is None or attempt is None or not attempt.close():
+            return False
+        _log.warning("%s is given up: it has loaded for %g s", event.id, event.after_s)
+        self._loads.give_up(attempt.job)
+        self._on_load(event.id, event.after_s, False)
+        try:
+            live.cancel()
+        except BaseException:
+            _log.exception("the loader of %s cannot be told to end", event.id)
+        return True
+
+    def _tell_what_is_left(self) -> None:
+        left = [harness.state for harness in self._state.harnesses()]
+        if all(state is HarnessState.LOADING for state in left):
+            self._answered.set()
+        if not left:
+            self._empty.set()
+
+    def _decide(self, event: Event) -> list[Command]:
+        try:
+            return self._state.handle(event)
+        except BaseException:
+            _log.exception("the manager failed to handle %s", event)
+            return []
+
+    def _give_up(self, command: Command, error: BaseException) -> None:
+        """Tell the core how a command ended that could not be carried out: it waits for that."""
+        match command:
+            case StartEstimate(servable) | StartLoad(servable):
+                self._inbox.put(failure(servable, error))
+            case Relocate(servable):
+                self._inbox.put(Relocated(servable, ()))
+            case Quiesce(servable):
+                self._inbox.put(Drained(servable))
+            case StartUnload(servable):
+                self._inbox.put(Unloaded(servable))
+
+    def _carry_out(self, command: Command) -> None:
+        live = self._live
+        match command:
+            case Announce(state):
+                self._monitor.announce(state)
+            case ReportIncomplete(name, incomplete):
+                self._monitor.report_incomplete(name, incomplete)
+            case Explain(_, text):
+                _log.info("%s", text)
+            case (
+                StartEstimate()
+                | StartLoad()
+                | CancelLoad()
+                | LetGrow()
+                | Relocate()
+                | StartUnload()
+            ):
+                self._ask_loader(command)
+            case ScheduleRetry(servable, after_s):
+                self._inbox.put_after(RetryDue(servable), after_s)
+            case CancelRetry(servable):
+                self._inbox.cancel(RetryDue(servable))
+            case Publish(servable):
+                body = live[servable].servable
+                assert body is not None  # LoadSucceeded came first
+                self._serving_map.publish(servable, body, self._drained, live[servable].lanes)
+            case Quiesce(servable):
+                self._serving_map.withdraw(servable)
+            case Discard(servable):
+                live.pop(servable, None)
+
+    def _loader_of(self, servable: ServableId, data: VersionData, live: Live) -> Loader:
+        """A version's loader, for a job that begins on a pool thread."""
+        live.loader = loader = live.loader or self._make_loader(servable, data)
+        if live.cancelled:
+            raise Cancelled("Loading of servable cancelled")
+        return loader
+
+    def _ask_loader(
+        self, command: StartEstimate | StartLoad | CancelLoad | LetGrow | Relocate | StartUnload
+    ) -> None:
+        match command:
+            case CancelLoad(servable):
+                self._live[servable].cancel()
+            case StartEstimate(servable, data):
+                place = self._live.setdefault(servable, Live())
+                self._submit(place, lambda attempt: self._estimate(servable, data, place, attempt))
+            case StartLoad(servable, data, placement):
+                place = self._live.setdefault(servable, Live())
+                self._submit(
+                    place, lambda attempt: self._load(servable, data, place, placement, attempt)
+                )
+            case LetGrow(servable):
+                loader = self._live[servable].loader
+                assert loader is not None  # it has loaded
+                loader.grow()
+            case Relocate(servable, failed, to):
+                loader = self._live[servable].loader
+                self._loads.submit(lambda: self._relocate(servable, loader, failed, to))
+            case StartUnload(servable):
+                departing = self._live.pop(servable)
+                self._unloads.submit(lambda: self._unload(servable, departing))
+
+    def _drained(self, servable: ServableId) -> None:
+        self._inbox.put(Drained(servable))
+
+    def _submit(self, live: Live, work: Callable[[Attempt], None]) -> None:
+        live.attempt = attempt = Attempt()
+        attempt.job = lambda: work(attempt)
+        self._loads.submit(attempt.job)
+
+    # Pool threads ---------------------------------------------------------------------------------
+
+    def _begun(self, servable: ServableId) -> float:
+        """A thread begins with an attempt: its time runs from now on."""
+        if self._options.load_timeout_s > 0:
+            overdue = LoadOverdue(servable, self._options.load_timeout_s)
+            self._inbox.put_after(overdue, overdue.after_s)
+        return time.monotonic()
+
+    def _ended(self, servable: ServableId, attempt: Attempt) -> bool:
+        """An attempt has ended; False if it was given up before, and nobody waits for it."""
+        if not attempt.close():
+            return False
+        self._inbox.cancel(LoadOverdue(servable, self._options.load_timeout_s))
+        return True
+
+    def _estimate(
+        self, servable: ServableId, data: VersionData, live: Live, attempt: Attempt
+    ) -> None:
+        started = self._begun(servable)
+        outcome: Estimated | LoadFailed
+        try:
+            estimate = estimate_of(servable, self._loader_of(servable, data, live))
+            devices = self._options.devices() if estimate.on_devices else {}
+            outcome = Estimated(servable, estimate, devices)
+        except BaseException as error:  # a loader's own code may even raise SystemExit
+            outcome = failure(servable, error)
+        if not self._ended(servable, attempt):
+            return
+        self._inbox.put(outcome)
+        if isinstance(outcome, LoadFailed):
+            self._on_load(servable, time.monotonic() - started, False)
+
+    def _load(
+        self,
+        servable: ServableId,
+        data: VersionData,
+        live: Live,
+        placement: Placement,
+        attempt: Attempt,
+    ) -> None:
+        started, meter = self._begun(servable), self._options.meter
+        span = meter.start(data.platform) if meter else None
+        outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable)
+        ended = False
+        try:
+            loader = self._loader_of(servable, data, live)
+            body = load_warm(servable, data, loader, placement, self._options.warm_up)
+            ended = self._ended(servable, attempt)
+            if not ended:  # it never serves: another may by now
+                free(servable, loader, body)
+                return
+            live.servable, live.lanes = body, self._open(servable, loader, body)
+        except BaseException as error:
+            outcome = failure(servable, error)
+            if not ended and not self._ended(servable, attempt):
+                return
+        finally:
+            measured = meter.stop(span) if meter and span else None
+        if isinstance(outcome, LoadSucceeded) and measured:
+            outcome = LoadSucceeded(servable, measured)
+        self._inbox.put(outcome)
+        self._on_load(servable, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
+
+    def _open(self, servable: ServableId, loader: Loader, body: Servable) -> Mapping[str, Lane]:
+        try:
+            return self._dispatcher.open(servable, body)
+        except BaseException:
+            self._dispatcher.close(servable)
+            free(servable, loader, body)
+            raise
+
+    def _relocate(
+        self, servable: ServableId, loader: object, failed: Device, to: Device | None
+    ) -> None:
+        devices: tuple[Device, ...] = ()
+        try:
+            if isinstance(loader, Relocates):
+                devices = loader.relocate(failed, to)
+        except BaseException:
+            _log.exception("a replica of %s could not be moved", servable)
+        self._inbox.put(Relocated(servable, devices))
+
+    def _unload(self, servable: ServableId, departing: Live) -> None:
+        departing.lanes = None
+        body, departing.servable = departing.servable, None
+        meter = self._options.meter
+        span = meter.start() if meter else None
+        try:
+            self._dispatcher.close(servable)
+            if body is not None and departing.loader is not None:
+                departing.loader.unload(body)
+        except BaseException:  # what could not be freed is lost, but the version is gone
+            _log.exception("Unloading servable: %s failed", servable)
+        if meter and span:
+            meter.stop(span)
+        self._inbox.put(Unloaded(servable))
+
+
+def _left(deadline: float) -> float:
+    """The seconds until then, but always a moment."""
+    return max(0.1, deadline - time.monotonic())
+
+
+def _tells_of(command: Command, servable: ServableId) -> bool:
+    return isinstance(command, Announce) and command.state.id == servable

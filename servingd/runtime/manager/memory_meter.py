@@ -1,0 +1,99 @@
+"""What a load was seen to take of memory.
+
+All versions share one process, so a load can only be measured by what the process grows by. That
+tells something if it was the only load meanwhile, and not the first of its type, which brings
+libraries along; else nothing is told, and the estimate stays, corrected by what was learnt. Nor is
+anything told of the host once a version was unloaded: TensorFlow's allocator on x86 keeps what it
+frees, and the next load grows the process by as much less. Calls that are served meanwhile blur it
+in any case: for that reason an estimate says what must be there at least.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from servingd.core.resources.estimates import Measured
+from servingd.core.types import Device, Resources
+from servingd.machine.memory import status_bytes
+
+_RESET = Path("/proc/self/clear_refs")
+
+_log = logging.getLogger(__name__)
+
+
+class MemoryMeter:
+    """Watches what loads take. Used from many threads."""
+
+    def __init__(
+        self,
+        devices: Callable[[], Mapping[Device, int]] = dict,
+        read: Callable[[str], int] | None = None,
+    ) -> None:
+        """`devices` tells what is in use on each; `read` a line of the process's status."""
+        self._devices = devices
+        self._read = read or status_bytes
+        self._lock = threading.Lock()
+        self._running: set[_Span] = set()  # guarded by _lock
+        self._seen: set[str] = set()  # guarded by _lock
+        self._unloaded = False  # guarded by _lock; whether anything ever was
+
+    def start(self, platform: str = "") -> _Span:
+        """A load of this type begins; without a type, an unload."""
+        span = _Span()
+        with self._lock:
+            self._unloaded = self._unloaded or not platform
+            span.alone = not self._running and platform in self._seen and platform != ""
+            span.grows = not self._unloaded
+            for other in self._running:
+                other.alone = False
+            self._running.add(span)
+            self._seen.add(platform)
+        if span.alone:
+            with contextlib.suppress(OSError):  # without it the peak is not known
+                _RESET.write_text("5")
+            span.before = self._now()
+        return span
+
+    def stop(self, span: _Span) -> Measured | None:
+        """It has ended; what it took, if that can be told."""
+        with self._lock:
+            self._running.discard(span)
+            alone = span.alone
+        if not alone or not span.before.ram:
+            return None
+        now = self._now()
+        if not now.ram:
+            return None
+        steady = _growth(span.before, now)
+        if not span.grows:
+            devices = Resources(0, steady.devices)
+            return Measured(devices, devices) if steady.devices else None
+        peak = max(0, self._read("VmHWM") - span.before.ram)
+        return Measured(steady, Resources(max(peak, steady.ram), steady.devices))
+
+    def _now(self) -> Resources:
+        """What is in use; nothing if that cannot be told."""
+        try:
+            return Resources(self._read("VmRSS"), self._devices())
+        except Exception:  # a load must not fail because nobody can watch it
+            _log.exception("what a load takes cannot be measured")
+            return Resources()
+
+
+class _Span:
+    """One load or unload, from its start to its end."""
+
+    def __init__(self) -> None:
+        self.alone = False  # guarded by the meter's lock
+        self.grows = True  # guarded by the meter's lock
+        """Whether the process grows by what the load takes."""
+        self.before = Resources()
+
+
+def _growth(before: Resources, now: Resources) -> Resources:
+    devices = {d: max(0, now.on(d) - before.on(d)) for d in now.devices}
+    return Resources(max(0, now.ram - before.ram), devices)

@@ -1,0 +1,79 @@
+"""What a configuration says of loads, as the manager wants to hear it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from servingd.config.loads import load_rules
+from servingd.config.models import ModelConfig
+from servingd.config.server import ServerConfig
+from servingd.core.lifecycle.policies import availability_preserving
+from servingd.core.lifecycle.reconcile import ManagerState
+from servingd.core.resources.placement import LoadRules
+from servingd.core.resources.tracker import Ledger
+from servingd.core.types import Device
+from servingd.machine.memory import ram_budget
+from servingd.runtime.manager.load_jobs import ManagerOptions, WarmUpCall
+from servingd.runtime.manager.memory_meter import MemoryMeter
+
+_MB = 1 << 20
+
+
+class Devices(Protocol):
+    """Those that models can be put on."""
+
+    def usable(self) -> Mapping[Device, int]:
+        """Each with the bytes of its own memory that may be used; 0: it has none. May wait."""
+        ...
+
+    def in_use(self) -> Mapping[Device, int]:
+        """What is in use on those with memory of their own, where that can be told."""
+        ...
+
+
+def manager_state(config: ServerConfig) -> ManagerState:
+    """An empty state, with the budget that was set or that the machine has."""
+    return ManagerState(
+        availability_preserving,
+        config.max_num_load_retries,
+        Ledger(config.ram_budget_mb * _MB or ram_budget()),
+        config.load_retry_interval_micros / 1e6,
+    )
+
+
+def manager_options(
+    config: ServerConfig,
+    warm_up: WarmUpCall,
+    devices: Devices,
+) -> ManagerOptions:
+    """How loads are run."""
+    return ManagerOptions(
+        num_load_threads=config.num_load_threads or 2,
+        num_unload_threads=config.num_unload_threads or 1,
+        warm_up=warm_up,
+        load_timeout_s=config.load_timeout_s,
+        devices=lambda: within_budget(config, devices.usable()),
+        meter=MemoryMeter(devices.in_use),
+    )
+
+
+def rules_of(config: ServerConfig, models: Iterable[ModelConfig]) -> Mapping[str, LoadRules]:
+    """Each model's rules: its own, or else those of all."""
+    return {
+        model.name: load_rules(
+            model.device or config.device,
+            model.replicas or config.replicas,
+            model.transition or config.transition,
+        )
+        for model in models
+    }
+
+
+def within_budget(config: ServerConfig, devices: Mapping[Device, int]) -> Mapping[Device, int]:
+    """What models may take of each device; 0: no limit of its own."""
+    budget = config.device_memory_budget_mb * _MB
+    return {
+        device: min(usable, budget) if usable and budget else usable or budget
+        for device, usable in devices.items()
+    }

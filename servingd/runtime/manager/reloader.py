@@ -1,0 +1,176 @@
+"""Another set of models for a server that runs: checked as a whole, then applied at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from servingd.config.models import ModelConfig, check_transition
+from servingd.core.lifecycle.labels import Labels, check_labels
+from servingd.core.lifecycle.states import PublicState
+from servingd.errors import InvalidArgument, ServingError, UnknownError
+from servingd.runtime.manager.serving_map import ServingMap
+from servingd.runtime.manager.state_monitor import StateMonitor
+
+Done: TypeAlias = Callable[[ServingError | None], None]
+"""Told once how a reload ended: None if every new model is available."""
+
+_log = logging.getLogger(__name__)
+
+
+class Reloader:
+    """Applies configurations, one after the other; nobody waits for another's models to load."""
+
+    def __init__(
+        self,
+        serving_map: ServingMap,
+        monitor: StateMonitor,
+        platforms: Iterable[str],
+        replace: Callable[[tuple[ModelConfig, ...]], None],
+        allow_labels_for_unavailable: bool = False,
+    ) -> None:
+        self._serving_map = serving_map
+        self._monitor = monitor
+        self._platforms = frozenset(platforms)
+        self._replace = replace
+        self._allow_unavailable = allow_labels_for_unavailable
+        self._lock = threading.Lock()
+        self._models: tuple[ModelConfig, ...] = ()  # guarded by _lock
+        self._by_call = False  # whether a call has brought them; guarded by _lock
+
+    def begin(self, models: tuple[ModelConfig, ...]) -> None:
+        """Take the models that the server starts with; their labels need not lead anywhere yet."""
+        with self._lock:
+            self._models = models
+            self._serving_map.label(_labels(models))
+
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        """Those that are configured now."""
+        with self._lock:
+            return self._models
+
+    def reload(
+        self, models: tuple[ModelConfig, ...], timeout_s: float, done: Done, by_call: bool = True
+    ) -> None:
+        """Replace all models; `done` is told when the new ones are available, or are not.
+
+        Nothing is changed if anything is wrong with `models`: that is raised as a ServingError.
+        `done` is called from any thread, at the latest after `timeout_s`. A model that cannot be
+        loaded stays configured, and is tried again when its files change.
+        """
+        with self._lock:
+            changed, undoes = models != self._models, self._by_call and not by_call
+            known = {model.name for model in self._models}
+            self._check(models)
+            new = [model.name for model in models if model.name not in known]
+            wait = _Wait(self._monitor, new, done)
+            wait.watch()  # before anything is changed: what that causes may come at once
+            try:
+                self._models, self._by_call = models, by_call
+                self._serving_map.label(_labels(models))
+                self._replace(models)
+            except BaseException:
+                wait.give_up()
+                raise
+        if changed and undoes:
+            _log.warning("a reload by a call is undone: the configuration file holds again")
+        if changed or by_call:
+            _log.info("reloaded: %d models, new: %s", len(models), ", ".join(new) or "none")
+        wait.begin(timeout_s)
+
+    def check_platforms(self, models: Iterable[ModelConfig]) -> None:
+        """Raise InvalidArgument for a platform that there is not."""
+        for model in models:
+            if model.platform and model.platform not in self._platforms:
+                raise InvalidArgument(
+                    f"Model {model.name} requests unsupported platform {model.platform}; "
+                    f"known: {', '.join(sorted(self._platforms))}"
+                )
+
+    def _check(self, models: tuple[ModelConfig, ...]) -> None:
+        check_transition(self._models, models)
+        self.check_platforms(models)
+        check_labels(
+            _labels(models),
+            self._serving_map.wanted_labels(),
+            self._is_available,
+            self._allow_unavailable,
+        )
+
+    def _is_available(self, name: str, version: int) -> bool:
+        return any(
+            s.id.version == version and s.state is PublicState.AVAILABLE
+            for s in self._monitor.of_model(name)
+        )
+
+
+class _Wait:
+    """One reload's wait for its new models: first it watches them, then it may tell."""
+
+    def __init__(self, monitor: StateMonitor, names: list[str], done: Done) -> None:
+        self._monitor = monitor
+        self._names = names
+        self._done = done
+        self._lock = threading.Lock()
+        self._outcome: bool | None = None  # guarded by _lock
+        self._begun = False  # guarded by _lock
+        self._timer: threading.Timer | None = None  # set before _begun
+
+    def watch(self) -> None:
+        """See what becomes of the models from now on; nobody is told yet."""
+        self._monitor.notify_when(self._names, PublicState.AVAILABLE, self._end, patient=False)
+
+    def give_up(self) -> None:
+        """Watch no more; nobody is told."""
+        self._monitor.forget(self._end)
+
+    def begin(self, timeout_s: float) -> None:
+        """Tell how it ended as soon as that is known, at the latest after `timeout_s`."""
+        timer = self._timer = threading.Timer(timeout_s, self._end, (False,))
+        timer.name = "reload-timeout"
+        timer.daemon = True
+        with self._lock:
+            self._begun = True
+            ended = self._outcome
+        if ended is not None:
+            self._tell(ended)
+            return
+        try:
+            timer.start()
+        except RuntimeError:  # it could never be told that the time is up
+            self._end(False)
+
+    def _end(self, reached: bool) -> None:
+        with self._lock:
+            if self._outcome is not None:
+                return
+            self._outcome = reached
+            begun = self._begun
+        if begun:
+            self._tell(reached)
+
+    def _tell(self, reached: bool) -> None:
+        assert self._timer is not None  # it was there before anybody could tell
+        self._timer.cancel()
+        self._monitor.forget(self._end)
+        self._done(None if reached else self._failure())
+
+    def _failure(self) -> ServingError | None:
+        missing = sorted(set(self._names) - self._monitor.available())
+        if not missing:
+            return None
+        reasons = "".join(f"{{{self._monitor.why_not(name)}}}, " for name in missing)
+        return UnknownError(f"{len(missing)} model(s) did not become available: {{{reasons}}}")
+
+
+def _labels(models: tuple[ModelConfig, ...]) -> Labels:
+    return {m.name: dict(m.version_labels) for m in models if m.version_labels}
+
+
+def log_reload(error: ServingError | None) -> None:
+    """Tell of a reload that nobody waits for."""
+    if error is not None:
+        _log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)

@@ -1,0 +1,156 @@
+"""What is ready now, under which versions and labels, and who uses it.
+
+Readers take one immutable map by reference and one counter; they never wait for a load. A version
+that is withdrawn leaves the map first and then waits for its own users only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from servingd.core.interfaces import Dispatcher, Lane, Servable
+from servingd.core.lifecycle.labels import Labels, effective_labels
+from servingd.core.lifecycle.versions import why_not_ready
+from servingd.core.ref_count import Users
+from servingd.core.types import ModelSpec, ServableId, Signature
+from servingd.errors import InvalidArgument
+from servingd.runtime.manager.state_monitor import StateMonitor
+
+OnDrained = Callable[[ServableId], None]
+
+
+class ReadyVersion:
+    """One ready version and the count of its users; each call's lease is a count of it."""
+
+    __slots__ = ("_users", "enter", "id", "lanes", "metadata", "release")
+
+    def __init__(
+        self,
+        servable: ServableId,
+        metadata: Mapping[str, Signature],
+        lanes: Mapping[str, Lane],
+        on_drained: OnDrained,
+    ) -> None:
+        self.id = servable
+        self.metadata = metadata
+        self.lanes = lanes
+        self._users = Users(lambda: on_drained(servable))
+        # Take a lease (False once closing has begun: look the map up again), and give it back. The
+        # last one only says so: nothing is freed on its thread.
+        self.enter = self._users.enter
+        self.release = self._users.leave
+
+    def close(self) -> None:
+        """Grant no more leases; `on_drained` is called once none is left."""
+        self._users.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    latest: ReadyVersion
+    versions: Mapping[int, ReadyVersion]
+
+
+class ServingMap:
+    """The map of ready versions and of labels. Read by every request thread, without a lock.
+
+    Versions are written by the manager's thread, wanted labels by whoever applies a configuration.
+    """
+
+    def __init__(self, monitor: StateMonitor, dispatcher: Dispatcher) -> None:
+        self._monitor = monitor
+        self._dispatcher = dispatcher
+        # Replaced whole, by writers that hold the lock; readers take the references.
+        self._lock = threading.Lock()
+        self._models: Mapping[str, _Model] = {}
+        self._labels: Labels = {}
+        self._wanted_labels: Labels = {}  # guarded by _lock
+
+    def publish(
+        self,
+        servable: ServableId,
+        body: Servable,
+        on_drained: OnDrained,
+        lanes: Mapping[str, Lane] | None = None,
+    ) -> None:
+        """Let lookups find a version. On return they do. Lanes are opened if there are none yet."""
+        if lanes is None:
+            lanes = self._dispatcher.open(servable, body)
+        ready = ReadyVersion(servable, body.metadata, lanes, on_drained)
+        self._replace(servable.name, {**self._versions(servable.name), servable.version: ready})
+
+    def withdraw(self, servable: ServableId) -> None:
+        """Take a version out of lookups; its `on_drained` follows when its last lease returns."""
+        versions = dict(self._versions(servable.name))
+        ready = versions.pop(servable.version)
+        self._replace(servable.name, versions)
+        ready.close()
+
+    def label(self, wanted: Labels) -> None:
+        """Replace all labels. One that names a version which is not ready moves when it is."""
+        with self._lock:
+            self._wanted_labels = wanted
+            self._move_labels()
+
+    def wanted_labels(self) -> Labels:
+        """What labels ought to lead to."""
+        with self._lock:
+            return self._wanted_labels
+
+    def acquire(self, spec: ModelSpec) -> ReadyVersion:
+        """A lease on what `spec` means; see `core.interfaces.Models`."""
+        if spec.version is None and spec.label is None:  # by far the most frequent
+            model = self._models.get(spec.name)
+            if model is not None and model.latest.enter():
+                return model.latest
+        while True:
+            resolved = self._resolve(spec)
+            ready = self._find(resolved)
+            if ready is None:
+                break
+            if ready.enter():
+                return ready
+            # It was withdrawn between the look-up and the lease: the map is a newer one by now.
+        raise why_not_ready(
+            resolved, spec.name in self._monitor.configured(), self._monitor.of_model(spec.name)
+        )
+
+    def _resolve(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with the version that its label leads to."""
+        if not spec.name:
+            raise InvalidArgument("ModelSpec has no name specified.")
+        if spec.label is None:
+            return spec
+        version = self._labels.get(spec.name, {}).get(spec.label)
+        if version is None:
+            raise InvalidArgument(f"Unrecognized servable version label: {spec.label}")
+        return spec._replace(version=version, label=None)
+
+    def _find(self, spec: ModelSpec) -> ReadyVersion | None:
+        model = self._models.get(spec.name)
+        if model is None:
+            return None
+        return model.latest if spec.version is None else model.versions.get(spec.version)
+
+    def _move_labels(self) -> None:
+        self._labels = effective_labels(self._wanted_labels, self._labels, self._is_ready)
+
+    def _is_ready(self, name: str, version: int) -> bool:
+        return version in self._versions(name)
+
+    def _versions(self, name: str) -> Mapping[int, ReadyVersion]:
+        model = self._models.get(name)
+        return model.versions if model else {}
+
+    def _replace(self, name: str, versions: Mapping[int, ReadyVersion]) -> None:
+        models = dict(self._models)
+        if versions:
+            models[name] = _Model(versions[max(versions)], versions)
+        else:
+            models.pop(name, None)
+        with self._lock:
+            self._models = models
+            if name in self._wanted_labels:
+                self._move_labels()

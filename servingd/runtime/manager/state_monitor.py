@@ -1,0 +1,149 @@
+"""Every public state, remembered and told on: to the log, to metrics, to health, to who waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from servingd.core.lifecycle.history import Notify, StateHistory
+from servingd.core.lifecycle.states import PublicState, ServableState
+
+Subscriber = Callable[[ServableState], None]
+IncompleteSubscriber = Callable[[str, Mapping[int, str]], None]
+
+_log = logging.getLogger(__name__)
+
+
+class StateMonitor:
+    """A lock around StateHistory, and its subscribers.
+
+    Subscribers and waiters are called without the lock, on the announcing thread, in the order of
+    the announcements; they must be short. Subscribe before the manager starts.
+    """
+
+    def __init__(self, history: StateHistory | None = None) -> None:
+        self._lock = threading.Lock()
+        self._history = history or StateHistory()  # guarded by _lock
+        self._absent: dict[str, str] = {}  # guarded by _lock
+        # Constant once the manager runs.
+        self._subscribers: list[Subscriber] = []
+        self._incomplete_subscribers: list[IncompleteSubscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Be told of every announcement from now on."""
+        self._subscribers.append(subscriber)
+
+    def subscribe_incomplete(self, subscriber: IncompleteSubscriber) -> None:
+        """Be told which versions of a model are not whole, whenever that changes."""
+        self._incomplete_subscribers.append(subscriber)
+
+    def announce(self, state: ServableState) -> None:
+        """Remember a state and tell it on. Called by the manager's thread only."""
+        with self._lock:
+            if state.state is not PublicState.END:
+                self._absent.pop(state.id.name, None)  # it was found
+            due = self._history.record(state)
+        for subscriber in self._subscribers:
+            _guard(subscriber, state)
+        _call(due)
+
+    def report_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
+        """Remember, and log, which versions of a model are not whole."""
+        with self._lock:
+            self._history.report_incomplete(name, incomplete)
+        for version, reason in sorted(incomplete.items()):
+            _log.warning("version %d of model %s is incomplete: %s", version, name, reason)
+        for subscriber in self._incomplete_subscribers:
+            _guard(subscriber, name, incomplete)
+
+    def report_absent(self, name: str, reason: str) -> None:
+        """A model has no version that can be loaded, or its folder does not answer.
+
+        An empty reason: that is over. From any thread.
+        """
+        with self._lock:
+            if not reason:
+                self._absent.pop(name, None)
+                return
+            self._absent[name] = reason
+            due = self._history.report_absent(name)
+        _call(due)
+
+    def why_not(self, name: str) -> str:
+        """Why a model has no version that is available, in TensorFlow Serving's form."""
+        return self.trouble(name) or (
+            f"{{name: {name}}} due to error: NOT_FOUND: no version of it has been found"
+        )
+
+    def trouble(self, name: str) -> str:
+        """What keeps a model from being available, in TensorFlow Serving's form; empty: nothing."""
+        with self._lock:
+            failed = [s for s in self._history.of_model(name) if s.error is not None]
+            absent = self._absent.get(name)
+        if failed and failed[0].error is not None:
+            return f"{failed[0].id} due to error: {failed[0].error.code.name}: {failed[0].error}"
+        return f"{{name: {name}}} due to error: NOT_FOUND: {absent}" if absent else ""
+
+    def absent(self, name: str) -> str:
+        """Why a model has no version that can be loaded; empty where it has one, or may have."""
+        with self._lock:
+            return self._absent.get(name, "")
+
+    def configure(self, names: Iterable[str]) -> None:
+        """Replace the set of models that ought to be served; from any thread."""
+        with self._lock:
+            due = self._history.configure(names)
+            self._absent = {n: r for n, r in self._absent.items() if n in self._history.configured}
+        _call(due)
+
+    def notify_when(
+        self, names: Collection[str], goal: PublicState, notify: Notify, patient: bool = True
+    ) -> None:
+        """Call `notify` once every model has a version in `goal` or has failed; see the history."""
+        with self._lock:
+            due = self._history.notify_when(names, goal, notify, patient)
+        _call(due)
+
+    def forget(self, notify: Notify) -> None:
+        """Take a waiter back."""
+        with self._lock:
+            self._history.forget(notify)
+
+    def of_model(self, name: str) -> Sequence[ServableState]:
+        """A model's last states, newest version first."""
+        with self._lock:
+            return self._history.of_model(name)
+
+    def incomplete(self, name: str) -> Mapping[int, str]:
+        """A model's versions that are not whole, with the reason."""
+        with self._lock:
+            return self._history.incomplete(name)
+
+    def names(self) -> Sequence[str]:
+        """Every model that is configured or has a state, in order."""
+        with self._lock:
+            return self._history.names()
+
+    def configured(self) -> frozenset[str]:
+        """The models that ought to be served."""
+        with self._lock:
+            return self._history.configured
+
+    def available(self) -> frozenset[str]:
+        """The models with a version that is AVAILABLE."""
+        with self._lock:
+            return self._history.available()
+
+
+def _call(due: list[tuple[Notify, bool]]) -> None:
+    for notify, reached in due:
+        _guard(notify, reached)
+
+
+def _guard(listener: Callable[..., None], *news: object) -> None:
+    """Tell a listener; one that fails must not keep others from being told."""
+    try:
+        listener(*news)
+    except BaseException:
+        _log.exception("a listener to states failed")

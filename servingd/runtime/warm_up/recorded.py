@@ -1,0 +1,153 @@
+"""Warm-up: a version answers the requests that were recorded for it before anybody calls it.
+
+After those of its file, it answers those that its server has kept (see `self_warm_up`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
+
+from servingd.core.interfaces import Servable
+from servingd.core.types import ServableId, VersionData
+from servingd.errors import DataLoss, Internal, InvalidArgument, PermissionDenied
+from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
+from servingd.wire.records.prediction_logs import WARM_UP_FILE, RecordedRequest, recorded_request
+from servingd.wire.records.tf_records import read_records
+
+MAX_RECORDS = 1000
+
+_SHOWN_BYTES = 100
+"""So much of a record that does not parse is shown."""
+
+Replay: TypeAlias = Callable[[Servable, RecordedRequest], None]
+"""Runs one request on a servable; raises a ServingError."""
+
+WarmedUp: TypeAlias = Callable[[ServableId, str, float, int], None]
+"""Told of a version, its folder, the seconds it took, and the number of records."""
+
+_log = logging.getLogger(__name__)
+
+
+class WarmUp:
+    """Replays a version's file and what is kept, as a part of its load. From any thread."""
+
+    def __init__(
+        self,
+        replay: Replay,
+        warmed_up: WarmedUp = lambda servable, path, seconds, records: None,
+        *,
+        enabled: bool = True,
+        iterations: int = 1,
+        threads: int = 1,
+        kept: SelfWarmUp | None = None,
+    ) -> None:
+        self._replay = replay
+        self._warmed_up = warmed_up
+        self._enabled = enabled
+        self._iterations = iterations
+        self._threads = threads
+        self._kept = kept or SelfWarmUp(enabled=False)
+
+    def __call__(self, servable: ServableId, data: VersionData, body: Servable) -> None:
+        """Run all that is recorded on a version that was just made, and report it.
+
+        Whatever is raised is the load's failure: DataLoss (no TFRecord file), InvalidArgument (a
+        record does not parse, or there are too many), Internal (no regular file), or what a record
+        was answered with.
+        """
+        if self._enabled:
+            self._replay_file(servable, data, body)
+        self._kept(servable, body)
+
+    def _replay_file(self, servable: ServableId, data: VersionData, body: Servable) -> None:
+        path = os.path.join(data.path, WARM_UP_FILE)
+        if not os.path.lexists(path):
+            _log.info("No warmup data file found at %s", path)
+            return
+        options = f"iterations: {self._iterations} threads: {self._threads}"
+        _log.info(
+            "Starting to read warmup data for model at %s with model-warmup-options %s",
+            data.path,
+            options,
+        )
+        started = time.monotonic()
+        if not os.path.isfile(path):  # to open a FIFO would wait for somebody who writes to it
+            raise Internal(f"{path} is not a regular file")
+        count = self._run(path, body)
+        seconds = time.monotonic() - started
+        _log.info(
+            "Finished reading warmup data for model at %s. Number of warmup records read: %d. "
+            "Elapsed time (microseconds): %d.",
+            data.path,
+            count,
+            seconds * 1e6,
+        )
+        self._warmed_up(servable, data.path, seconds, count)
+
+    def again(self, servable: ServableId, data: VersionData, body: Servable) -> None:
+        """Run all that is recorded on another body of a version, which serves by now."""
+        path = os.path.join(data.path, WARM_UP_FILE)
+        if self._enabled and os.path.isfile(path):  # the files may have gone
+            _log.debug("%s is warmed up once more", servable)
+            self._run(path, body)
+        self._kept.again(servable, body)
+
+    def _run(self, path: str, body: Servable) -> int:
+        """Run the file's records; return how many there are."""
+        if self._threads <= 1:
+            return self._read(path, lambda request: self._repeat(request, body))
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="warm-up")
+        try:
+            pending: list[Future[None]] = []
+            count = self._read(
+                path, lambda request: pending.append(pool.submit(self._repeat, request, body))
+            )
+            for each in pending:
+                each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return count
+
+    def _read(self, path: str, take: Callable[[RecordedRequest], None]) -> int:
+        count = 0
+        for record in _records(path):
+            request = _parsed(record, path)
+            if request is not None:
+                take(request)
+            count += 1
+            if count > MAX_RECORDS:
+                raise InvalidArgument(
+                    f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
+                )
+        return count
+
+    def _repeat(self, request: RecordedRequest, body: Servable) -> None:
+        for _ in range(self._iterations):
+            self._replay(body, request)
+
+
+def _records(path: str) -> Iterator[bytes]:
+    """The file's records, with TensorFlow Serving's text for what is none."""
+    try:
+        yield from read_records(path)
+    except DataLoss as error:
+        raise DataLoss(
+            f"{error.message}. Please verify your warmup data is in TFRecord format."
+        ) from error
+    except PermissionError as error:
+        raise PermissionDenied(str(error)) from error
+    except OSError as error:
+        raise Internal(str(error)) from error
+
+
+def _parsed(record: bytes, path: str) -> RecordedRequest | None:
+    try:
+        return recorded_request(record)
+    except InvalidArgument as error:
+        shown = record[:_SHOWN_BYTES].decode(errors="backslashreplace")
+        raise InvalidArgument(f"Failed to parse warmup record: {shown} from {path}") from error

@@ -1,0 +1,347 @@
+"""Self-warming: a new version answers a few recent requests of its model before anybody calls it.
+
+Lanes take a sample of the calls that succeed, ever more rarely; it is kept in memory alone, capped.
+A version that cannot answer one of them is not the worse for it: it may be meant to.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from servingd.core.batching.cost import CostMeter
+from servingd.core.batching.queue import Priority
+from servingd.core.batching.samples import (
+    Sample,
+    SampleLimits,
+    Samples,
+    batches,
+    fitting,
+    sample_of,
+)
+from servingd.core.interfaces import Completion, Servable
+from servingd.core.types import ServableId, Signature, Tensors
+from servingd.errors import Cancelled, DeadlineExceeded, ServingError, as_serving_error
+
+RowsInUse: TypeAlias = Callable[[str], Mapping[str, Sequence[int]]]
+"""By signature of a model, how many rows its batches have."""
+
+MadeUp: TypeAlias = Callable[[Signature, int], "Tensors | None"]
+"""Inputs of so many rows that fit a signature; None where they cannot be made."""
+
+Warmed: TypeAlias = Callable[[ServableId, Mapping[str, int]], None]
+"""Told of a version, and of how many kept requests were `answered`, `failed` and `skipped`."""
+
+_FIRST_S = 0.01
+_LONGEST_S = 10.0
+"""Between two samples of a lane: doubled from sample to sample."""
+
+_WORTH_S = 2.0
+"""A call that took longer is not kept: a load would take as long."""
+
+_BUDGET_S = 5.0
+"""A load begins no run any more after so long; one that answers elsewhere is not awaited longer."""
+
+_RUNS = 2
+"""Each is run so often: the first may be slow, and the last is what it costs."""
+
+_MAX_BATCH_BYTES = 64 << 20
+
+_log = logging.getLogger(__name__)
+
+
+_LARGE_BYTES = 64 << 10
+_MOST_PUT_OFF = 4
+
+
+def _is_large(inputs: Tensors) -> bool:
+    """Whether copying it takes long: texts are looked at one by one."""
+    return sum(a.nbytes * (8 if a.dtype == object else 1) for a in inputs.values()) > _LARGE_BYTES
+
+
+class Sampler:
+    """Decides which calls of one lane are kept. From any thread; a race costs one more sample."""
+
+    __slots__ = ("_interval_s", "_keep", "due")
+
+    def __init__(self, keep: Callable[[Tensors], None] | None) -> None:
+        self.due = math.inf if keep is None else -math.inf
+        """A call that begins later than that, by `time.perf_counter`, is to be watched."""
+        self._keep = keep
+        self._interval_s = _FIRST_S
+
+    def watch(self, inputs: Tensors, done: Completion, now: float) -> Completion:
+        """The completion to run a call with: it keeps the request if it succeeds."""
+        if self._keep is None:
+            return done
+        self.due = now + self._interval_s
+        self._interval_s = min(_LONGEST_S, 2 * self._interval_s)
+        return _Watched(inputs, done, now, self._keep)
+
+
+class _Watched(Completion):
+    """The completion of a call whose request is kept if it succeeds in a reasonable time."""
+
+    def __init__(
+        self, inputs: Tensors, done: Completion, began: float, keep: Callable[[Tensors], None]
+    ) -> None:
+        self.deadline = done.deadline
+        self.output_filter = getattr(done, "output_filter", ())
+        self._inputs = inputs
+        self._done = done
+        self._began = began
+        self._keep = keep
+
+    def priority(self) -> Priority:
+        return self._done.priority()
+
+    def alive(self) -> bool:
+        return self._done.alive()
+
+    def gather(self) -> Callable[[], None] | None:
+        return self._done.gather()
+
+    def fail(self, error: ServingError) -> None:
+        self._done.fail(error)
+
+    def succeed(self, outputs: Tensors) -> None:
+        try:
+            if time.perf_counter() - self._began <= _WORTH_S:
+                # Before the answer: a large request is else held for longer than its call.
+                self._keep(self._inputs)
+        except Exception:  # the caller's answer is there, whatever becomes of the sample
+            _log.exception("a request could not be kept")
+        self._done.succeed(outputs)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a version is to answer, in this order."""
+
+    runs: list[tuple[Signature, Tensors, bool]] = field(default_factory=list)
+    """Each with whether it is a kept request itself."""
+    rows: set[int] = field(default_factory=set)
+    skipped: int = 0
+    """Kept requests that do not fit the version."""
+
+
+class SelfWarmUp:
+    """Keeps requests, and has new versions answer them. From any thread."""
+
+    def __init__(
+        self,
+        rows_in_use: RowsInUse = lambda model: {},
+        made_up: MadeUp = lambda signature, rows: None,
+        warmed: Warmed = lambda servable, outcomes: None,
+        *,
+        enabled: bool = True,
+        limits: SampleLimits | None = None,
+        budget_s: float = _BUDGET_S,
+        later: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
+        """`later` has another thread do what takes long; without it, it is done at once."""
+        self._later = later
+        self._put_off = 0  # large requests that wait for that thread; a race costs one more
+        self._rows_in_use = rows_in_use
+        self._made_up = made_up
+        self._warmed = warmed
+        self._enabled = enabled
+        self._limits = limits or SampleLimits()
+        self._budget_s = budget_s
+        self._lock = threading.Lock()
+        self._samples = Samples(self._limits)  # guarded by _lock
+        # What runs of the newest version cost, by its model: guarded by _lock
+        self._costs: dict[str, tuple[int, dict[str, list[tuple[int, float]]]]] = {}
+
+    def keep_only(self, models: Iterable[str]) -> None:
+        """These are the models that are configured: what is kept of others goes."""
+        wanted = frozenset(models)
+        with self._lock:
+            self._samples.keep_only(wanted)
+            self._costs = {name: of for name, of in self._costs.items() if name in wanted}
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """How many requests of each model are kept, and the bytes that they take."""
+        with self._lock:
+            return self._samples.sizes()
+
+    # Lanes ----------------------------------------------------------------------------------------
+
+    def sampler(self, servable: ServableId, body: Servable, signature: Signature) -> Sampler:
+        """What decides which calls of a lane are kept."""
+        if not self._enabled or not body.may_be_repeated(signature.name):
+            return Sampler(None)
+        return Sampler(lambda inputs: self._keep(servable.name, signature, inputs))
+
+    def tell_costs(self, servable: ServableId, signature: str, meter: CostMeter) -> None:
+        """Let a lane that opens know what its warm-up has cost: its first calls run in place."""
+        with self._lock:
+            version, by_signature = self._costs.get(servable.name, (0, {}))
+            found = by_signature.get(signature, []) if version == servable.version else []
+        for size, seconds in found:
+            meter.observe(size, seconds)
+
+    def _keep(self, model: str, signature: Signature, inputs: Tensors) -> None:
+        """Keep a request: a large one not on the thread that serves, and not many at a time."""
+        if self._later is None or not _is_large(inputs):
+            self._keep_now(model, signature, inputs)
+        elif self._put_off < _MOST_PUT_OFF:
+            self._put_off += 1
+
+            def keep() -> None:
+                try:
+                    self._keep_now(model, signature, inputs)
+                finally:
+                    self._put_off -= 1
+
+            self._later(keep)
+
+    def _keep_now(self, model: str, signature: Signature, inputs: Tensors) -> None:
+        sample = sample_of(inputs, signature, self._limits.request_bytes)
+        if sample is not None:
+            with self._lock:
+                self._samples.add(model, signature.name, sample)
+
+    # Loads ----------------------------------------------------------------------------------------
+
+    def __call__(self, servable: ServableId, body: Servable) -> None:
+        """Run what is kept on a version that was just made, and report it; never raises."""
+        if not self._enabled:
+            return
+        started = time.monotonic()
+        costs: dict[str, list[tuple[int, float]]] = {}
+        try:
+            plan = self._plan(servable.name, body)
+            outcomes = self._run(servable, body, plan, costs)
+        except Exception:  # it is as good as it was before there was anything kept
+            _log.exception("%s is not warmed with kept requests", servable)
+            return
+        with self._lock:
+            self._costs[servable.name] = (servable.version, costs)
+        if outcomes:
+            self._warmed(servable, outcomes)
+            _log.info(
+                "%s is warmed with %d kept requests (%d failed, %d skipped), batch sizes %s, in "
+                "%.3f s",
+                servable,
+                outcomes["answered"],
+                outcomes["failed"],
+                outcomes["skipped"],
+                sorted(plan.rows) or "as they were",
+                time.monotonic() - started,
+            )
+
+    def again(self, servable: ServableId, body: Servable) -> None:
+        """Run what is kept on another body of a version, which serves by now; never raises."""
+        if not self._enabled:
+            return
+        try:
+            self._run(servable, body, self._plan(servable.name, body), {})
+        except Exception:
+            _log.exception("%s is not warmed again with kept requests", servable)
+
+    def _plan(self, model: str, body: Servable) -> _Plan:
+        """First all requests as they came, then batches, at the sizes in use."""
+        plan = _Plan()
+        with self._lock:
+            kept = self._samples.of(model)
+        in_use = self._rows_in_use(model)
+        larger: list[tuple[Signature, Tensors, bool]] = []
+        for name, signature in body.signatures.items():
+            if not body.may_be_repeated(name):
+                continue
+            requests = self._fitting(kept.get(name, []), signature, plan)
+            rows = in_use.get(name, ())
+            plan.runs += [(signature, inputs, True) for inputs in requests]
+            sized = batches(requests, rows, _MAX_BATCH_BYTES)
+            if not requests:
+                sized = [made for n in rows if (made := self._made_up(signature, n)) is not None]
+            larger += [(signature, inputs, False) for inputs in sized]
+            plan.rows.update(rows if sized else ())
+        plan.skipped += sum(len(of) for name, of in kept.items() if name not in body.signatures)
+        plan.runs += larger
+        return plan
+
+    def _fitting(self, kept: Sequence[Sample], signature: Signature, plan: _Plan) -> list[Tensors]:
+        found = [fitting(sample, signature) for sample in kept]
+        plan.skipped += found.count(None)
+        return [inputs for inputs in found if inputs is not None]
+
+    def _run(
+        self,
+        servable: ServableId,
+        body: Servable,
+        plan: _Plan,
+        costs: dict[str, list[tuple[int, float]]],
+    ) -> Counter[str]:
+        outcomes = Counter({"skipped": plan.skipped} if plan.skipped else {})
+        until = time.monotonic() + self._budget_s
+        for signature, inputs, kept in plan.runs:
+            outcome = "skipped"
+            if time.monotonic() < until:
+                seconds, error = self._repeated(body, signature, inputs, until)
+                outcome = "failed" if error else "answered"
+                if isinstance(error, Cancelled):
+                    break  # the version is not wanted any more
+                if error is not None:  # without its text: that may quote the request
+                    text = "%s: a kept request of signature %s fails with %s, which is no harm"
+                    level = logging.INFO if kept else logging.DEBUG
+                    _log.log(level, text, servable, signature.name, error.code.name)
+                else:
+                    size = sum(array.nbytes for array in inputs.values())
+                    costs.setdefault(signature.name, []).append((size, seconds))
+            if kept:
+                outcomes[outcome] += 1
+        return outcomes
+
+    def _repeated(
+        self, body: Servable, signature: Signature, inputs: Tensors, until: float
+    ) -> tuple[float, ServingError | None]:
+        """Run a request several times, if there is time; what the last run took, or its failure."""
+        seconds, error = 0.0, None
+        for _ in range(_RUNS):
+            started = time.monotonic()
+            error = _outcome(body, signature, inputs, self._budget_s)
+            seconds = time.monotonic() - started
+            if error is not None or time.monotonic() + seconds > until:
+                break
+        return seconds, error
+
+
+def _outcome(
+    body: Servable, signature: Signature, inputs: Tensors, patience_s: float
+) -> ServingError | None:
+    done = _Dropped(patience_s)
+    try:
+        body.run(signature, inputs, done)
+    except Exception as error:
+        return as_serving_error(error)
+    if not done.over.wait(patience_s):
+        return DeadlineExceeded("a kept request was not answered in time")
+    return done.error
+
+
+class _Dropped(Completion):
+    """The completion of a run whose answer nobody wants."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.deadline: float | None = time.monotonic() + patience_s
+        self.error: ServingError | None = None
+        self.over = threading.Event()
+
+    def alive(self) -> bool:
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return not late and not self.over.is_set()
+
+    def succeed(self, outputs: Tensors) -> None:
+        self.over.set()
+
+    def fail(self, error: ServingError) -> None:
+        self.error = error
+        self.over.set()

@@ -1,0 +1,86 @@
+"""What a SavedModel will take in memory, told from the sizes of its files.
+
+Factors were measured on convolutional, dense, embedding, recurrent and frozen models. Weights are
+counted as they lie on disk: some exporters write them twice, and then the estimate is too high by
+as much; the first load that is measured corrects it. A graph takes many times its file, as nodes,
+kernels and plans; the constants in it only some times, as message, graph, session and, packed, in
+kernels.
+"""
+
+from __future__ import annotations
+
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+from servingd.config.saved_model import SavedModelOptions
+from servingd.core.resources.estimates import NOTHING, Estimate, Footprint
+from servingd.servables.saved_model.files.graph_bytes import constant_bytes
+from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
+from servingd.servables.saved_model.optimise.optimiser import MAX_WEIGHTS
+
+_BASE = 1 << 20
+_GRAPH = 48
+"""Bytes of memory per byte of `saved_model.pb` without its constants, of one session."""
+_CONSTANTS = 7
+_CONSTANTS_LOADING = 14
+"""Per byte of constants in it, afterwards and meanwhile."""
+_TEXT = 3
+"""A graph in text format has at least so many times the bytes."""
+_ASSETS = 4
+"""A hash table takes this many times its file."""
+_PLAIN_WEIGHTS = 1.1
+_FROZEN_WEIGHTS = 5.5
+"""Constants are held by the graph, by the session and, packed, by kernels."""
+_SWAP_WEIGHTS = 16
+"""Beside the plain session, two frozen ones are there while the better of them is found."""
+_LOADING = 1.1
+
+_ACCELERATOR_WEIGHTS = 1.1
+"""There the graph stays plain, whatever becomes of it on the host: it is optimised for that."""
+_ACCELERATOR_WORK = 64 << 20
+"""What libraries take besides, for their work."""
+
+
+def estimate(path: str, options: SavedModelOptions) -> Estimate:
+    """What the version under `path` takes. Raises OSError."""
+    folder = Path(path)
+    graph = _bytes(folder, FILE) or _bytes(folder, TEXT_FILE) // _TEXT
+    constants = _constants(folder / FILE)
+    weights = _bytes(folder, "variables/variables.data-*")
+    nodes = _GRAPH * (graph - constants) + _ASSETS * _bytes(folder, "assets/**/*")
+    rest = nodes + _CONSTANTS * constants
+    plain = round(_PLAIN_WEIGHTS * weights) + rest
+    loading = round(_LOADING * (plain - _CONSTANTS * constants)) + _CONSTANTS_LOADING * constants
+    if options.optimize_models == "off" or weights > MAX_WEIGHTS:
+        return _estimate(weights, plain, loading)
+    frozen = round(_FROZEN_WEIGHTS * weights) + rest
+    swap = _SWAP_WEIGHTS * weights + 2 * rest
+    if options.optimize_models == "wait":  # the load itself ends with the swap, or without one
+        return _estimate(weights, max(plain, frozen), plain + swap)
+    return _estimate(weights, plain, loading, swap, max(plain, frozen))
+
+
+def _estimate(weights: int, steady: int, peak: int, growth: int = 0, grown: int = 0) -> Estimate:
+    there = round(_ACCELERATOR_WEIGHTS * weights) + _ACCELERATOR_WORK
+    return Estimate(
+        steady=Footprint(_BASE, steady, there),
+        peak=Footprint(_BASE, peak, there),
+        growth=Footprint(0, growth, 0) if growth else NOTHING,
+        grown=Footprint(_BASE, grown, there) if growth else NOTHING,
+        least=Footprint(0, weights // 2, weights // 2),  # some exporters write them twice
+        on_devices=True,
+        measurable=True,
+    )
+
+
+def _constants(file: Path) -> int:
+    """The bytes of constants in a graph; 0 where that cannot be told."""
+    try:
+        with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+            return constant_bytes(content)
+    except (FileNotFoundError, ValueError):  # none, or an empty one
+        return 0
+
+
+def _bytes(folder: Path, pattern: str) -> int:
+    return sum(file.stat().st_size for file in folder.glob(pattern) if file.is_file())

@@ -1,0 +1,56 @@
+"""Files beside a SavedModel that say how it is served."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from servingd.config.batching import BatchingParameters
+from servingd.config.saved_model import SavedModelOptions
+from servingd.errors import InvalidConfig, NotFound
+from servingd.wire import protos
+from servingd.wire.config.files import read_batching
+
+BATCHING_FILE = "batching_params.pbtxt"
+CONFIG_FILE = "assets.extra/saved_model_config.pb"
+
+_log = logging.getLogger(__name__)
+
+
+def batching_of(path: str, options: SavedModelOptions) -> BatchingParameters | None:
+    """How calls of the version under `path` are merged; None: they are not.
+
+    The threads are those of all models, whatever its own file says of them. Raises InvalidConfig.
+    """
+    shared = options.batching
+    if shared is None or not options.enable_per_model_batching:
+        return shared
+    file = Path(path, BATCHING_FILE)
+    if file.exists() and not file.is_file():  # to open a FIFO would wait for a writer
+        raise InvalidConfig(f"{file} is not a regular file")
+    try:
+        own = read_batching(str(file))
+    except NotFound:
+        return None
+    return dataclasses.replace(
+        own,
+        num_batch_threads=shared.num_batch_threads,
+        thread_pool_name=shared.thread_pool_name,
+    )
+
+
+def check_saved_model_config(path: str) -> None:
+    """Warn of a `saved_model_config.pb` that cannot be read; what it says has no effect here."""
+    file = Path(path, CONFIG_FILE)
+    if file.exists() and not file.is_file():
+        _log.warning("Failed to load saved model config: %s is not a regular file", file)
+        return
+    try:
+        protos.SavedModelConfig.FromString(file.read_bytes())
+    except FileNotFoundError:
+        pass
+    except (OSError, DecodeError) as error:
+        _log.warning("Failed to load saved model config: %s: %s", file, error)

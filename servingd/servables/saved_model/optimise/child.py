@@ -1,0 +1,270 @@
+"""The optimiser: `python -m servingd.servables.saved_model.optimise.child IN OUT`.
+
+Reads the SavedModel in folder IN, turns its variables into constants so that TensorFlow can fold
+and fuse, proves that the answers stay the same, and writes OUT/graph.pb. Where that is not safe it
+writes no graph, and OUT/report.json says why. It runs as a child of the server, one at a time, so
+that serving feels nothing of it; it dies with its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from servingd.config.extensions import extensions
+from servingd.core.types import Signature, Tensors
+from servingd.errors import Code, ServingError
+from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
+from servingd.servables.saved_model.optimise.freeze import freeze, optimise_graph
+from servingd.servables.saved_model.optimise.graph_safety import keeps_state, reachable_ops
+from servingd.servables.saved_model.session.c_api import make_call
+from servingd.servables.saved_model.session.device_assignment import clear_devices
+from servingd.servables.saved_model.session.python_session import PythonSession
+from servingd.servables.saved_model.trials.made_up import synthetic_inputs, varies
+from servingd.servables.saved_model.trials.parity import agree
+from servingd.servables.saved_model.trials.varied import (
+    ExampleFeature,
+    example_features,
+    varied_inputs,
+)
+from servingd.servables.tensorflow.extensions import bring, bring_for
+from servingd.servables.tensorflow.runtime import ONE_THREAD, tensorflow, translate
+
+GRAPH_FILE = "graph.pb"
+REPORT_FILE = "report.json"
+
+Values = list[np.ndarray[Any, Any]]
+Call = Callable[..., list[Any]]
+
+_PASSING = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS)
+"""What TensorFlow says of files and memory, not of the model."""
+
+
+_PROOF_ROWS = (1, 5, 2, 17, 3, 8)
+"""Rows of each kind of inputs that a proof is tried on."""
+
+_RUN_S = 20.0
+"""A run on made-up inputs that takes longer may never end."""
+
+_PROOF_S = 5.0
+"""A signature gets no further trials after so many seconds."""
+
+
+class Declined(Exception):
+    """The model is served as it is; the text says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Optimise one model. 0: the report is written, whatever it says; other: no report.
+
+    What is reported holds for this model for good; what another try may mend (a file that is not
+    there, too little memory) is the last line on stderr instead.
+    """
+    parser = argparse.ArgumentParser(prog="optimise", description=__doc__)
+    parser.add_argument("source", metavar="IN", help="a SavedModel's folder")
+    parser.add_argument("target", metavar="OUT", help="an existing folder for the result")
+    parser.add_argument("--tags", default="serve", help="tags of the meta graph, with commas")
+    parser.add_argument("--memory-limit-bytes", type=int, default=0)
+    parser.add_argument("--cpu-limit-seconds", type=int, default=0)
+    parser.add_argument("--op-libraries", default="", help="files with operations, with commas")
+    parser.add_argument("--python-imports", default="", help="modules with them, with commas")
+    parser.add_argument("--parent", type=int, default=0, help="die when this process is gone")
+    options = parser.parse_args(arguments)
+    _be_a_quiet_child(options.parent, options.memory_limit_bytes, options.cpu_limit_seconds)
+    try:
+        bring(extensions(options.op_libraries, options.python_imports))
+        report = _optimise(options.source, options.target, _tags(options.tags))
+        Path(options.target, REPORT_FILE).write_text(json.dumps(report))
+    except MemoryError:
+        return _failed(f"out of memory (limit: {options.memory_limit_bytes} bytes)")
+    except (OSError, ServingError) as error:
+        return _failed(str(error))
+    return 0
+
+
+def _failed(text: str) -> int:
+    sys.stderr.write(f"\noptimise: {' '.join(text.split())}\n")
+    return 1
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
+
+
+def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]:
+    """The report: whether there is a graph, what initialises it, or why there is none.
+
+    Raises ServingError, OSError or MemoryError where another try may end differently.
+    """
+    try:
+        graph_def, initialiser = optimise(source, tags)
+    except Declined as reason:
+        return {"optimised": False, "reason": str(reason)}
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever the converter stumbles over, the plain graph serves
+        translated = translate(error)
+        if translated.code in _PASSING:
+            raise translated from error
+        return {"optimised": False, "reason": f"{type(error).__name__}: {translated}"[:2000]}
+    Path(target, GRAPH_FILE).write_bytes(graph_def.SerializeToString(deterministic=True))
+    return {
+        "optimised": True,
+        "initialiser": initialiser.operation,
+        "assets": dict(initialiser.assets),
+    }
+
+
+def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple[Any, Initialiser]:
+    """The optimised GraphDef of a SavedModel, proven, and what initialises it.
+
+    A run on made-up inputs may take `run_s`. Raises Declined where freezing is not safe, the
+    answers differ, or a run does not end.
+    """
+    meta_graph = read_meta_graph(source, tags)
+    signatures, initialiser = meta_graph.signatures, meta_graph.initialiser
+    if not signatures:
+        raise Declined("it has no signature")
+    bring_for(meta_graph.graph())
+    plain = PythonSession(source, tags, ONE_THREAD)
+    tensors = sorted(
+        {
+            spec.tensor_name
+            for signature in signatures.values()
+            for spec in (*signature.outputs.values(), *signature.inputs.values())
+        }
+    )
+    if "" in tensors:
+        raise Declined("a signature has a sparse or composite tensor")
+    roots = [*tensors, *([initialiser.operation] if initialiser.operation else [])]
+    _check_safe(plain.graph.as_graph_def(), roots)
+    definitions = [plain.meta_graph.signature_def[name] for name in signatures]
+    graph_def = optimise_graph(freeze(plain, [_op(root) for root in roots]), roots, definitions)
+    clear_devices(graph_def)
+    features = example_features(meta_graph.graph())
+    optimised = _session(graph_def, initialiser, source)
+    _prove(plain.session, optimised, signatures, features, run_s)
+    return graph_def, initialiser
+
+
+def _check_safe(graph_def: Any, roots: Sequence[str]) -> None:
+    """Raise Declined if anything reached keeps state that freezing would fix or double."""
+    types = reachable_ops(graph_def, roots)
+    stateful = sorted(t for t in types if keeps_state(t))
+    if stateful:
+        raise Declined(f"it keeps state: {', '.join(stateful)}")
+    nodes = {node.name: node for node in graph_def.node}
+    strings = [
+        name
+        for name, node in nodes.items()
+        if node.op in ("VarHandleOp", "VariableV2")
+        and node.attr["dtype"].type == tensorflow().string.as_datatype_enum
+    ]
+    if strings:
+        raise Declined(f"it has variables of strings: {', '.join(strings[:3])}")
+
+
+def _session(graph_def: Any, initialiser: Initialiser, source: str) -> Any:
+    """A session over an optimised graph, initialised."""
+    tf1 = tensorflow().compat.v1
+    graph = tensorflow().Graph()
+    with graph.as_default():
+        tensorflow().import_graph_def(graph_def, name="")
+    session = tf1.Session(graph=graph, config=ONE_THREAD.config())
+    if initialiser.operation:
+        feeds = {n: f"{source}/assets/{file}" for n, file in initialiser.assets.items()}
+        session.run(_op(initialiser.operation), feeds)
+    return session
+
+
+def _prove(
+    plain: Any,
+    optimised: Any,
+    signatures: Mapping[str, Signature],
+    features: Sequence[ExampleFeature],
+    run_s: float,
+) -> None:
+    """Raise Declined unless both sessions give the same answers, and the plain one twice the same.
+
+    A second lock: what makes them equal is how the graph was made (DESIGN 009). A signature may
+    refuse what is made up, if both do; one at least must answer.
+    """
+    answered = False
+    for name, signature in signatures.items():
+        feeds = [spec.tensor_name for spec in signature.inputs.values()]
+        fetches = [spec.tensor_name for spec in signature.outputs.values()]
+        plain_call, optimised_call = (
+            make_call(s, feeds, fetches, timeout_s=run_s) for s in (plain, optimised)
+        )
+        started = time.monotonic()
+        for inputs in _trials(signature, features):
+            answered |= _compare(name, plain_call, optimised_call, list(inputs.values()))
+            if time.monotonic() - started > _PROOF_S:
+                break
+    if not answered:
+        raise Declined("nothing is proven: no signature answers inputs that are made up")
+
+
+def _trials(signature: Signature, features: Sequence[ExampleFeature]) -> Iterator[Tensors]:
+    """Inputs of every kind and of several sizes; the mildest first, that one at least is taken."""
+    may_vary = varies(signature)
+    made = [synthetic_inputs(signature, 3 if may_vary else 1, seed=1)]
+    made += [
+        varied_inputs(signature, rows if may_vary else 1, seed, features)
+        for seed, rows in enumerate(_PROOF_ROWS)
+    ]
+    return (inputs for inputs in made if inputs is not None)
+
+
+def _compare(name: str, plain: Call, optimised: Call, arrays: Values) -> bool:
+    """Whether there was an answer to compare."""
+    first, second, third = (_run(call, arrays) for call in (plain, plain, optimised))
+    if not agree(first, second):
+        raise Declined(f"signature {name} does not give the same answer twice")
+    if not agree(first, third):
+        raise Declined(f"signature {name} gives other answers once optimised")
+    return not isinstance(first, str)
+
+
+def _run(call: Call, arrays: Values) -> Values | str:
+    """The answers, or the kind of error: made-up inputs may be refused, by both sides alike."""
+    errors = tensorflow().errors
+    try:
+        return [np.asarray(value) for value in call(*arrays)]
+    except errors.InvalidArgumentError:
+        return "InvalidArgument"
+    except errors.DeadlineExceededError:
+        raise Declined("a run on made-up inputs does not end") from None
+
+
+def _op(tensor: str) -> str:
+    return tensor.removeprefix("^").split(":", 1)[0]
+
+
+def _be_a_quiet_child(parent: int, memory_limit_bytes: int, cpu_limit_seconds: int) -> None:
+    os.nice(19)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the server has taken the accelerators' memory
+    if memory_limit_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
+    if cpu_limit_seconds:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit_seconds, cpu_limit_seconds + 1))
+    if parent and sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it went before we asked
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

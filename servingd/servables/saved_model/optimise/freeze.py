@@ -1,0 +1,88 @@
+"""A graph with constants in the place of its variables, optimised by Grappler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from servingd.servables.saved_model.session.python_session import PythonSession
+from servingd.servables.tensorflow.runtime import ONE_THREAD, tensorflow
+
+
+def freeze(plain: PythonSession, outputs: Sequence[str]) -> Any:
+    """The part of a session's graph that the operations `outputs` need, without variables.
+
+    Only for graphs that keep no state; see `graph_safety`. Each constant is what this session reads
+    from the very handle that it replaces. Raises ValueError where names would lead to another one.
+    """
+    from tensorflow.python.framework import convert_to_constants
+
+    by_name = {op.name: op for op in plain.graph.get_operations()}
+    with plain.graph.as_default():
+        for op in by_name.values():
+            if op.type != "VarHandleOp":
+                continue
+            read = f"{op.name}/Read/ReadVariableOp"  # the converter looks for it by this name
+            there = by_name.get(read)
+            if there is None:
+                tensorflow().raw_ops.ReadVariableOp(
+                    resource=op.outputs[0], dtype=op.get_attr("dtype"), name=read
+                )
+            elif there.type != "ReadVariableOp" or there.inputs[0] is not op.outputs[0]:
+                raise ValueError(f"{read} is not what reads {op.name}")
+    graph_def = plain.graph.as_graph_def()
+    for function in graph_def.library.function:
+        read_then_gather(function.node_def)
+    return convert_to_constants.convert_variables_to_constants_from_session_graph(
+        plain.session, graph_def, list(outputs)
+    )
+
+
+def read_then_gather(body: Any) -> None:
+    """Make every gather from a variable in a function's body a read, and a gather from a value.
+
+    The converter leaves a `ResourceGather` in a function as it is, though its input is no variable
+    any more: the embeddings of every model whose signatures are functions.
+    """
+    for node in [n for n in body if n.op == "ResourceGather"]:
+        batch_dims = node.attr["batch_dims"].i
+        read = body.add(name=f"{node.name}/servingd_read", op="ReadVariableOp")
+        read.input.extend([node.input[0], *_control(node.input)])
+        read.attr["dtype"].CopyFrom(node.attr["dtype"])
+        axis = body.add(name=f"{node.name}/servingd_axis", op="Const")
+        axis.attr["dtype"].type = tensorflow().int32.as_datatype_enum
+        axis.attr["value"].tensor.CopyFrom(tensorflow().make_tensor_proto(np.int32(batch_dims)))
+
+        inputs = [f"{read.name}:value:0", node.input[1], f"{axis.name}:output:0"]
+        inputs += _control(node.input)
+        data_type, indices = node.attr["dtype"].type, node.attr["Tindices"].type
+        name, device = node.name, node.device
+        node.Clear()
+        node.name, node.op, node.device = name, "GatherV2", device
+        node.input.extend(inputs)
+        node.attr["Tparams"].type = data_type
+        node.attr["Tindices"].type = indices
+        node.attr["Taxis"].CopyFrom(axis.attr["dtype"])
+        node.attr["batch_dims"].i = batch_dims
+
+
+def optimise_graph(graph_def: Any, roots: Sequence[str], signatures: Iterable[Any]) -> Any:
+    """Run Grappler now, so that a server need not; `roots` and what they need stay.
+
+    `signatures` are SignatureDefs: what they feed is not folded, though it may be a constant.
+    """
+    from tensorflow.core.protobuf import meta_graph_pb2
+    from tensorflow.python.grappler import tf_optimizer
+
+    meta_graph = meta_graph_pb2.MetaGraphDef()
+    meta_graph.graph_def.CopyFrom(graph_def)
+    meta_graph.collection_def["train_op"].node_list.value.extend(roots)
+    for number, signature in enumerate(signatures):
+        meta_graph.signature_def[str(number)].CopyFrom(signature)
+    return tf_optimizer.OptimizeGraph(ONE_THREAD.config(), meta_graph)
+
+
+def _control(inputs: Sequence[str]) -> list[str]:
+    return [name for name in inputs if name.startswith("^")]

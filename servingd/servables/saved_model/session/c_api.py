@@ -1,0 +1,340 @@
+"""Sessions opened through TensorFlow's C API: the GIL is free while a model loads.
+
+This is private ground (ctypes, and one pointer inside a pybind11 object), so it is all in this
+file, it proves itself once per process on a small graph, and whoever finds it unsound uses the
+public session loader instead, which is only slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from servingd.core.types import CPU_0
+from servingd.errors import DataLoss, error_from_code
+from servingd.servables.saved_model.session.device_assignment import name_of
+from servingd.servables.tensorflow.runtime import ONE_THREAD, SessionOptions, clean, tensorflow
+
+_log = logging.getLogger(__name__)
+
+_POINTER = ctypes.c_void_p
+_VALUE_SLOT = 16
+"""Where a pybind11 object keeps the pointer to its C++ value."""
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    folder = os.path.dirname(str(tensorflow().__file__))
+    library = ctypes.CDLL(os.path.join(folder, "libtensorflow_cc.so.2"))
+    for name in (
+        "TF_NewStatus",
+        "TF_NewGraph",
+        "TF_NewSessionOptions",
+        "TF_LoadSessionFromSavedModel",
+        "TF_NewSession",
+        "TF_NewBufferFromString",
+        "TF_NewImportGraphDefOptions",
+    ):
+        getattr(library, name).restype = _POINTER
+    library.TF_GetCode.argtypes = [_POINTER]
+    library.TF_Message.argtypes = [_POINTER]
+    library.TF_Message.restype = ctypes.c_char_p
+    return library
+
+
+class _Status:
+    """A TF_Status that raises what it was told."""
+
+    def __enter__(self) -> _POINTER:
+        self._status = _POINTER(_library().TF_NewStatus())
+        return self._status
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        library = _library()
+        code = library.TF_GetCode(self._status)
+        message = library.TF_Message(self._status).decode(errors="replace")
+        library.TF_DeleteStatus(self._status)
+        if code and error is None:
+            raise error_from_code(code, clean(message))
+
+
+class CApiSession:
+    """A session of the C API, adopted by a Python Session so that its fast callables work on it.
+
+    It is freed by `close`, or else when it is dropped. The pointer that was swapped in must be out
+    again before the Python Session goes, or the process ends; that holds at exit too, where nothing
+    is freed because a thread may still run on it.
+    """
+
+    def __init__(self, session: int, graph: _POINTER) -> None:
+        tf1 = tensorflow().compat.v1
+        # It runs nothing. On the host: else it would take memory of every GPU.
+        self._python = tf1.Session(graph=tensorflow().Graph(), config=ONE_THREAD.config())
+        slot = _POINTER.from_address(id(self._python._session) + _VALUE_SLOT)
+        own, slot.value = slot.value, session
+        weakref.finalize(self, _give_back, self._python, slot, own)
+        self._free = weakref.finalize(
+            self, _free, self._python, slot, own, _POINTER(session), graph
+        )
+        self._free.atexit = False
+
+    def make_call(
+        self,
+        feeds: list[str],
+        fetches: list[str],
+        targets: list[str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Callable[..., list[Any]]:
+        """A private callable: arrays in the order of `feeds` in, values in that of `fetches` out.
+
+        It runs in the calling thread, from any thread, without the GIL; with a timeout on threads
+        of the session.
+        """
+        return make_call(self._python, feeds, fetches, targets, timeout_s)
+
+    def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
+        """One run, and the `tensorflow.RunMetadata` that tells where each operation ran."""
+        return traced(self._python, feeds, fetches, arrays)
+
+    def interrupt(self) -> None:
+        """End the runs under way, with CANCELLED, from any thread. It answers no more calls."""
+        interrupt(self._python)
+
+    def close(self) -> None:
+        """Free the session and its graph; no callable may be running."""
+        self._free()
+
+
+def _give_back(python: Any, slot: _POINTER, own: int | None) -> None:
+    """Point a Python Session to its own session again, and close that: callables see it closed."""
+    slot.value = own
+    python.close()
+
+
+def _free(python: Any, slot: _POINTER, own: int | None, session: _POINTER, graph: _POINTER) -> None:
+    _give_back(python, slot, own)
+    _delete(session, graph)
+
+
+def _delete(session: _POINTER, graph: _POINTER) -> None:
+    library = _library()
+    try:
+        with _Status() as status:
+            library.TF_CloseSession(session, status)
+    finally:
+        with _Status() as status:
+            library.TF_DeleteSession(session, status)
+        library.TF_DeleteGraph(graph)
+
+
+def _adopt(session: int, graph: _POINTER) -> CApiSession:
+    try:
+        return CApiSession(session, graph)
+    except BaseException:
+        _delete(_POINTER(session), graph)
+        raise
+
+
+def make_call(
+    session: Any,
+    feeds: list[str],
+    fetches: list[str],
+    targets: list[str] | None = None,
+    timeout_s: float | None = None,
+) -> Callable[..., list[Any]]:
+    """A callable on a Python Session that runs in the calling thread.
+
+    With a timeout TensorFlow runs it on threads of the session, and ends it when that is over.
+    """
+    options = _callable_options(feeds, fetches, targets or [])
+    if timeout_s is not None:
+        options.run_options.inter_op_thread_pool = 0
+        options.run_options.timeout_in_ms = int(timeout_s * 1000)
+    call: Callable[..., list[Any]] = session._make_callable_from_options(options)
+    return call
+
+
+def interrupt(session: Any) -> None:
+    """End the runs under way on a Python Session: TensorFlow cancels what runs on one it closes."""
+    from tensorflow.python.client import pywrap_tf_session
+
+    pywrap_tf_session.TF_CloseSession(session._session)
+
+
+def traced(session: Any, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
+    """One run on a Python Session, as `CApiSession.trace`."""
+    from tensorflow.core.protobuf import config_pb2
+
+    options = _callable_options(feeds, fetches, [])
+    options.run_options.trace_level = config_pb2.RunOptions.SOFTWARE_TRACE
+    metadata = config_pb2.RunMetadata()
+    session._make_callable_from_options(options)(*arrays, run_metadata=metadata)
+    return metadata
+
+
+def _callable_options(feeds: list[str], fetches: list[str], targets: list[str]) -> Any:
+    from tensorflow.core.protobuf import config_pb2
+
+    options = config_pb2.CallableOptions()
+    options.feed.extend(feeds)
+    options.fetch.extend(fetches)
+    options.target.extend(targets)
+    options.run_options.inter_op_thread_pool = -1
+    return options
+
+
+def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...], None], list[Any]]:
+    """A callable of `make_call` without TensorFlow's Python around it.
+
+    That costs as much as a small graph. It takes the arrays as one tuple, and None. Keep `call` for
+    as long as it is used.
+    """
+    session = getattr(call, "_session", None)
+    if session is None:  # not TensorFlow's: an ObjectModel's
+        return lambda arrays, _: call(*arrays)
+    from tensorflow.python.client import pywrap_tf_session
+
+    handle = call._handle  # type: ignore[attr-defined]
+    return functools.partial(pywrap_tf_session.TF_SessionRunCallable, session._session, handle)
+
+
+def load_saved_model(path: str, tags: tuple[str, ...], said: SessionOptions) -> CApiSession:
+    """Open the meta graph with exactly `tags`: restored, initialised, in this thread.
+
+    Raises a ServingError with TensorFlow's code and text.
+    """
+    from tensorflow.core.protobuf import config_pb2
+
+    library = _library()
+    names = (ctypes.c_char_p * len(tags))(*(tag.encode() for tag in tags))
+    options = _session_options(said)
+    run_options = _buffer(config_pb2.RunOptions(inter_op_thread_pool=-1).SerializeToString())
+    graph = _POINTER(library.TF_NewGraph())
+    try:
+        with _Status() as status:
+            session = library.TF_LoadSessionFromSavedModel(
+                options, run_options, os.fsencode(path), names, len(tags), graph, None, status
+            )
+    except BaseException:
+        library.TF_DeleteGraph(graph)
+        raise
+    finally:
+        library.TF_DeleteBuffer(run_options)
+        library.TF_DeleteSessionOptions(options)
+    return _adopt(session, graph)
+
+
+def load_graph_def(source: str | bytes, said: SessionOptions, optimised: bool) -> CApiSession:
+    """Open a session over a serialised GraphDef, or the file with one, on the device that was said.
+
+    Nodes that name a device stay there. Those of `optimised` ones are not optimised again.
+    """
+    library = _library()
+    options = _session_options(said, meta_optimizer=not optimised)
+    graph = _POINTER(library.TF_NewGraph())
+    try:
+        if isinstance(source, bytes):
+            _import(graph, ctypes.cast(ctypes.c_char_p(source), _POINTER).value, len(source), said)
+        else:
+            _import_file(graph, source, said)
+        with _Status() as status:
+            session = library.TF_NewSession(graph, options, status)
+    except BaseException:
+        library.TF_DeleteGraph(graph)
+        raise
+    finally:
+        library.TF_DeleteSessionOptions(options)
+    return _adopt(session, graph)
+
+
+def _import_file(graph: _POINTER, path: str, said: SessionOptions) -> None:
+    with Path(path).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise DataLoss(f"{path} is empty")
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    view = (ctypes.c_char * len(content)).from_buffer(content)
+    try:
+        _import(graph, ctypes.addressof(view), len(content), said)
+    finally:
+        del view
+        content.close()
+
+
+def _import(graph: _POINTER, address: int | None, length: int, said: SessionOptions) -> None:
+    library = _library()
+    buffer = _Buffer(address, length, None)
+    options = _POINTER(library.TF_NewImportGraphDefOptions())
+    try:
+        if said.device is not None and said.device != CPU_0:
+            name = name_of(said.device).encode()
+            library.TF_ImportGraphDefOptionsSetDefaultDevice(options, name)
+        with _Status() as status:
+            library.TF_GraphImportGraphDef(graph, ctypes.byref(buffer), options, status)
+    finally:
+        library.TF_DeleteImportGraphDefOptions(options)
+
+
+class _Buffer(ctypes.Structure):
+    """TF_Buffer: data, length, deallocator."""
+
+    _fields_ = (("data", _POINTER), ("length", ctypes.c_size_t), ("deallocator", _POINTER))
+
+
+def _buffer(content: bytes) -> _POINTER:
+    return _POINTER(_library().TF_NewBufferFromString(content, ctypes.c_size_t(len(content))))
+
+
+def _session_options(said: SessionOptions, meta_optimizer: bool = True) -> _POINTER:
+    library = _library()
+    options = _POINTER(library.TF_NewSessionOptions())
+    settings = said.config()
+    if not meta_optimizer:
+        settings.graph_options.rewrite_options.disable_meta_optimizer = True
+    content = settings.SerializeToString()
+    try:
+        with _Status() as status:
+            library.TF_SetConfig(options, content, ctypes.c_size_t(len(content)), status)
+    except BaseException:
+        library.TF_DeleteSessionOptions(options)
+        raise
+    return options
+
+
+@functools.cache
+def is_sound() -> bool:
+    """Whether all this works with the TensorFlow at hand: tried once on a tiny graph."""
+    try:
+        return _self_test()
+    except Exception as error:
+        _log.warning("sessions are opened the public way, the C API test failed: %s", error)
+        return False
+
+
+def _self_test() -> bool:
+    tf1 = tensorflow().compat.v1
+    with tensorflow().Graph().as_default() as graph:
+        x = tf1.placeholder(np.float32, [None], name="x")
+        tf1.add(x * 0.5, 2.0, name="y")
+        definition = graph.as_graph_def()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "graph.pb")
+        path.write_bytes(definition.SerializeToString())
+        session = load_graph_def(str(path), ONE_THREAD, optimised=False)
+    call = session.make_call(["x:0"], ["y:0"])
+    (y,) = call(np.array([1.0, 2.0, 5.0], np.float32))
+    right = bool(np.array_equal(y, [2.5, 3.0, 4.5]))
+    del call
+    session.close()
+    if not right:
+        _log.warning("sessions are opened the public way, the C API gave %s", y)
+    return right

@@ -1,0 +1,231 @@
+"""TensorFlow, imported once and on first use, and its errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import gc
+import logging
+import os
+import re
+import threading
+import time
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from servingd.core.types import CPU_0, Device
+from servingd.errors import (
+    InvalidArgument,
+    ServingError,
+    Unimplemented,
+    as_serving_error,
+    error_from_code,
+)
+from servingd.machine.cpus import cpus
+from servingd.machine.memory import ram_budget
+from servingd.servables.saved_model.session.run_watch import MadeUpRun, RunWatch
+from servingd.servables.tensorflow.quiet import without_noise
+
+_log = logging.getLogger(__name__)
+
+# What TensorFlow appends for Python developers; it says nothing to a caller.
+_TAIL = re.compile(r"\s*\[\[\{\{.*?\}\}\]\]|\s*Hint: If you want to see.*", re.S)
+_UNKNOWN = re.compile(r"Op type not registered '([^']*)'")
+TEXT_PACKAGE = "tensorflow_text"
+"""TensorFlow Text: TensorFlow Serving's binary has its operations, TensorFlow has not."""
+_OF_TEXT = frozenset(
+    [
+        "CaseFoldUTF8",
+        "ConstrainedSequence",
+        "FastBertNormalize",
+        "FastWordpieceTokenizeWithOffsets",
+        "FindSourceOffsets",
+        "MaxSpanningTree",
+        "NormalizeUTF8",
+        "NormalizeUTF8WithOffsetsMap",
+        "PhraseTokenize",
+        "RegexSplitWithOffsets",
+        "RougeL",
+        "SentenceFragments",
+        "SentenceFragmentsV2",
+        "SentencepieceDetokenizeOp",
+        "SentencepieceIdToStringOp",
+        "SentencepieceOp",
+        "SentencepieceStringToIdOp",
+        "SentencepieceTokenizeOp",
+        "SentencepieceTokenizeWithOffsetsOp",
+        "SentencepieceVocabSizeOp",
+        "SplitMergeTokenizeWithOffsets",
+        "TokenizerFromLogits",
+        "UnicodeScriptTokenizeWithOffsets",
+        "WhitespaceTokenizeWithOffsets",
+        "WordpieceTokenizeWithOffsets",
+    ]
+)
+"""Those without its prefix."""
+_HEAD = "Graph execution error:\n\n"
+
+_importing = threading.Lock()
+
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_ENVIRONMENT = {
+    # Each session has its own threads: a load never takes those of a model that serves.
+    "TF_OVERRIDE_GLOBAL_THREADPOOL": "1",
+    # TensorFlow's own INFO lines tell an operator nothing that ours do not.
+    _LEVEL: "2",
+}
+
+
+def tensorflow() -> ModuleType:
+    """The `tensorflow` module. The first call takes seconds; others wait for it.
+
+    Raises Unimplemented where it is not installed, or cannot be imported.
+    """
+    with _importing:  # the cache alone would let two threads in
+        return _import_tensorflow()
+
+
+def is_loaded() -> bool:
+    """Whether it is imported, all of it; never waits."""
+    return _import_tensorflow.cache_info().currsize > 0
+
+
+@functools.cache
+def _import_tensorflow() -> ModuleType:
+    """Import it, and take all that it made out of the garbage collector's sight.
+
+    A collection would otherwise stop every thread for about 170 ms.
+    """
+    started = time.monotonic()
+    said = _LEVEL in os.environ  # by the operator, who then hears what he asked for
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        with contextlib.nullcontext() if said else without_noise():
+            import tensorflow as tf
+    except ImportError as error:
+        advice = 'install it with: pip install "servingd[cpu]"'
+        raise Unimplemented(f"TensorFlow cannot be imported: {error}; {advice}") from error
+
+    logger = tf.get_logger()
+    logger.setLevel(
+        logging.ERROR
+    )  # it warns of the deprecation of what there is no other way to do
+    for handler in list(logger.handlers):  # it propagates to ours as well
+        logger.removeHandler(handler)
+    gc.collect()
+    gc.freeze()
+    _log.info("TensorFlow %s imported in %.1f s", tf.__version__, time.monotonic() - started)
+    module: ModuleType = tf
+    return module
+
+
+def translate(error: Exception) -> ServingError:
+    """A failure of TensorFlow as ours: its canonical code, and its text without the tail."""
+    if isinstance(error, UnicodeDecodeError):
+        # TensorFlow quotes the caller's bytes in a text that should be UTF-8, and its code is lost.
+        return InvalidArgument(clean(error.object.decode(errors="replace")))
+    code = getattr(error, "error_code", None)
+    if code is None:
+        return as_serving_error(error)
+    return error_from_code(int(code), clean(str(getattr(error, "message", error))))
+
+
+def clean(message: str) -> str:
+    """TensorFlow's text as a caller should read it, with what would bring an unknown operation."""
+    text = _TAIL.sub("", message.removeprefix(_HEAD)).strip()
+    unknown = _UNKNOWN.search(text)
+    return f"{text} ({_what_brings(unknown[1])})" if unknown else text
+
+
+def is_of_text(operation: str) -> bool:
+    """Whether an operation is TensorFlow Text's."""
+    return operation.startswith("TFText>") or operation in _OF_TEXT
+
+
+def _what_brings(operation: str) -> str:
+    if is_of_text(operation):
+        return (
+            f"{operation} is TensorFlow Text's: install the package tensorflow-text of "
+            "TensorFlow's version"
+        )
+    return (
+        f"what registers {operation} can be named by --op_libraries, if it is a library, or by "
+        "--python_imports, if it is a module"
+    )
+
+
+_LEAST_GROWTH = 1 << 30
+
+
+class RunLimits(NamedTuple):
+    """When runs are over for which nobody waits, or that nobody has asked for."""
+
+    watch: RunWatch | None = None
+    """Who ends them; None: nobody."""
+    cancelled: threading.Event = threading.Event()
+    """Set when the version is not wanted any more."""
+    made_up_s: float = 10.0
+    """A run on made-up inputs may take so long."""
+    made_up_bytes: int = 0
+    """The process may grow by so much meanwhile; 0: by an eighth of the memory for models."""
+
+    def made_up(self) -> MadeUpRun:
+        """Who waits for a run on made-up inputs that begins now."""
+        growth = self.made_up_bytes or max(_LEAST_GROWTH, ram_budget() // 8)
+        return MadeUpRun(self.made_up_s, growth, self.cancelled)
+
+
+class SessionOptions(NamedTuple):
+    """How a session is opened."""
+
+    threads: int
+    """Threads of its own that an operation uses."""
+    said: bytes = b""
+    """A serialised `tensorflow.ConfigProto` with what an operator says besides."""
+    device: Device | None = None
+    """Where everything runs that can; None: wherever TensorFlow likes."""
+    cpus: int = 0
+    """How many CPUs TensorFlow is to see, if that is said."""
+    limits: RunLimits = RunLimits()
+    """When its runs are over."""
+    timed: bool = False
+    """Whether TensorFlow itself ends a run when its time is up: on threads of its own."""
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether an operation could run anywhere but on the device."""
+        return self.cpus > 1 or (self.device is not None and not self.device.is_host)
+
+    def config(self) -> Any:
+        """The ConfigProto."""
+        from tensorflow.core.protobuf import config_pb2
+
+        config = config_pb2.ConfigProto.FromString(self.said)
+        config.intra_op_parallelism_threads = self.threads
+        between = config.inter_op_parallelism_threads or (RUNS_AT_ONCE if self.timed else 1)
+        config.inter_op_parallelism_threads = between
+        config.use_per_session_threads = True
+        config.allow_soft_placement = True  # strings and tables have no kernels on accelerators
+        if self.cpus > 1:
+            config.device_count["CPU"] = self.cpus
+        if self.device is not None and self.device.is_host:
+            config.device_count["GPU"] = 0  # else a session takes memory on each of them
+        return config
+
+
+RUNS_AT_ONCE = max(2, cpus())
+"""Threads for the runs of a session whose runs are timed."""
+
+ONE_THREAD = SessionOptions(1, device=CPU_0)
+"""On the host: the process's first session on a GPU fixes for all how its memory is used."""
+
+
+def give_memory_back() -> None:
+    """Return to the system what a session that was closed leaves behind."""
+    gc.collect()  # graphs are cyclic
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError) as error:  # glibc's own
+        _log.debug("no malloc_trim here: %s", error)

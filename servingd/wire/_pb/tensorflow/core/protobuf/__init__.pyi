@@ -1,2 +1,0 @@
-# Made from protos/ by servingd.wire.compile_protos: do not edit.
-# mypy: disable-error-code="metaclass, misc, type-arg"

@@ -1,8 +1,0 @@
-# Made from protos/ by servingd.wire.compile_protos: do not edit.
-# mypy: disable-error-code="metaclass, misc, type-arg"
-from servingd.wire._pb.tensorflow_serving.apis import get_model_status_pb2 as _get_model_status_pb2
-from servingd.wire._pb.tensorflow_serving.apis import model_management_pb2 as _model_management_pb2
-from google.protobuf import descriptor as _descriptor
-from typing import ClassVar as _ClassVar
-
-DESCRIPTOR: _descriptor.FileDescriptor

@@ -1,0 +1,275 @@
+"""Large bodies that are numbers and little else, read in C. Whatever does not fit is None.
+
+The parser gives the numbers of nested lists, but not where the lists begin and end. So the text,
+without what numbers and white space consist of, must be what the first row's shapes make of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import simdjson
+
+from servingd.core.types import DataType, TensorSpec
+from servingd.wire.json.lists import MAX_RANK, Array
+from servingd.wire.json.pieces import Pieces, Unfit
+from servingd.wire.json.text import parse
+from servingd.wire.tensors.proto import numpy_dtype
+
+_WS = "[ \t\r\n]*"
+_NAME = f'"signature_name"{_WS}:{_WS}"([^"\\\\\\x00-\\x1f]*)"'
+_FIRST_MEMBER = f'\\{{{_WS}"[^"\\\\]*"{_WS}:{_WS}\\['
+# Then a list that begins with a number, or an object that begins with a list, or a list of those.
+_FRONT = re.compile(
+    f'{_WS}\\{{{_WS}(?:{_NAME}{_WS},{_WS})?"(instances|inputs)"{_WS}:{_WS}'
+    f"(?=\\[[\\[ \t\r\n]*[-0-9]|\\[{_WS}{_FIRST_MEMBER}|({_FIRST_MEMBER}))".encode()
+)
+# Of a body that is read in pieces: the same, whatever the elements are.
+_LARGE_FRONT = re.compile(
+    f'{_WS}\\{{{_WS}(?:{_NAME}{_WS},{_WS})?"(instances|inputs)"{_WS}:{_WS}(?=[\\[{{])'.encode()
+)
+_LARGE_BACK = re.compile(f"{_WS}(?:,{_WS}{_NAME}{_WS})?\\}}{_WS}".encode())
+_LAST_NAME = re.compile(f",{_WS}{_NAME}{_WS}\\}}{_WS}\\Z".encode())
+_END_BYTES = 4096
+"""How far from the end of a large body its signature's name is looked for."""
+
+# What stands behind the last list.
+_BACK = re.compile(f"({_WS}\\}})??{_WS}(?:,{_WS}{_NAME}{_WS})?\\}}{_WS}".encode())
+
+_OBJECT = ord("{")
+
+_NUMERIC = b"0123456789.eE+- \t\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How the parser reads numbers of one type: its own type, and what the numbers may be."""
+
+    kind: str
+    read: np.dtype[Any]
+    dtype: np.dtype[Any]
+    lowest: int
+    highest: int
+
+
+def _reading(data_type: DataType, kind: str, lowest: int = 0, highest: int = 0) -> _Reading:
+    read = np.dtype({"d": "f8", "i": "i8", "u": "u8"}[kind])
+    return _Reading(kind, read, numpy_dtype(data_type), lowest, highest)
+
+
+_INT32 = (-(2**31), 2**31 - 1)
+
+# No limits: those of the parser's type. Small integers wrap around.
+_READINGS = {
+    DataType.FLOAT: _reading(DataType.FLOAT, "d"),
+    DataType.DOUBLE: _reading(DataType.DOUBLE, "d"),
+    DataType.HALF: _reading(DataType.HALF, "d"),
+    DataType.BFLOAT16: _reading(DataType.BFLOAT16, "d"),
+    DataType.INT32: _reading(DataType.INT32, "i", *_INT32),
+    DataType.INT16: _reading(DataType.INT16, "i", *_INT32),
+    DataType.INT8: _reading(DataType.INT8, "i", *_INT32),
+    DataType.UINT8: _reading(DataType.UINT8, "i", *_INT32),
+    DataType.INT64: _reading(DataType.INT64, "i"),
+    DataType.UINT32: _reading(DataType.UINT32, "i", 0, 2**32 - 1),
+    DataType.UINT64: _reading(DataType.UINT64, "u"),
+}
+
+
+class NumericBody:
+    """A predict request that is valid JSON and looks like numbers."""
+
+    __slots__ = ("_text", "_value", "columnar", "signature_name")
+
+    def __init__(self, signature_name: str, columnar: bool, text: bytes, value: Any) -> None:
+        self.signature_name = signature_name
+        self.columnar = columnar
+        self._text = text  # of `instances` or `inputs`
+        self._value = value
+
+    def inputs(self, specs: Mapping[str, TensorSpec]) -> dict[str, Array] | None:
+        """The tensors by alias, if all of it are numbers of the right types in regular lists."""
+        readings = {alias: _READINGS.get(spec.data_type) for alias, spec in specs.items()}
+        value, text = self._value, self._text
+        try:
+            if type(value) is simdjson.Object:
+                return _objects([value], readings, text, batch=False) if self.columnar else None
+            if type(value[0]) is not simdjson.Object:
+                return _plain(value, readings, text)
+            return None if self.columnar else _objects(list(value), readings, text, batch=True)
+        except (_Unfit, IndexError, TypeError, ValueError):  # the parser's words for what is unfit
+            return None
+
+
+class LargeBody:
+    """A large predict request that looks regular; its text is read when it is known what for."""
+
+    __slots__ = ("_at", "_body", "columnar", "signature_name")
+
+    def __init__(self, body: bytes, signature_name: str, columnar: bool, at: int) -> None:
+        self.signature_name = signature_name
+        self.columnar = columnar
+        self._body = body
+        self._at = at  # where `instances` or `inputs` begins
+
+    def inputs(self, specs: Mapping[str, TensorSpec]) -> dict[str, Array] | None:
+        """The tensors by alias, if it is regular lists of the right types all through."""
+        body, at = self._body, self._at
+        pieces = Pieces(body, parse, read_list)
+        try:
+            if body[at] == _OBJECT:
+                found, end = pieces.members(at, specs) if self.columnar else _unfit()
+            elif not self.columnar and body[pieces.skip(at + 1)] == _OBJECT:
+                found, end = pieces.rows(at, specs)
+            else:
+                ((alias, spec),) = specs.items()
+                array, end = pieces.array(at, spec.data_type)
+                found = {alias: array}
+        except (Unfit, ValueError, IndexError):
+            return None
+        return found if self._ends(end) else None
+
+    def _ends(self, at: int) -> bool:
+        """Whether nothing follows but the signature's name."""
+        if len(self._body) - at > _END_BYTES:
+            return False
+        back = _LARGE_BACK.fullmatch(self._body, at)
+        if not back:
+            return False
+        return back[1] is None or _text(back[1]) == self.signature_name
+
+
+def read_large(body: bytes) -> LargeBody | None:
+    """`body` as such a request, if it begins as one."""
+    front = _LARGE_FRONT.match(body, 0, _END_BYTES)
+    if not front:
+        return None
+    last = _LAST_NAME.search(body, len(body) - _END_BYTES)
+    if front[1] is not None and last:
+        return None
+    name = front[1] or (last[1] if last else b"")
+    return LargeBody(body, _text(name), front[2] == b"inputs", front.end())
+
+
+def read_list(text: bytes, data_type: DataType) -> Array | None:
+    """A list of numbers of the right type, in regular lists."""
+    try:
+        found = _plain(simdjson.Parser().parse(text), {"": _READINGS.get(data_type)}, text)
+    except (_Unfit, IndexError, TypeError, ValueError, RuntimeError):
+        return None
+    return None if found is None else found[""]
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _unfit() -> NoReturn:
+    raise Unfit
+
+
+class _Unfit(Exception):
+    """Not regular, or not numbers of the right type."""
+
+
+def read_numeric(body: bytes) -> NumericBody | None:
+    """`body` as such a request, if it is one."""
+    front = _FRONT.match(body)
+    if not front:
+        return None
+    end = body.rfind(b"]") + 1
+    back = _BACK.fullmatch(body, end)
+    if not back or (back[1] is None) is not (front[3] is None):
+        return None
+    text = body[front.end() : end if back[1] is None else back.end(1)]
+    try:
+        value: Any = simdjson.Parser().parse(text)
+    except (ValueError, RuntimeError):
+        return None
+    name = front[1] if front[1] is not None else back[2] or b""
+    return NumericBody(_text(name), front[2] == b"inputs", text, value)
+
+
+def _plain(
+    value: Any, readings: Mapping[str, _Reading | None], text: bytes
+) -> dict[str, Array] | None:
+    """A nested list of numbers, for the one input that there is."""
+    if len(readings) > 1:
+        return None
+    ((alias, reading),) = readings.items()
+    shape = _shape(value)
+    skeleton = text.translate(None, _NUMERIC)
+    if reading is None or skeleton != _skeleton(shape, len(skeleton)):
+        return None
+    buffer = value.as_buffer(of_type=reading.kind)
+    return {alias: _array(buffer, reading, shape)}
+
+
+def _objects(
+    rows: Sequence[Any], readings: Mapping[str, _Reading | None], text: bytes, *, batch: bool
+) -> dict[str, Array] | None:
+    """Objects with the same members in the same order, each a number or a nested list of them."""
+    keys = list(rows[0])
+    if len(keys) != len(readings) or set(keys) != readings.keys():
+        return None
+    shapes = {key: _shape(rows[0][key]) for key in keys}
+    skeleton = text.translate(None, _NUMERIC)
+    expected = _object_skeleton(shapes, len(skeleton))
+    if batch:
+        expected = _list(expected, len(rows), len(skeleton))
+    # Names may be told apart by digits only, so that the skeleton does not show another order.
+    if skeleton != expected or any(list(row) != keys for row in rows):
+        return None
+    found = {}
+    for alias, reading in readings.items():
+        if reading is None or not shapes[alias]:
+            return None
+        shape = (len(rows), *shapes[alias]) if batch else shapes[alias]
+        buffer = b"".join([row[alias].as_buffer(of_type=reading.kind) for row in rows])
+        found[alias] = _array(buffer, reading, shape)
+    return found
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """What the first elements announce."""
+    shape: list[int] = []
+    while type(value) is simdjson.Array and len(shape) < MAX_RANK:
+        shape.append(len(value))
+        value = value[0]
+    return tuple(shape)
+
+
+def _skeleton(shape: tuple[int, ...], limit: int) -> bytes:
+    """The text of a nested list without its numbers."""
+    text = b""
+    for size in reversed(shape):
+        text = _list(text, size, limit)
+    return text
+
+
+def _object_skeleton(shapes: Mapping[str, tuple[int, ...]], limit: int) -> bytes:
+    members = [
+        b'"%s":%s' % (key.encode().translate(None, _NUMERIC), _skeleton(shape, limit))
+        for key, shape in shapes.items()
+    ]
+    return b"{%s}" % b",".join(members)
+
+
+def _list(element: bytes, size: int, limit: int) -> bytes:
+    if size * len(element) > limit:
+        raise _Unfit  # a short text can announce a huge list
+    return b"[%s]" % b",".join([element] * size)
+
+
+def _array(buffer: Any, reading: _Reading, shape: tuple[int, ...]) -> Array:
+    numbers = np.frombuffer(buffer, reading.read)
+    if numbers.size != math.prod(shape):
+        raise _Unfit  # a list of one number, and one of none: their skeleton is the same
+    if reading.highest and not reading.lowest <= numbers.min() <= numbers.max() <= reading.highest:
+        raise _Unfit
+    with np.errstate(over="ignore"):
+        return numbers.astype(reading.dtype, copy=False).reshape(shape)
