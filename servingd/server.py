@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from servingd.config.flags.fields import channel_arguments
+from servingd.config.endpoints import MonitoringConfig
+from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
-from servingd.config.monitoring import MonitoringConfig
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.interfaces import Loader
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.lifecycle.versions import ready
+from servingd.core.serving import Loader
 from servingd.core.types import Device, ServableId, VersionData
 from servingd.errors import FailedPrecondition, ServingError
 from servingd.frontends.admin.routes import HttpRoutes, Pages, describe_server
@@ -54,9 +54,9 @@ from servingd.runtime.request_log.logs import RequestLogs
 from servingd.runtime.threads import WorkerPool
 from servingd.runtime.warm_up.recorded import WarmUp
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
+from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.registry import Platforms
 from servingd.servables.saved_model.loader import Hooks
-from servingd.servables.saved_model.trials.made_up import synthetic_inputs
 from servingd.sources.catalogs import (
     ConfiguredRoster,
     RepositoryRoster,

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.interfaces import Completion
+from servingd.core.calls import Completion
 from servingd.core.types import Device, Placement, ServableId, VersionData
 from servingd.errors import ServingError
+from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.session.opening import open_plain
-from servingd.servables.saved_model.trials.made_up import synthetic_inputs
-from servingd.servables.tensorflow.runtime import SessionOptions
+from servingd.servables.saved_model.session.options import SessionOptions
 
 TAGS = ("serve",)
 ID = ServableId("m", 1)

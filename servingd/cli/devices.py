@@ -48,7 +48,7 @@ def _of_server(url: str) -> Mapping[str, Any]:
 
 
 def _of_machine() -> Mapping[str, Any]:
-    from servingd.servables.tensorflow.devices import LocalDevices
+    from servingd.servables.saved_model.session.devices import LocalDevices
 
     return {
         "devices": [

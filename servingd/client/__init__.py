@@ -1,7 +1,8 @@
-"""The light client: numpy, grpcio and protobuf; never TensorFlow.
+"""A small gRPC client, which `servingd predict` and tests use.
 
-with Client("localhost:8500") as client:
-    outputs = client.predict("half_plus_two", {"x": np.float32([1, 2, 5])})
+Here: one class that sends arrays and returns arrays. It needs no TensorFlow.
+Not here: anything of the server; the client knows the wire only.
+Start with `client.py`.
 """
 
 from servingd.client.client import Client

@@ -1,1 +1,7 @@
-"""What can be configured, as frozen dataclasses: parsed once, checked once."""
+"""Everything an operator can say, as frozen dataclasses that are checked when they are made.
+
+Here: the fields, their defaults and limits (`server.py`, `models.py`, ...), and how they are said:
+by flags (`flags/`) and in `servingd.yaml` (`yaml/`). TensorFlow Serving's text protos are read in
+`wire/config`, since they are protos.
+Not here: decisions that depend on them. Start with `server.py`.
+"""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from servingd.config.flags.fields import Check
+from servingd.config.flag_fields import Check
 from servingd.config.loads import are_devices, are_replicas, is_transition
 from servingd.config.paths import NotLocal, local_path
 from servingd.config.request_log import LoggingConfig

@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from servingd.config.extensions import are_libraries, are_modules
-from servingd.config.flags.fields import (
+from servingd.config.flag_fields import (
     are_channel_arguments,
     at_least,
     count,
@@ -23,7 +22,7 @@ from servingd.config.flags.fields import (
     whole,
 )
 from servingd.config.loads import are_devices, are_replicas, is_transition
-from servingd.config.saved_model import OPTIMIZE_MODELS
+from servingd.config.saved_model import OPTIMIZE_MODELS, are_libraries, are_modules
 from servingd.errors import InvalidConfig
 from servingd.machine.cpus import cpus
 

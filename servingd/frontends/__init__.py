@@ -1,1 +1,7 @@
-"""Sockets: the wires, their tables of methods and routes, and the carriers that move bytes."""
+"""How calls come in and answers go out.
+
+Here: transports, which know bytes and sockets and no API (`http/`, `grpc/`); APIs, which know no
+sockets and not each other (`tfs/`, `admin/`); and what they share: `call.py`, `reply.py`, status
+codes.
+Not here: what a call does; that is `inference`. Start with `call.py`.
+"""

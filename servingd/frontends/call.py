@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
 from servingd.core.batching.queue import Priority
-from servingd.core.interfaces import Lane, Lease, Models
+from servingd.core.calls import Lane, Lease, Models
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import Code, ServingError, as_serving_error
 from servingd.frontends.reply import Reply

@@ -8,7 +8,7 @@ import tempfile
 
 import grpc
 
-from servingd.config.tls import SSLConfig
+from servingd.config.endpoints import SSLConfig
 from servingd.errors import InvalidConfig
 
 

@@ -1,1 +1,6 @@
-"""The use cases: what a call means, whatever wire it came by."""
+"""The use cases: what each call does, whatever API it came by.
+
+Here: Predict, Classify, Regress, MultiInference, status, metadata, and the replay of recorded
+calls.
+Not here: wire formats beyond tensors, and threads. Start with `predict.py`.
+"""

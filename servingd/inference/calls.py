@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from servingd.core.interfaces import Completion, Lane, Lease
+from servingd.core.calls import Completion, Lane, Lease
 from servingd.core.shapes import misfit
 from servingd.core.types import ModelSpec, Signature, Tensors
 from servingd.errors import InvalidArgument, Unimplemented

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from google.protobuf import text_format
 
-from servingd.core.interfaces import Models
+from servingd.core.calls import Models
 from servingd.core.shapes import shape_text
 from servingd.core.types import DataType, Signature, Tensors
 from servingd.errors import InvalidArgument

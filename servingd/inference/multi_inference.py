@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from servingd.core.batching.queue import Priority
-from servingd.core.interfaces import Completion, Lane, Lease, Models
+from servingd.core.calls import Completion, Lane, Lease, Models
 from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
 from servingd.inference.calls import (

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from servingd.core.interfaces import Models
+from servingd.core.calls import Models
 from servingd.core.types import Signature, Tensors, TensorSpec
 from servingd.errors import Internal, InvalidArgument, ServingError
 from servingd.inference.calls import (

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from servingd.core.interfaces import Completion, Lane, Lease, Servable
+from servingd.core.calls import Completion, Lane, Lease
+from servingd.core.serving import Servable
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors, TensorSpec
 from servingd.errors import (
     DeadlineExceeded,
@@ -62,7 +63,7 @@ def replay(servable: Servable, request: RecordedRequest, checks: Checks = NO_CHE
 
 
 class _DirectLane:
-    """Leads to one signature, in this thread; see `core.interfaces.Lane`."""
+    """Leads to one signature, in this thread; see `core.calls.Lane`."""
 
     def __init__(self, servable: Servable, signature: Signature) -> None:
         self._servable = servable
@@ -74,7 +75,7 @@ class _DirectLane:
 
 
 class _OneServable:
-    """The servable as `core.interfaces.Models`, and as the lease on itself."""
+    """The servable as `core.calls.Models`, and as the lease on itself."""
 
     def __init__(self, servable: Servable) -> None:
         self.id = ServableId("", 0)

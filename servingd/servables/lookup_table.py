@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from servingd.core.calls import Completion
 from servingd.core.completeness import Listing
-from servingd.core.interfaces import Completion, RuledBatching, Servable
 from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.serving import RuledBatching, Servable
 from servingd.core.types import (
     ANYWHERE,
     DataType,
@@ -30,7 +31,7 @@ from servingd.core.types import (
     VersionData,
 )
 from servingd.errors import InvalidArgument, NotFound
-from servingd.servables.files import error_of_file
+from servingd.servables.file_errors import error_of_file
 
 _NAMES = ("table.csv", "table.json")
 
@@ -42,7 +43,7 @@ SIGNATURE = Signature(
 
 
 class LookupTablePlatform:
-    """Makes loaders for lookup tables; see `core.interfaces.Platform`."""
+    """Makes loaders for lookup tables; see `core.serving.Platform`."""
 
     name = "lookup_table"
 
@@ -74,7 +75,7 @@ class LookupTablePlatform:
 
 
 class LookupTableLoader:
-    """Loads one table; see `core.interfaces.Loader`."""
+    """Loads one table; see `core.serving.Loader`."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)

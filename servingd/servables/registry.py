@@ -7,12 +7,12 @@ from typing import cast
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.completeness import Listing
-from servingd.core.interfaces import Platform
+from servingd.core.serving import Platform
 from servingd.errors import InvalidArgument
 from servingd.servables.lookup_table import LookupTablePlatform
 from servingd.servables.saved_model.loader import Hooks
 from servingd.servables.saved_model.platform import SavedModelPlatform
-from servingd.servables.tensorflow.devices import LocalDevices
+from servingd.servables.saved_model.session.devices import LocalDevices
 from servingd.servables.tensorflow.profiler import Profiler
 
 

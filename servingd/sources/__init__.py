@@ -1,1 +1,7 @@
-"""Where the statements come from, which versions ought to be loaded."""
+"""Which versions of which models ought to be loaded.
+
+Here: the model catalogs (configured models, a repository's folders), the scans of base paths, the
+watcher, and the poll of configuration files. What is found is stated to the manager as aspired
+versions.
+Not here: what happens then (`core/lifecycle`). Start with `file_system.py`.
+"""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from servingd.config.models import ModelConfig
-from servingd.core.interfaces import Aspire
+from servingd.core.serving import Aspire
 from servingd.core.types import AspiredVersions
 from servingd.sources.catalogs import Roster
 from servingd.sources.model_directory import ModelDirectory, PlatformNamed, Recognise
@@ -108,10 +108,7 @@ class _UnderWay:
 
 
 class FileSystemSource:
-    """Owns the thread `file-system-source`, those for looks, and watchdog's.
-
-    See `core.interfaces.Source`.
-    """
+    """Owns the thread `file-system-source`, those for looks, and watchdog's."""
 
     def __init__(
         self,

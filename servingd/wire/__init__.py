@@ -1,1 +1,6 @@
-"""The wire: message classes, tensors and configuration files, to and from our own values."""
+"""Formats: from bytes to our values and back.
+
+Here: protobuf messages, tensors, JSON, text configuration files and TFRecords.
+Not here: who sends them, and what they mean for a call. Start with `tensors/proto.py` or
+`json/tensors.py`.
+"""

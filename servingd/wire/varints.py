@@ -77,3 +77,20 @@ def read_varint32(content: bytes, position: int) -> tuple[int, int]:
         if group < 128:
             return value & 0xFFFFFFFF, position
     raise ValueError("a number does not end")
+
+
+def read_varint64(content: bytes | memoryview, position: int) -> tuple[int, int]:
+    """The number of up to 64 bits at `position`, and the position behind it.
+
+    Raises ValueError where it does not end within `content`, or has more bits.
+    """
+    value = 0
+    for shift in range(0, 64, 7):
+        if position >= len(content):
+            break
+        group = content[position]
+        position += 1
+        value |= (group & 127) << shift
+        if group < 128:
+            return value, position
+    raise ValueError("a number does not end")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from servingd.servables.saved_model.session import c_api
+from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.python_session import PythonSession
-from servingd.servables.tensorflow.runtime import ONE_THREAD
 from tests.bench.measure import Row
 
 TAGS = ("serve",)

@@ -12,7 +12,7 @@ import numpy as np
 
 from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.session.opening import open_optimised, open_plain
-from servingd.servables.tensorflow.runtime import ONE_THREAD
+from servingd.servables.saved_model.session.options import ONE_THREAD
 from tests.bench.measure import Row, ratio
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servingd.servables.tensorflow.devices import LocalDevice, LocalDevices
+from servingd.servables.saved_model.session.devices import LocalDevice, LocalDevices
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from servingd.core.types import CPU_0, Device, Placement
+from servingd.servables.saved_model.session.devices import LocalDevices
+from servingd.servables.saved_model.session.options import ONE_THREAD, SessionOptions
 from servingd.servables.saved_model.trials.parity import agree
-from servingd.servables.tensorflow.devices import LocalDevices
-from servingd.servables.tensorflow.runtime import ONE_THREAD, SessionOptions
 from tests.e2e.process import Process
 from tests.placed import Version, answers, plain
 
@@ -96,7 +96,8 @@ def test_no_session_of_the_host_takes_memory_of_the_gpu(gpus, models):
     code = """
 import sys
 from servingd.servables.saved_model.session import c_api
-from servingd.servables.tensorflow.runtime import ONE_THREAD, tensorflow
+from servingd.servables.saved_model.session.options import ONE_THREAD
+from servingd.servables.tensorflow.runtime import tensorflow
 assert c_api.is_sound()
 c_api.load_saved_model(sys.argv[1], ("serve",), ONE_THREAD)
 import subprocess, os

@@ -9,7 +9,7 @@ import pytest
 
 from servingd.core.batching.queue import BatchRules
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.interfaces import RuledBatching
+from servingd.core.serving import RuledBatching
 from servingd.core.types import ServableId
 from servingd.errors import (
     Code,

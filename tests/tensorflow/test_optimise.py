@@ -24,6 +24,7 @@ import pytest
 from servingd import __version__
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
+from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.optimise.child import Declined, optimise
 from servingd.servables.saved_model.optimise.freeze import freeze
@@ -34,9 +35,8 @@ from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.session.opening import open_optimised, open_plain
-from servingd.servables.saved_model.trials.made_up import synthetic_inputs
+from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.trials.parity import agree
-from servingd.servables.tensorflow.runtime import ONE_THREAD
 from tests.placed import Outcome
 
 pytestmark = pytest.mark.tf

@@ -17,10 +17,10 @@ from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.session import c_api, opening
 from servingd.servables.saved_model.session.device_assignment import names_devices, without_devices
+from servingd.servables.saved_model.session.devices import LocalDevices
 from servingd.servables.saved_model.session.opening import open_plain
+from servingd.servables.saved_model.session.options import ONE_THREAD, SessionOptions
 from servingd.servables.saved_model.trials.parity import agree
-from servingd.servables.tensorflow.devices import LocalDevices
-from servingd.servables.tensorflow.runtime import ONE_THREAD, SessionOptions
 from tests.placed import ID, TAGS, Version, answers, fail, plain
 
 pytestmark = pytest.mark.tf

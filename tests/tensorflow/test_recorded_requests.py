@@ -16,8 +16,8 @@ from servingd.core.types import ModelSpec, ServableId, TensorSpec, VersionData
 from servingd.errors import InvalidArgument, InvalidConfig, ServingError
 from servingd.inference.replay import replay
 from servingd.runtime.warm_up.recorded import WarmUp
-from servingd.servables.saved_model.files.sidecar_files import batching_of, check_saved_model_config
 from servingd.servables.saved_model.platform import SavedModelPlatform
+from servingd.servables.sidecar_files import batching_of, check_saved_model_config
 from servingd.wire import protos
 from servingd.wire.records.prediction_logs import WARM_UP_FILE, examples_request, predict_request
 from servingd.wire.records.tf_records import frame

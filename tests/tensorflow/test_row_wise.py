@@ -8,7 +8,7 @@ from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.optimise.graph_safety import may_be_run
 from servingd.servables.saved_model.optimise.merge_trial import MAX_ROWS, find_mergeable
 from servingd.servables.saved_model.session.opening import open_plain
-from servingd.servables.tensorflow.runtime import ONE_THREAD
+from servingd.servables.saved_model.session.options import ONE_THREAD
 
 pytestmark = pytest.mark.tf
 

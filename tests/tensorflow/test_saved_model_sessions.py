@@ -19,19 +19,19 @@ import pytest
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, ServingError
+from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.opening import open_plain
+from servingd.servables.saved_model.session.options import ONE_THREAD, SessionOptions
 from servingd.servables.saved_model.session.python_session import (
     ObjectModel,
     PythonSession,
     handles_of,
 )
 from servingd.servables.saved_model.session.session import RunningSession
-from servingd.servables.saved_model.trials.made_up import synthetic_inputs
 from servingd.servables.saved_model.trials.parity import agree
-from servingd.servables.tensorflow.runtime import ONE_THREAD, SessionOptions
 from servingd.wire.tensors.proto import numpy_dtype
 from tests.compat.models import keras_compiled
 
@@ -252,7 +252,7 @@ def test_a_session_that_is_dropped_unclosed_does_not_end_the_process(models):
     program = """
 import gc, sys
 from servingd.servables.saved_model.session import c_api
-from servingd.servables.tensorflow.runtime import ONE_THREAD
+from servingd.servables.saved_model.session.options import ONE_THREAD
 dropped = c_api.load_saved_model(sys.argv[1], ("serve",), ONE_THREAD)
 del dropped
 gc.collect()

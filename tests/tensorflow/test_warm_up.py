@@ -9,12 +9,12 @@ import pytest
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import DataType, ServableId, Signature, TensorSpec, VersionData
+from servingd.servables.made_up_inputs import synthetic_inputs, varies
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.session.opening import open_plain
+from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.session import RunningSession
-from servingd.servables.saved_model.trials.made_up import synthetic_inputs, varies
-from servingd.servables.tensorflow.runtime import ONE_THREAD
 from servingd.wire.tensors.proto import numpy_dtype
 
 pytestmark = pytest.mark.tf

@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingd.config.batching import BatchingParameters
-from servingd.config.monitoring import MonitoringConfig
-from servingd.config.tls import SSLConfig
+from servingd.config.endpoints import MonitoringConfig, SSLConfig
 from servingd.errors import InvalidConfig, ServingError
 from servingd.machine.cpus import cpus
 from servingd.wire.config.files import (

@@ -16,7 +16,7 @@ from servingd.core.resources.placement import Ran, ReplicaReport
 from servingd.core.types import CPU_0, NO_BYTES, Device, Placement, Resources, ServableId
 from servingd.frontends.admin.device_page import describe_devices, describe_placement
 from servingd.observability.placements import Placements
-from servingd.servables.tensorflow.devices import LocalDevice
+from servingd.servables.saved_model.session.devices import LocalDevice
 
 MIB = 1 << 20
 GPU_0 = Device("GPU", 0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.config.flags.fields import channel_arguments, default_of
+from servingd.config.flag_fields import channel_arguments, default_of
 from servingd.config.flags.notes import REPLACED_BY_PLATFORM_CONFIG, notes
 from servingd.config.flags.other_names import NOT_HERE, OTHER_NAMES
 from servingd.config.flags.parser import FLAGS, TYPES, given_flags, make_config, parse_flags, usage

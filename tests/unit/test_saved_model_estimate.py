@@ -7,7 +7,7 @@ import pytest
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.estimates import NOTHING
 from servingd.servables.saved_model.files.estimate import estimate
-from servingd.servables.saved_model.optimise.optimiser import MAX_WEIGHTS
+from servingd.servables.saved_model.files.weights import MAX_WEIGHTS
 
 MB = 1 << 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from servingd.config.flags.fields import default_of
+from servingd.config.flag_fields import default_of
 from servingd.config.flags.parser import FLAGS
 from servingd.config.server import ServerConfig
 

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_type_hints
 
-from servingd.config.flags.fields import default_of
+from servingd.config.flag_fields import default_of
 from servingd.config.flags.other_names import NOT_HERE, OTHER_NAMES
 from servingd.config.flags.stale import STALE_FLAGS
 from servingd.config.server import ServerConfig

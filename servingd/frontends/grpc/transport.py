@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from servingd.config.tls import SSLConfig
+from servingd.config.endpoints import SSLConfig
 from servingd.errors import Code, InvalidConfig
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS, GrpcioCarrier
 from servingd.frontends.grpc.native import NativeCarrier, unusable_because

@@ -28,7 +28,8 @@ from servingd.core.batching.policy import (
 )
 from servingd.core.batching.queue import BatchRules, Pace
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.interfaces import Completion, Lane, Replicated, RuledBatching, Servable
+from servingd.core.calls import Completion, Lane
+from servingd.core.serving import Replicated, RuledBatching, Servable
 from servingd.core.shapes import fits
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError, as_serving_error
@@ -301,7 +302,7 @@ def _pacer(
 
 
 class Dispatcher:
-    """Opens a lane per signature of each ready servable; see `core.interfaces.Dispatcher`."""
+    """Opens a lane per signature of each ready servable; see `core.calls.Dispatcher`."""
 
     def __init__(
         self, options: DispatchOptions | None = None, metrics: BatchMetrics | None = None

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from servingd.core.batching.merge import Merged, merge, next_allowed, split
 from servingd.core.batching.policy import RunTimes
 from servingd.core.batching.queue import Batch, Piece
-from servingd.core.interfaces import Completion, Servable
+from servingd.core.calls import Completion
+from servingd.core.serving import Servable
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, DeadlineExceeded, ServingError, as_serving_error
 from servingd.observability.batches import ROW_EDGES, LaneStats

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from servingd.core.interfaces import Lane, Loader, Replicated, Servable
+from servingd.core.calls import Lane
 from servingd.core.lifecycle.events import LoadFailed
 from servingd.core.resources.estimates import UNKNOWN, Estimate
+from servingd.core.serving import Loader, Replicated, Servable
 from servingd.core.types import CPU_0, Device, Placement, ServableId, VersionData
 from servingd.errors import Code, as_serving_error, error_from_code
 from servingd.runtime.manager.memory_meter import MemoryMeter

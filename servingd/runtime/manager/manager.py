@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from servingd.core.interfaces import Dispatcher, Lane, Loader, Relocates, Servable
+from servingd.core.calls import Lane
 from servingd.core.lifecycle.events import (
     Announce,
     CancelLoad,
@@ -47,6 +47,7 @@ from servingd.core.lifecycle.harness import LoadPlan
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState
 from servingd.core.resources.placement import LoadRules
+from servingd.core.serving import Dispatcher, Loader, Relocates, Servable
 from servingd.core.types import (
     AspiredVersions,
     Device,

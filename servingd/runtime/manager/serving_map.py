@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from servingd.core.interfaces import Dispatcher, Lane, Servable
+from servingd.core.calls import Lane
 from servingd.core.lifecycle.labels import Labels, effective_labels
 from servingd.core.lifecycle.versions import why_not_ready
 from servingd.core.ref_count import Users
+from servingd.core.serving import Dispatcher, Servable
 from servingd.core.types import ModelSpec, ServableId, Signature
 from servingd.errors import InvalidArgument
 from servingd.runtime.manager.state_monitor import StateMonitor
@@ -100,7 +101,7 @@ class ServingMap:
             return self._wanted_labels
 
     def acquire(self, spec: ModelSpec) -> ReadyVersion:
-        """A lease on what `spec` means; see `core.interfaces.Models`."""
+        """A lease on what `spec` means; see `core.calls.Models`."""
         if spec.version is None and spec.label is None:  # by far the most frequent
             model = self._models.get(spec.name)
             if model is not None and model.latest.enter():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
-from servingd.core.interfaces import Servable
+from servingd.core.serving import Servable
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import DataLoss, Internal, InvalidArgument, PermissionDenied
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp

@@ -25,7 +25,8 @@ from servingd.core.batching.samples import (
     fitting,
     sample_of,
 )
-from servingd.core.interfaces import Completion, Servable
+from servingd.core.calls import Completion
+from servingd.core.serving import Servable
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import Cancelled, DeadlineExceeded, ServingError, as_serving_error
 

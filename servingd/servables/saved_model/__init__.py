@@ -1,1 +1,7 @@
-"""SavedModels, run by TensorFlow in this process. TensorFlow is imported at the first load."""
+"""The type `tensorflow`: SavedModels.
+
+Here: their files (`files/`), sessions (`session/`), the optimiser, which makes a faster graph in a
+process of its own (`optimise/`), and the analysis of which calls may be merged (`row_wise/`).
+Not here: TensorFlow's import and its process-wide state (`servables/tensorflow`). Start with
+`loader.py`.
+"""

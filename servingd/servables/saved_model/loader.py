@@ -11,35 +11,31 @@ from hashlib import sha256
 from typing import NamedTuple, TypeAlias
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.interfaces import Servable
 from servingd.core.resources.estimates import Estimate
 from servingd.core.resources.placement import FAILURES_IN_A_ROW, Ran, ReplicaReport
+from servingd.core.serving import Servable
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
 from servingd.errors import ServingError, as_serving_error
 from servingd.machine.cpus import cpus
 from servingd.servables.saved_model.files.estimate import estimate
 from servingd.servables.saved_model.files.meta_graph import MetaGraph, read_meta_graph
-from servingd.servables.saved_model.files.sidecar_files import batching_of, check_saved_model_config
-from servingd.servables.saved_model.files.weights import WeightsCheck
+from servingd.servables.saved_model.files.weights import MAX_WEIGHTS, WeightsCheck, weights_of
 from servingd.servables.saved_model.optimise.cached_graph import open_kept
 from servingd.servables.saved_model.optimise.graph_safety import may_be_run
 from servingd.servables.saved_model.optimise.job import Improvement
 from servingd.servables.saved_model.optimise.merge_trial import find_mergeable
-from servingd.servables.saved_model.optimise.optimiser import (
-    MAX_WEIGHTS,
-    GraphOptimiser,
-    OnGraphState,
-    weights_of,
-)
+from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser, OnGraphState
 from servingd.servables.saved_model.optimise.thread_tuning import WORTH_A_LOOK_S
 from servingd.servables.saved_model.optimise.tuning import setting
 from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.session.opening import open_plain
+from servingd.servables.saved_model.session.options import RunLimits, SessionOptions
 from servingd.servables.saved_model.session.run_watch import RunWatch
 from servingd.servables.saved_model.session.session import RunningSession
+from servingd.servables.sidecar_files import batching_of, check_saved_model_config
 from servingd.servables.tensorflow.extensions import bring, bring_for
-from servingd.servables.tensorflow.runtime import RunLimits, SessionOptions, give_memory_back
+from servingd.servables.tensorflow.runtime import give_memory_back
 from servingd.wire.records.prediction_logs import WARM_UP_FILE
 
 WarmUp: TypeAlias = Callable[[ServableId, VersionData, Servable], None]
@@ -84,7 +80,7 @@ class _Model(NamedTuple):
 
 
 class SavedModelLoader:
-    """Loads one SavedModel; see `core.interfaces.Loader`."""
+    """Loads one SavedModel; see `core.serving.Loader`."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.completeness import Listing
-from servingd.core.interfaces import Loader
+from servingd.core.serving import Loader
 from servingd.core.types import ServableId, VersionData
 from servingd.servables.saved_model.files.completeness import what_is_missing
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
@@ -26,7 +26,7 @@ from servingd.servables.tflite.platform import TfLite
 
 
 class SavedModelPlatform:
-    """Makes loaders for SavedModels, and owns what they share; see `core.interfaces.Platform`."""
+    """Makes loaders for SavedModels, and owns what they share; see `core.serving.Platform`."""
 
     name = "tensorflow"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from servingd.core.interfaces import Completion
+from servingd.core.calls import Completion
 from servingd.core.resources.placement import FAILURES_IN_A_ROW, ReplicaReport, choose_replica
 from servingd.core.types import Signature, Tensors
 from servingd.servables.saved_model.servable import SavedModelServable
@@ -22,7 +22,7 @@ class _Slot:
 
 
 class ReplicatedServable:
-    """Hands each call to the replica with the least in hand; see `core.interfaces.Servable`.
+    """Hands each call to the replica with the least in hand; see `core.serving.Servable`.
 
     One that is out gets no calls; the last that serves is never taken out.
     """

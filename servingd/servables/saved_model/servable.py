@@ -7,7 +7,7 @@ from threading import get_ident
 from typing import TypeAlias
 
 from servingd.config.batching import BatchingParameters
-from servingd.core.interfaces import Completion
+from servingd.core.calls import Completion
 from servingd.core.resources.placement import (
     FAILURES_IN_A_ROW,
     ReplicaReport,
@@ -17,16 +17,16 @@ from servingd.core.resources.placement import (
 from servingd.core.shapes import explained
 from servingd.core.types import CPU_0, Device, Signature, Tensors
 from servingd.errors import ServingError, Unavailable
-from servingd.servables.batching_rules import ruled
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.session.session import RunningSession
+from servingd.servables.sidecar_files import ruled
 from servingd.servables.tensorflow.runtime import translate
 
 OnBroken: TypeAlias = "Callable[[SavedModelServable], None]"
 
 
 class SavedModelServable:
-    """One replica: answers calls with all outputs of a signature; see `core.interfaces.Servable`.
+    """One replica: answers calls with all outputs of a signature; see `core.serving.Servable`.
 
     It may serve by itself, or as one of several; see `ReplicatedServable`.
     """

@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import threading
 
-from servingd.config.extensions import Extensions
+from servingd.config.saved_model import Extensions
 from servingd.errors import InvalidConfig, ServingError
 from servingd.servables.tensorflow.runtime import TEXT_PACKAGE, is_of_text, tensorflow
 from servingd.wire import protos

@@ -1,1 +1,5 @@
-"""TF Lite models, served in the place of a SavedModel where that is preferred."""
+"""TF Lite models, for versions where they are preferred.
+
+Here: reading the flatbuffer, pools of interpreters, and signatures from metadata.
+Not here: SavedModels. Start with `platform.py`.
+"""

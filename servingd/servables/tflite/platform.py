@@ -11,16 +11,16 @@ from pathlib import Path
 
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
+from servingd.core.calls import Completion
 from servingd.core.completeness import Listing
-from servingd.core.interfaces import Completion, Servable
 from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.serving import Servable
 from servingd.core.shapes import explained
 from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, VersionData
 from servingd.errors import DeadlineExceeded, ServingError
 from servingd.machine.cpus import cpus
-from servingd.servables.batching_rules import ruled
-from servingd.servables.files import error_of_file
-from servingd.servables.saved_model.files.sidecar_files import batching_of
+from servingd.servables.file_errors import error_of_file
+from servingd.servables.sidecar_files import batching_of, ruled
 from servingd.servables.tensorflow.runtime import give_memory_back
 from servingd.servables.tflite.interpreters import Pool
 from servingd.servables.tflite.model_file import FILE, what_is_wrong
@@ -54,7 +54,7 @@ class TfLite:
 
 
 class TfLiteLoader:
-    """Loads one model; see `core.interfaces.Loader`."""
+    """Loads one model; see `core.serving.Loader`."""
 
     def __init__(self, path: str, options: SavedModelOptions) -> None:
         self._path = path
@@ -95,7 +95,7 @@ class TfLiteLoader:
 
 
 class TfLiteServable:
-    """Answers calls with all outputs of a signature; see `core.interfaces.Servable`."""
+    """Answers calls with all outputs of a signature; see `core.serving.Servable`."""
 
     def __init__(self, pool: Pool, batching: BatchingParameters | None = None) -> None:
         self.ruled_batching = ruled(batching)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from servingd.config.batching import DEFAULT_POOL_WITHOUT_FILE, BatchingParameters
-from servingd.config.extensions import extensions
-from servingd.config.saved_model import SavedModelOptions
+from servingd.config.saved_model import SavedModelOptions, extensions
 from servingd.config.server import ServerConfig
 from servingd.wire import protos
 from servingd.wire.config.files import read_batching, read_platform, read_session_config

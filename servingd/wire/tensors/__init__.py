@@ -1,1 +1,6 @@
-"""TODO."""
+"""Tensors between `TensorProto` and numpy, without copies where that can be.
+
+Here: the general way (`proto.py`), and requests whose form is known from an earlier one
+(`templates.py`).
+Not here: JSON. Start with `proto.py`.
+"""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from servingd.core.interfaces import States
+from servingd.core.calls import States
 from servingd.core.types import ModelSpec
 from servingd.errors import Code, ServingError
 from servingd.frontends.call import CallContext, blame

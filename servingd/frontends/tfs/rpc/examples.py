@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from servingd.core.batching.queue import Priority
-from servingd.core.interfaces import Lease
+from servingd.core.calls import Lease
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, InvalidArgument, ServingError
 from servingd.frontends.call import Call, CallContext, Note, blame, unheard
@@ -25,9 +25,8 @@ from servingd.inference.examples import (
 )
 from servingd.inference.multi_inference import Task, TaskOutputs, multi_inference
 from servingd.wire import protos
-from servingd.wire.examples import serialized_examples
+from servingd.wire.examples import classification_result, regression_result, serialized_examples
 from servingd.wire.records.prediction_logs import classification_response, regression_response
-from servingd.wire.results import classification_result, regression_result
 
 
 class ExamplesMethod:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from servingd.core.interfaces import States
+from servingd.core.calls import States
 from servingd.core.types import ModelSpec
 from servingd.errors import Code
 from servingd.frontends.call import CallContext, blame

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from servingd.core.completeness import Listing, shortfall
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
 from servingd.wire import protos
+from servingd.wire.varints import read_varint64
 
 if TYPE_CHECKING:
     from servingd.wire.protos import MetaGraph, MetaGraphText
@@ -170,15 +171,17 @@ def pairs_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise BadIndex(f"its {len(content)} bytes do not end as a table does")
     footer = len(content) - _FOOTER_BYTES
     try:
-        _, at = _varint(content, footer)  # the meta index block: offset,
-        _, at = _varint(content, at)  # size
-        offset, at = _varint(content, at)
-        size, _ = _varint(content, at)
+        _, at = read_varint64(content, footer)  # the meta index block: offset,
+        _, at = read_varint64(content, at)  # size
+        offset, at = read_varint64(content, at)
+        size, _ = read_varint64(content, at)
         for _, handle in _block(content, offset, size):
-            offset, at = _varint(handle, 0)
-            size, _ = _varint(handle, at)
+            offset, at = read_varint64(handle, 0)
+            size, _ = read_varint64(handle, at)
             yield from _block(content, offset, size)
-    except IndexError as error:
+    except BadIndex:
+        raise
+    except ValueError as error:
         raise BadIndex(f"it does not parse: {error}") from error
 
 
@@ -192,9 +195,9 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
         raise BadIndex("a block is shorter than it says")
     at, key = 0, b""
     while at < end:
-        shared, at = _varint(block, at)
-        own, at = _varint(block, at)
-        length, at = _varint(block, at)
+        shared, at = read_varint64(block, at)
+        own, at = read_varint64(block, at)
+        length, at = read_varint64(block, at)
         if shared > len(key) or at + own + length > end:
             raise BadIndex("an entry lies past its block")
         key = key[:shared] + block[at : at + own]
@@ -215,16 +218,3 @@ def _inflated(block: bytes, form: int) -> bytes:
         return bytes(cramjam.snappy.decompress_raw(block))
     except cramjam.DecompressionError as error:
         raise BadIndex(f"a block does not decompress: {error}") from error
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = content[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise BadIndex("a number has more than 64 bits")

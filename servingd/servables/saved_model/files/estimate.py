@@ -16,7 +16,7 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.estimates import NOTHING, Estimate, Footprint
 from servingd.servables.saved_model.files.graph_bytes import constant_bytes
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
-from servingd.servables.saved_model.optimise.optimiser import MAX_WEIGHTS
+from servingd.servables.saved_model.files.weights import MAX_WEIGHTS
 
 _BASE = 1 << 20
 _GRAPH = 48

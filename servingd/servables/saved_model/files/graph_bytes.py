@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from mmap import mmap
 from typing import TypeAlias
 
+from servingd.wire.varints import read_varint64
+
 _LARGE = 1 << 10
 """A node of more bytes is a constant: its name, its inputs and its types take a hundred."""
 
@@ -29,7 +31,7 @@ def constant_bytes(content: bytes | mmap) -> int:
                 for graph in _fields(view, meta_graph, _GRAPH_DEF):
                     for start, end in _nodes(view, graph):
                         found += end - start if end - start > _LARGE else 0
-        except (IndexError, ValueError):
+        except ValueError:
             return 0
     return found
 
@@ -43,34 +45,21 @@ def _nodes(view: memoryview, graph: _Place) -> Iterator[_Place]:
 
 
 def _fields(view: memoryview, message: _Place, number: int) -> Iterator[_Place]:
-    """Where the contents of one field lie that is a message. Raises IndexError or ValueError."""
+    """Where the contents of one field lie that is a message. Raises ValueError."""
     at, end = message
     while at < end:
-        tag, at = _varint(view, at)
+        tag, at = read_varint64(view, at)
         kind = tag & 7
         if kind == 2:
-            size, at = _varint(view, at)
+            size, at = read_varint64(view, at)
             if at + size > end:
                 raise ValueError("a field lies past its message")
             if tag >> 3 == number:
                 yield at, at + size
             at += size
         elif kind == 0:
-            _, at = _varint(view, at)
+            _, at = read_varint64(view, at)
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
         else:
             raise ValueError(f"a field of kind {kind}")
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number has more than 64 bits")

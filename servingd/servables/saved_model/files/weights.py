@@ -1,6 +1,7 @@
-"""Weights that a version does not read, because it starts on a graph that was kept: are they whole?
+"""The weights of a SavedModel: how many bytes they have, and whether they are whole.
 
-It answers all the same. But its next start without that graph would fail, and nobody knew.
+A version that starts on a cached graph does not read them. It answers all the same, but its next
+start without that graph would fail, and nobody knew: so they are checked afterwards.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from servingd.core.types import ServableId
 from servingd.servables.tensorflow.runtime import tensorflow
 
 _PREFIX = "variables/variables"
+
+MAX_WEIGHTS = 256 << 20
+"""Larger models keep their variables: constants take about seven times their size."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,3 +68,8 @@ def damage(path: str, over: Callable[[], bool] = lambda: False) -> str:
     except tf.errors.OpError as error:  # a type that is not read in this way says nothing
         return str(error.message).splitlines()[0] if "hecksum" in str(error.message) else ""
     return ""
+
+
+def weights_of(path: str) -> int:
+    """The bytes of the variables of the SavedModel under `path`."""
+    return sum(f.stat().st_size for f in Path(path, "variables").glob("variables.data-*"))

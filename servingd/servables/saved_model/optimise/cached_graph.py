@@ -15,8 +15,8 @@ from servingd.servables.saved_model.optimise.child import GRAPH_FILE, REPORT_FIL
 from servingd.servables.saved_model.optimise.merge_trial import warm_sizes
 from servingd.servables.saved_model.optimise.tuning import Tuning, read_tuning
 from servingd.servables.saved_model.session.opening import open_optimised
+from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.saved_model.session.session import RunningSession, measure
-from servingd.servables.tensorflow.runtime import SessionOptions
 
 
 class Kept(NamedTuple):

@@ -22,16 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from servingd.config.extensions import extensions
+from servingd.config.saved_model import extensions
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, ServingError
+from servingd.servables.made_up_inputs import synthetic_inputs, varies
 from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.optimise.freeze import freeze, optimise_graph
 from servingd.servables.saved_model.optimise.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.session.c_api import make_call
 from servingd.servables.saved_model.session.device_assignment import clear_devices
+from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.python_session import PythonSession
-from servingd.servables.saved_model.trials.made_up import synthetic_inputs, varies
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import (
     ExampleFeature,
@@ -39,7 +40,7 @@ from servingd.servables.saved_model.trials.varied import (
     varied_inputs,
 )
 from servingd.servables.tensorflow.extensions import bring, bring_for
-from servingd.servables.tensorflow.runtime import ONE_THREAD, tensorflow, translate
+from servingd.servables.tensorflow.runtime import tensorflow, translate
 
 GRAPH_FILE = "graph.pb"
 REPORT_FILE = "report.json"

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from servingd.core.interfaces import Completion, Servable
+from servingd.core.calls import Completion
+from servingd.core.serving import Servable
 from servingd.core.types import Device, ServableId, Signature, Tensors
 from servingd.errors import Cancelled, ServingError
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph

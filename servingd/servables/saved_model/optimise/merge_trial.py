@@ -17,10 +17,10 @@ import numpy as np
 from servingd.core.batching.merge import merge, rows_of
 from servingd.core.types import Signature, Tensors
 from servingd.errors import InvalidArgument
+from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.row_wise.analysis import Mergeable, Verdict, row_wise
 from servingd.servables.saved_model.session.session import RunningSession
-from servingd.servables.saved_model.trials.made_up import synthetic_inputs
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import (
     SEEDS,

@@ -20,10 +20,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from servingd import __version__
-from servingd.config.extensions import NO_EXTENSIONS, Extensions
+from servingd.config.saved_model import NO_EXTENSIONS, Extensions
 from servingd.core.types import ServableId
 from servingd.errors import ServingError
-from servingd.servables.saved_model.files.weights import WeightsCheck, damage
+from servingd.servables.saved_model.files.weights import (
+    MAX_WEIGHTS,
+    WeightsCheck,
+    damage,
+    weights_of,
+)
 from servingd.servables.saved_model.optimise.attempts import Attempts
 from servingd.servables.saved_model.optimise.cached_graph import Kept, kept_in
 from servingd.servables.saved_model.optimise.child import GRAPH_FILE
@@ -48,8 +53,6 @@ OnGraphState: TypeAlias = Callable[[ServableId, str], None]
 """Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`, `damaged weights` (it is
 optimised, and could not be made again); empty once unloaded."""
 
-MAX_WEIGHTS = 256 << 20
-"""Larger models keep their variables: constants take about seven times their size."""
 
 _CHILD_SECONDS = 1800.0  # it is niced: beside a busy server it gets little of each second
 _CHILD_CPU_SECONDS = 600
@@ -344,11 +347,6 @@ def _key_of(improvement: Improvement) -> str:
 
 def _key(path: str, tags: tuple[str, ...]) -> str:
     return model_key(path, __version__, tensorflow().__version__, *tags)
-
-
-def weights_of(path: str) -> int:
-    """The bytes of the variables of the SavedModel under `path`."""
-    return sum(f.stat().st_size for f in Path(path, "variables").glob("variables.data-*"))
 
 
 def _outcome(code: int) -> str:

@@ -1,1 +1,6 @@
-"""TODO."""
+"""A TensorFlow session: how it is opened, run, timed, traced and closed.
+
+Here: TensorFlow's C API and its Python session behind one class, placement of operations on
+devices, and the watch that ends runs nobody waits for.
+Not here: whether a session is better than another (`optimise/`). Start with `session.py`.
+"""

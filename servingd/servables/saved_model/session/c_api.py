@@ -23,7 +23,8 @@ import numpy as np
 from servingd.core.types import CPU_0
 from servingd.errors import DataLoss, error_from_code
 from servingd.servables.saved_model.session.device_assignment import name_of
-from servingd.servables.tensorflow.runtime import ONE_THREAD, SessionOptions, clean, tensorflow
+from servingd.servables.saved_model.session.options import ONE_THREAD, SessionOptions
+from servingd.servables.tensorflow.runtime import clean, tensorflow
 
 _log = logging.getLogger(__name__)
 

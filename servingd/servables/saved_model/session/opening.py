@@ -14,6 +14,7 @@ from servingd.errors import Cancelled, Code, ServingError
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.device_assignment import names_devices, without_devices
+from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.saved_model.session.python_session import ObjectModel, PythonSession
 from servingd.servables.saved_model.session.session import (
     MadeUpRunEnded,
@@ -21,7 +22,7 @@ from servingd.servables.saved_model.session.session import (
     RunningSession,
     tried,
 )
-from servingd.servables.tensorflow.runtime import SessionOptions, translate
+from servingd.servables.tensorflow.runtime import translate
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from typing import Any
 from servingd.core.types import CPU_0, Device
 from servingd.servables.saved_model.session.c_api import interrupt, make_call, traced
 from servingd.servables.saved_model.session.device_assignment import put_on
-from servingd.servables.tensorflow.runtime import SessionOptions, tensorflow
+from servingd.servables.saved_model.session.options import SessionOptions
+from servingd.servables.tensorflow.runtime import tensorflow
 
 
 class PythonSession:

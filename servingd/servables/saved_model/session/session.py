@@ -21,17 +21,18 @@ from servingd.errors import (
     ServingError,
     Unimplemented,
 )
+from servingd.servables.made_up_inputs import synthetic_inputs, varies
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.row_wise.analysis import NOT_TRIED
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.device_assignment import where_it_ran
+from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.saved_model.session.python_session import ObjectModel
 from servingd.servables.saved_model.session.run_watch import Waiting
 from servingd.servables.saved_model.session.timed_runs import TimedRuns
-from servingd.servables.saved_model.trials.made_up import synthetic_inputs, varies
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import example_features, varied_inputs
-from servingd.servables.tensorflow.runtime import SessionOptions, translate
+from servingd.servables.tensorflow.runtime import translate
 
 _log = logging.getLogger(__name__)
 

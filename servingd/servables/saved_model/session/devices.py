@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import Device
-from servingd.servables.tensorflow.runtime import SessionOptions, tensorflow
+from servingd.servables.saved_model.session.options import SessionOptions
+from servingd.servables.tensorflow.runtime import tensorflow
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""How a port is encrypted: TensorFlow Serving's `SSLConfig`."""
+"""How ports are encrypted (`SSLConfig`), and where metrics are served (`MonitoringConfig`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 
 from servingd.errors import InvalidConfig
+
+DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTALL)
 
@@ -35,6 +37,21 @@ class SSLConfig:
             raise InvalidConfig(
                 "custom_ca: client_verify needs the roots of the clients' certificates, got nothing"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitoringConfig:
+    """The Prometheus page on the HTTP port."""
+
+    enabled: bool = False
+    """Whether there is one at `path`."""
+
+    path: str = DEFAULT_METRICS_PATH
+    """Compared as it stands; one without a slash in front gets one."""
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/"):
+            object.__setattr__(self, "path", f"/{self.path}")
 
 
 def _check(name: str, kind: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Files beside a SavedModel that say how it is served."""
+"""Files beside a model that say how it is served: its batching, and what has no effect here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from google.protobuf.message import DecodeError
 
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
+from servingd.core.batching.queue import BatchRules
+from servingd.core.serving import RuledBatching
 from servingd.errors import InvalidConfig, NotFound
 from servingd.wire import protos
 from servingd.wire.config.files import read_batching
@@ -54,3 +56,21 @@ def check_saved_model_config(path: str) -> None:
         pass
     except (OSError, DecodeError) as error:
         _log.warning("Failed to load saved model config: %s: %s", file, error)
+
+
+def ruled(parameters: BatchingParameters | None) -> RuledBatching | None:
+    """The rules; None where nobody has asked for batching."""
+    if parameters is None:
+        return None
+    return RuledBatching(
+        rules=BatchRules(
+            max_request_rows=parameters.max_batch_size,
+            max_batch_rows=parameters.max_execution_batch_size,
+            max_enqueued_batches=parameters.max_enqueued_batches,
+            splits=parameters.enable_large_batch_splitting,
+        ),
+        hold_s=parameters.batch_timeout_micros / 1e6,
+        allowed_rows=parameters.allowed_batch_sizes,
+        pads_lengths=parameters.pad_variable_length_inputs,
+        threads=parameters.num_batch_threads,
+    )
