@@ -1,5 +1,5 @@
 """Clients that break HTTP's rules, or press on the server: each is answered or closed, and no
-other client waits for it. Time limits are tested beside the carrier (`tests/runtime`)."""
+other client waits for it. Time limits are tested beside the carrier (`tests/threads`)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.session.run_watch import RunWatch
 from servingd.wire.records.prediction_logs import WARM_UP_FILE
 from tests import exports
-from tests.runtime.fakes import TIMEOUT, RecordingCompletion
+from tests.threads.fakes import TIMEOUT, RecordingCompletion
 
 pytestmark = pytest.mark.tf
 

@@ -121,8 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
     if stale:
         print(
-            "servingd/wire/protos is not what protos/ says: run `make protos` and commit what it "
-            f"makes ({len(stale)} files differ, the first is {stale[0]}).",
+            "servingd/wire/protos is not what protos/ says: "
+            "run `make protos` and commit its output "
+            f"({len(stale)} files differ, the first is {stale[0]}).",
             file=sys.stderr,
         )
         return 1

@@ -179,7 +179,7 @@ def pairs_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             offset, at = read_varint64(handle, 0)
             size, _ = read_varint64(handle, at)
             yield from _block(content, offset, size)
-    except BadIndex:
+    except (BadIndex, UnknownForm):
         raise
     except ValueError as error:
         raise BadIndex(f"it does not parse: {error}") from error

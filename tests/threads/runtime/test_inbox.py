@@ -11,7 +11,7 @@ from servingd.core.lifecycle.events import (
 )
 from servingd.core.types import ServableId
 from servingd.runtime.manager.inbox import Inbox
-from tests.runtime.fakes import TIMEOUT, aspire
+from tests.threads.fakes import TIMEOUT, aspire
 
 A1, B1 = ServableId("a", 1), ServableId("b", 1)
 

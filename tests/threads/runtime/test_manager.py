@@ -37,7 +37,7 @@ from servingd.runtime.manager.manager import Manager
 from servingd.runtime.manager.memory_meter import MemoryMeter
 from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
-from tests.runtime.fakes import (
+from tests.threads.fakes import (
     TIMEOUT,
     FakeLoader,
     FakeLoaders,

@@ -6,7 +6,7 @@ import pytest
 
 from servingd.errors import FailedPrecondition, InvalidConfig
 from servingd.sources.config_file import ConfigFilePoll
-from tests.runtime.fakes import TIMEOUT
+from tests.threads.fakes import TIMEOUT
 
 NEVER = 0.0
 

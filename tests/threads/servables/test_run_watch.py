@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from servingd.servables.saved_model.session.run_watch import MadeUpRun, RunWatch
-from tests.runtime.fakes import TIMEOUT
+from tests.threads.fakes import TIMEOUT
 
 AT_ONCE, NEVER = 0.0, 3600.0
 ENOUGH = 1 << 40

@@ -19,7 +19,7 @@ from servingd.errors import (
     Unavailable,
 )
 from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
-from tests.runtime.fakes import TIMEOUT, FakeServable, RecordingCompletion, inputs
+from tests.threads.fakes import TIMEOUT, FakeServable, RecordingCompletion, inputs
 
 M1 = ServableId("m", 1)
 NEVER_INLINE = 0.0

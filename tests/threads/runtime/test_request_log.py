@@ -20,7 +20,7 @@ from servingd.runtime.request_log.logs import MAX_WAITING, MAX_WAITING_BYTES, Re
 from servingd.wire import protos
 from servingd.wire.records.prediction_logs import recorded_request
 from servingd.wire.records.tf_records import frame, read_records
-from tests.runtime.fakes import TIMEOUT, FakeServable
+from tests.threads.fakes import TIMEOUT, FakeServable
 
 M1 = ServableId("m", 1)
 NAME = re.compile(r"m-\d{8}T\d{6}Z-\d+-\d+\.tfrecord")

@@ -7,7 +7,7 @@ import pytest
 from servingd.core.types import ModelSpec
 from servingd.errors import Code, NotFound, Unavailable
 from servingd.runtime.first_calls import FirstCallLimits, FirstCalls, HeldCall
-from tests.runtime.fakes import TIMEOUT
+from tests.threads.fakes import TIMEOUT
 
 
 class OneReady:

@@ -12,7 +12,7 @@ from servingd.errors import Cancelled, InvalidArgument
 from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
 from servingd.runtime.warm_up.recorded import WarmUp
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
-from tests.runtime.fakes import TIMEOUT, FakeServable, RecordingCompletion, echo, inputs
+from tests.threads.fakes import TIMEOUT, FakeServable, RecordingCompletion, echo, inputs
 
 M1, M2 = ServableId("m", 1), ServableId("m", 2)
 

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from servingd.frontends.grpc.grpcio import GrpcioCarrier
 from servingd.frontends.health import Health, Picture
 from servingd.wire.protos import POOL
-from tests.runtime.fakes import TIMEOUT
+from tests.threads.fakes import TIMEOUT
 
 NOT_YET = Picture(ready=False, stopping=False, models={"m"}, available=())
 UP = Picture(ready=True, stopping=False, models={"m"}, available={"m"})

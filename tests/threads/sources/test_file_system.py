@@ -20,7 +20,7 @@ from servingd.sources.catalogs import ConfiguredRoster, RepositoryRoster
 from servingd.sources.file_system import FileSystemSource, SourceOptions
 from servingd.sources.listing import DiskListing
 from servingd.sources.scans import Patience
-from tests.runtime.fakes import TIMEOUT, FakePlatform, FakePlatforms, opened
+from tests.threads.fakes import TIMEOUT, FakePlatform, FakePlatforms, opened
 
 FOR_EVER = 3600.0
 SOON = 5.0

@@ -12,7 +12,7 @@ from servingd.runtime.batching.dispatcher import Dispatcher
 from servingd.runtime.manager.reloader import Reloader
 from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
-from tests.runtime.fakes import TIMEOUT
+from tests.threads.fakes import TIMEOUT
 
 FOR_EVER = 3600.0
 

@@ -12,7 +12,7 @@ from servingd.runtime.warm_up.recorded import MAX_RECORDS, WarmUp
 from servingd.wire import protos
 from servingd.wire.records.prediction_logs import WARM_UP_FILE
 from servingd.wire.records.tf_records import frame
-from tests.runtime.fakes import TIMEOUT, FakeServable
+from tests.threads.fakes import TIMEOUT, FakeServable
 
 M1 = ServableId("m", 1)
 

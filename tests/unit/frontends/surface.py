@@ -50,8 +50,8 @@ ROUTES = {
     "time-out": "e2e/test_rest.py::test_a_call_that_takes_too_long_is_told_so",
 }
 
-_NOTED = "unit/test_flags.py::test_notes_tell_what_was_set_and_has_no_effect"
-_OPTIONS = "unit/test_config_saved_model.py::test_flags_become_options"
+_NOTED = "unit/config/test_flags.py::test_notes_tell_what_was_set_and_has_no_effect"
+_OPTIONS = "unit/config/test_saved_model.py::test_flags_become_options"
 _LIFE = "e2e/test_life_cycle.py"
 _SURFACE = "e2e/test_surface.py"
 _BATCHING = "e2e/test_batching.py"
@@ -77,8 +77,8 @@ FLAGS = {
     ),
     "model_name": f"{_LIFE}::test_a_new_version_takes_over_without_a_failed_call",
     "model_base_path": f"{_LIFE}::test_a_new_version_takes_over_without_a_failed_call",
-    "num_load_threads": "runtime/test_manager.py::test_of_one_thread_loads_take_turns",
-    "num_unload_threads": "unit/test_flags.py::test_flag",
+    "num_load_threads": "threads/runtime/test_manager.py::test_of_one_thread_loads_take_turns",
+    "num_unload_threads": "unit/config/test_flags.py::test_flag",
     "max_num_load_retries": (
         f"{_LIFE}::test_a_version_that_cannot_load_leaves_the_old_one_and_is_tried_again"
     ),
@@ -86,7 +86,7 @@ FLAGS = {
         f"{_LIFE}::test_a_model_that_never_loads_is_unavailable_with_its_error"
     ),
     "file_system_poll_wait_seconds": (
-        "runtime/test_file_system_source.py::test_polling_finds_what_no_event_told"
+        "threads/sources/test_file_system.py::test_polling_finds_what_no_event_told"
     ),
     "flush_filesystem_caches": _NOTED,
     "tensorflow_session_parallelism": _OPTIONS,
@@ -99,10 +99,10 @@ FLAGS = {
         "test_a_session_has_the_threads_that_were_asked_for"
     ),
     "tensorflow_inter_op_parallelism": _OPTIONS,
-    "use_alts_credentials": "unit/test_flags.py::test_flags_that_do_not_go_together",
+    "use_alts_credentials": "unit/config/test_flags.py::test_flags_that_do_not_go_together",
     "ssl_config_file": f"{_SURFACE}::test_both_ports_can_be_encrypted",
     "platform_config_file": (
-        "unit/test_config_saved_model.py::"
+        "unit/config/test_saved_model.py::"
         "test_a_platform_file_replaces_the_flags_that_it_stands_for"
     ),
     "per_process_gpu_memory_fraction": (
@@ -111,10 +111,10 @@ FLAGS = {
     ),
     "saved_model_tags": _OPTIONS,
     "grpc_channel_arguments": f"{_SURFACE}::test_channel_arguments_are_grpcios",
-    "grpc_max_threads": "unit/test_flags.py::test_flag",
+    "grpc_max_threads": "unit/config/test_flags.py::test_flag",
     "enable_model_warmup": "e2e/test_warm_up_and_logs.py::test_it_can_be_switched_off",
     "num_request_iterations_for_warmup": (
-        "runtime/test_warm_up.py::test_each_record_is_run_as_often_as_asked"
+        "threads/runtime/test_recorded.py::test_each_record_is_run_as_often_as_asked"
     ),
     "version": "e2e/test_image.py::test_the_image_is_small_and_owned_as_it_should_be",
     "monitoring_config_file": (
@@ -137,7 +137,7 @@ FLAGS = {
     "xla_cpu_compilation_enabled": _NOTED,
     "xla_gpu_compilation_enabled": _NOTED,
     "enable_profiler": f"{_SURFACE}::test_without_the_profiler_its_service_is_not_there",
-    "thread_pool_factory_config_file": "unit/test_flags.py::test_flags_that_do_not_go_together",
+    "thread_pool_factory_config_file": "unit/config/test_flags.py::test_flags_that_do_not_go_together",
     "mixed_precision": _NOTED,
     "skip_initialize_tpu": _NOTED,
     "enable_grpc_healthcheck_service": "e2e/test_operations.py::test_health",
@@ -146,12 +146,12 @@ FLAGS = {
     ),
 }
 
-_MODELS = "unit/test_config_models.py::test_model_fields"
-_WRONG_MODELS = "unit/test_config_models.py::test_wrong_models"
-_PLATFORM = "unit/test_config_saved_model.py::test_platform_fields"
-_NO_EFFECT = "unit/test_config_saved_model.py::test_fields_without_effect_are_logged"
-_BATCH_FIELDS = "unit/test_config_messages.py::test_batching_fields"
-_TLS = "unit/test_config_messages.py::test_tls"
+_MODELS = "unit/config/test_models.py::test_model_fields"
+_WRONG_MODELS = "unit/config/test_models.py::test_wrong_models"
+_PLATFORM = "unit/config/test_saved_model.py::test_platform_fields"
+_NO_EFFECT = "unit/config/test_saved_model.py::test_fields_without_effect_are_logged"
+_BATCH_FIELDS = "unit/wire/test_config_messages.py::test_batching_fields"
+_TLS = "unit/wire/test_config_messages.py::test_tls"
 
 FIELDS = {
     "ModelServerConfig.model_config_list": _MODELS,
@@ -173,13 +173,13 @@ FIELDS = {
     "SSLConfig.server_cert": _TLS,
     "SSLConfig.custom_ca": f"{_SURFACE}::test_clients_can_be_made_to_show_a_certificate",
     "SSLConfig.client_verify": f"{_SURFACE}::test_clients_can_be_made_to_show_a_certificate",
-    "MonitoringConfig.prometheus_config": "unit/test_config_messages.py::test_monitoring",
-    "PrometheusConfig.enable": "unit/test_config_messages.py::test_monitoring",
-    "PrometheusConfig.path": "unit/test_config_messages.py::test_monitoring",
-    "PlatformConfigMap.platform_configs": "unit/test_config_saved_model.py::test_wrong_platform",
-    "PlatformConfig.source_adapter_config": "unit/test_config_saved_model.py::test_wrong_platform",
+    "MonitoringConfig.prometheus_config": "unit/wire/test_config_messages.py::test_monitoring",
+    "PrometheusConfig.enable": "unit/wire/test_config_messages.py::test_monitoring",
+    "PrometheusConfig.path": "unit/wire/test_config_messages.py::test_monitoring",
+    "PlatformConfigMap.platform_configs": "unit/config/test_saved_model.py::test_wrong_platform",
+    "PlatformConfig.source_adapter_config": "unit/config/test_saved_model.py::test_wrong_platform",
     "ThreadPoolFactoryConfig.thread_pool_factory_config": (
-        "unit/test_flags.py::test_flags_that_do_not_go_together"
+        "unit/config/test_flags.py::test_flags_that_do_not_go_together"
     ),
     "BatchingParameters.max_batch_size": (
         f"{_BATCHING}::test_a_request_may_be_too_large_or_be_split"
@@ -188,7 +188,7 @@ FIELDS = {
         f"{_BATCHING}::test_a_batch_waits_for_its_timer_or_until_it_is_full"
     ),
     "BatchingParameters.max_enqueued_batches": (
-        "unit/test_batching.py::test_tensorflow_servings_texts"
+        "unit/core/test_queue.py::test_tensorflow_servings_texts"
     ),
     "BatchingParameters.num_batch_threads": (
         f"{_BATCHING}::test_a_batch_waits_for_its_timer_or_until_it_is_full"
@@ -241,9 +241,9 @@ FIELDS = {
             "mixed_precision",
         )
     },
-    "SessionBundleConfig.session_target": "unit/test_config_saved_model.py::test_wrong_platform",
+    "SessionBundleConfig.session_target": "unit/config/test_saved_model.py::test_wrong_platform",
     "SessionBundleConfig.enable_saved_model_config": (
-        "unit/test_config_saved_model.py::test_what_tensorflow_serving_lacks_as_well"
+        "unit/config/test_saved_model.py::test_what_tensorflow_serving_lacks_as_well"
     ),
 }
 
@@ -259,7 +259,7 @@ EDGES = {
     "2": f"{_REST}::test_numbers_that_json_lacks_travel_bare",
     "3": f"{_TENSORS}::test_which_type_takes_which_value",
     "4": f"{_TENSORS}::test_values",
-    "5": "unit/test_json_text.py::test_depth_has_no_limit",
+    "5": "unit/wire/test_json_text.py::test_depth_has_no_limit",
     "6": f"{_TENSORS}::test_depth_elsewhere_does_not_matter",
     "7": f"{_TENSORS}::test_base64_counts_as_a_value",
     "8": f"{_RESULTS}::test_the_suffix_alone_does_not_make_bytes",
@@ -268,7 +268,7 @@ EDGES = {
     "11": f"{_TENSORS}::test_formats_of_one_input",
     "12": f"{_RESULTS}::test_rows_need_a_dimension",
     "13": f"{_RESULTS}::test_rows_must_be_as_many",
-    "14": "unit/test_json_examples.py::test_errors_of_a_feature",
+    "14": "unit/wire/test_json_examples.py::test_errors_of_a_feature",
     "15": f"{_REST}::test_classify_and_regress",
     "16": f"{_RESULTS}::test_error",
     "17": f"{_REST}::test_a_wrong_request_is_told_what_is_wrong",
@@ -290,19 +290,19 @@ EDGES = {
     "33": f"{_EXAMPLES}::test_a_wrong_regression_is_told_what_is_wrong",
     "34": f"{_EXAMPLES}::test_a_wrong_multi_inference_is_told_what_is_wrong",
     "35": "e2e/test_bad_input.py::test_status_and_metadata_of_what_is_not_there",
-    "36": "unit/test_history.py::"
+    "36": "unit/core/test_history.py::"
     "test_of_model_has_the_last_state_of_each_version_newest_version_first",
     "37": f"{_RELOAD}::test_a_reload_returns_when_its_new_models_answer",
     "38": f"{_RELOAD}::test_a_reload_returns_when_its_new_models_answer",
     "39": f"{_RELOAD}::test_a_reload_returns_when_its_new_models_answer",
     "40": "DESIGN 028",
-    "41": "unit/test_history.py::"
+    "41": "unit/core/test_history.py::"
     "test_a_waiter_fires_once_iff_every_model_reached_the_goal_or_has_ended",
     "42": f"{_RELOAD}::test_a_new_label_may_wait_for_its_version_where_that_is_allowed",
-    "43": "unit/test_versions.py::test_not_found_keeps_a_version_of_zero",
+    "43": "unit/core/test_versions.py::test_not_found_keeps_a_version_of_zero",
     "44": f"{_RELOAD}::test_a_wrong_reload_changes_nothing",
-    "45": "unit/test_versions.py::test_every_version_reads_back_whatever_its_leading_zeros",
-    "46": "runtime/test_file_system_source.py::"
+    "45": "unit/core/test_versions.py::test_every_version_reads_back_whatever_its_leading_zeros",
+    "46": "threads/sources/test_file_system.py::"
     "test_a_base_path_that_becomes_empty_is_a_statement_without_versions",
     "47": f"{_LIFE}::test_a_version_that_cannot_load_leaves_the_old_one_and_is_tried_again",
     "48": f"{_LIFE}::test_removing_the_newest_version_brings_the_older_one_back",
@@ -315,18 +315,18 @@ EDGES = {
     "55": "DESIGN 030",
     "56": f"{_BATCHING}::test_a_request_may_be_too_large_or_be_split",
     "57": "DESIGN 030",
-    "58": "unit/test_serving_families.py::test_a_page",
+    "58": "unit/observability/test_serving_families.py::test_a_page",
     "59": f"{_REST}::test_gzip_both_ways",
     "60": f"{_REST}::test_the_monitoring_path_has_tensorflow_servings_page",
     "61": f"{_RELOAD}::test_a_polled_file_is_applied_and_a_broken_one_is_not",
     "62": "e2e/test_operations.py::test_a_bad_configuration_file_is_named",
     "63": f"{_SURFACE}::test_channel_arguments_are_grpcios",
     "64": f"{_SURFACE}::test_a_unix_socket_beside_the_port",
-    "65": "unit/test_config_files.py::test_white_space_is_an_empty_message",
+    "65": "unit/wire/test_config_files.py::test_white_space_is_an_empty_message",
     "66": "DESIGN 028",
     "67": "DESIGN 028",
     "68": f"{_SURFACE}::test_a_trace_comes_back_in_the_form_that_tensorflows_client_saves",
-    "a": "unit/test_status_codes.py::test_texts_are_cut_as_tensorflow_serving_cuts_them",
+    "a": "unit/frontends/test_status_codes.py::test_texts_are_cut_as_tensorflow_serving_cuts_them",
     "b": f"{_REST}::test_a_wrong_request_is_told_what_is_wrong",
     "c": f"{_REST}::test_status_of_a_model_and_of_all",
     "d": f"{_REST}::test_a_wrong_request_is_told_what_is_wrong",
@@ -347,8 +347,8 @@ EDGES = {
     "s": "DESIGN 028",
     "t": f"{_SURFACE}::test_answers_as_content_over_grpc_and_as_ever_over_rest",
     "u": "e2e/test_operations.py::test_health",
-    "v": "unit/test_serving_families.py::test_a_page",
-    "w": "unit/test_serving_families.py::test_a_page",
+    "v": "unit/observability/test_serving_families.py::test_a_page",
+    "w": "unit/observability/test_serving_families.py::test_a_page",
     "x": "e2e/test_operations.py::test_reflection",
     "y": f"{_RELOAD}::test_a_reload_returns_when_its_new_models_answer",
     "z": "e2e/test_predict.py::test_metadata_shows_tensorflows_own_signature_too",

@@ -10,7 +10,7 @@ from servingd.errors import Cancelled, Code, DataLoss, InvalidArgument, NotFound
 from servingd.runtime.batching.dispatcher import Dispatcher
 from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
-from tests.runtime.fakes import TIMEOUT, FakeServable
+from tests.threads.fakes import TIMEOUT, FakeServable
 
 M1, M2, M3 = (ServableId("m", v) for v in (1, 2, 3))
 LATEST = ModelSpec("m")

@@ -8,7 +8,7 @@ from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.errors import DataLoss
 from servingd.runtime.manager.state_monitor import StateMonitor
-from tests.runtime.fakes import TIMEOUT
+from tests.threads.fakes import TIMEOUT
 
 
 def state(name, version, which, error=None):

@@ -16,7 +16,7 @@ from servingd.frontends.tfs.rest.reply import RestReply, reply_form
 from servingd.inference.multi_inference import _Part, _Parts
 from servingd.observability.requests import RequestMetrics
 from servingd.wire.tensors.proto import data_type_of
-from tests.runtime.fakes import signature
+from tests.threads.fakes import signature
 
 OUTPUTS = {"y": np.ones(1, np.float32)}
 

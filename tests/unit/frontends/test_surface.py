@@ -12,9 +12,9 @@ import pytest
 
 from servingd.config.flags.parser import FLAGS
 from servingd.wire import protos
-from tests.unit import surface
+from tests.unit.frontends import surface
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 DESIGN = TESTS.parent / "servingd" / "DESIGN.md"
 
 CONFIG_MESSAGES = (
