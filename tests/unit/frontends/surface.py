@@ -137,7 +137,9 @@ FLAGS = {
     "xla_cpu_compilation_enabled": _NOTED,
     "xla_gpu_compilation_enabled": _NOTED,
     "enable_profiler": f"{_SURFACE}::test_without_the_profiler_its_service_is_not_there",
-    "thread_pool_factory_config_file": "unit/config/test_flags.py::test_flags_that_do_not_go_together",
+    "thread_pool_factory_config_file": (
+        "unit/config/test_flags.py::test_flags_that_do_not_go_together"
+    ),
     "mixed_precision": _NOTED,
     "skip_initialize_tpu": _NOTED,
     "enable_grpc_healthcheck_service": "e2e/test_operations.py::test_health",
@@ -247,12 +249,13 @@ FIELDS = {
     ),
 }
 
-_TENSORS, _RESULTS = "unit/test_json_tensors.py", "unit/test_json_results.py"
+_TENSORS = "unit/wire/test_json_tensors.py"
+_RESULTS = "unit/wire/test_json_results.py"
 _BAD = "e2e/test_bad_input.py::test_a_wrong_request_is_told_what_is_wrong"
 _REST = "e2e/test_rest.py"
 _EXAMPLES = "e2e/test_examples.py"
 _RELOAD = "e2e/test_reload.py"
-_WARM = "runtime/test_warm_up.py"
+_WARM = "threads/runtime/test_recorded.py"
 
 EDGES = {
     "1": "DESIGN 019",
