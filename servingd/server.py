@@ -32,7 +32,7 @@ from servingd.frontends.grpc.unread import UnreadLimits
 from servingd.frontends.health import Health, Picture
 from servingd.frontends.http.connection import HttpLimits
 from servingd.frontends.http.shared_page import SharedPage
-from servingd.frontends.http.transport import HttpCarrier
+from servingd.frontends.http.transport import HttpTransport
 from servingd.frontends.tfs.rest.api import RestApi, RestOptions
 from servingd.frontends.tfs.rpc.methods import RpcMethods
 from servingd.frontends.tls import ssl_context
@@ -58,11 +58,11 @@ from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.registry import Platforms
 from servingd.servables.saved_model.loader import Hooks
 from servingd.sources.catalogs import (
-    ConfiguredRoster,
-    RepositoryRoster,
+    ConfiguredCatalog,
+    RepositoryCatalog,
     known_models,
     listed_models,
-    make_roster,
+    make_catalog,
 )
 from servingd.sources.config_file import ConfigFilePoll
 from servingd.sources.file_system import FileSystemSource, SourceOptions
@@ -118,7 +118,7 @@ class Server:
         self._first_calls = FirstCalls(self._models, enabled=config.hold_calls_during_start)
         self._manager = self._make_manager(warm_up)
         placements.watch(lambda: self._manager.plan, self._platforms.devices)
-        self._roster = make_roster(config)
+        self._catalog = make_catalog(config)
         self._source = self._make_source()
         self._reloader = self._make_reloader()
         self._config_file = self._make_config_file_poll()
@@ -184,7 +184,7 @@ class Server:
     def _make_source(self) -> FileSystemSource:
         config = self._config
         return FileSystemSource(
-            self._roster,
+            self._catalog,
             self._platforms.__getitem__,
             self._platforms.recognise,
             self._manager.aspire,
@@ -227,15 +227,15 @@ class Server:
         )
 
     def _make_config_file_poll(self) -> ConfigFilePoll | None:
-        config, roster = self._config, self._roster
+        config, catalog = self._config, self._catalog
         if not (config.model_config_file or config.servingd_config_file):
             return None
         wait_s = config.model_config_file_poll_wait_seconds
         ended = self.metrics.on_config_reload
-        if isinstance(roster, RepositoryRoster):
+        if isinstance(catalog, RepositoryCatalog):
             yaml = config.servingd_config_file
             return ConfigFilePoll(
-                lambda: roster.reread(yaml), lambda models: self._source.look_soon(), wait_s, ended
+                lambda: catalog.reread(yaml), lambda models: self._source.look_soon(), wait_s, ended
             )
         return ConfigFilePoll(
             lambda: configured_models(config, self._reloader.models),
@@ -268,7 +268,7 @@ class Server:
         )
         return GrpcFrontend(options, methods.table(), methods.admin_table())
 
-    def _make_http(self) -> HttpCarrier:
+    def _make_http(self) -> HttpTransport:
         config = self._config
         timeout_s = config.rest_api_timeout_in_ms / 1000
         api = RestApi(
@@ -299,7 +299,7 @@ class Server:
         ssl = config.rest_ssl_config_file
         calm = HttpRoutes(api.handle_elsewhere, self._monitor, pages)
         context = ssl_context(read_tls(ssl)) if ssl else None
-        return HttpCarrier(routes.handle, limits, context, calm.handle)
+        return HttpTransport(routes.handle, limits, context, calm.handle)
 
     def start(self) -> None:
         """Open the ports, then load what is there; returns before the models are up.
@@ -307,7 +307,7 @@ class Server:
         Raises OSError for a port that is busy, and InvalidConfig for operations that do not load.
         What had started is stopped again.
         """
-        self._reloader.check_platforms(known_models(self._roster))
+        self._reloader.check_platforms(known_models(self._catalog))
         self._platforms.prepare()
         with ExitStack() as stack:
             self._request_logs.start()
@@ -316,7 +316,7 @@ class Server:
             stack.callback(self._sampling.stop, 2.0)
             self._update_health()  # before the ports open: whoever asks first is told NOT_SERVING
             self._open_ports(stack)
-            self._reloader.begin(listed_models(self._roster))
+            self._reloader.begin(listed_models(self._catalog))
             self._manager.start()
             stack.callback(self._manager.stop, _UNLOAD_TIMEOUT_S)
             stack.callback(self._platforms.stop)  # first: a load may wait for an optimiser
@@ -380,7 +380,7 @@ class Server:
         by_call: bool = True,
     ) -> None:
         """Replace the models that were configured; see `Reloader`."""
-        if not isinstance(self._roster, ConfiguredRoster):
+        if not isinstance(self._catalog, ConfiguredCatalog):
             raise FailedPrecondition(
                 f"the models are those of {self._config.model_repository}: they cannot be reloaded"
             )
@@ -396,8 +396,8 @@ class Server:
             self._config_file.read_now()
 
     def _replace_models(self, models: tuple[ModelConfig, ...]) -> None:
-        assert isinstance(self._roster, ConfiguredRoster)  # only such a one is reloaded
-        self._roster.replace(models)
+        assert isinstance(self._catalog, ConfiguredCatalog)  # only such a one is reloaded
+        self._catalog.replace(models)
         self._source.look_soon()
 
     # What the parts ask ---------------------------------------------------------------------------
@@ -482,7 +482,7 @@ class Server:
             available = frozenset() if stopping else self._monitor.available()
             configured = self._monitor.configured()
             if not self._looked:
-                configured = frozenset(model.name for model in listed_models(self._roster))
+                configured = frozenset(model.name for model in listed_models(self._catalog))
             return Picture(self._why_not_ready() is None, stopping, configured, available)
 
         self._health.update(look)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from servingd.core.batching.queue import BatchRules
-from servingd.core.calls import Completion, Lane
+from servingd.core.calls import Completion, SignatureRunner
 from servingd.core.completeness import Listing
 from servingd.core.resources.estimates import UNKNOWN, Estimate
 from servingd.core.types import (
@@ -182,12 +182,12 @@ class Aspire(Protocol):
 
 
 class Dispatcher(Protocol):
-    """Opens lanes for a servable that becomes ready and closes them when it is drained."""
+    """Opens runners for a servable that becomes ready and closes them when it is drained."""
 
-    def open(self, servable: ServableId, body: Servable) -> Mapping[str, Lane]:
-        """One lane per signature."""
+    def open(self, servable: ServableId, body: Servable) -> Mapping[str, SignatureRunner]:
+        """One runner per signature."""
         ...
 
     def close(self, servable: ServableId) -> None:
-        """End the lanes' threads; called when no lease is left."""
+        """End the runners' threads; called when no handle is left."""
         ...

@@ -33,8 +33,8 @@ class Reply(Protocol):
         """Whether anybody still waits for the answer."""
         ...
 
-    def gather(self) -> Callable[[], None] | None:
-        """See `Completion.gather`."""
+    def begin_batch(self) -> Callable[[], None] | None:
+        """See `Completion.begin_batch`."""
         return None
 
     def send(self, payload: bytes) -> bool:

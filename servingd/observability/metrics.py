@@ -176,7 +176,7 @@ class Metrics:
 
 
 class _RequestCollector:
-    """Our request families, read from the cells."""
+    """Our request families, read from the histograms."""
 
     def __init__(self, requests: RequestMetrics) -> None:
         self._requests = requests
@@ -190,8 +190,8 @@ class _RequestCollector:
             "Time from a request's last byte to its reply.",
             labels=_REQUEST_LABELS,
         )
-        for key, cell in self._requests.cells():
+        for key, histogram in self._requests.histograms():
             labels = (key.model, str(key.version or ""), key.signature, key.method, key.code.name)
-            counts.add_metric(labels, cell.count)
-            times.add_metric(labels, list(cumulative(cell)), cell.total)
+            counts.add_metric(labels, histogram.count)
+            times.add_metric(labels, list(cumulative(histogram)), histogram.total)
         return counts, times

@@ -58,10 +58,10 @@ def run(folder: Path) -> Iterator[Row]:
         request.model_spec.name = "m"
         request.inputs["x"].MergeFromString(encode_as_content(x, 1))
         payload, reply = request.SerializeToString(), _Nowhere()
-        lease = server._models.acquire(ModelSpec("m"))
-        session = server._manager._live[lease.id].servable.session
+        handle = server._models.acquire(ModelSpec("m"))
+        session = server._manager._live[handle.id].servable.session
         call = session.calls["serving_default"]._run
-        lease.release()
+        handle.release()
         yield Row(
             "a whole Predict call over TensorFlow's callable, 3 floats",
             ratio(lambda: handle(payload, reply), lambda: call((x,), None), 20_000),

@@ -42,7 +42,7 @@ class BatchRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class BatchLimits:
     """How long a batch that is not full is held."""
 
     full_rows: int
@@ -153,7 +153,7 @@ class BatchQueue(Generic[P]):
         self,
         now: float,
         running: int,
-        pace: Pace,
+        pace: BatchLimits,
         alive: Callable[[P], bool] = lambda call: True,
         free: int = 1,
     ) -> Batch[P] | None:
@@ -176,7 +176,7 @@ class BatchQueue(Generic[P]):
         self._take(kind, batch, min(most, self.rules.max_batch_rows), alive)
         return batch
 
-    def wait_s(self, now: float, running: int, pace: Pace) -> float | None:
+    def wait_s(self, now: float, running: int, pace: BatchLimits) -> float | None:
         """How long until `next` gives a batch if nothing else happens; None: it never does."""
         waits = [
             0.0 if line.rows >= pace.full_rows else max(0.0, line.oldest() + pace.hold_s - now)
@@ -304,7 +304,7 @@ class BatchQueue(Generic[P]):
         self.size -= size
 
 
-def _why(line: _Line[P], now: float, running: int, pace: Pace) -> str:
+def _why(line: _Line[P], now: float, running: int, pace: BatchLimits) -> str:
     """Why a line's batch leaves now; empty if it does not."""
     if line.rows >= pace.full_rows:
         return "full"

@@ -81,7 +81,7 @@ class RetryDue:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The last lease of a quiescing version has been returned."""
+    """The last handle of a quiescing version has been returned."""
 
     id: ServableId
 

@@ -18,8 +18,8 @@ from functools import partial, reduce
 from servingd.core.resources.estimates import (
     NOTHING,
     NOTHING_LEARNT,
+    Correction,
     Estimate,
-    Lesson,
     Measured,
     believed,
     cost,
@@ -58,7 +58,7 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Admission:
     """What is decided on a load, and what it would hold."""
 
     verdict: Verdict
@@ -69,7 +69,7 @@ class Judgement:
     """Why it is refused."""
 
 
-class Growth(enum.Enum):
+class OptimisationReservation(enum.Enum):
     """Whether a version may turn into what it can become."""
 
     NONE = "none"
@@ -78,7 +78,7 @@ class Growth(enum.Enum):
 
 
 @dataclass(slots=True)
-class Holding:
+class Reservation:
     """What one version holds."""
 
     need: Need
@@ -86,7 +86,7 @@ class Holding:
     holds: Resources
     """What is reserved for it now, but for its growth."""
     steady: Resources
-    growth: Growth
+    growth: OptimisationReservation
     promised: bool = False
     """It waits: it holds nothing yet, but nobody else gets what it waits for."""
     leaving: bool = False
@@ -99,27 +99,27 @@ class Holding:
     @property
     def extra(self) -> Resources:
         """What its growth will take, if it is allowed."""
-        if self.growth is not Growth.ALLOWED:
+        if self.growth is not OptimisationReservation.ALLOWED:
             return NO_BYTES
         return cost(self.need.estimate.growth).total(self.placement.devices)
 
     @property
     def later(self) -> Resources:
         """What it will hold when its growth is over, however it ends."""
-        if self.growth is not Growth.ALLOWED:
+        if self.growth is not OptimisationReservation.ALLOWED:
             return self.holds
         grown = cost(self.need.estimate.grown).total(self.placement.devices)
         return _larger(self.holds, grown)
 
 
-class Ledger:
+class ResourceTracker:
     """All that is held and promised. One owner, the manager's state; not thread-safe."""
 
     def __init__(self, ram_budget: int = 0) -> None:
         """A budget in bytes; 0: none."""
         self._limits = Resources(ram_budget)
-        self._holdings: dict[ServableId, Holding] = {}
-        self._lessons: dict[str, Lesson] = {}
+        self._reservations: dict[ServableId, Reservation] = {}
+        self._corrections: dict[str, Correction] = {}
         self.more_room = False
         """Whether something has been given back, or will be; whoever looks sets it to False."""
 
@@ -129,9 +129,9 @@ class Ledger:
         return self._limits
 
     @property
-    def holdings(self) -> Mapping[ServableId, Holding]:
+    def reservations(self) -> Mapping[ServableId, Reservation]:
         """Who holds what, in order of admission."""
-        return self._holdings
+        return self._reservations
 
     # Loads ----------------------------------------------------------------------------------------
 
@@ -141,15 +141,15 @@ class Ledger:
         need: Need,
         rules: LoadRules,
         gone: Collection[ServableId] = (),
-    ) -> Judgement:
+    ) -> Admission:
         """Whether there is room for a load; `gone` are versions that would be given up for it."""
         steady, loading = self._costs(servable, need)
         devices = self._devices(need)
         try:
             choice = candidates(rules, devices, loading)
         except ServingError as error:
-            return Judgement(Verdict.REFUSE, error=error)
-        held = self._holdings.get(servable)
+            return Admission(Verdict.REFUSE, error=error)
+        held = self._reservations.get(servable)
         keep = held.placement.devices if held else ()
         now, later = self._in_use(servable), self._in_use_later(servable, gone)
         replicas = self._replicas(servable, gone)
@@ -163,44 +163,46 @@ class Ledger:
                     verdict is Verdict.WAIT or not self._may_grow(servable, whole, need, placement)
                 ):
                     placement = Placement(chosen, may_grow=False)
-                return Judgement(verdict, placement, whole, steady.total(chosen))
+                return Admission(verdict, placement, whole, steady.total(chosen))
         text = self._refusal(servable, loading, choice, rules)
-        return Judgement(Verdict.REFUSE, error=ResourceExhausted(text))
+        return Admission(Verdict.REFUSE, error=ResourceExhausted(text))
 
-    def enter(self, servable: ServableId, need: Need, judgement: Judgement) -> None:
+    def enter(self, servable: ServableId, need: Need, admission: Admission) -> None:
         """Reserve, or promise, what was found. One that waits keeps its place in the order."""
-        placement = judgement.placement
-        growth = Growth.ALLOWED if placement.may_grow else Growth.WAITS
-        self._holdings[servable] = Holding(
+        placement = admission.placement
+        growth = (
+            OptimisationReservation.ALLOWED if placement.may_grow else OptimisationReservation.WAITS
+        )
+        self._reservations[servable] = Reservation(
             need,
             placement,
-            judgement.loading,
-            judgement.steady,
-            Growth.NONE if need.estimate.growth == NOTHING else growth,
-            promised=judgement.verdict is Verdict.WAIT,
+            admission.loading,
+            admission.steady,
+            OptimisationReservation.NONE if need.estimate.growth == NOTHING else growth,
+            promised=admission.verdict is Verdict.WAIT,
         )
 
     def leave(self, servable: ServableId) -> None:
         """A version is on its way out: what it holds will be given back."""
-        held = self._holdings.get(servable)
+        held = self._reservations.get(servable)
         if held is not None and not held.leaving:
             held.leaving = self.more_room = True
 
     def release(self, servable: ServableId) -> None:
         """A version holds nothing any more, and nothing is promised to it."""
-        if self._holdings.pop(servable, None) is not None:
+        if self._reservations.pop(servable, None) is not None:
             self.more_room = True
 
     def settle(self, servable: ServableId, measured: Measured | None) -> None:
         """A load has ended well: from now on it holds what was measured, or else estimated."""
-        held = self._holdings.get(servable)
+        held = self._reservations.get(servable)
         if held is None:
             return
         estimate, devices = held.need.estimate, held.placement.devices
         if measured is not None and estimate.measurable and not held.grown:
             steady, loading = NOTHING_LEARNT.costs(estimate)
             files = (steady.total(devices), loading.total(devices))
-            self._lessons[servable.name] = learn(files, measured)
+            self._corrections[servable.name] = learn(files, measured)
             held.steady = believed(
                 measured.steady, held.steady, cost(estimate.least).total(devices)
             )
@@ -209,21 +211,25 @@ class Ledger:
 
     def forget(self, name: str) -> None:
         """A model is gone: what was learnt of it goes as well."""
-        self._lessons.pop(name, None)
+        self._corrections.pop(name, None)
 
     # Growth ---------------------------------------------------------------------------------------
 
     def waiting_to_grow(self) -> list[ServableId]:
         """The versions that serve as they are for want of memory."""
-        return [i for i, h in self._holdings.items() if h.loaded and h.growth is Growth.WAITS]
+        return [
+            i
+            for i, h in self._reservations.items()
+            if h.loaded and h.growth is OptimisationReservation.WAITS
+        ]
 
     def grow(self) -> list[ServableId]:
         """Let the versions grow that wait for it and for which there is room now; returns them."""
         allowed = []
         for servable in self.waiting_to_grow():
-            held = self._holdings[servable]
+            held = self._reservations[servable]
             if not held.leaving and self._may_grow(servable, held.holds, held.need, held.placement):
-                held.growth = Growth.ALLOWED
+                held.growth = OptimisationReservation.ALLOWED
                 allowed.append(servable)
         return allowed
 
@@ -238,10 +244,10 @@ class Ledger:
 
     def grown(self, servable: ServableId, grew: bool) -> None:
         """A version has turned into what it could become, or it never will."""
-        held = self._holdings.get(servable)
-        if held is None or held.growth is not Growth.ALLOWED:
+        held = self._reservations.get(servable)
+        if held is None or held.growth is not OptimisationReservation.ALLOWED:
             return
-        held.growth, held.grown = Growth.NONE, grew
+        held.growth, held.grown = OptimisationReservation.NONE, grew
         if grew:
             held.steady = cost(held.need.estimate.grown).total(held.placement.devices)
         if held.loaded:
@@ -252,7 +258,7 @@ class Ledger:
 
     def relocate(self, servable: ServableId, failed: Device, rules: LoadRules) -> Device | None:
         """Another device for a replica; until `relocated` it is counted on both."""
-        held = self._holdings.get(servable)
+        held = self._reservations.get(servable)
         if held is None or held.leaving:
             return None
         held.failed.add(failed)
@@ -272,7 +278,7 @@ class Ledger:
 
     def relocated(self, servable: ServableId, devices: tuple[Device, ...]) -> None:
         """Its replicas lie there by now: what it holds is estimated anew."""
-        held = self._holdings.get(servable)
+        held = self._reservations.get(servable)
         if held is None or not devices:
             return
         held.placement = replace(held.placement, devices=devices)
@@ -291,25 +297,27 @@ class Ledger:
 
     def _costs(self, servable: ServableId, need: Need) -> tuple[Cost, Cost]:
         """What a version will take once it is loaded, and while it is being loaded."""
-        lesson = self._lessons.get(servable.name, NOTHING_LEARNT)
-        return lesson.costs(need.estimate)
+        correction = self._corrections.get(servable.name, NOTHING_LEARNT)
+        return correction.costs(need.estimate)
 
     def _in_use(self, but: ServableId | None = None) -> Resources:
         return self._held(but) + self._largest_growth(but)
 
     def _held(self, but: ServableId | None) -> Resources:
         """What is held; of what grows, what it will hold: who comes first is not known."""
-        return _sum(h.later for i, h in self._holdings.items() if not h.promised and i != but)
+        return _sum(h.later for i, h in self._reservations.items() if not h.promised and i != but)
 
     def _largest_growth(self, but: ServableId | None) -> Resources:
-        return reduce(_larger, (h.extra for i, h in self._holdings.items() if i != but), NO_BYTES)
+        return reduce(
+            _larger, (h.extra for i, h in self._reservations.items() if i != but), NO_BYTES
+        )
 
     def _in_use_later(
         self, but: ServableId | None = None, gone: Collection[ServableId] = ()
     ) -> Resources:
         return _sum(
             held.later
-            for servable, held in self._holdings.items()
+            for servable, held in self._reservations.items()
             if not held.leaving and servable not in gone and servable != but
         )
 
@@ -317,7 +325,7 @@ class Ledger:
         self, but: ServableId | None = None, gone: Collection[ServableId] = ()
     ) -> Mapping[Device, int]:
         counts: dict[Device, int] = {}
-        for servable, held in self._holdings.items():
+        for servable, held in self._reservations.items():
             if servable != but and servable not in gone and not held.leaving:
                 for device in held.placement.devices:
                     counts[device] = counts.get(device, 0) + 1
@@ -347,7 +355,7 @@ class Ledger:
     def _state(self, limit: int, amount: Callable[[Resources], int]) -> str:
         """Of how much, what is in use, and by whom."""
         users = sorted(
-            ((amount(h.holds), i, h) for i, h in self._holdings.items() if amount(h.holds)),
+            ((amount(h.holds), i, h) for i, h in self._reservations.items() if amount(h.holds)),
             key=lambda user: (-user[0], user[1]),
         )
         growth = amount(self._largest_growth(None))
@@ -373,7 +381,7 @@ def _count(replicas: int) -> str:
     return "1 replica" if replicas == 1 else f"{replicas} replicas"
 
 
-def _remark(held: Holding) -> str:
+def _remark(held: Reservation) -> str:
     if held.promised:
         return " promised"
     return " leaving" if held.leaving else ""

@@ -56,7 +56,7 @@ def unusable_because() -> str | None:
     return None
 
 
-class _Lot:
+class _PendingResponses:
     """One thread's answers that go out together. For that thread alone."""
 
     __slots__ = ("_answers", "_respond", "_since")
@@ -84,42 +84,44 @@ class _Lot:
         self._answers.clear()
 
 
-class _Outbox:
+class _ResponseBuffer:
     """The way to the front, from any thread. What a thread gathers is handed over together.
 
     Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. None
     waits longer than the batch it belongs to, or `_TOGETHER_S`.
     """
 
-    __slots__ = ("_lots", "_respond")
+    __slots__ = ("_pending", "_respond")
 
     def __init__(self, respond: Callable[..., bool]) -> None:
         self._respond = respond
-        self._lots: dict[int, _Lot] = {}  # by thread; each changes its own entry only
+        self._pending: dict[
+            int, _PendingResponses
+        ] = {}  # by thread; each changes its own entry only
 
     def add(self, call: int, payload: bytes) -> bool:
         """Answer a call, now or a few calls later."""
-        lot = self._lots.get(get_ident())
+        lot = self._pending.get(get_ident())
         return self._respond(call, payload) if lot is None else lot.add(call, payload)
 
     def add_with_metadata(self, call: int, payload: bytes, metadata: Any) -> bool:
         """Answer a call, with metadata in front, at once."""
         return self._respond(call, payload, initial_metadata=metadata)
 
-    def open(self) -> _Lot:
+    def open(self) -> _PendingResponses:
         """Gather this thread's answers from now on."""
-        lot = self._lots[get_ident()] = _Lot(self._respond)
+        lot = self._pending[get_ident()] = _PendingResponses(self._respond)
         lot.begin()
         return lot
 
-    def gather(self) -> Callable[[], None] | None:
+    def begin_batch(self) -> Callable[[], None] | None:
         """Gather this thread's answers until the returned function is called."""
-        if get_ident() in self._lots:
+        if get_ident() in self._pending:
             return None  # it does so anyway
         lot = self.open()
 
         def end() -> None:
-            del self._lots[get_ident()]
+            del self._pending[get_ident()]
             lot.flush()
 
         return end
@@ -131,7 +133,7 @@ class _NativeReply:
     __slots__ = (
         "_details",
         "_fail",
-        "_outbox",
+        "_responses",
         "_unread",
         "alone",
         "call",
@@ -143,13 +145,13 @@ class _NativeReply:
     def __init__(
         self,
         unread: Unread,
-        outbox: _Outbox,
+        responses: _ResponseBuffer,
         fail: Callable[..., bool],
         call: int,
         details: Any,
     ) -> None:
         self._unread = unread
-        self._outbox = outbox
+        self._responses = responses
         self._fail = fail
         self._details = details  # metadata, peer, seconds left
         self.call = call
@@ -168,8 +170,8 @@ class _NativeReply:
                 return priority_of(value)
         return Priority.NORMAL
 
-    def gather(self) -> Callable[[], None] | None:
-        return self._outbox.gather()
+    def begin_batch(self) -> Callable[[], None] | None:
+        return self._responses.begin_batch()
 
     def send(self, payload: bytes) -> bool:
         self.over = True
@@ -178,8 +180,8 @@ class _NativeReply:
             return False
         for entry in self._details[0]:
             if entry[0] == REQUEST_ID_HEADER:
-                return self._outbox.add_with_metadata(self.call, payload, [entry])
-        return self._outbox.add(self.call, payload)
+                return self._responses.add_with_metadata(self.call, payload, [entry])
+        return self._responses.add(self.call, payload)
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
         self.over = True
@@ -190,7 +192,7 @@ class _NativeReply:
         )
 
 
-class NativeCarrier:
+class NativeTransport:
     """Owns the port and the thread `drain-0`. `bind`, `start` and `stop` once each, in this order.
 
     The drain thread runs cheap handlers itself and never waits for anything: nothing else pushes
@@ -212,7 +214,7 @@ class NativeCarrier:
         self._fallback = fallback
         self._front: Any = None
         self._call_event: Any = None
-        self._outbox: _Outbox
+        self._responses: _ResponseBuffer
         self._draining = False  # written by stop, read by the drain thread
         self._replies: dict[int, _NativeReply] = {}  # of calls that wait; drain thread only
         self._sweep_at = _MAX_STREAMS
@@ -234,7 +236,7 @@ class NativeCarrier:
         except Exception as error:
             raise OSError(f"cannot listen on {self._target}: {error}") from error
         self._call_event = EVENT_CALL
-        self._outbox = _Outbox(self._front.respond)
+        self._responses = _ResponseBuffer(self._front.respond)
         if self._fallback:
             self._front.set_fallback(self._fallback)
         port = self._port = int(self._front.bound_port or 0)
@@ -274,7 +276,7 @@ class NativeCarrier:
         )
 
     def _drain(self) -> None:
-        receive, answers = self._front.recv_batch_details, self._outbox.open()
+        receive, answers = self._front.recv_batch_details, self._responses.open()
         while (events := receive(_BATCH, _WAKE_MS)) is not None:
             answers.begin()
             self._take(events)
@@ -284,14 +286,14 @@ class NativeCarrier:
 
     def _take(self, events: list[Any]) -> None:
         call_event, handlers = self._call_event, self._handlers
-        outbox, fail, unread = self._outbox, self._front.fail, self._unread
+        responses, fail, unread = self._responses, self._front.fail, self._unread
         alone = len(events) == 1
         for kind, call, method, payload, _, details in events:
             try:
                 if kind != call_event:
                     self._cancelled(call)
                     continue
-                reply = _NativeReply(unread, outbox, fail, call, details)
+                reply = _NativeReply(unread, responses, fail, call, details)
                 reply.alone = alone
                 if self._draining or details[2] == 0.0:
                     self._refuse(reply)

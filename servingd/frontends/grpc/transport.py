@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from servingd.config.endpoints import SSLConfig
 from servingd.errors import Code, InvalidConfig
-from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS, GrpcioCarrier
-from servingd.frontends.grpc.native import NativeCarrier, unusable_because
+from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS, GrpcioTransport
+from servingd.frontends.grpc.native import NativeTransport, unusable_because
 from servingd.frontends.grpc.unread import UnreadLimits
 from servingd.frontends.reply import Handler, Reply
 from servingd.frontends.tls import grpc_credentials
@@ -70,21 +70,21 @@ class GrpcFrontend:
             public = {**table, **refused}
         self.transport = _choose(options)
         targets = [f"{any_address()}:{options.port}"] if options.port else []
-        self._native: NativeCarrier | None = None
+        self._native: NativeTransport | None = None
         if self.transport == "native":
             behind, path = _private_socket()
-            self._native = NativeCarrier(targets[0], public, path, options.unread)
+            self._native = NativeTransport(targets[0], public, path, options.unread)
             targets = [behind]
         if options.socket_path:
             targets.append(f"unix:{options.socket_path}")
         self._grpcio = self._make_grpcio(targets, public)
-        self._admin: GrpcioCarrier | None = None
+        self._admin: GrpcioTransport | None = None
         if options.admin_port:
             self._admin = self._make_grpcio([f"{any_address()}:{options.admin_port}"], everything)
 
-    def _make_grpcio(self, targets: list[str], handlers: Mapping[str, Handler]) -> GrpcioCarrier:
+    def _make_grpcio(self, targets: list[str], handlers: Mapping[str, Handler]) -> GrpcioTransport:
         options = self._options
-        return GrpcioCarrier(
+        return GrpcioTransport(
             targets,
             handlers,
             pool=POOL,

@@ -32,7 +32,7 @@ class HttpRequest:
 
 
 class Writer(Protocol):
-    """Writes answers; see `HttpCarrier`."""
+    """Writes answers; see `HttpTransport`."""
 
     @property
     def alone(self) -> bool:

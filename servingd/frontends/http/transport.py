@@ -18,7 +18,7 @@ _BACKLOG = 4096
 """How many clients may wait to be accepted; those beyond try again a second later."""
 
 
-class HttpCarrier:
+class HttpTransport:
     """Owns the port and the threads `http` and `http-standby`. `bind`, `start`, `stop` once each.
 
     Handlers may run a model on the loop's thread, and one that was cheap may be dear: then the

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from servingd.core.batching.policy import Pacer, RunTimes
-from servingd.core.batching.queue import Batch, BatchQueue, Pace, Priority
+from servingd.core.batching.policy import BatchPolicy, RunTimes
+from servingd.core.batching.queue import Batch, BatchLimits, BatchQueue, Priority
 from servingd.core.batching.refusal import AdmissionLimits, Backlog, refusal
 from servingd.errors import DeadlineExceeded, ServingError, Unavailable
-from servingd.observability.batches import LaneStats
+from servingd.observability.batches import QueueStats
 from servingd.runtime.batching.waiting_calls import WaitingCall
 from servingd.runtime.threads import join
 
@@ -46,20 +46,20 @@ class Batcher:
         self,
         name: str,
         run: Run,
-        pacer: Pacer,
+        policy: BatchPolicy,
         times: RunTimes,
         options: BatcherOptions,
-        stats: LaneStats,
+        stats: QueueStats,
     ) -> None:
         self._name = name
         self._run = run
-        self._pacer = pacer
+        self._policy = policy
         self._times = times
         self._options = options
         self._stats = stats
         self._changed = threading.Condition()
         # All below: guarded by _changed.
-        self._queue: BatchQueue[WaitingCall] = BatchQueue(pacer.rules)
+        self._queue: BatchQueue[WaitingCall] = BatchQueue(policy.rules)
         self._threads: list[threading.Thread] = []
         self._idle = 0  # waiting for work
         self._woken = 0  # of these, told that there is some
@@ -84,9 +84,9 @@ class Batcher:
             with self._changed:
                 if self._closed:
                     raise Unavailable(f"queue of {self._name} is closed")
-                pace = self._pacer.pace()
+                pace = self._policy.pace()
                 self._let_in(call, kind, priority, pace, dropped)
-                self._pacer.came(call.rows, call.came)
+                self._policy.came(call.rows, call.came)
                 self._see_to_it(call.came, pace)
                 if not self._threads:  # none could be started: nobody would ever look
                     stranded = self._queue.drain()
@@ -98,17 +98,17 @@ class Batcher:
                 gone.fail(Unavailable(f"queue of {self._name} has no thread to run it"))
 
     def close(self) -> None:
-        """End the threads. No call is waiting: the lane's version has been drained."""
+        """End the threads. No call is waiting: the runner's version has been drained."""
         with self._changed:
             self._closed = True
             threads = list(self._threads)
             self._changed.notify_all()
         join([t for t in threads if t is not threading.current_thread()], 5.0)
 
-    def estimate(self) -> tuple[float, Pace]:
+    def estimate(self) -> tuple[float, BatchLimits]:
         """How long a call that comes now would wait, and the pace; for whoever explains them."""
         with self._changed:
-            pace = self._pacer.pace()
+            pace = self._policy.pace()
             return self._backlog(1, pace, 0).wait_s, pace
 
     # All below: with the lock held ----------------------------------------------------------------
@@ -118,7 +118,7 @@ class Batcher:
         call: WaitingCall,
         kind: Hashable,
         priority: Priority,
-        pace: Pace,
+        pace: BatchLimits,
         dropped: list[WaitingCall],
     ) -> None:
         """Let a call wait; where there is no room for it, calls that are dead make some first."""
@@ -158,7 +158,7 @@ class Batcher:
                 return full
         return error
 
-    def _backlog(self, rows: int, pace: Pace, size: int) -> Backlog:
+    def _backlog(self, rows: int, pace: BatchLimits, size: int) -> Backlog:
         """What a call of so many rows finds: batches before it, over the threads that run them."""
         waiting, full = self._queue.rows, pace.full_rows
         batch_s = self._times.estimate(min(full, max(1, waiting))) or 0.0
@@ -175,7 +175,7 @@ class Batcher:
         """How many runs an unfilled batch waits for: none while a replica has nothing to do."""
         return max(0, self._running - self._options.replicas + 1)
 
-    def _see_to_it(self, now: float, pace: Pace) -> None:
+    def _see_to_it(self, now: float, pace: BatchLimits) -> None:
         """Have a thread look at the queue, if one could take a batch now or must wait for it."""
         if self._idle <= self._woken and len(self._threads) >= self._options.workers:
             return  # they are all at it
@@ -219,7 +219,7 @@ class Batcher:
         with self._changed:
             while True:
                 now = time.monotonic()
-                pace = self._pacer.pace()
+                pace = self._policy.pace()
                 free = self._options.workers - self._running
                 batch = self._queue.next(now, self._in_the_way(), pace, _alive, free)
                 if batch is not None:
@@ -241,7 +241,7 @@ class Batcher:
         # as it was told cannot know that it was: it must not leave the count behind.
         self._woken = max(0, self._woken - 1)
 
-    def _leaves(self, batch: Batch[WaitingCall], now: float, pace: Pace) -> None:
+    def _leaves(self, batch: Batch[WaitingCall], now: float, pace: BatchLimits) -> None:
         self._running += 1
         stats = self._stats
         stats.waiting_rows = self._queue.rows

@@ -20,20 +20,20 @@ from servingd.core.batching.cost import CostMeter
 from servingd.core.batching.merge import kind_of, rows_of
 from servingd.core.batching.policy import (
     MAX_ROWS,
-    FixedPacer,
-    GoalPacer,
-    Pacer,
+    BatchPolicy,
+    FixedPolicy,
+    LatencyGoalPolicy,
     RunTimes,
-    WaitingPacer,
+    WaitingPolicy,
 )
-from servingd.core.batching.queue import BatchRules, Pace
+from servingd.core.batching.queue import BatchLimits, BatchRules
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.calls import Completion, Lane
+from servingd.core.calls import Completion, SignatureRunner
 from servingd.core.serving import Replicated, RuledBatching, Servable
 from servingd.core.shapes import fits
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError, as_serving_error
-from servingd.observability.batches import BatchMetrics, LaneStats
+from servingd.observability.batches import BatchMetrics, QueueStats
 from servingd.runtime.batching.batcher import Batcher, BatcherOptions
 from servingd.runtime.batching.runner import BatchRunner
 from servingd.runtime.batching.waiting_calls import SplitCall, WaitingCall
@@ -45,7 +45,7 @@ _TEXTS_LOOKED_AT = 1024
 _TEXT_BYTES = 33
 """What a text takes besides its characters."""
 
-_ALONE = Pace(full_rows=1)
+_ALONE = BatchLimits(full_rows=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +83,8 @@ class DispatchOptions:
     """Keeps a sample of the requests."""
 
 
-class QueueOrInline:
-    """One signature's lane. `run` from any thread."""
+class QueuedRunner:
+    """One signature's runner. `run` from any thread."""
 
     __slots__ = (
         "_batcher",
@@ -95,7 +95,7 @@ class QueueOrInline:
         "_sampler",
         "_servable",
         "notes",
-        "pacer",
+        "policy",
         "signature",
         "stats",
         "times",
@@ -107,7 +107,7 @@ class QueueOrInline:
         body: Servable,
         signature: Signature,
         options: DispatchOptions,
-        stats: LaneStats,
+        stats: QueueStats,
     ) -> None:
         self.signature = signature
         self.notes: dict[str, Any] = {}
@@ -120,7 +120,7 @@ class QueueOrInline:
         options.self_warm_up.tell_costs(servable, signature.name, self._meter)
         self._sampler = options.self_warm_up.sampler(servable, body, signature)
         self._ruled = body.ruled_batching
-        self.pacer = _pacer(servable.name, body, signature, options, self.times)
+        self.policy = _policy(servable.name, body, signature, options, self.times)
         runner = BatchRunner(
             body,
             signature,
@@ -132,7 +132,7 @@ class QueueOrInline:
         self._batcher = Batcher(
             f"{servable.name}:{servable.version}/{signature.name}",
             runner,
-            self.pacer,
+            self.policy,
             self.times,
             _batcher_options(body, options),
             stats,
@@ -153,7 +153,7 @@ class QueueOrInline:
             self._wait(inputs, done, size)
 
     def close(self) -> None:
-        """End the queue's threads. No call is waiting: the lane's version has been drained."""
+        """End the queue's threads. No call is waiting: the runner's version has been drained."""
         self._batcher.close()
 
     def explain(self) -> Mapping[str, Any]:
@@ -181,7 +181,7 @@ class QueueOrInline:
         """For people to read; empty where calls are merged."""
         if self._merges():
             return ""
-        if isinstance(self.pacer, FixedPacer):
+        if isinstance(self.policy, FixedPolicy):
             return "merging is off"
         reason = self._servable.why_not_merged(self.signature.name)
         return reason or "more rows at once do not get cheaper"
@@ -190,7 +190,7 @@ class QueueOrInline:
         return (done.alone and self._batcher.quiet) or not self._merges()
 
     def _merges(self) -> bool:
-        return self.pacer.pace().full_rows > 1
+        return self.policy.pace().full_rows > 1
 
     def _wait(self, inputs: Tensors, done: Completion, size: int) -> None:
         ruled = self._ruled
@@ -272,14 +272,14 @@ def _shape(
         return 1, object()  # the model may know what to do with it, by itself
 
 
-def _pacer(
+def _policy(
     model: str, body: Servable, signature: Signature, options: DispatchOptions, times: RunTimes
-) -> Pacer:
+) -> BatchPolicy:
     ruled = body.ruled_batching
     if ruled is not None:
         reason = "timer" if ruled.hold_s else "idle"
-        pace = Pace(full_rows=ruled.rules.max_batch_rows, hold_s=ruled.hold_s, reason=reason)
-        return FixedPacer(ruled.rules, pace)
+        pace = BatchLimits(full_rows=ruled.rules.max_batch_rows, hold_s=ruled.hold_s, reason=reason)
+        return FixedPolicy(ruled.rules, pace)
     rules = BatchRules(
         max_request_rows=MAX_ROWS,
         max_batch_rows=options.max_merged_rows,
@@ -287,7 +287,7 @@ def _pacer(
     )
     merging = options.merging(model)
     if not options.merge or merging == "never":
-        return FixedPacer(rules, _ALONE)
+        return FixedPolicy(rules, _ALONE)
 
     def rows_worth() -> int:
         known = body.rows_worth_merging(signature.name)
@@ -297,12 +297,12 @@ def _pacer(
 
     goal_s = options.goal_s(model)
     if goal_s:
-        return GoalPacer(rules, goal_s, times, rows_worth)
-    return WaitingPacer(rules, rows_worth)
+        return LatencyGoalPolicy(rules, goal_s, times, rows_worth)
+    return WaitingPolicy(rules, rows_worth)
 
 
 class Dispatcher:
-    """Opens a lane per signature of each ready servable; see `core.calls.Dispatcher`."""
+    """Opens a runner per signature of each ready servable; see `core.calls.Dispatcher`."""
 
     def __init__(
         self, options: DispatchOptions | None = None, metrics: BatchMetrics | None = None
@@ -310,12 +310,12 @@ class Dispatcher:
         self._options = options or DispatchOptions()
         self._metrics = metrics or BatchMetrics()
         self._lock = threading.Lock()
-        self._lanes: dict[ServableId, dict[str, QueueOrInline]] = {}  # guarded by _lock
+        self._runners: dict[ServableId, dict[str, QueuedRunner]] = {}  # guarded by _lock
 
-    def open(self, servable: ServableId, body: Servable) -> Mapping[str, Lane]:
-        """One lane per signature; starts no thread."""
-        lanes = {
-            name: QueueOrInline(
+    def open(self, servable: ServableId, body: Servable) -> Mapping[str, SignatureRunner]:
+        """One runner per signature; starts no thread."""
+        runners = {
+            name: QueuedRunner(
                 servable,
                 body,
                 signature,
@@ -325,23 +325,23 @@ class Dispatcher:
             for name, signature in body.signatures.items()
         }
         with self._lock:
-            self._lanes[servable] = lanes
-        return lanes
+            self._runners[servable] = runners
+        return runners
 
     def explain(self, name: str) -> Mapping[int, list[Mapping[str, Any]]]:
         """By version of a model, what its signatures' queues do; for people to read."""
         with self._lock:
             found = [
-                (s.version, list(lanes.values()))
-                for s, lanes in self._lanes.items()
+                (s.version, list(runners.values()))
+                for s, runners in self._runners.items()
                 if s.name == name
             ]
-        return {version: [lane.explain() for lane in lanes] for version, lanes in found}
+        return {version: [runner.explain() for runner in runners] for version, runners in found}
 
     def close(self, servable: ServableId) -> None:
-        """End the threads of a drained servable's lanes."""
+        """End the threads of a drained servable's runners."""
         with self._lock:
-            lanes = self._lanes.pop(servable, {})
-        for lane in lanes.values():
-            lane.close()
+            runners = self._runners.pop(servable, {})
+        for runner in runners.values():
+            runner.close()
         self._metrics.close(servable)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from servingd.core.calls import Lane
+from servingd.core.calls import SignatureRunner
 from servingd.core.lifecycle.events import LoadFailed
 from servingd.core.resources.estimates import UNKNOWN, Estimate
 from servingd.core.serving import Loader, Replicated, Servable
@@ -71,7 +71,7 @@ class Live:
 
     loader: Loader | None = None
     servable: Servable | None = None
-    lanes: Mapping[str, Lane] | None = None
+    runners: Mapping[str, SignatureRunner] | None = None
     cancelled: bool = False
     """Set by the manager's thread before it tells the loader, which a pool thread may just make."""
     attempt: Attempt | None = None

@@ -1,7 +1,7 @@
 """The single owner of all harnesses: one thread that asks the core and carries its commands out.
 
 It never blocks on a load, a request, a disk or a lock held for long: loads and unloads run on their
-own pools, drained leases and finished jobs come back as events.
+own pools, drained handles and finished jobs come back as events.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from servingd.core.calls import Lane
+from servingd.core.calls import SignatureRunner
 from servingd.core.lifecycle.events import (
     Announce,
     CancelLoad,
@@ -245,7 +245,7 @@ class Manager:
             case Publish(servable):
                 body = live[servable].servable
                 assert body is not None  # LoadSucceeded came first
-                self._serving_map.publish(servable, body, self._drained, live[servable].lanes)
+                self._serving_map.publish(servable, body, self._drained, live[servable].runners)
             case Quiesce(servable):
                 self._serving_map.withdraw(servable)
             case Discard(servable):
@@ -343,7 +343,7 @@ class Manager:
             if not ended:  # it never serves: another may by now
                 free(servable, loader, body)
                 return
-            live.servable, live.lanes = body, self._open(servable, loader, body)
+            live.servable, live.runners = body, self._open(servable, loader, body)
         except BaseException as error:
             outcome = failure(servable, error)
             if not ended and not self._ended(servable, attempt):
@@ -355,7 +355,9 @@ class Manager:
         self._inbox.put(outcome)
         self._on_load(servable, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
 
-    def _open(self, servable: ServableId, loader: Loader, body: Servable) -> Mapping[str, Lane]:
+    def _open(
+        self, servable: ServableId, loader: Loader, body: Servable
+    ) -> Mapping[str, SignatureRunner]:
         try:
             return self._dispatcher.open(servable, body)
         except BaseException:
@@ -375,7 +377,7 @@ class Manager:
         self._inbox.put(Relocated(servable, devices))
 
     def _unload(self, servable: ServableId, departing: Live) -> None:
-        departing.lanes = None
+        departing.runners = None
         body, departing.servable = departing.servable, None
         meter = self._options.meter
         span = meter.start() if meter else None

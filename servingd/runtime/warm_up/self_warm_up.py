@@ -1,7 +1,7 @@
 """Self-warming: a new version answers a few recent requests of its model before anybody calls it.
 
-Lanes take a sample of the calls that succeed, ever more rarely; it is kept in memory alone, capped.
-A version that cannot answer one of them is not the worse for it: it may be meant to.
+Runners take a sample of the calls that succeed, ever more rarely; it is kept in memory alone, and
+capped. A version that cannot answer one of them is not the worse for it: it may be meant to.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Warmed: TypeAlias = Callable[[ServableId, Mapping[str, int]], None]
 
 _FIRST_S = 0.01
 _LONGEST_S = 10.0
-"""Between two samples of a lane: doubled from sample to sample."""
+"""Between two samples of a runner: doubled from sample to sample."""
 
 _WORTH_S = 2.0
 """A call that took longer is not kept: a load would take as long."""
@@ -67,7 +67,7 @@ def _is_large(inputs: Tensors) -> bool:
 
 
 class Sampler:
-    """Decides which calls of one lane are kept. From any thread; a race costs one more sample."""
+    """Decides which calls of one runner are kept. From any thread; a race costs one more sample."""
 
     __slots__ = ("_interval_s", "_keep", "due")
 
@@ -105,8 +105,8 @@ class _Watched(Completion):
     def alive(self) -> bool:
         return self._done.alive()
 
-    def gather(self) -> Callable[[], None] | None:
-        return self._done.gather()
+    def begin_batch(self) -> Callable[[], None] | None:
+        return self._done.begin_batch()
 
     def fail(self, error: ServingError) -> None:
         self._done.fail(error)
@@ -172,16 +172,16 @@ class SelfWarmUp:
         with self._lock:
             return self._samples.sizes()
 
-    # Lanes ----------------------------------------------------------------------------------------
+    # Runners --------------------------------------------------------------------------------------
 
     def sampler(self, servable: ServableId, body: Servable, signature: Signature) -> Sampler:
-        """What decides which calls of a lane are kept."""
+        """What decides which calls of a runner are kept."""
         if not self._enabled or not body.may_be_repeated(signature.name):
             return Sampler(None)
         return Sampler(lambda inputs: self._keep(servable.name, signature, inputs))
 
     def tell_costs(self, servable: ServableId, signature: str, meter: CostMeter) -> None:
-        """Let a lane that opens know what its warm-up has cost: its first calls run in place."""
+        """Let a runner that opens know what its warm-up has cost: its first calls run in place."""
         with self._lock:
             version, by_signature = self._costs.get(servable.name, (0, {}))
             found = by_signature.get(signature, []) if version == servable.version else []

@@ -22,7 +22,7 @@ from servingd.servables.saved_model.files.meta_graph import MetaGraph, read_meta
 from servingd.servables.saved_model.files.weights import MAX_WEIGHTS, WeightsCheck, weights_of
 from servingd.servables.saved_model.optimise.cached_graph import open_kept
 from servingd.servables.saved_model.optimise.graph_safety import may_be_run
-from servingd.servables.saved_model.optimise.job import Improvement
+from servingd.servables.saved_model.optimise.job import OptimisationJob
 from servingd.servables.saved_model.optimise.merge_trial import find_mergeable
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser, OnGraphState
 from servingd.servables.saved_model.optimise.thread_tuning import WORTH_A_LOOK_S
@@ -101,8 +101,8 @@ class SavedModelLoader:
         self._optimiser = optimiser
         self._hooks = hooks
         self._check: WeightsCheck | None = None  # written by the load, read by the unload
-        self._improvement: Improvement | None = None
-        self._put_off: Improvement | None = None
+        self._improvement: OptimisationJob | None = None
+        self._put_off: OptimisationJob | None = None
         """What is to be done when there is memory for it."""
         self._body: SavedModelServable | ReplicatedServable | None = None
         self._told: list[Ran] = []
@@ -259,7 +259,7 @@ class SavedModelLoader:
         threads = cpus() if wide else first.threads
         improves = options.optimize_models != "off" or threads > first.threads
         if improves:
-            improvement = Improvement(
+            improvement = OptimisationJob(
                 self._id,
                 self._path,
                 options.tags,
@@ -281,7 +281,7 @@ class SavedModelLoader:
             for replica in replicas:
                 replica.session.mergeable = mergeable
 
-    def _improve(self, improvement: Improvement) -> None:
+    def _improve(self, improvement: OptimisationJob) -> None:
         self._improvement = improvement
         if self._options.optimize_models == "wait":
             self._optimiser.submit(improvement)

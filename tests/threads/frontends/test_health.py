@@ -7,7 +7,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from servingd.frontends.grpc.grpcio import GrpcioCarrier
+from servingd.frontends.grpc.grpcio import GrpcioTransport
 from servingd.frontends.health import Health, Picture
 from servingd.wire.protos import POOL
 from tests.threads.fakes import TIMEOUT
@@ -85,7 +85,7 @@ def carrier():
         calls.append(reply)
         came.release()
 
-    carrier = GrpcioCarrier(["127.0.0.1:0"], {METHOD: keep}, pool=POOL, max_request_bytes=1 << 20)
+    carrier = GrpcioTransport(["127.0.0.1:0"], {METHOD: keep}, pool=POOL, max_request_bytes=1 << 20)
     carrier.calls, carrier.came = calls, came
     port = carrier.bind()
     carrier.start()

@@ -10,7 +10,7 @@ import pytest
 
 from servingd.frontends.http.connection import HttpLimits
 from servingd.frontends.http.messages import HttpReply, HttpRequest
-from servingd.frontends.http.transport import HttpCarrier
+from servingd.frontends.http.transport import HttpTransport
 from tests.http_client import Answers, answer, connect, ended, get, post, received
 
 LIMITS = HttpLimits(
@@ -59,7 +59,7 @@ def app():
 
 @pytest.fixture
 def carrier(app):
-    carrier = HttpCarrier(app.handle, LIMITS)
+    carrier = HttpTransport(app.handle, LIMITS)
     carrier.port = carrier.bind("127.0.0.1", 0)
     carrier.start()
     yield carrier
@@ -270,7 +270,7 @@ def test_a_client_that_closes_its_side_still_gets_its_answer(client, app):
 
 
 def test_a_busy_port_is_named(carrier, app):
-    other = HttpCarrier(app.handle)
+    other = HttpTransport(app.handle)
     with pytest.raises(OSError, match=f"the HTTP port {carrier.port} cannot be used"):
         other.bind("127.0.0.1", carrier.port)
     other.stop()

@@ -10,7 +10,7 @@ import pytest
 
 from servingd.frontends.http.connection import HttpLimits
 from servingd.frontends.http.messages import HttpReply, HttpRequest
-from servingd.frontends.http.transport import HttpCarrier
+from servingd.frontends.http.transport import HttpTransport
 from tests.http_client import Answers, answer, connect, ended, get, post
 
 BIG = 1 << 20
@@ -45,7 +45,7 @@ def app():
 
 @pytest.fixture(params=[HttpLimits()], ids=["usual"])
 def carrier(request, app):
-    carrier = HttpCarrier(app.handle, request.param)
+    carrier = HttpTransport(app.handle, request.param)
     carrier.port = carrier.bind("127.0.0.1", 0)
     carrier.start()
     yield carrier

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from servingd.frontends.http.messages import HttpReply, HttpRequest
-from servingd.frontends.http.transport import HttpCarrier
+from servingd.frontends.http.transport import HttpTransport
 from tests.http_client import answer, connect, ended, get
 
 TIMEOUT = 10
@@ -36,7 +36,7 @@ def app():
 
 @pytest.fixture
 def carrier(app):
-    carrier = HttpCarrier(app.handle)
+    carrier = HttpTransport(app.handle)
     carrier.port = carrier.bind("127.0.0.1", 0)
     carrier.start()
     yield carrier

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.batching.policy import MAX_ROWS, FixedPacer, GoalPacer, RunTimes, WaitingPacer
-from servingd.core.batching.queue import BatchRules, Pace
+from servingd.core.batching.policy import (
+    MAX_ROWS,
+    FixedPolicy,
+    LatencyGoalPolicy,
+    RunTimes,
+    WaitingPolicy,
+)
+from servingd.core.batching.queue import BatchLimits, BatchRules
 
 RULES = BatchRules(max_request_rows=MAX_ROWS, max_batch_rows=64, max_enqueued_batches=MAX_ROWS)
 
@@ -21,11 +27,11 @@ def times(*costs: tuple[int, float]) -> RunTimes:
     return learnt
 
 
-def goal_pacer(goal_s: float, learnt: RunTimes, gap_s: float, worth: int = 64) -> GoalPacer:
-    pacer = GoalPacer(RULES, goal_s, learnt, lambda: worth)
+def goal_pacer(goal_s: float, learnt: RunTimes, gap_s: float, worth: int = 64) -> LatencyGoalPolicy:
+    policy = LatencyGoalPolicy(RULES, goal_s, learnt, lambda: worth)
     for i in range(50):
-        pacer.came(1, i * gap_s)
-    return pacer
+        policy.came(1, i * gap_s)
+    return policy
 
 
 def test_nothing_is_known_before_the_first_run():
@@ -53,17 +59,17 @@ def test_an_estimate_lies_among_what_was_seen(seen):
 
 def test_a_waiting_pacer_goes_by_what_is_worth_merging_now():
     worth = [0]
-    pacer = WaitingPacer(RULES, lambda: worth[0])
-    assert pacer.pace() == Pace(full_rows=1, beside=True)
+    policy = WaitingPolicy(RULES, lambda: worth[0])
+    assert policy.pace() == BatchLimits(full_rows=1, beside=True)
     worth[0] = 8
-    assert pacer.pace() == Pace(full_rows=8, beside=False, most_rows=32)
-    pacer.came(1, 0.0)
+    assert policy.pace() == BatchLimits(full_rows=8, beside=False, most_rows=32)
+    policy.came(1, 0.0)
 
 
 def test_a_fixed_pacer_never_changes():
-    pacer = FixedPacer(RULES, Pace(full_rows=3, hold_s=0.1, reason="timer"))
-    pacer.came(1, 0.0)
-    assert pacer.pace() is pacer.fixed
+    policy = FixedPolicy(RULES, BatchLimits(full_rows=3, hold_s=0.1, reason="timer"))
+    policy.came(1, 0.0)
+    assert policy.pace() is policy.fixed
 
 
 def test_a_goal_allows_batches_of_which_two_runs_fit():
@@ -92,12 +98,12 @@ def test_unfilled_batches_are_held_only_if_others_are_expected():
 )
 def test_a_held_batch_can_always_still_meet_the_goal(goal_s, costs, gaps, worth):
     learnt = times(*costs)
-    pacer = GoalPacer(RULES, goal_s, learnt, lambda: worth)
+    policy = LatencyGoalPolicy(RULES, goal_s, learnt, lambda: worth)
     now = 0.0
     for gap in gaps:
         now += gap
-        pacer.came(1, now)
-    pace = pacer.pace()
+        policy.came(1, now)
+    pace = policy.pace()
     assert 1 <= pace.full_rows <= min(64, max(1, worth))
     assert 0 <= pace.hold_s < math.inf
     if pace.hold_s:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.batching.queue import Batch, BatchQueue, BatchRules, Pace, Priority
+from servingd.core.batching.queue import Batch, BatchLimits, BatchQueue, BatchRules, Priority
 from servingd.errors import InvalidArgument, ServingError, Unavailable
 
-IDLE = Pace(full_rows=4, beside=False)
+IDLE = BatchLimits(full_rows=4, beside=False)
 
 
 def queue(most=4, enqueued=100, splits=False, request=None) -> BatchQueue[str]:
@@ -50,7 +50,7 @@ def test_a_full_batch_leaves_beside_another():
 
 
 def test_with_a_timer_the_oldest_call_decides():
-    pace = Pace(full_rows=4, hold_s=0.5, reason="timer")
+    pace = BatchLimits(full_rows=4, hold_s=0.5, reason="timer")
     q = queue()
     q.add("a", 1, "k", 10.0)
     q.add("b", 1, "k", 10.4)
@@ -167,7 +167,7 @@ steps = st.lists(
     max_size=60,
 )
 paces = st.builds(
-    Pace,
+    BatchLimits,
     full_rows=st.integers(1, 8),
     hold_s=st.sampled_from([0.0, 0.2]),
     beside=st.booleans(),
@@ -178,7 +178,7 @@ paces = st.builds(
 class Watched:
     """A queue, and what has gone in and come out."""
 
-    def __init__(self, pace: Pace, splits: bool, most: int) -> None:
+    def __init__(self, pace: BatchLimits, splits: bool, most: int) -> None:
         self.pace, self.most = pace, most
         self.queue: BatchQueue[int] = queue(most, 4, splits, request=9 if splits else most)
         self.clock = 0.0
@@ -277,5 +277,5 @@ def test_what_may_wait_is_bounded(arrivals, splits):
         with contextlib.suppress(Unavailable, InvalidArgument):
             q.add(number, rows, "k", float(number))
         if take_one:
-            q.next(float(number), 0, Pace(full_rows=4))
+            q.next(float(number), 0, BatchLimits(full_rows=4))
         assert q.rows <= 3 * 4 + (0 if splits else 4)

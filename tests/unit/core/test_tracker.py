@@ -4,7 +4,7 @@ import pytest
 
 from servingd.core.resources.estimates import Estimate, Footprint, Measured
 from servingd.core.resources.placement import PER_DEVICE, LoadRules
-from servingd.core.resources.tracker import Ledger, Need, Verdict
+from servingd.core.resources.tracker import Need, ResourceTracker, Verdict
 from servingd.core.types import CPU_0, Device, Resources, ServableId
 from servingd.errors import Code
 
@@ -32,21 +32,21 @@ def seen(steady, peak=None):
     return Measured(Resources(steady * MB), Resources((steady if peak is None else peak) * MB))
 
 
-class Books(Ledger):
-    """A ledger whose loads are one line each."""
+class Books(ResourceTracker):
+    """A tracker whose loads are one line each."""
 
     def ask(self, servable, wanted, rules=RULES, gone=()):
-        judgement = self.judge(servable, wanted, rules, gone)
-        if judgement.verdict is not Verdict.REFUSE:
-            self.enter(servable, wanted, judgement)
-        return judgement
+        admission = self.judge(servable, wanted, rules, gone)
+        if admission.verdict is not Verdict.REFUSE:
+            self.enter(servable, wanted, admission)
+        return admission
 
     def load(self, servable, wanted, measured=None):
         assert self.ask(servable, wanted).verdict is Verdict.START
         self.settle(servable, measured)
 
     def held(self, servable):
-        held = self.holdings[servable]
+        held = self.reservations[servable]
         return (held.holds.ram + held.extra.ram) // MB
 
 
@@ -61,11 +61,11 @@ def test_a_load_holds_its_peak_and_then_what_it_takes(books):
     books.settle(M1, None)
     assert books.held(M1) == 40
     books.release(M1)
-    assert not books.holdings
+    assert not books.reservations
 
 
 def test_without_a_budget_everything_fits():
-    assert Ledger().judge(M1, need(10**9), RULES).verdict is Verdict.START
+    assert ResourceTracker().judge(M1, need(10**9), RULES).verdict is Verdict.START
 
 
 def test_what_is_not_known_always_fits(books):
@@ -123,7 +123,7 @@ def test_replicas_are_held_where_they_lie(books):
     gpus = {CPU_0: 0, GPU_0: 50 * MB, GPU_1: 50 * MB}
     judged = books.ask(M1, need(30, devices=gpus), LoadRules(replicas=2))
     assert judged.placement.devices == (GPU_0, GPU_1)
-    assert books.holdings[M1].holds == Resources(0, {GPU_0: 30 * MB, GPU_1: 30 * MB})
+    assert books.reservations[M1].holds == Resources(0, {GPU_0: 30 * MB, GPU_1: 30 * MB})
     assert books.ask(N1, need(30, devices=gpus)).verdict is Verdict.REFUSE
     assert books.ask(N1, need(20, devices=gpus)).placement.devices == (GPU_0,)
 
@@ -156,7 +156,7 @@ def test_what_does_not_run_on_devices_is_on_the_first_cpu(books):
 def test_a_measurement_takes_the_estimates_place(books):
     books.load(M1, need(40, 60), seen(25))
     assert books.held(M1) == 25
-    assert books.holdings[M1].measured
+    assert books.reservations[M1].measured
     books.load(N1, need(10), seen(75))
     assert books.held(N1) == 75, "more is more"
 
@@ -201,12 +201,12 @@ def test_accelerators_teach_for_accelerators_alone(books):
     )
     found = Resources(20 * MB, {GPU_0: 10 * MB})
     books.load(M1, wanted, Measured(found, found))
-    assert books.holdings[M1].holds == found
+    assert books.reservations[M1].holds == found
     again = books.judge(M2, wanted, RULES).steady
     assert again == Resources(20 * MB, {GPU_0: 10 * MB})
 
 
-# Growth -----------------------------------------------------------------------------------------
+# Growth -------------------------------------------------------------------------------------------
 
 GROWING = {"growth": 50, "grown": 30}
 
@@ -327,17 +327,17 @@ def spread(books):
     rules = LoadRules(replicas=2)
     assert books.ask(M1, need(20, devices=THREE), LoadRules(("CPU:0", "CPU:1"), 2)).placement
     books.settle(M1, None)
-    assert books.holdings[M1].placement.devices == CPUS[:2]
+    assert books.reservations[M1].placement.devices == CPUS[:2]
     return books, rules
 
 
 def test_what_failed_is_planned_anew_and_counted_on_both_until_it_is_there(spread):
     books, rules = spread
     assert books.relocate(M1, CPUS[1], rules) == CPUS[2]
-    assert books.holdings[M1].holds.ram == 60 * MB
+    assert books.reservations[M1].holds.ram == 60 * MB
     books.more_room = False
     books.relocated(M1, (CPUS[0], CPUS[2]))
-    held = books.holdings[M1]
+    held = books.reservations[M1]
     assert held.holds.devices == {CPUS[0]: 20 * MB, CPUS[2]: 20 * MB}
     assert books.more_room, "others may have what it held there"
 
@@ -347,14 +347,14 @@ def test_what_fits_nowhere_else_stays_where_it_was(spread):
     books.load(M2, need(10, devices={CPUS[2]: 30 * MB}))
     assert books.relocate(M1, CPUS[1], rules) is None
     books.relocated(M1, (CPUS[0],))
-    assert books.holdings[M1].holds.devices == {CPUS[0]: 20 * MB}
+    assert books.reservations[M1].holds.devices == {CPUS[0]: 20 * MB}
 
 
 def test_a_device_that_failed_is_not_chosen_again(spread):
     books, rules = spread
     assert books.relocate(M1, CPUS[2], rules) is None, "the others are full"
     assert books.relocate(M1, CPUS[1], rules) is None
-    assert books.holdings[M1].failed == {CPUS[1], CPUS[2]}
+    assert books.reservations[M1].failed == {CPUS[1], CPUS[2]}
 
 
 def test_one_per_device_shares_none(books):
@@ -368,7 +368,7 @@ def test_one_per_device_shares_none(books):
 def test_an_outcome_without_devices_changes_nothing(spread):
     books, _ = spread
     books.relocated(M1, ())
-    assert books.holdings[M1].placement.devices == CPUS[:2]
+    assert books.reservations[M1].placement.devices == CPUS[:2]
     books.relocated(M3, CPUS[:1])  # it is gone
-    assert M3 not in books.holdings
+    assert M3 not in books.reservations
     assert books.relocate(M3, CPUS[0], RULES) is None

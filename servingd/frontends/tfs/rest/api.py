@@ -10,7 +10,7 @@ from typing import NamedTuple
 from servingd.core.calls import States
 from servingd.core.types import ModelSpec
 from servingd.errors import Code, ServingError
-from servingd.frontends.call import CallContext, blame
+from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
 from servingd.frontends.http.shared_page import Workers
@@ -214,7 +214,7 @@ class RestApi:
                 raise found.error
             rest.send(self._document(found))
         except Exception as error:
-            blamed = blame(error, found.verb)
+            blamed = to_serving_error(error, found.verb)
             code = blamed.code
             if found.silent:
                 reply.send(400, b"", JSON, self._headers)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from servingd.core.ref_count import Users
+from servingd.core.ref_count import RefCount
 from servingd.core.resources.placement import Ran
 from servingd.core.types import Signature, Tensors
 from servingd.errors import (
@@ -196,7 +196,7 @@ class RunningSession:
         self._idle = threading.Event()
         self._lock = threading.Lock()
         self._narrow: dict[tuple[str, frozenset[str]], SignatureCall] = {}  # guarded by _lock
-        self._users = Users(self._idle.set)
+        self._users = RefCount(self._idle.set)
         # Begin a run (False once closing has begun: take the newer session), and end it.
         self.enter = self._users.enter
         self.leave = self._users.leave
