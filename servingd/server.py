@@ -402,21 +402,21 @@ class Server:
 
     # What the parts ask ---------------------------------------------------------------------------
 
-    def _make_loader(self, servable: ServableId, data: VersionData) -> Loader:
-        return self._platforms[data.platform].loader(servable, data)
+    def _make_loader(self, servable_id: ServableId, data: VersionData) -> Loader:
+        return self._platforms[data.platform].loader(servable_id, data)
 
-    def _on_graph_state(self, servable: ServableId, state: str) -> None:
-        self.metrics.on_graph_state(servable, state)
+    def _on_graph_state(self, servable_id: ServableId, state: str) -> None:
+        self.metrics.on_graph_state(servable_id, state)
         if state in ("optimised", "declined"):
-            self._manager.grown(servable, grew=state == "optimised")
+            self._manager.grown(servable_id, grew=state == "optimised")
 
-    def _on_replica_failed(self, servable: ServableId, device: Device) -> None:
-        self._manager.replica_failed(servable, device)
+    def _on_replica_failed(self, servable_id: ServableId, device: Device) -> None:
+        self._manager.replica_failed(servable_id, device)
 
-    def _on_load(self, servable: ServableId, seconds: float, succeeded: bool) -> None:
-        self.metrics.on_load(servable, seconds, succeeded)
+    def _on_load(self, servable_id: ServableId, seconds: float, succeeded: bool) -> None:
+        self.metrics.on_load(servable_id, seconds, succeeded)
         if not succeeded:
-            self._first_calls.settle(servable.name)
+            self._first_calls.settle(servable_id.name)
 
     def _on_absent(self, name: str, reason: str) -> None:
         self._monitor.report_absent(name, reason)

@@ -19,7 +19,7 @@ class Completion(Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether its carrier has no other call in hand: then nothing is gained by waiting."""
+        """Whether its transport has no other call in hand: then nothing is gained by waiting."""
         return False
 
     def priority(self) -> Priority:
@@ -31,7 +31,7 @@ class Completion(Protocol):
         ...
 
     def begin_batch(self) -> Callable[[], None] | None:
-        """Let the outcomes that this thread hands over to this one's carrier go out together.
+        """Let the outcomes that this thread hands over to this one's transport go out together.
 
         Calling what is returned sends them off, at the latest. None where there is no need.
         """

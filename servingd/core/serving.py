@@ -164,7 +164,7 @@ class Platform(Protocol):
         """What a version still lacks, as a reason; None if it is complete. Raises OSError."""
         ...
 
-    def loader(self, servable: ServableId, data: VersionData) -> Loader:
+    def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
         """A loader for one version; cheap."""
         ...
 
@@ -184,10 +184,10 @@ class Aspire(Protocol):
 class Dispatcher(Protocol):
     """Opens runners for a servable that becomes ready and closes them when it is drained."""
 
-    def open(self, servable: ServableId, body: Servable) -> Mapping[str, SignatureRunner]:
+    def open(self, servable_id: ServableId, servable: Servable) -> Mapping[str, SignatureRunner]:
         """One runner per signature."""
         ...
 
-    def close(self, servable: ServableId) -> None:
+    def close(self, servable_id: ServableId) -> None:
         """End the runners' threads; called when no handle is left."""
         ...

@@ -28,7 +28,7 @@ class RequestLog(Protocol):
         """Whether the call that succeeds now is to be written; from any thread, cheap."""
         ...
 
-    def write(self, servable: ServableId, kind: str, request: bytes, response: bytes) -> None:
+    def write(self, servable_id: ServableId, kind: str, request: bytes, response: bytes) -> None:
         """Take a record: `kind` is its field in PredictionLog. Never waits; drops if it must."""
         ...
 
@@ -100,7 +100,7 @@ class Call:
 
     @property
     def alone(self) -> bool:
-        """Whether its carrier has no other call in hand."""
+        """Whether its transport has no other call in hand."""
         return self._reply.alone
 
     def priority(self) -> Priority:
@@ -112,7 +112,7 @@ class Call:
         return self._reply.alive()
 
     def begin_batch(self) -> Callable[[], None] | None:
-        """Let this thread's answers to calls of the same carrier go out together."""
+        """Let this thread's answers to calls of the same transport go out together."""
         return self._reply.begin_batch()
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
@@ -171,23 +171,25 @@ class Call:
         self._context.metrics.record(model, version, signature, self.method, code, seconds)
 
     def _make_note(self, runner: SignatureRunner, handle: ServableHandle) -> Note:
-        servable, signature = handle.id, runner.signature.name
+        servable_id, signature = handle.id, runner.signature.name
         metrics = self._context.metrics
         note = runner.notes[self.method] = Note(
-            encode_model_spec(servable.name, servable.version, signature),
-            metrics.histogram(servable.name, servable.version, signature, self.method, Code.OK),
-            metrics.runtime_cell(servable.name, self.api),
+            encode_model_spec(servable_id.name, servable_id.version, signature),
+            metrics.histogram(
+                servable_id.name, servable_id.version, signature, self.method, Code.OK
+            ),
+            metrics.runtime_cell(servable_id.name, self.api),
         )
         return note
 
     def _write_log(
-        self, log: RequestLog, servable: ServableId, outputs: Tensors, note: Note, payload: bytes
+        self, log: RequestLog, servable_id: ServableId, outputs: Tensors, note: Note, payload: bytes
     ) -> None:
         try:
             response = self.log_response(outputs, note, payload)
-            log.write(servable, self.log_kind, self.log_request(), response)
+            log.write(servable_id, self.log_kind, self.log_request(), response)
         except Exception:  # the caller has its answer: a record is not worth more than that
-            _log.exception("a %s call of %s is not logged", self.method, servable)
+            _log.exception("a %s call of %s is not logged", self.method, servable_id)
 
 
 def unheard(reply: Reply, code: Code = Code.CANCELLED) -> Code:

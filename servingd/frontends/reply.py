@@ -1,4 +1,4 @@
-"""What a carrier gives a handler to answer with. A call is completed, not returned."""
+"""What a transport gives a handler to answer with. A call is completed, not returned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reply(Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether the carrier has no other call in hand."""
+        """Whether the transport has no other call in hand."""
         ...
 
     def priority(self) -> Priority:

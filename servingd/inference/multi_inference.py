@@ -47,7 +47,7 @@ class MultiInferenceCall(Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether its carrier has no other call in hand."""
+        """Whether its transport has no other call in hand."""
         return False
 
     def priority(self) -> Priority:

@@ -27,7 +27,7 @@ class BatchCollector:
 
     def collect(self) -> Iterable[Metric]:
         """One series per signature that has queued a call."""
-        left = CounterMetricFamily(
+        dispatched = CounterMetricFamily(
             "servingd_batches", "Batches that ran, by why they left.", labels=(*_LABELS, "reason")
         )
         rows = HistogramMetricFamily("servingd_batch_rows", "Rows per batch.", labels=_LABELS)
@@ -47,15 +47,15 @@ class BatchCollector:
         )
         for runner in self._batches.runners():
             labels = (runner.servable.name, str(runner.servable.version), runner.signature)
-            for reason, count in sorted(runner.left.copy().items()):
-                left.add_metric((*labels, reason), count)
+            for reason, count in sorted(runner.dispatched.copy().items()):
+                dispatched.add_metric((*labels, reason), count)
             for reason, count in sorted(runner.refused.copy().items()):
                 refused.add_metric((*labels, reason.lower()), count)
             for family, histogram in ((rows, runner.rows.copy()), (waits, runner.queue_s.copy())):
                 family.add_metric(labels, list(cumulative(histogram)), histogram.total)
             waiting.add_metric(labels, runner.waiting_rows)
             dropped.add_metric(labels, runner.dropped)
-        return left, rows, waits, waiting, refused, dropped
+        return dispatched, rows, waits, waiting, refused, dropped
 
 
 def batching_session(batches: BatchMetrics) -> list[Family]:

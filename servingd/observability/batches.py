@@ -24,7 +24,7 @@ class QueueStats:
     """Whether batching was asked for: TensorFlow Serving's families count only that."""
     queue_s: Histogram = field(default_factory=lambda: Histogram(QUEUE_EDGES_S))
     rows: Histogram = field(default_factory=lambda: Histogram(ROW_EDGES))
-    left: Counter[str] = field(default_factory=Counter)
+    dispatched: Counter[str] = field(default_factory=Counter)
     """Batches by why they left: `full`, `idle`, `timer` or `goal`."""
     refused: Counter[str] = field(default_factory=Counter)
     """Calls that were not let in, by code."""
@@ -44,17 +44,17 @@ class BatchMetrics:
         self._lock = threading.Lock()
         self._runners: dict[tuple[ServableId, str], QueueStats] = {}  # guarded by _lock
 
-    def open(self, servable: ServableId, signature: str, configured: bool = False) -> QueueStats:
+    def open(self, servable_id: ServableId, signature: str, configured: bool = False) -> QueueStats:
         """The figures of a queue that begins."""
-        stats = QueueStats(servable, signature, configured)
+        stats = QueueStats(servable_id, signature, configured)
         with self._lock:
-            self._runners[servable, signature] = stats
+            self._runners[servable_id, signature] = stats
         return stats
 
-    def close(self, servable: ServableId) -> None:
+    def close(self, servable_id: ServableId) -> None:
         """A version's queues have ended."""
         with self._lock:
-            for key in [key for key in self._runners if key[0] == servable]:
+            for key in [key for key in self._runners if key[0] == servable_id]:
                 del self._runners[key]
 
     def rows_in_use(self, model: str) -> dict[str, tuple[int, ...]]:
@@ -73,7 +73,8 @@ class BatchMetrics:
         """Those that have seen a call, in order."""
         with self._lock:
             found = sorted(self._runners.items())
-        return [stats for _, stats in found if stats.left or stats.refused or stats.waiting_rows]
+        active = (stats for _, stats in found)
+        return [s for s in active if s.dispatched or s.refused or s.waiting_rows]
 
 
 def _usual(runner: QueueStats) -> list[int]:

@@ -127,14 +127,14 @@ class Metrics:
         self.requests.forget(name)
         self.counts.forget_model(name)
 
-    def on_graph_state(self, servable: ServableId, state: str) -> None:
+    def on_graph_state(self, servable_id: ServableId, state: str) -> None:
         """Follow a SavedModel's graph; an empty state means that it is gone."""
-        labels = (servable.name, str(servable.version))
-        before = self._graph_states.pop(servable, "")
+        labels = (servable_id.name, str(servable_id.version))
+        before = self._graph_states.pop(servable_id, "")
         if before:
             self._graph.remove(*labels, before)
         if state:
-            self._graph_states[servable] = state
+            self._graph_states[servable_id] = state
             self._graph.labels(*labels, state).set(1)
 
     def on_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
@@ -146,9 +146,9 @@ class Metrics:
         for version in incomplete:
             self._incomplete.labels(name, str(version)).set(1)
 
-    def on_load(self, servable: ServableId, seconds: float, succeeded: bool) -> None:
+    def on_load(self, servable_id: ServableId, seconds: float, succeeded: bool) -> None:
         """Record one load attempt."""
-        self._load.labels(servable.name, "succeeded" if succeeded else "failed").observe(seconds)
+        self._load.labels(servable_id.name, "succeeded" if succeeded else "failed").observe(seconds)
 
     def on_config_reload(self, succeeded: bool) -> None:
         """The configuration files were read again."""

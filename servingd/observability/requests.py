@@ -149,15 +149,15 @@ class RequestMetrics:
         """Consistent copies of all histograms of example counts, in order."""
         return [(key, histogram.copy()) for key, histogram in sorted(self._examples.copy().items())]
 
-    def retire(self, servable: ServableId) -> None:
+    def retire(self, servable_id: ServableId) -> None:
         """A version has been unloaded: its series may go when newer ones have followed."""
         with self._lock:
-            versions = self._retired.setdefault(servable.name, _Retired()).versions
-            if servable.version in versions:
-                versions.remove(servable.version)
-            versions.append(servable.version)
+            versions = self._retired.setdefault(servable_id.name, _Retired()).versions
+            if servable_id.version in versions:
+                versions.remove(servable_id.version)
+            versions.append(servable_id.version)
             if len(versions) > _KEPT_VERSIONS:
-                self._fold(servable.name, versions.popleft())
+                self._fold(servable_id.name, versions.popleft())
 
     def forget(self, model: str) -> None:
         """A model is not served any more: its series go."""
@@ -171,12 +171,12 @@ class RequestMetrics:
             self._runtimes.pop(runtime, None)
         self._examples.pop(model, None)
 
-    def revive(self, servable: ServableId) -> None:
+    def revive(self, servable_id: ServableId) -> None:
         """A version serves again: its series stay."""
         with self._lock:
-            retired = self._retired.get(servable.name)
-            if retired and servable.version in retired.versions:
-                retired.versions.remove(servable.version)
+            retired = self._retired.get(servable_id.name)
+            if retired and servable_id.version in retired.versions:
+                retired.versions.remove(servable_id.version)
 
     def histograms(self) -> list[tuple[Key, Histogram]]:
         """Consistent copies of all histograms, in order."""

@@ -52,12 +52,12 @@ class ServingCounts:
         self._logged: dict[tuple[str, str], int] = {}  # guarded by _lock
         self._attempts: dict[str, _Attempts] = {}  # by path; guarded by _lock
 
-    def warmed_up(self, servable: ServableId, path: str, seconds: float, records: int) -> None:
+    def warmed_up(self, servable_id: ServableId, path: str, seconds: float, records: int) -> None:
         """A version has answered the records of its warm-up file."""
         histogram = Histogram()
         histogram.add(seconds)
         with self._lock:
-            self._warm_up[servable] = (path, histogram, records)
+            self._warm_up[servable_id] = (path, histogram, records)
 
     def attempted(self, path: str, seconds: float, succeeded: bool) -> None:
         """A SavedModel was loaded, or could not be."""
@@ -89,10 +89,10 @@ class ServingCounts:
             key = (model, code.name)
             self._logged[key] = self._logged.get(key, 0) + 1
 
-    def forget(self, servable: ServableId) -> None:
+    def forget(self, servable_id: ServableId) -> None:
         """A version is unloaded: its series go."""
         with self._lock:
-            self._warm_up.pop(servable, None)
+            self._warm_up.pop(servable_id, None)
 
     def forget_model(self, model: str) -> None:
         """A model is not served any more: its series go."""

@@ -156,10 +156,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("carrier", ["native", "grpcio"])
-def test_a_wrong_reload_changes_nothing(start, folders, carrier):
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_a_wrong_reload_changes_nothing(start, folders, transport):
     server = start(
-        "--model_name=a", f"--model_base_path={folders / 'a'}", f"--grpc_transport={carrier}"
+        "--model_name=a", f"--model_base_path={folders / 'a'}", f"--grpc_transport={transport}"
     ).wait_until_ready()
     for make, code, text in WRONG.values():
         assert refusal(server, make(folders)) == (code, text)

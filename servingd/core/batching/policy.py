@@ -62,27 +62,27 @@ class BatchPolicy(Protocol):
 
     rules: BatchRules
 
-    def pace(self) -> BatchLimits:
-        """The pace now."""
+    def limits(self) -> BatchLimits:
+        """The limits now."""
         ...
 
-    def came(self, rows: int, now: float) -> None:
+    def on_arrival(self, rows: int, now: float) -> None:
         """A call has come."""
         ...
 
 
 @dataclass(slots=True)
 class FixedPolicy:
-    """The same pace for ever: TensorFlow Serving's parameters, or one call at a time."""
+    """The same limits for ever: TensorFlow Serving's parameters, or one call at a time."""
 
     rules: BatchRules
     fixed: BatchLimits
 
-    def pace(self) -> BatchLimits:
+    def limits(self) -> BatchLimits:
         """Always the same."""
         return self.fixed
 
-    def came(self, rows: int, now: float) -> None:
+    def on_arrival(self, rows: int, now: float) -> None:
         """Nothing is learnt."""
 
 
@@ -99,16 +99,16 @@ class WaitingPolicy:
     rows_worth: Callable[[], int]
     _last: BatchLimits = field(default_factory=lambda: BatchLimits(full_rows=1), init=False)
 
-    def pace(self) -> BatchLimits:
+    def limits(self) -> BatchLimits:
         """By what is worth merging now: it may become known, or change, while it serves."""
         rows = max(1, self.rows_worth())
         last = self._last
         if last.full_rows != rows:
             most = rows * _TOGETHER if rows > 1 else 1
-            self._last = last = BatchLimits(full_rows=rows, beside=rows == 1, most_rows=most)
+            self._last = last = BatchLimits(full_rows=rows, may_overlap=rows == 1, most_rows=most)
         return last
 
-    def came(self, rows: int, now: float) -> None:
+    def on_arrival(self, rows: int, now: float) -> None:
         """Nothing is learnt."""
 
 
@@ -134,25 +134,25 @@ class LatencyGoalPolicy:
         self._gap = math.inf  # the moving mean of seconds between rows
         self._last = -math.inf
 
-    def came(self, rows: int, now: float) -> None:
+    def on_arrival(self, rows: int, now: float) -> None:
         """Learn how often rows come."""
         gap = (now - self._last) / max(1, rows)
         self._last = now
         known = math.isfinite(self._gap) and math.isfinite(gap)
         self._gap = self._gap + _WEIGHT * (gap - self._gap) if known else gap
 
-    def pace(self) -> BatchLimits:
+    def limits(self) -> BatchLimits:
         """The largest batch of which two runs fit, and how long to wait for it."""
         rows = self.rows()
         run_s = self.times.estimate(rows)
         if rows == 1 or run_s is None:
-            return BatchLimits(full_rows=rows, beside=rows == 1)
+            return BatchLimits(full_rows=rows, may_overlap=rows == 1)
         spare = max(0.0, self.goal_s * _SAFETY - 2 * run_s)
         expected = spare / self._gap if self._gap > 0 else math.inf
         if expected < 1:
-            return BatchLimits(full_rows=rows, beside=False)
+            return BatchLimits(full_rows=rows, may_overlap=False)
         hold_s = min(spare, rows * self._gap)
-        return BatchLimits(full_rows=rows, hold_s=hold_s, beside=True, reason="goal")
+        return BatchLimits(full_rows=rows, hold_s=hold_s, may_overlap=True, reason="goal")
 
     def rows(self) -> int:
         """The batch size that is aimed at."""

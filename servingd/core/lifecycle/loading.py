@@ -12,8 +12,8 @@ from servingd.core.lifecycle.harness import Harness, LoadPlan, PlannedVersion, S
 from servingd.core.resources.placement import LoadRules
 from servingd.core.resources.tracker import (
     Admission,
-    Need,
     Reservation,
+    ResourceRequest,
     ResourceTracker,
     Verdict,
     megabytes,
@@ -32,26 +32,30 @@ class Decision:
 
 
 def decide(
-    harness: Harness, need: Need, stream: Stream, tracker: ResourceTracker, rules: LoadRules
+    harness: Harness,
+    request: ResourceRequest,
+    stream: Stream,
+    tracker: ResourceTracker,
+    rules: LoadRules,
 ) -> Decision:
     """What becomes of a load. By `auto` the old version serves on unless both do not fit."""
-    servable = harness.id
-    admission = tracker.judge(servable, need, rules)
+    servable_id = harness.id
+    admission = tracker.judge(servable_id, request, rules)
     match admission.verdict:
         case Verdict.START:
-            return Decision(admission, note=_reserved(servable, admission))
+            return Decision(admission, note=_reserved(servable_id, admission))
         case Verdict.WAIT:
-            return Decision(admission, note=f"{servable} waits for memory that others give back")
+            return Decision(admission, note=f"{servable_id} waits for memory that others give back")
     stale = tuple(stream.stale()) if rules.transition == "auto" else ()
     if not stale:
         return Decision(admission)
-    after = tracker.judge(servable, need, rules, gone=[old.id for old in stale])
+    after = tracker.judge(servable_id, request, rules, gone=[old.id for old in stale])
     if after.verdict is Verdict.REFUSE:
         return Decision(admission)
     old = ", ".join(str(old.id.version) for old in stale)
     note = (
-        f"{servable} and version {old} do not fit beside each other: version {old} is unloaded "
-        f"first, and the model is unavailable until version {servable.version} is loaded"
+        f"{servable_id} and version {old} do not fit beside each other: version {old} is unloaded "
+        f"first, and the model is unavailable until version {servable_id.version} is loaded"
     )
     return Decision(after, stale, note)
 
@@ -78,6 +82,8 @@ def _planned(harness: Harness, held: Reservation | None) -> PlannedVersion:
     )
 
 
-def _reserved(servable: ServableId, admission: Admission) -> str:
+def _reserved(servable_id: ServableId, admission: Admission) -> str:
     placement, ram = admission.placement, megabytes(admission.loading.ram)
-    return f"Successfully reserved resources to load servable {servable} on {placement}: {ram} RAM"
+    return (
+        f"Successfully reserved resources to load servable {servable_id} on {placement}: {ram} RAM"
+    )

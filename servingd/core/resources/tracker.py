@@ -41,7 +41,7 @@ _SHOWN_USERS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class ResourceRequest:
     """What a load asks for: its loader's estimate, and the devices that there are."""
 
     estimate: Estimate
@@ -81,7 +81,7 @@ class OptimisationReservation(enum.Enum):
 class Reservation:
     """What one version holds."""
 
-    need: Need
+    request: ResourceRequest
     placement: Placement
     holds: Resources
     """What is reserved for it now, but for its growth."""
@@ -101,14 +101,14 @@ class Reservation:
         """What its growth will take, if it is allowed."""
         if self.growth is not OptimisationReservation.ALLOWED:
             return NO_BYTES
-        return cost(self.need.estimate.growth).total(self.placement.devices)
+        return cost(self.request.estimate.growth).total(self.placement.devices)
 
     @property
     def later(self) -> Resources:
         """What it will hold when its growth is over, however it ends."""
         if self.growth is not OptimisationReservation.ALLOWED:
             return self.holds
-        grown = cost(self.need.estimate.grown).total(self.placement.devices)
+        grown = cost(self.request.estimate.grown).total(self.placement.devices)
         return _larger(self.holds, grown)
 
 
@@ -137,72 +137,75 @@ class ResourceTracker:
 
     def judge(
         self,
-        servable: ServableId,
-        need: Need,
+        servable_id: ServableId,
+        request: ResourceRequest,
         rules: LoadRules,
         gone: Collection[ServableId] = (),
     ) -> Admission:
         """Whether there is room for a load; `gone` are versions that would be given up for it."""
-        steady, loading = self._costs(servable, need)
-        devices = self._devices(need)
+        steady, loading = self._costs(servable_id, request)
+        devices = self._devices(request)
         try:
             choice = candidates(rules, devices, loading)
         except ServingError as error:
             return Admission(Verdict.REFUSE, error=error)
-        held = self._reservations.get(servable)
+        held = self._reservations.get(servable_id)
         keep = held.placement.devices if held else ()
-        now, later = self._in_use(servable), self._in_use_later(servable, gone)
-        replicas = self._replicas(servable, gone)
+        now, later = self._in_use(servable_id), self._in_use_later(servable_id, gone)
+        replicas = self._replicas(servable_id, gone)
         for verdict, used in ((Verdict.START, (now, later)), (Verdict.WAIT, (later,))):
             room = Room(self._limits, used, replicas)
             chosen = plan(loading, choice, rules.replicas, room, keep)
             if chosen is not None:
                 whole = loading.total(chosen)
                 placement = Placement(chosen)
-                if need.estimate.growth != NOTHING and (
-                    verdict is Verdict.WAIT or not self._may_grow(servable, whole, need, placement)
+                if request.estimate.growth != NOTHING and (
+                    verdict is Verdict.WAIT
+                    or not self._may_grow(servable_id, whole, request, placement)
                 ):
                     placement = Placement(chosen, may_grow=False)
                 return Admission(verdict, placement, whole, steady.total(chosen))
-        text = self._refusal(servable, loading, choice, rules)
+        text = self._refusal(servable_id, loading, choice, rules)
         return Admission(Verdict.REFUSE, error=ResourceExhausted(text))
 
-    def enter(self, servable: ServableId, need: Need, admission: Admission) -> None:
+    def enter(
+        self, servable_id: ServableId, request: ResourceRequest, admission: Admission
+    ) -> None:
         """Reserve, or promise, what was found. One that waits keeps its place in the order."""
         placement = admission.placement
         growth = (
             OptimisationReservation.ALLOWED if placement.may_grow else OptimisationReservation.WAITS
         )
-        self._reservations[servable] = Reservation(
-            need,
+        self._reservations[servable_id] = Reservation(
+            request,
             placement,
             admission.loading,
             admission.steady,
-            OptimisationReservation.NONE if need.estimate.growth == NOTHING else growth,
+            OptimisationReservation.NONE if request.estimate.growth == NOTHING else growth,
             promised=admission.verdict is Verdict.WAIT,
         )
 
-    def leave(self, servable: ServableId) -> None:
+    def leave(self, servable_id: ServableId) -> None:
         """A version is on its way out: what it holds will be given back."""
-        held = self._reservations.get(servable)
+        held = self._reservations.get(servable_id)
         if held is not None and not held.leaving:
             held.leaving = self.more_room = True
 
-    def release(self, servable: ServableId) -> None:
+    def release(self, servable_id: ServableId) -> None:
         """A version holds nothing any more, and nothing is promised to it."""
-        if self._reservations.pop(servable, None) is not None:
+        if self._reservations.pop(servable_id, None) is not None:
             self.more_room = True
 
-    def settle(self, servable: ServableId, measured: Measured | None) -> None:
+    def settle(self, servable_id: ServableId, measured: Measured | None) -> None:
         """A load has ended well: from now on it holds what was measured, or else estimated."""
-        held = self._reservations.get(servable)
+        held = self._reservations.get(servable_id)
         if held is None:
             return
-        estimate, devices = held.need.estimate, held.placement.devices
+        estimate, devices = held.request.estimate, held.placement.devices
         if measured is not None and estimate.measurable and not held.grown:
             steady, loading = NOTHING_LEARNT.costs(estimate)
             files = (steady.total(devices), loading.total(devices))
-            self._corrections[servable.name] = learn(files, measured)
+            self._corrections[servable_id.name] = learn(files, measured)
             held.steady = believed(
                 measured.steady, held.steady, cost(estimate.least).total(devices)
             )
@@ -226,46 +229,50 @@ class ResourceTracker:
     def grow(self) -> list[ServableId]:
         """Let the versions grow that wait for it and for which there is room now; returns them."""
         allowed = []
-        for servable in self.waiting_to_grow():
-            held = self._reservations[servable]
-            if not held.leaving and self._may_grow(servable, held.holds, held.need, held.placement):
+        for servable_id in self.waiting_to_grow():
+            held = self._reservations[servable_id]
+            if not held.leaving and self._may_grow(
+                servable_id, held.holds, held.request, held.placement
+            ):
                 held.growth = OptimisationReservation.ALLOWED
-                allowed.append(servable)
+                allowed.append(servable_id)
         return allowed
 
-    def _may_grow(self, servable: ServableId, base: Resources, need: Need, at: Placement) -> bool:
+    def _may_grow(
+        self, servable_id: ServableId, base: Resources, request: ResourceRequest, at: Placement
+    ) -> bool:
         """Whether a version that holds `base` may grow: now, and beside what was promised."""
-        growth = cost(need.estimate.growth).total(at.devices)
-        grown = _larger(base, cost(need.estimate.grown).total(at.devices))
-        now = Room(self._limits, (self._held(servable),), {})
-        later = Room(self._limits, (self._in_use_later(servable),), {})
-        largest = _larger(self._largest_growth(servable), growth)
+        growth = cost(request.estimate.growth).total(at.devices)
+        grown = _larger(base, cost(request.estimate.grown).total(at.devices))
+        now = Room(self._limits, (self._held(servable_id),), {})
+        later = Room(self._limits, (self._in_use_later(servable_id),), {})
+        largest = _larger(self._largest_growth(servable_id), growth)
         return now.fits(grown + largest) and later.fits(grown)
 
-    def grown(self, servable: ServableId, grew: bool) -> None:
+    def grown(self, servable_id: ServableId, grew: bool) -> None:
         """A version has turned into what it could become, or it never will."""
-        held = self._reservations.get(servable)
+        held = self._reservations.get(servable_id)
         if held is None or held.growth is not OptimisationReservation.ALLOWED:
             return
         held.growth, held.grown = OptimisationReservation.NONE, grew
         if grew:
-            held.steady = cost(held.need.estimate.grown).total(held.placement.devices)
+            held.steady = cost(held.request.estimate.grown).total(held.placement.devices)
         if held.loaded:
             held.holds = held.steady
         self.more_room = True
 
     # Devices that fail ----------------------------------------------------------------------------
 
-    def relocate(self, servable: ServableId, failed: Device, rules: LoadRules) -> Device | None:
+    def relocate(self, servable_id: ServableId, failed: Device, rules: LoadRules) -> Device | None:
         """Another device for a replica; until `relocated` it is counted on both."""
-        held = self._reservations.get(servable)
+        held = self._reservations.get(servable_id)
         if held is None or held.leaving:
             return None
         held.failed.add(failed)
-        steady, loading = self._costs(servable, held.need)
+        steady, loading = self._costs(servable_id, held.request)
         lies = held.placement.devices if rules.replicas == PER_DEVICE else ()
         try:
-            known = candidates(rules, self._devices(held.need), loading)
+            known = candidates(rules, self._devices(held.request), loading)
         except ServingError:  # its devices are gone from the rules
             return None
         choice = [device for device in known if device not in {*held.failed, *lies}]
@@ -276,29 +283,29 @@ class ResourceTracker:
         held.holds = held.holds + steady.on(chosen[0])
         return chosen[0]
 
-    def relocated(self, servable: ServableId, devices: tuple[Device, ...]) -> None:
+    def relocated(self, servable_id: ServableId, devices: tuple[Device, ...]) -> None:
         """Its replicas lie there by now: what it holds is estimated anew."""
-        held = self._reservations.get(servable)
+        held = self._reservations.get(servable_id)
         if held is None or not devices:
             return
         held.placement = replace(held.placement, devices=devices)
-        steady, _ = self._costs(servable, held.need)
+        steady, _ = self._costs(servable_id, held.request)
         held.holds = held.steady = steady.total(devices)
         held.measured, self.more_room = False, True
 
     # Sums -----------------------------------------------------------------------------------------
 
-    def _devices(self, need: Need) -> Mapping[Device, int]:
+    def _devices(self, request: ResourceRequest) -> Mapping[Device, int]:
         """The devices that a load may be put on, with their limits, which are noted."""
-        if not need.estimate.on_devices or not need.devices:
+        if not request.estimate.on_devices or not request.devices:
             return {CPU_0: self._limits.on(CPU_0)}
-        self._limits = Resources(self._limits.ram, {**self._limits.devices, **need.devices})
-        return need.devices
+        self._limits = Resources(self._limits.ram, {**self._limits.devices, **request.devices})
+        return request.devices
 
-    def _costs(self, servable: ServableId, need: Need) -> tuple[Cost, Cost]:
+    def _costs(self, servable_id: ServableId, request: ResourceRequest) -> tuple[Cost, Cost]:
         """What a version will take once it is loaded, and while it is being loaded."""
-        correction = self._corrections.get(servable.name, NOTHING_LEARNT)
-        return correction.costs(need.estimate)
+        correction = self._corrections.get(servable_id.name, NOTHING_LEARNT)
+        return correction.costs(request.estimate)
 
     def _in_use(self, but: ServableId | None = None) -> Resources:
         return self._held(but) + self._largest_growth(but)
@@ -317,16 +324,16 @@ class ResourceTracker:
     ) -> Resources:
         return _sum(
             held.later
-            for servable, held in self._reservations.items()
-            if not held.leaving and servable not in gone and servable != but
+            for servable_id, held in self._reservations.items()
+            if not held.leaving and servable_id not in gone and servable_id != but
         )
 
     def _replicas(
         self, but: ServableId | None = None, gone: Collection[ServableId] = ()
     ) -> Mapping[Device, int]:
         counts: dict[Device, int] = {}
-        for servable, held in self._reservations.items():
-            if servable != but and servable not in gone and not held.leaving:
+        for servable_id, held in self._reservations.items():
+            if servable_id != but and servable_id not in gone and not held.leaving:
                 for device in held.placement.devices:
                     counts[device] = counts.get(device, 0) + 1
         return counts
@@ -334,7 +341,7 @@ class ResourceTracker:
     # Words ----------------------------------------------------------------------------------------
 
     def _refusal(
-        self, servable: ServableId, loading: Cost, choice: Collection[Device], rules: LoadRules
+        self, servable_id: ServableId, loading: Cost, choice: Collection[Device], rules: LoadRules
     ) -> str:
         count = rules.replicas or len(choice)
         on_hosts = all(device.is_host for device in choice)
@@ -347,10 +354,10 @@ class ResourceTracker:
         for device in choice:
             if limit := self._limits.on(device):
                 state = self._state(limit, partial(Resources.on, device=device))
-                need = megabytes(loading.on(device).on(device))
-                parts.append(f"each replica needs {need} on {device}; {state}")
+                needed = megabytes(loading.on(device).on(device))
+                parts.append(f"each replica needs {needed} on {device}; {state}")
         why = "; ".join(parts) or f"its {_count(count)} cannot be on {where}"
-        return f"Insufficient resources to load servable {servable}: {why}"
+        return f"Insufficient resources to load servable {servable_id}: {why}"
 
     def _state(self, limit: int, amount: Callable[[Resources], int]) -> str:
         """Of how much, what is in use, and by whom."""

@@ -1,4 +1,4 @@
-"""The second gRPC carrier, complete by itself: grpcio with a blocking servicer per call.
+"""The second gRPC transport, complete by itself: grpcio with a blocking servicer per call.
 
 It takes the port where the native one cannot, and otherwise stands behind it on a private socket
 for what that does not carry: health (with its stream of changes) and reflection.

@@ -1,4 +1,4 @@
-"""The fast gRPC carrier: pygrpc-native does HTTP/2 outside the GIL and hands calls over in batches.
+"""The fast gRPC transport: pygrpc-native does HTTP/2 outside the GIL, and brings calls in batches.
 
 All knowledge of that young package is in this file. It carries the plain-text unary calls of the
 method table; every other method goes through a private socket to a grpcio server.
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 def unusable_because() -> str | None:
-    """Why the carrier cannot be used here, or None.
+    """Why the transport cannot be used here, or None.
 
     A five-byte message prefix can make it reserve 4 GiB: where that cannot be had, the process
     would abort.
@@ -85,7 +85,7 @@ class _PendingResponses:
 
 
 class _ResponseBuffer:
-    """The way to the front, from any thread. What a thread gathers is handed over together.
+    """The way to pygrpc-native, from any thread. What a thread gathers is handed over together.
 
     Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. None
     waits longer than the batch it belongs to, or `_TOGETHER_S`.
@@ -128,7 +128,7 @@ class _ResponseBuffer:
 
 
 class _NativeReply:
-    """A call of the native front; see `Reply`."""
+    """A call of the native transport; see `Reply`."""
 
     __slots__ = (
         "_details",
@@ -212,7 +212,7 @@ class NativeTransport:
         self._names = list(handlers)
         self._handlers = list(handlers.values())
         self._fallback = fallback
-        self._front: Any = None
+        self._native: Any = None
         self._call_event: Any = None
         self._responses: _ResponseBuffer
         self._draining = False  # written by stop, read by the drain thread
@@ -225,7 +225,7 @@ class NativeTransport:
         from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
         try:
-            self._front = NativeGrpcFront(
+            self._native = NativeGrpcFront(
                 self._target,
                 [(name, False) for name in self._names],
                 io_threads=1,
@@ -236,17 +236,17 @@ class NativeTransport:
         except Exception as error:
             raise OSError(f"cannot listen on {self._target}: {error}") from error
         self._call_event = EVENT_CALL
-        self._responses = _ResponseBuffer(self._front.respond)
+        self._responses = _ResponseBuffer(self._native.respond)
         if self._fallback:
-            self._front.set_fallback(self._fallback)
-        port = self._port = int(self._front.bound_port or 0)
+            self._native.set_fallback(self._fallback)
+        port = self._port = int(self._native.bound_port or 0)
         if port:
             _deepen_backlog(port)
         return port
 
     def start(self) -> None:
         """Answer calls."""
-        self._front.start()
+        self._native.start()
         self._thread.start()
 
     def refuse(self) -> None:
@@ -265,18 +265,18 @@ class NativeTransport:
 
     def stop(self) -> None:
         """Close the port and end the thread; calls in flight are cut off."""
-        self._front.close()
+        self._native.close()
         if self._thread.is_alive():
             self._thread.join(2 + _WAKE_MS / 1000)
 
     def _in_flight(self) -> int:
-        methods = self._front.metrics()["methods"].values()
+        methods = self._native.metrics()["methods"].values()
         return sum(
             m["started"] - sum(status["count"] for status in m["status"].values()) for m in methods
         )
 
     def _drain(self) -> None:
-        receive, answers = self._front.recv_batch_details, self._responses.open()
+        receive, answers = self._native.recv_batch_details, self._responses.open()
         while (events := receive(_BATCH, _WAKE_MS)) is not None:
             answers.begin()
             self._take(events)
@@ -286,7 +286,7 @@ class NativeTransport:
 
     def _take(self, events: list[Any]) -> None:
         call_event, handlers = self._call_event, self._handlers
-        responses, fail, unread = self._responses, self._front.fail, self._unread
+        responses, fail, unread = self._responses, self._native.fail, self._unread
         alone = len(events) == 1
         for kind, call, method, payload, _, details in events:
             try:
@@ -302,7 +302,7 @@ class NativeTransport:
                 if not reply.over:
                     self._remember(reply)
             except BaseException:  # one bad call must not end service
-                _log.exception("the native carrier failed on a call")
+                _log.exception("the native transport failed on a call")
                 fail(call, int(Code.INTERNAL), "internal error")
 
     def _refuse(self, reply: _NativeReply) -> None:
@@ -328,7 +328,7 @@ class NativeTransport:
 
 
 def _deepen_backlog(port: int) -> None:
-    """Listen again on our own sockets with a deeper queue: the front's is 128 connections."""
+    """Listen again on our own sockets with a deeper queue: pygrpc-native's is 128 connections."""
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         with contextlib.suppress(OSError):  # a descriptor may close meanwhile
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):

@@ -1,4 +1,4 @@
-"""gRPC: which carrier takes the ports, and what stands behind it."""
+"""gRPC: which transport takes the ports, and what stands behind it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class GrpcOptions:
     workers: int = DEFAULT_WORKERS
     """Threads of grpcio."""
     unread: UnreadLimits = field(default_factory=UnreadLimits)
-    """What the native carrier may hold of answers that nobody reads."""
+    """What the native transport may hold of answers that nobody reads."""
 
 
 _EVERY_IPV4 = "0.0.0.0"
 
 
 class GrpcFrontend:
-    """One method table behind all ports, by the native carrier or by grpcio alone.
+    """One method table behind all ports, by the native transport or by grpcio alone.
 
     `bind`, `start`, `refuse`, `wait_idle` and `stop` once each, in this order.
     """
@@ -105,16 +105,16 @@ class GrpcFrontend:
 
     def places(self, port: int) -> list[str]:
         """Where it listens, for the log, by the TCP port that `bind` returned."""
-        carrier, socket_path = self.transport, self._options.socket_path
+        transport, socket_path = self.transport, self._options.socket_path
         both = f"and at [::]:{port}; " if any_address() != _EVERY_IPV4 else ""
-        tcp = [f"{_EVERY_IPV4}:{port} ... ({both}{carrier})"] if self._options.port else []
+        tcp = [f"{_EVERY_IPV4}:{port} ... ({both}{transport})"] if self._options.port else []
         return tcp + ([f"unix:{socket_path} ... (grpcio)"] if socket_path else [])
 
     def start(self) -> None:
         """Answer calls."""
-        for carrier in (self._grpcio, self._admin, self._native):
-            if carrier:
-                carrier.start()
+        for transport in (self._grpcio, self._admin, self._native):
+            if transport:
+                transport.start()
 
     def set_health(self, service: str, serving: bool) -> None:
         """Say how a service is; from any thread."""
@@ -130,23 +130,23 @@ class GrpcFrontend:
 
     def refuse(self) -> None:
         """Refuse new calls from now on; health is told until the end."""
-        for carrier in (self._native, self._grpcio, self._admin):
-            if carrier:
-                carrier.refuse()
+        for transport in (self._native, self._grpcio, self._admin):
+            if transport:
+                transport.refuse()
 
     def wait_idle(self, deadline: float) -> bool:
         """Wait for calls in flight; False if some are left at `deadline` (monotonic)."""
         idle = True
-        for carrier in (self._native, self._grpcio, self._admin):
-            if carrier:
-                idle = carrier.wait_idle(deadline) and idle
+        for transport in (self._native, self._grpcio, self._admin):
+            if transport:
+                idle = transport.wait_idle(deadline) and idle
         return idle
 
     def stop(self) -> None:
         """Close the ports; what is left in flight is cut off."""
-        for carrier in (self._native, self._admin, self._grpcio):
-            if carrier:
-                carrier.stop()
+        for transport in (self._native, self._admin, self._grpcio):
+            if transport:
+                transport.stop()
 
 
 def _not_here(payload: bytes, reply: Reply) -> None:
@@ -154,7 +154,7 @@ def _not_here(payload: bytes, reply: Reply) -> None:
 
 
 def _choose(options: GrpcOptions) -> str:
-    """The carrier that takes the port. Raises InvalidConfig if the one asked for cannot."""
+    """The transport that takes the port. Raises InvalidConfig if the one asked for cannot."""
     if options.transport == "grpcio":
         return options.transport
     reason = unusable_because()
@@ -173,7 +173,7 @@ def _choose(options: GrpcOptions) -> str:
 
 
 def _private_socket() -> tuple[str, str]:
-    """Where grpcio listens behind the native carrier, and what that calls the same place.
+    """Where grpcio listens behind the native transport, and what that calls the same place.
 
     An abstract socket where there are such: no file, and no limit of its path's length.
     """

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 carrier: one port, completion-based replies, and probes that are always answered.
+"""The HTTP/1.1 transport: one port, completion-based replies, and probes that are always answered.
 
 A handler gets a request and a reply that it may answer later, from any thread; answers from other
 threads reach their loop together, by one wake-up.

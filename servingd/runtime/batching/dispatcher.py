@@ -1,6 +1,6 @@
 """Where a call runs: here and now if that is cheap, else from its signature's own queue.
 
-A thread hand-off costs more than a cheap model; a slow model run in the carrier's thread would
+A thread hand-off costs more than a cheap model; a slow model run in the transport's thread would
 delay every other call. Which it is, is measured: by signature and by size of the inputs, as a
 decaying minimum, because a mean rises under contention and would send cheap calls behind slow ones.
 Calls of a signature that works row by row are merged in its queue, unless they are so cheap that
@@ -53,7 +53,7 @@ class DispatchOptions:
     """How calls reach a servable."""
 
     inline_below_s: float = 200e-6
-    """A call measured below this runs in the carrier's thread."""
+    """A call measured below this runs in the transport's thread."""
 
     merge_above_s: float = 80e-6
     """A call measured below this is not merged: that would cost more."""
@@ -103,8 +103,8 @@ class QueuedRunner:
 
     def __init__(
         self,
-        servable: ServableId,
-        body: Servable,
+        servable_id: ServableId,
+        servable: Servable,
         signature: Signature,
         options: DispatchOptions,
         stats: QueueStats,
@@ -113,16 +113,16 @@ class QueuedRunner:
         self.notes: dict[str, Any] = {}
         self.stats = stats
         self.times = RunTimes()
-        self._servable = body
+        self._servable = servable
         self._inline_below_s = options.inline_below_s
         self._merge_above_s = min(options.merge_above_s, options.inline_below_s)
         self._meter = CostMeter()
-        options.self_warm_up.tell_costs(servable, signature.name, self._meter)
-        self._sampler = options.self_warm_up.sampler(servable, body, signature)
-        self._ruled = body.ruled_batching
-        self.policy = _policy(servable.name, body, signature, options, self.times)
+        options.self_warm_up.tell_costs(servable_id, signature.name, self._meter)
+        self._sampler = options.self_warm_up.sampler(servable_id, servable, signature)
+        self._ruled = servable.ruled_batching
+        self.policy = _policy(servable_id.name, servable, signature, options, self.times)
         runner = BatchRunner(
-            body,
+            servable,
             signature,
             self.times,
             self._observe,
@@ -130,11 +130,11 @@ class QueuedRunner:
             self._ruled.allowed_rows if self._ruled else (),
         )
         self._batcher = Batcher(
-            f"{servable.name}:{servable.version}/{signature.name}",
+            f"{servable_id.name}:{servable_id.version}/{signature.name}",
             runner,
             self.policy,
             self.times,
-            _batcher_options(body, options),
+            _batcher_options(servable, options),
             stats,
         )
 
@@ -157,17 +157,17 @@ class QueuedRunner:
         self._batcher.close()
 
     def explain(self) -> Mapping[str, Any]:
-        """Why batches left and how large they were, what runs cost, and so what the pace is now."""
-        wait_s, pace = self._batcher.estimate()
+        """Why batches left and how large they were, what runs cost, and the limits that follow."""
+        wait_s, limits = self._batcher.estimate()
         stats, rows = self.stats, self.stats.rows.copy()
         return {
             "signature": self.signature.name,
             "worth_merging": self._servable.rows_worth_merging(self.signature.name),
             "not_merged": self._why_not_merged(),
             "batch": {
-                "full_rows": pace.full_rows,
-                "hold_ms": round(pace.hold_s * 1e3, 3),
-                "left": dict(stats.left),
+                "full_rows": limits.full_rows,
+                "hold_ms": round(limits.hold_s * 1e3, 3),
+                "left": dict(stats.dispatched),
                 "mean_rows": round(rows.total / rows.count, 2) if rows.count else None,
             },
             "run_ms_by_rows": {rows: round(s * 1e3, 3) for rows, s in self.times.by_rows().items()},
@@ -190,7 +190,7 @@ class QueuedRunner:
         return (done.alone and self._batcher.quiet) or not self._merges()
 
     def _merges(self) -> bool:
-        return self.policy.pace().full_rows > 1
+        return self.policy.limits().full_rows > 1
 
     def _wait(self, inputs: Tensors, done: Completion, size: int) -> None:
         ruled = self._ruled
@@ -237,12 +237,12 @@ def _taken(inputs: Tensors, size: int) -> int:
     return size
 
 
-def _batcher_options(body: Servable, options: DispatchOptions) -> BatcherOptions:
+def _batcher_options(servable: Servable, options: DispatchOptions) -> BatcherOptions:
     """As many threads as there are cores, or as are said; where devices were planned for, fewer."""
     replicas, at_once = 1, 0
-    if isinstance(body, Replicated):
-        replicas, at_once = len(body.replicas), body.runs_at_once
-    ruled = body.ruled_batching.threads if body.ruled_batching else 0
+    if isinstance(servable, Replicated):
+        replicas, at_once = len(servable.replicas), servable.runs_at_once
+    ruled = servable.ruled_batching.threads if servable.ruled_batching else 0
     return BatcherOptions(
         workers=max(ruled or at_once or options.workers, replicas),
         replicas=replicas,
@@ -273,13 +273,15 @@ def _shape(
 
 
 def _policy(
-    model: str, body: Servable, signature: Signature, options: DispatchOptions, times: RunTimes
+    model: str, servable: Servable, signature: Signature, options: DispatchOptions, times: RunTimes
 ) -> BatchPolicy:
-    ruled = body.ruled_batching
+    ruled = servable.ruled_batching
     if ruled is not None:
         reason = "timer" if ruled.hold_s else "idle"
-        pace = BatchLimits(full_rows=ruled.rules.max_batch_rows, hold_s=ruled.hold_s, reason=reason)
-        return FixedPolicy(ruled.rules, pace)
+        limits = BatchLimits(
+            full_rows=ruled.rules.max_batch_rows, hold_s=ruled.hold_s, reason=reason
+        )
+        return FixedPolicy(ruled.rules, limits)
     rules = BatchRules(
         max_request_rows=MAX_ROWS,
         max_batch_rows=options.max_merged_rows,
@@ -290,7 +292,7 @@ def _policy(
         return FixedPolicy(rules, _ALONE)
 
     def rows_worth() -> int:
-        known = body.rows_worth_merging(signature.name)
+        known = servable.rows_worth_merging(signature.name)
         if not known and merging == "always":
             return options.max_merged_rows
         return min(options.max_merged_rows, known)
@@ -312,20 +314,20 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._runners: dict[ServableId, dict[str, QueuedRunner]] = {}  # guarded by _lock
 
-    def open(self, servable: ServableId, body: Servable) -> Mapping[str, SignatureRunner]:
+    def open(self, servable_id: ServableId, servable: Servable) -> Mapping[str, SignatureRunner]:
         """One runner per signature; starts no thread."""
         runners = {
             name: QueuedRunner(
+                servable_id,
                 servable,
-                body,
                 signature,
                 self._options,
-                self._metrics.open(servable, name, body.ruled_batching is not None),
+                self._metrics.open(servable_id, name, servable.ruled_batching is not None),
             )
-            for name, signature in body.signatures.items()
+            for name, signature in servable.signatures.items()
         }
         with self._lock:
-            self._runners[servable] = runners
+            self._runners[servable_id] = runners
         return runners
 
     def explain(self, name: str) -> Mapping[int, list[Mapping[str, Any]]]:
@@ -338,10 +340,10 @@ class Dispatcher:
             ]
         return {version: [runner.explain() for runner in runners] for version, runners in found}
 
-    def close(self, servable: ServableId) -> None:
+    def close(self, servable_id: ServableId) -> None:
         """End the threads of a drained servable's runners."""
         with self._lock:
-            runners = self._runners.pop(servable, {})
+            runners = self._runners.pop(servable_id, {})
         for runner in runners.values():
             runner.close()
-        self._metrics.close(servable)
+        self._metrics.close(servable_id)

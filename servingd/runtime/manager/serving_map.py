@@ -29,15 +29,15 @@ class ServingVersion:
 
     def __init__(
         self,
-        servable: ServableId,
+        servable_id: ServableId,
         metadata: Mapping[str, Signature],
         runners: Mapping[str, SignatureRunner],
         on_drained: OnDrained,
     ) -> None:
-        self.id = servable
+        self.id = servable_id
         self.metadata = metadata
         self.runners = runners
-        self._users = RefCount(lambda: on_drained(servable))
+        self._users = RefCount(lambda: on_drained(servable_id))
         # Take a handle (False once closing has begun: look the map up again), and give it back. The
         # last one only says so: nothing is freed on its thread.
         self.enter = self._users.enter
@@ -71,22 +71,24 @@ class ServingMap:
 
     def publish(
         self,
-        servable: ServableId,
-        body: Servable,
+        servable_id: ServableId,
+        servable: Servable,
         on_drained: OnDrained,
         runners: Mapping[str, SignatureRunner] | None = None,
     ) -> None:
         """Let lookups find a version: on return they do. Opens runners if there are none yet."""
         if runners is None:
-            runners = self._dispatcher.open(servable, body)
-        ready = ServingVersion(servable, body.metadata, runners, on_drained)
-        self._replace(servable.name, {**self._versions(servable.name), servable.version: ready})
+            runners = self._dispatcher.open(servable_id, servable)
+        ready = ServingVersion(servable_id, servable.metadata, runners, on_drained)
+        self._replace(
+            servable_id.name, {**self._versions(servable_id.name), servable_id.version: ready}
+        )
 
-    def withdraw(self, servable: ServableId) -> None:
+    def withdraw(self, servable_id: ServableId) -> None:
         """Take a version out of lookups; its `on_drained` follows when its last handle returns."""
-        versions = dict(self._versions(servable.name))
-        ready = versions.pop(servable.version)
-        self._replace(servable.name, versions)
+        versions = dict(self._versions(servable_id.name))
+        ready = versions.pop(servable_id.version)
+        self._replace(servable_id.name, versions)
         ready.close()
 
     def label(self, wanted: Labels) -> None:

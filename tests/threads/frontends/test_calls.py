@@ -81,8 +81,8 @@ def everything():
 
 
 def rest_reply(timeout_s=3600.0):
-    carrier = types.SimpleNamespace(alone=True, answered=lambda connection: None)
-    connection = types.SimpleNamespace(carrier=carrier, lost=False)
+    owner = types.SimpleNamespace(alone=True, answered=lambda connection: None)
+    connection = types.SimpleNamespace(owner=owner, lost=False)
     http = HttpReply(connection, head=False, keep_alive=True)
     return RestReply(http, reply_form({}, ()), timeout_s), http
 
@@ -112,7 +112,7 @@ def test_a_call_whose_time_was_up_is_counted_as_its_client_saw_it(everything, ho
 
 
 class Deaf:
-    """A reply that nobody waits for, or whose carrier has been closed."""
+    """A reply that nobody waits for, or whose transport has been closed."""
 
     alone, content_type = True, ""
 
@@ -177,7 +177,7 @@ class Loop:
     """A connection whose writer is this thread, or another; and a worker that waits to be told."""
 
     def __init__(self, is_here):
-        self.carrier = self
+        self.owner = self
         self.lost = self.alone = False
         self.is_here = is_here
         self.jobs = []

@@ -513,7 +513,7 @@ def test_as_many_threads_as_were_said_or_as_there_are_replicas(opened):
 
 
 class Gone(RecordingCompletion):
-    """One whose carrier has been closed."""
+    """One whose transport has been closed."""
 
     def succeed(self, outputs):
         super().succeed(outputs)

@@ -404,7 +404,7 @@ class ManagerMachine(RuleBasedStateMachine):
             for v in self.state.plan().versions
             if not (gives_way and v.id.name == refused.id.name and v.id.version not in wanted)
         ]
-        estimate = refused.need.estimate
+        estimate = refused.request.estimate
         ram = max(estimate.steady.shared, estimate.peak.shared)
         on_device = max(estimate.steady.replica, estimate.peak.replica)
         return (not ram or ram + sum(h.ram for h in held) <= RAM) and any(

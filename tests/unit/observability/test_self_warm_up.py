@@ -50,20 +50,20 @@ def test_sizes_that_one_batch_in_a_hundred_has_are_in_use() -> None:
     batches = BatchMetrics()
     runner = batches.open(M1, "s")
     assert batches.rows_in_use("m") == {}  # nothing has been queued
-    runner.left["idle"] += 300
+    runner.dispatched["idle"] += 300
     for rows, times in ((1, 250), (5, 40), (64, 8), (1000, 2)):
         for _ in range(times):
             runner.rows.add(rows)
     assert batches.rows_in_use("m") == {"s": (1, 4, 64)}
     assert batches.rows_in_use("n") == {}
-    batches.open(M2, "s").left["idle"] += 1
+    batches.open(M2, "s").dispatched["idle"] += 1
     batches.runners()[1].rows.add(2)
     assert batches.rows_in_use("m") == {"s": (1, 2, 4, 64)}
 
 
 def test_sizes_that_batches_are_filled_up_to_are_exact() -> None:
     runner = (batches := BatchMetrics()).open(M1, "s", configured=True)
-    runner.left["full"] += 1
+    runner.dispatched["full"] += 1
     runner.rows.add(5)
     runner.padding[12] = Histogram()
     assert batches.rows_in_use("m") == {"s": (12,)}

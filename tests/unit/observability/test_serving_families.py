@@ -90,7 +90,7 @@ def test_batches_are_counted_there_only_where_they_were_asked_for():
     metrics = Metrics()
     for servable, configured in ((M1, True), (ServableId("n", 1), False)):
         runner = metrics.batches.open(servable, "s", configured)
-        runner.left["full"] += 1
+        runner.dispatched["full"] += 1
         runner.rows.add(4)
         runner.queue_s.add(0.001)
     page = "\n".join(lines(metrics))

@@ -125,7 +125,7 @@ class RestApi:
                 plan.spec, plan.verb, request, rest, lambda: self._begin(plan, request, rest)
             )
         if rest.deadline is not None and reply.payload is None:
-            reply.due, reply.expire = rest.deadline, rest.expire
+            reply.deadline, reply.expire = rest.deadline, rest.expire
 
     def _wait(
         self,
@@ -203,7 +203,7 @@ class RestApi:
                 lambda: self._answer_now(found, reply, rest, started),
             )
             if rest.deadline is not None and reply.payload is None:
-                reply.due, reply.expire = rest.deadline, rest.expire
+                reply.deadline, reply.expire = rest.deadline, rest.expire
         else:
             self._answer_now(found, reply, rest, started)
 

@@ -149,7 +149,7 @@ class MultiInferenceCall:
 
     @property
     def alone(self) -> bool:
-        """Whether its carrier has no other call in hand."""
+        """Whether its transport has no other call in hand."""
         return self._reply.alone
 
     def priority(self) -> Priority:
@@ -161,7 +161,7 @@ class MultiInferenceCall:
         return self._reply.alive()
 
     def begin_batch(self) -> Callable[[], None] | None:
-        """Let this thread's answers to calls of the same carrier go out together."""
+        """Let this thread's answers to calls of the same transport go out together."""
         return self._reply.begin_batch()
 
     def examples(self) -> Sequence[bytes]:
