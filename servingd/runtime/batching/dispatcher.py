@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from servingd.core.batching.cost import CostMeter
 from servingd.core.batching.merge import kind_of, rows_of
@@ -48,6 +48,15 @@ _TEXT_BYTES = 33
 _ALONE = BatchLimits(full_rows=1)
 
 
+class ModelBatching(NamedTuple):
+    """How the calls of one model are batched, by its configuration."""
+
+    goal_s: float = 0.0
+    """Its latency goal in seconds; 0: it has none."""
+    merging: str = "auto"
+    """`auto`, `always` or `never`: whether calls that wait together run together."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchOptions:
     """How calls reach a servable."""
@@ -64,11 +73,8 @@ class DispatchOptions:
     max_merged_rows: int = 64
     """The largest batch that is made without anybody asking for it."""
 
-    goal_s: Callable[[str], float] = lambda model: 0.0
-    """A model's latency goal; 0 if it has none."""
-
-    merging: Callable[[str], str] = lambda model: "auto"
-    """`auto`, `always` or `never`: whether a model's calls are merged."""
+    model: ModelBatching = field(default_factory=ModelBatching)
+    """Of models that nothing is said of."""
 
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
     """What may wait in front of one signature."""
@@ -107,6 +113,7 @@ class QueuedRunner:
         servable: Servable,
         signature: Signature,
         options: DispatchOptions,
+        model: ModelBatching,
         stats: QueueStats,
     ) -> None:
         self.signature = signature
@@ -120,7 +127,7 @@ class QueuedRunner:
         options.self_warm_up.tell_costs(servable_id, signature.name, self._meter)
         self._sampler = options.self_warm_up.sampler(servable_id, servable, signature)
         self._ruled = servable.ruled_batching
-        self.policy = _policy(servable_id.name, servable, signature, options, self.times)
+        self.policy = _policy(servable, signature, options, model, self.times)
         runner = BatchRunner(
             servable,
             signature,
@@ -273,7 +280,11 @@ def _shape(
 
 
 def _policy(
-    model: str, servable: Servable, signature: Signature, options: DispatchOptions, times: RunTimes
+    servable: Servable,
+    signature: Signature,
+    options: DispatchOptions,
+    model: ModelBatching,
+    times: RunTimes,
 ) -> BatchPolicy:
     ruled = servable.ruled_batching
     if ruled is not None:
@@ -287,19 +298,17 @@ def _policy(
         max_batch_rows=options.max_merged_rows,
         max_enqueued_batches=MAX_ROWS,
     )
-    merging = options.merging(model)
-    if not options.merge or merging == "never":
+    if not options.merge or model.merging == "never":
         return FixedPolicy(rules, _ALONE)
 
     def rows_worth() -> int:
         known = servable.rows_worth_merging(signature.name)
-        if not known and merging == "always":
+        if not known and model.merging == "always":
             return options.max_merged_rows
         return min(options.max_merged_rows, known)
 
-    goal_s = options.goal_s(model)
-    if goal_s:
-        return LatencyGoalPolicy(rules, goal_s, times, rows_worth)
+    if model.goal_s:
+        return LatencyGoalPolicy(rules, model.goal_s, times, rows_worth)
     return WaitingPolicy(rules, rows_worth)
 
 
@@ -311,8 +320,13 @@ class Dispatcher:
     ) -> None:
         self._options = options or DispatchOptions()
         self._metrics = metrics or BatchMetrics()
+        self._models: Mapping[str, ModelBatching] = {}  # replaced whole
         self._lock = threading.Lock()
         self._runners: dict[ServableId, dict[str, QueuedRunner]] = {}  # guarded by _lock
+
+    def configure(self, models: Mapping[str, ModelBatching]) -> None:
+        """Replace what is said of models, by name; holds for versions opened from now on."""
+        self._models = models
 
     def open(self, servable_id: ServableId, servable: Servable) -> Mapping[str, SignatureRunner]:
         """One runner per signature; starts no thread."""
@@ -322,6 +336,7 @@ class Dispatcher:
                 servable,
                 signature,
                 self._options,
+                self._models.get(servable_id.name, self._options.model),
                 self._metrics.open(servable_id, name, servable.ruled_batching is not None),
             )
             for name, signature in servable.signatures.items()

@@ -7,14 +7,16 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from servingd.core.readiness import Readiness
 from servingd.frontends.grpc.grpcio import GrpcioTransport
-from servingd.frontends.health import Health, Picture
+from servingd.frontends.health import Health
 from servingd.wire.protos import POOL
 from tests.threads.fakes import TIMEOUT
 
-NOT_YET = Picture(ready=False, stopping=False, models={"m"}, available=())
-UP = Picture(ready=True, stopping=False, models={"m"}, available={"m"})
-STOPPING = Picture(ready=False, stopping=True, models={"m"}, available=())
+M = frozenset({"m"})
+NOT_YET = Readiness(configured=M)
+UP = Readiness(configured=M, available=M)
+STOPPING = Readiness(configured=M, stopping=True)
 
 
 class Board:
@@ -23,13 +25,13 @@ class Board:
     def __init__(self):
         self.said = {}
         self.told = 0
-        self.health = Health(self._tell, self._forget)
+        self.health = Health(self)
 
-    def _tell(self, service, serving):
+    def set_health(self, service, serving):
         self.told += 1
         self.said[service] = serving
 
-    def _forget(self, service):
+    def forget_health(self, service):
         del self.said[service]
 
 
@@ -50,7 +52,7 @@ def test_health_follows_what_is_seen_and_tells_changes_only(board):
     assert board.told == told
     board.health.update(lambda: STOPPING)
     assert not any(board.said.values())
-    board.health.update(lambda: Picture(ready=True, stopping=False, models=(), available=()))
+    board.health.update(Readiness)
     assert "m" not in board.said
 
 

@@ -18,7 +18,7 @@ from servingd.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
+from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions, ModelBatching
 from tests.threads.fakes import TIMEOUT, FakeServable, RecordingCompletion, inputs
 
 M1 = ServableId("m", 1)
@@ -246,7 +246,7 @@ def test_a_call_whose_shape_the_signature_does_not_name_runs_by_itself(opened, m
         done.succeed({"y": inputs["x"]})
 
     servable._body = note
-    runner = opened(servable, workers=1, merging=lambda model: merging)
+    runner = opened(servable, workers=1, model=ModelBatching(merging=merging))
     first = call(runner)
     assert servable.running.wait(TIMEOUT)
     waiting = [call(runner), call(runner)]
