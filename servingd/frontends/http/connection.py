@@ -5,14 +5,14 @@ Theory of operation. Everything here runs on one loop's thread.
 1. Bytes arrive in `data_received`. A request whose head is known is taken at once; the rest goes to
    `RequestReader`, a piece at a time where one read may hold many requests, so that other clients
    have their turn (`_take_held`).
-2. `take` queues a reply for each whole request and calls the handler, which answers the reply now or
-   later, from any thread; the owner then calls `flush` on the loop's thread.
-3. `flush` writes the answers whose turn it is: replies leave in the order of their requests. A large
-   answer leaves in parts, and only as fast as the client takes it.
-4. `_regulate` stops reading while too many answers are owed or not taken, so that no client makes the
-   server hold more than `HttpLimits` allows.
-5. `expire` is called twice a second and closes a client whose deadline has passed: one that sends its
-   request or takes its answer too slowly, or is idle. While a client waits for us it has time.
+2. `take` queues a reply for each whole request and calls the handler, which answers the reply now
+   or later, from any thread; the owner then calls `flush` on the loop's thread.
+3. `flush` writes the answers whose turn it is: replies leave in the order of their requests. A
+   large answer leaves in parts, and only as fast as the client takes it.
+4. `_regulate` stops reading while too many answers are owed or not taken, so that no client makes
+   the server hold more than `HttpLimits` allows.
+5. `expire` is called twice a second and closes a client whose deadline has passed: one that sends
+   its request or takes its answer too slowly, or is idle. While a client waits for us it has time.
 
 What exceeds a limit is answered or closed alone; no other client notices.
 """
