@@ -115,6 +115,15 @@ def data_type_of(dtype: np.dtype[Any]) -> DataType:
     return found
 
 
+def fixed_list_field(data_type: int) -> int | None:
+    """The number of the list field whose packed bytes are the array's memory; None: there is none.
+
+    Bytes of such a list may be any; those of a truth value may not, and it has none.
+    """
+    form = _FORMS.get(data_type)
+    return form.number if form is not None and form.fixed and form.dtype is not _BOOL else None
+
+
 def type_name(data_type: int) -> str:
     """TensorFlow's name in error texts: `float`, `int32`, `string`; also of what is none."""
     try:
