@@ -25,7 +25,7 @@ from servingd.wire.fields import Place, places_of
 from servingd.wire.tensors.proto import decode, fixed_list_field
 
 if TYPE_CHECKING:
-    from servingd.wire.protos import PredictRequest, TensorProto
+    from servingd.wire.protos import InputsRequest, InputTensor
 
 MAX_FRAME_BYTES = 32 << 10
 """Of one template."""
@@ -136,7 +136,7 @@ class RequestTemplates:
                 return template
         return None
 
-    def learn(self, payload: bytes, request: PredictRequest, spec: ModelSpec) -> None:
+    def learn(self, payload: bytes, request: InputsRequest, spec: ModelSpec) -> None:
         """Take note of a request that fitted none; its form is learnt when it arrives again."""
         with self._lock:
             if len(self._seen) > 4 * MAX_LENGTHS:
@@ -156,7 +156,7 @@ class RequestTemplates:
             self._by_length[len(payload)] = (template, *others)[:PER_LENGTH]
 
 
-def _template_of(payload: bytes, request: PredictRequest, spec: ModelSpec) -> Template | None:
+def _template_of(payload: bytes, request: InputsRequest, spec: ModelSpec) -> Template | None:
     """Return the template of a request, if all its tensors fit and it is not too large."""
     try:
         fields = _fields_of(payload, request)
@@ -170,12 +170,12 @@ def _template_of(payload: bytes, request: PredictRequest, spec: ModelSpec) -> Te
     return Template(payload, fields, spec, request.output_filter)
 
 
-def _fields_of(payload: bytes, request: PredictRequest) -> list[_Field]:
+def _fields_of(payload: bytes, request: InputsRequest) -> list[_Field]:
     """Return where each tensor's numbers lie; nothing if one does not fit.
 
     Raises ValueError or ServingError where the request, or one of its tensors, is not regular.
     """
-    inputs: Mapping[str, TensorProto] = request.inputs
+    inputs: Mapping[str, InputTensor] = request.inputs
     entries = list(places_of(payload, (0, len(payload)), _INPUTS))
     if len(entries) != len(inputs):
         return []  # an entry of an alias that is there twice would not count
@@ -193,7 +193,7 @@ def _fields_of(payload: bytes, request: PredictRequest) -> list[_Field]:
     return fields
 
 
-def _field_of(payload: bytes, place: Place, alias: str, tensor: TensorProto) -> _Field | None:
+def _field_of(payload: bytes, place: Place, alias: str, tensor: InputTensor) -> _Field | None:
     data_type = int(tensor.dtype)
     if data_type in _UNFIT:
         return None

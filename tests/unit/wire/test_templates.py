@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from servingd.core.types import DataType, ModelSpec
-from servingd.wire.protos import PredictRequest, TensorProto
+from servingd.wire.protos import InputsRequest, PredictRequest, TensorProto
 from servingd.wire.tensors.proto import decode, encode_as_content
 from servingd.wire.tensors.templates import MAX_TOTAL_BYTES, RequestTemplates
 
@@ -29,11 +29,16 @@ def read(template, payload, alias="x"):
     return template.record(payload)[template.fields[alias]]
 
 
+def learn(templates, message):
+    payload = message.SerializeToString()
+    templates.learn(payload, InputsRequest.FromString(payload), SPEC)
+
+
 def learnt(message: PredictRequest) -> tuple[RequestTemplates, bytes]:
     """Templates that have seen a request twice, and its bytes."""
     templates, payload = RequestTemplates(), message.SerializeToString()
     for _ in range(2):
-        templates.learn(payload, PredictRequest.FromString(payload), SPEC)
+        templates.learn(payload, InputsRequest.FromString(payload), SPEC)
     return templates, payload
 
 
@@ -57,9 +62,9 @@ def test_other_numbers_of_one_form_are_read_where_they_lie(data_type, shape):
 def test_a_form_is_learnt_when_it_comes_again():
     templates, message = RequestTemplates(), request(np.ones(3))
     payload = message.SerializeToString()
-    templates.learn(payload, message, SPEC)
+    templates.learn(payload, InputsRequest.FromString(payload), SPEC)
     assert templates.find(payload) is None
-    templates.learn(payload, message, SPEC)
+    templates.learn(payload, InputsRequest.FromString(payload), SPEC)
     assert templates.find(payload) is not None
 
 
@@ -141,7 +146,7 @@ def test_there_is_an_end_to_learning():
     for size in range(1, 600):
         message = request(np.ones(size))
         for _ in range(2):
-            templates.learn(message.SerializeToString(), message, SPEC)
+            learn(templates, message)
     assert len(templates._by_length) <= 258
     assert len(templates._seen) <= 1026
 
@@ -212,7 +217,7 @@ def test_an_input_that_is_there_twice_is_parsed():
     twice = request(np.ones(3)).SerializeToString() + request(np.zeros(3)).SerializeToString()
     templates = RequestTemplates()
     for _ in range(2):
-        templates.learn(twice, PredictRequest.FromString(twice), SPEC)
+        templates.learn(twice, InputsRequest.FromString(twice), SPEC)
     assert templates.find(twice) is None
 
 
@@ -223,7 +228,7 @@ def test_a_tensor_in_two_parts_is_parsed():
     payload = b"\x12" + bytes([len(entry)]) + entry
     templates = RequestTemplates()
     for _ in range(2):
-        templates.learn(payload, PredictRequest.FromString(payload), SPEC)
+        templates.learn(payload, InputsRequest.FromString(payload), SPEC)
     assert templates.find(payload) is None
 
 
@@ -232,6 +237,6 @@ def test_frames_are_bounded_in_all():
     for size in range(2000):
         message = request(np.ones(1), alias="x" * (size + 4000))
         for _ in range(2):
-            templates.learn(message.SerializeToString(), message, SPEC)
+            learn(templates, message)
     held = sum(t.frame_bytes for found in templates._by_length.values() for t in found)
     assert held <= MAX_TOTAL_BYTES

@@ -13,14 +13,13 @@ from servingd.core.types import Signature, Tensors, TensorSpec
 from servingd.errors import FailedPrecondition, InvalidArgument, ServingError
 from servingd.frontends.call import Call, CallContext, Note, to_serving_error
 from servingd.frontends.reply import Reply
-from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
+from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
 from servingd.inference.predict import bind, predict
-from servingd.wire import protos
 from servingd.wire.tensors.proto import decode, encode_predict_response, type_name
 from servingd.wire.tensors.templates import RequestTemplates, Template
 
 if TYPE_CHECKING:
-    from servingd.wire.protos import TensorProto
+    from servingd.wire.protos import InputTensor
 
 
 class _Plan(NamedTuple):
@@ -41,8 +40,7 @@ class PredictMethod:
 
     def __init__(self, context: CallContext, parser: MessageParser) -> None:
         self._context = context
-        self._parse = parser.parse
-        self._message = protos.PredictRequest
+        self._parser = parser
         self._templates = RequestTemplates()
 
     def __call__(self, payload: bytes, reply: Reply) -> None:
@@ -64,7 +62,7 @@ class PredictMethod:
 
     def _read(self, payload: bytes, call: PredictCall) -> None:
         """Parse a request that no template fits."""
-        request = self._parse(self._message, payload)
+        request = parse_inputs(self._parser, payload)
         if not request.HasField("model_spec"):
             raise InvalidArgument("Missing ModelSpec")
         call.spec = model_spec(request.model_spec)
@@ -85,7 +83,7 @@ class PredictCall(Call):
         super().__init__(reply, context)
         self.template: Template | None = None
         self.payload = b""
-        self.tensors: Mapping[str, TensorProto] = {}
+        self.tensors: Mapping[str, InputTensor] = {}
         self.aliases: Collection[str] = ()
         self.output_filter: Sequence[str] = ()
 

@@ -46,6 +46,8 @@ from servingd.wire.protos._pb.servingd.graph_pb2 import FunctionLibrary as Funct
 from servingd.wire.protos._pb.servingd.graph_pb2 import Function as Function
 from servingd.wire.protos._pb.servingd.graph_pb2 import Operation as Operation
 from servingd.wire.protos._pb.servingd.graph_pb2 import Argument as Argument
+from servingd.wire.protos._pb.servingd.predict_request_pb2 import InputsRequest as InputsRequest
+from servingd.wire.protos._pb.servingd.predict_request_pb2 import InputTensor as InputTensor
 from servingd.wire.protos._pb.servingd.retry_hint_pb2 import StatusDetails as StatusDetails
 from servingd.wire.protos._pb.servingd.retry_hint_pb2 import RetryInfo as RetryInfo
 from google.protobuf.any_pb2 import Any as Any
