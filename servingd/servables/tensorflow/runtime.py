@@ -131,7 +131,7 @@ def clean(message: str) -> str:
     """TensorFlow's text as a caller should read it, with what would bring an unknown operation."""
     text = _TAIL.sub("", message.removeprefix(_HEAD)).strip()
     unknown = _UNKNOWN.search(text)
-    return f"{text} ({_what_brings(unknown[1])})" if unknown else text
+    return f"{text} ({_how_to_register(unknown[1])})" if unknown else text
 
 
 def is_of_text(operation: str) -> bool:
@@ -139,7 +139,7 @@ def is_of_text(operation: str) -> bool:
     return operation.startswith("TFText>") or operation in _OF_TEXT
 
 
-def _what_brings(operation: str) -> str:
+def _how_to_register(operation: str) -> str:
     if is_of_text(operation):
         return (
             f"{operation} is TensorFlow Text's: install the package tensorflow-text of "

@@ -22,7 +22,7 @@ from servingd.errors import (
     Unavailable,
     Unimplemented,
 )
-from servingd.servables.made_up_inputs import synthetic_inputs
+from servingd.servables.synthetic_inputs import synthetic_inputs
 from servingd.servables.tensorflow.runtime import tensorflow
 from servingd.servables.tflite.signature_defs import signature_defs
 from servingd.wire.tensors.proto import data_type_of

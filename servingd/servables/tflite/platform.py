@@ -20,7 +20,7 @@ from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, Version
 from servingd.errors import DeadlineExceeded, ServingError
 from servingd.machine.cpus import cpus
 from servingd.servables.file_errors import error_of_file
-from servingd.servables.sidecar_files import batching_of, ruled
+from servingd.servables.sidecar_files import batching_parameters, ruled_batching
 from servingd.servables.tensorflow.runtime import give_memory_back
 from servingd.servables.tflite.interpreters import Pool
 from servingd.servables.tflite.model_file import FILE, what_is_wrong
@@ -74,7 +74,7 @@ class TfLiteLoader:
     def load(self, placement: Placement = ANYWHERE) -> Servable:
         """Read the file, and make all interpreters."""
         options = self._options
-        batching = batching_of(self._path, options)
+        batching = batching_parameters(self._path, options)
         try:
             # Not mapped: whoever writes to the file must not reach a model that serves.
             content = Path(self._path, FILE).read_bytes()
@@ -98,7 +98,7 @@ class TfLiteServable:
     """Answers calls with all outputs of a signature; see `core.serving.Servable`."""
 
     def __init__(self, pool: Pool, batching: BatchingParameters | None = None) -> None:
-        self.ruled_batching = ruled(batching)
+        self.ruled_batching = ruled_batching(batching)
         self.signatures: Mapping[str, Signature] = pool.signatures
         self.metadata = self.signatures
         self._pool = pool

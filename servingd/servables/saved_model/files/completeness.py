@@ -51,7 +51,7 @@ class BadIndex(ValueError):
     """The index of the variables is not whole; the text says why."""
 
 
-class UnknownForm(ValueError):
+class UnknownFormat(ValueError):
     """The index is written in a way that is not known here."""
 
 
@@ -65,7 +65,7 @@ def what_is_missing(listing: Listing, tags: tuple[str, ...]) -> str | None:
         graphs = _text_graphs(content) if file == TEXT_FILE else _graphs(content)
     except DecodeError:
         return f"{file} does not parse ({len(content)} bytes)"
-    except UnknownForm as error:
+    except UnknownFormat as error:
         _log.info("%s is left to TensorFlow to judge: %s", file, error)
         return None
     if not graphs:
@@ -98,7 +98,7 @@ def _text_graphs(content: bytes) -> Sequence[MetaGraph | MetaGraphText]:
         even = left.count(b"{") == left.count(b"}") and b'"' not in left
         if not (even and left.rstrip().endswith(b"}")):
             raise DecodeError(str(error)) from error
-        raise UnknownForm(str(error)) from error
+        raise UnknownFormat(str(error)) from error
     return list(message.meta_graphs)
 
 
@@ -107,7 +107,7 @@ def _what_shards_lack(listing: Listing) -> str | None:
         return shortfall(shard_bytes(listing.read(INDEX)), listing.sizes)
     except BadIndex as error:
         return f"{INDEX}: {error}"
-    except UnknownForm as error:
+    except UnknownFormat as error:
         _log.info("%s is left to TensorFlow to judge: %s", INDEX, error)
         return None
 
@@ -179,7 +179,7 @@ def pairs_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             offset, at = read_varint64(handle, 0)
             size, _ = read_varint64(handle, at)
             yield from _block(content, offset, size)
-    except (BadIndex, UnknownForm):
+    except (BadIndex, UnknownFormat):
         raise
     except ValueError as error:
         raise BadIndex(f"it does not parse: {error}") from error
@@ -188,7 +188,7 @@ def pairs_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     if offset + size + 1 > len(content):
         raise BadIndex("a block lies past its end")
-    block = _inflated(content[offset : offset + size], content[offset + size])
+    block = _decompressed(content[offset : offset + size], content[offset + size])
     restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 * (restarts + 1)
     if end < 0:
@@ -206,11 +206,11 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
         at += length
 
 
-def _inflated(block: bytes, form: int) -> bytes:
+def _decompressed(block: bytes, form: int) -> bytes:
     if form == _NOT_COMPRESSED:
         return block
     if form != _SNAPPY:
-        raise UnknownForm(f"a block is compressed in a way that is not known here ({form})")
+        raise UnknownFormat(f"a block is compressed in a way that is not known here ({form})")
     try:
         size = cramjam.snappy.decompress_raw_len(block)
         if size > _SNAPPY_AT_MOST * len(block):

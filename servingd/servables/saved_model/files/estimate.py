@@ -16,7 +16,7 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.estimates import NOTHING, Estimate, Footprint
 from servingd.servables.saved_model.files.graph_bytes import constant_bytes
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
-from servingd.servables.saved_model.files.weights import MAX_WEIGHTS
+from servingd.servables.saved_model.files.weights import MAX_WEIGHT_BYTES
 
 _BASE = 1 << 20
 _GRAPH = 48
@@ -51,7 +51,7 @@ def estimate(path: str, options: SavedModelOptions) -> Estimate:
     rest = nodes + _CONSTANTS * constants
     plain = round(_PLAIN_WEIGHTS * weights) + rest
     loading = round(_LOADING * (plain - _CONSTANTS * constants)) + _CONSTANTS_LOADING * constants
-    if options.optimize_models == "off" or weights > MAX_WEIGHTS:
+    if options.optimize_models == "off" or weights > MAX_WEIGHT_BYTES:
         return _estimate(weights, plain, loading)
     frozen = round(_FROZEN_WEIGHTS * weights) + rest
     swap = _SWAP_WEIGHTS * weights + 2 * rest

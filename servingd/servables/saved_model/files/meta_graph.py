@@ -93,6 +93,11 @@ def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
     )
 
 
+def node_name(tensor: str) -> str:
+    """Return the name of the node that a tensor, or a control input (`^node`), belongs to."""
+    return tensor.removeprefix("^").split(":", 1)[0]
+
+
 def _from_text(content: bytes, file: Path) -> bytes:
     """A SavedModel in text format as bytes: TensorFlow alone knows all of its messages."""
     tensorflow()

@@ -22,7 +22,7 @@ import numpy as np
 
 from servingd.core.types import CPU_0
 from servingd.errors import DataLoss, error_from_code
-from servingd.servables.saved_model.session.device_assignment import name_of
+from servingd.servables.saved_model.session.device_assignment import device_name
 from servingd.servables.saved_model.session.options import ONE_THREAD, SessionOptions
 from servingd.servables.tensorflow.runtime import clean, tensorflow
 
@@ -209,7 +209,7 @@ def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...]
     return functools.partial(pywrap_tf_session.TF_SessionRunCallable, session._session, handle)
 
 
-def load_saved_model(path: str, tags: tuple[str, ...], said: SessionOptions) -> CApiSession:
+def load_saved_model(path: str, tags: tuple[str, ...], options: SessionOptions) -> CApiSession:
     """Open the meta graph with exactly `tags`: restored, initialised, in this thread.
 
     Raises a ServingError with TensorFlow's code and text.
@@ -218,71 +218,73 @@ def load_saved_model(path: str, tags: tuple[str, ...], said: SessionOptions) -> 
 
     library = _library()
     names = (ctypes.c_char_p * len(tags))(*(tag.encode() for tag in tags))
-    options = _session_options(said)
+    c_options = _session_options(options)
     run_options = _buffer(config_pb2.RunOptions(inter_op_thread_pool=-1).SerializeToString())
     graph = _POINTER(library.TF_NewGraph())
     try:
         with _Status() as status:
             session = library.TF_LoadSessionFromSavedModel(
-                options, run_options, os.fsencode(path), names, len(tags), graph, None, status
+                c_options, run_options, os.fsencode(path), names, len(tags), graph, None, status
             )
     except BaseException:
         library.TF_DeleteGraph(graph)
         raise
     finally:
         library.TF_DeleteBuffer(run_options)
-        library.TF_DeleteSessionOptions(options)
+        library.TF_DeleteSessionOptions(c_options)
     return _adopt(session, graph)
 
 
-def load_graph_def(source: str | bytes, said: SessionOptions, optimised: bool) -> CApiSession:
-    """Open a session over a serialised GraphDef, or the file with one, on the device that was said.
+def load_graph_def(source: str | bytes, options: SessionOptions, optimised: bool) -> CApiSession:
+    """Open a session over a serialised GraphDef, or the file with one, on the device of `options`.
 
     Nodes that name a device stay there. Those of `optimised` ones are not optimised again.
     """
     library = _library()
-    options = _session_options(said, meta_optimizer=not optimised)
+    c_options = _session_options(options, meta_optimizer=not optimised)
     graph = _POINTER(library.TF_NewGraph())
     try:
         if isinstance(source, bytes):
-            _import(graph, ctypes.cast(ctypes.c_char_p(source), _POINTER).value, len(source), said)
+            _import(
+                graph, ctypes.cast(ctypes.c_char_p(source), _POINTER).value, len(source), options
+            )
         else:
-            _import_file(graph, source, said)
+            _import_file(graph, source, options)
         with _Status() as status:
-            session = library.TF_NewSession(graph, options, status)
+            session = library.TF_NewSession(graph, c_options, status)
     except BaseException:
         library.TF_DeleteGraph(graph)
         raise
     finally:
-        library.TF_DeleteSessionOptions(options)
+        library.TF_DeleteSessionOptions(c_options)
     return _adopt(session, graph)
 
 
-def _import_file(graph: _POINTER, path: str, said: SessionOptions) -> None:
+def _import_file(graph: _POINTER, path: str, options: SessionOptions) -> None:
     with Path(path).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise DataLoss(f"{path} is empty")
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     view = (ctypes.c_char * len(content)).from_buffer(content)
     try:
-        _import(graph, ctypes.addressof(view), len(content), said)
+        _import(graph, ctypes.addressof(view), len(content), options)
     finally:
         del view
         content.close()
 
 
-def _import(graph: _POINTER, address: int | None, length: int, said: SessionOptions) -> None:
+def _import(graph: _POINTER, address: int | None, length: int, options: SessionOptions) -> None:
     library = _library()
     buffer = _Buffer(address, length, None)
-    options = _POINTER(library.TF_NewImportGraphDefOptions())
+    c_options = _POINTER(library.TF_NewImportGraphDefOptions())
     try:
-        if said.device is not None and said.device != CPU_0:
-            name = name_of(said.device).encode()
-            library.TF_ImportGraphDefOptionsSetDefaultDevice(options, name)
+        if options.device is not None and options.device != CPU_0:
+            name = device_name(options.device).encode()
+            library.TF_ImportGraphDefOptionsSetDefaultDevice(c_options, name)
         with _Status() as status:
-            library.TF_GraphImportGraphDef(graph, ctypes.byref(buffer), options, status)
+            library.TF_GraphImportGraphDef(graph, ctypes.byref(buffer), c_options, status)
     finally:
-        library.TF_DeleteImportGraphDefOptions(options)
+        library.TF_DeleteImportGraphDefOptions(c_options)
 
 
 class _Buffer(ctypes.Structure):
@@ -295,20 +297,20 @@ def _buffer(content: bytes) -> _POINTER:
     return _POINTER(_library().TF_NewBufferFromString(content, ctypes.c_size_t(len(content))))
 
 
-def _session_options(said: SessionOptions, meta_optimizer: bool = True) -> _POINTER:
+def _session_options(options: SessionOptions, meta_optimizer: bool = True) -> _POINTER:
     library = _library()
-    options = _POINTER(library.TF_NewSessionOptions())
-    settings = said.config()
+    c_options = _POINTER(library.TF_NewSessionOptions())
+    settings = options.config()
     if not meta_optimizer:
         settings.graph_options.rewrite_options.disable_meta_optimizer = True
     content = settings.SerializeToString()
     try:
         with _Status() as status:
-            library.TF_SetConfig(options, content, ctypes.c_size_t(len(content)), status)
+            library.TF_SetConfig(c_options, content, ctypes.c_size_t(len(content)), status)
     except BaseException:
-        library.TF_DeleteSessionOptions(options)
+        library.TF_DeleteSessionOptions(c_options)
         raise
-    return options
+    return c_options
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from servingd.core.resources.placement import Ran
+from servingd.core.resources.placement import ObservedDevices
 from servingd.core.types import Device
 
 _NAMED = (b"/device:", b"/job:", b"/cpu:", b"/gpu:", b"/CPU:", b"/GPU:")
@@ -21,7 +21,7 @@ _NAMED = (b"/device:", b"/job:", b"/cpu:", b"/gpu:", b"/CPU:", b"/GPU:")
 _HOST = (b"/device:CPU:0", b"/device:CPU:*")
 """What TensorFlow writes into every graph it saves: the host, which it is on in any case."""
 
-_AROUND = frozenset(
+_NOT_COUNTED = frozenset(
     {"NoOp", "_Arg", "_Retval", "_Send", "_Recv", "_HostSend", "_HostRecv", "_DeviceArg"}
     | {"_DeviceRetval", "_ScopedAllocator", "_Nop"}
 )
@@ -31,12 +31,12 @@ _TYPE = re.compile(r" = ([\w>.]+)\(")
 """The operation's type in a trace's label."""
 
 
-def name_of(device: Device) -> str:
+def device_name(device: Device) -> str:
     """A device as graphs name it."""
     return f"/device:{device.name}"
 
 
-def names_devices(graph_def: bytes) -> bool:
+def has_device_names(graph_def: bytes) -> bool:
     """Whether a serialised graph may name a device other than the host."""
     named = sum(graph_def.count(text) for text in _NAMED)
     return named > sum(graph_def.count(text) for text in _HOST)
@@ -49,14 +49,14 @@ def clear_devices(graph_def: Any) -> None:
             node.device = ""
 
 
-def put_on(graph_def: Any, device: Device) -> None:
+def assign_device(graph_def: Any, device: Device) -> None:
     """Let every node of a `tensorflow.GraphDef` run on a device, and functions where called."""
     clear_devices(graph_def)
     for node in graph_def.node:
-        node.device = name_of(device)
+        node.device = device_name(device)
 
 
-def without_devices(graph_def: bytes) -> bytes:
+def graph_without_devices(graph_def: bytes) -> bytes:
     """A serialised graph that names no device; the same object if it never did."""
     if not any(text in graph_def for text in _NAMED):
         return graph_def
@@ -68,7 +68,9 @@ def without_devices(graph_def: bytes) -> bytes:
     return cleared
 
 
-def where_it_ran(traces: Iterable[Any], planned: Device, unseen: Iterable[str]) -> Ran:
+def observe_devices(
+    traces: Iterable[Any], planned: Device, unseen: Iterable[str]
+) -> ObservedDevices:
     """What traces (`tensorflow.RunMetadata`) tell of a replica's operations.
 
     An operation that several of them show, as in a loop, is counted once.
@@ -83,12 +85,12 @@ def where_it_ran(traces: Iterable[Any], planned: Device, unseen: Iterable[str]) 
     counts: Counter[str] = Counter()
     moved: dict[str, Counter[str]] = {}
     for device, _, kind in seen:
-        if kind in _AROUND:
+        if kind in _NOT_COUNTED:
             continue
         counts[device] += 1
         if device != planned.name:
             moved.setdefault(device, Counter())[kind] += 1
-    return Ran(dict(sorted(counts.items())), _plain(moved), tuple(sorted(unseen)))
+    return ObservedDevices(dict(sorted(counts.items())), _plain(moved), tuple(sorted(unseen)))
 
 
 def _type_of(node: Any) -> str:

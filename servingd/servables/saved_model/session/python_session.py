@@ -12,7 +12,7 @@ from typing import Any
 
 from servingd.core.types import CPU_0, Device
 from servingd.servables.saved_model.session.c_api import interrupt, make_call, traced
-from servingd.servables.saved_model.session.device_assignment import put_on
+from servingd.servables.saved_model.session.device_assignment import assign_device
 from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.tensorflow.runtime import tensorflow
 
@@ -63,7 +63,7 @@ def _load(session: Any, tags: list[str], path: str, device: Device | None) -> An
     from tensorflow.python.saved_model import loader_impl
 
     loader = loader_impl.SavedModelLoader(path)
-    put_on(loader.get_meta_graph_def_from_tags(tags).graph_def, device)
+    assign_device(loader.get_meta_graph_def_from_tags(tags).graph_def, device)
     return loader.load(session, tags)
 
 
