@@ -20,7 +20,7 @@ from servingd.servables.saved_model.optimise.tuning import (
     settings_digest,
     write_tuning,
 )
-from servingd.servables.saved_model.row_wise.analysis import Mergeable
+from servingd.servables.saved_model.row_wise.verdicts import Mergeable
 
 TUNING = Tuning(True, 2, Mergeable({"f": 16}, {"g": "it reduces over the rows"}))
 

@@ -48,7 +48,7 @@ from servingd.servables.saved_model.optimise.tuning import (
     graph_kind,
     write_tuning,
 )
-from servingd.servables.saved_model.row_wise.analysis import NOT_TRIED
+from servingd.servables.saved_model.row_wise.verdicts import NOT_TRIED
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.tensorflow.runtime import tensorflow
