@@ -1,4 +1,4 @@
-"""The interface to whoever is told what becomes of SavedModels: a server's metrics and manager."""
+"""The interface by which SavedModels report to a server, and ask it to warm them up."""
 
 from __future__ import annotations
 

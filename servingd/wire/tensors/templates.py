@@ -1,4 +1,4 @@
-"""PredictRequests of one form, parsed once.
+"""PredictRequests of one form, parsed once: the next ones are read by offset.
 
 What a client sends differs from call to call in the bytes of a tensor and in nothing else. A
 template is such a request with that place left open: a request that begins and ends as the
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from servingd.wire.protos import PredictRequest, TensorProto
 
 MAX_FRAME_BYTES = 1024
-"""What a template may hold in front of its open place, and behind it."""
+"""Bytes of a request before the tensor's content, and behind it, at most."""
 
 MAX_TEMPLATES = 256
-"""All templates are dropped when there are more."""
+"""All templates are dropped when there are more than this."""
 
 _PER_LENGTH = 4
 _TRIES = 8
 _UNFIT = (DataType.BOOL, DataType.STRING)
-"""Types whose content must be looked at."""
+"""Types whose content must be checked, or is not a run of numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """All of a PredictRequest but the content of its one tensor."""
+    """A PredictRequest but for the content of its only tensor."""
 
     front: bytes
     back: bytes
@@ -52,13 +52,13 @@ class Template:
     count: int
 
     def array(self, payload: bytes) -> np.ndarray[Any, Any]:
-        """The tensor of a request of this form: a read-only view, not aligned in memory."""
+        """Return the tensor of a request of this form: a read-only view, not aligned in memory."""
         flat = np.frombuffer(payload, self.dtype, self.count, len(self.front))
         return flat if len(self.shape) == 1 else flat.reshape(self.shape)
 
 
 class RequestTemplates:
-    """The templates of the requests that come in. From any thread."""
+    """The templates of the requests that came in lately. From any thread."""
 
     def __init__(self) -> None:
         self._by_length: dict[int, tuple[Template, ...]] = {}  # values are replaced, never changed
@@ -66,14 +66,14 @@ class RequestTemplates:
         self._seen: dict[int, int] = {}  # guarded by _lock: requests without a template, by length
 
     def find(self, payload: bytes) -> Template | None:
-        """The template that a request fits, if one has been learnt."""
+        """Return the template that a request fits, if one was learnt."""
         for template in self._by_length.get(len(payload), ()):
             if payload.startswith(template.front) and payload.endswith(template.back):
                 return template
         return None
 
     def learn(self, payload: bytes, request: PredictRequest, spec: ModelSpec) -> None:
-        """Take note of a request that fitted none; its form is learnt when it comes again."""
+        """Note a request that fitted no template; its form is learnt when it comes again."""
         with self._lock:
             if len(self._seen) > 4 * MAX_TEMPLATES:
                 self._seen.clear()
@@ -91,7 +91,7 @@ class RequestTemplates:
 
 
 def _make(payload: bytes, request: PredictRequest, spec: ModelSpec) -> Template | None:
-    """The template of a request, if its one tensor has content that any other may replace."""
+    """Make the template of a request, if its only tensor has content that any other may replace."""
     if len(request.inputs) != 1:
         return None
     ((alias, tensor),) = request.inputs.items()
@@ -121,7 +121,7 @@ def _make(payload: bytes, request: PredictRequest, spec: ModelSpec) -> Template 
 
 
 def _place(payload: bytes, content: bytes, request: PredictRequest, alias: str) -> int | None:
-    """Where in the request the tensor's content lies, if little lies around it."""
+    """Return where in a request its tensor's content lies, if little lies around it."""
     start = payload.find(content)
     for _ in range(_TRIES):
         around = max(start, len(payload) - start - len(content))
@@ -136,7 +136,7 @@ def _place(payload: bytes, content: bytes, request: PredictRequest, alias: str) 
 def _is_the_place(
     payload: bytes, start: int, end: int, request: PredictRequest, alias: str
 ) -> bool:
-    """Whether the bytes from `start` to `end` are the tensor's content, and nothing else is.
+    """Return whether the bytes from `start` to `end` are the tensor's content, and nothing else.
 
     Tried out: with every one of them changed, the content is the changed bytes, and all else is as
     it was.
@@ -152,7 +152,7 @@ def _is_the_place(
 
 
 def _rest(request: PredictRequest) -> bytes:
-    """A request without the content of its tensors, serialised."""
+    """Return a serialised request without the content of its tensors."""
     copy = protos.PredictRequest()
     copy.CopyFrom(request)
     tensors: Mapping[str, TensorProto] = copy.inputs

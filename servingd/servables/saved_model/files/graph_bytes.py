@@ -1,4 +1,4 @@
-"""How much of a SavedModel's graph are constants, told from its bytes alone.
+"""Counts the bytes of constants in a SavedModel's graph, without parsing it into messages.
 
 A constant of many values is held as often as any weight is. What is left, nodes and their names,
 takes many times its bytes once it is a graph with kernels and plans.
@@ -13,7 +13,7 @@ from typing import TypeAlias
 from servingd.wire.varints import read_varint64
 
 _LARGE = 1 << 10
-"""A node of more bytes is a constant: its name, its inputs and its types take a hundred."""
+"""Bytes: a larger node is a constant, as name, inputs and types take a hundred."""
 
 _META_GRAPHS, _GRAPH_DEF, _NODE, _LIBRARY, _FUNCTION, _NODE_DEF = 2, 2, 1, 2, 1, 3
 """Fields of SavedModel, MetaGraphDef, GraphDef (two), FunctionDefLibrary and FunctionDef."""
@@ -23,7 +23,7 @@ _Place: TypeAlias = tuple[int, int]
 
 
 def constant_bytes(content: bytes | mmap) -> int:
-    """The bytes of constants in the content of `saved_model.pb`; 0 if it does not parse."""
+    """Return the bytes of constants in the content of `saved_model.pb`; 0 if it does not parse."""
     found = 0
     with memoryview(content) as view:  # places, and no views: a map with a view cannot be closed
         try:
@@ -45,7 +45,7 @@ def _nodes(view: memoryview, graph: _Place) -> Iterator[_Place]:
 
 
 def _fields(view: memoryview, message: _Place, number: int) -> Iterator[_Place]:
-    """Where the contents of one field lie that is a message. Raises ValueError."""
+    """Yield where the contents of one field of a message lie. Raises ValueError."""
     at, end = message
     while at < end:
         tag, at = read_varint64(view, at)

@@ -54,7 +54,7 @@ def _library() -> ctypes.CDLL:
 
 
 class _Status:
-    """A TF_Status that raises what it was told."""
+    """A TF_Status; leaving its block raises the error that was set in it."""
 
     def __enter__(self) -> _POINTER:
         self._status = _POINTER(_library().TF_NewStatus())
@@ -96,7 +96,7 @@ class CApiSession:
         targets: list[str] | None = None,
         timeout_s: float | None = None,
     ) -> Callable[..., list[Any]]:
-        """A private callable: arrays in the order of `feeds` in, values in that of `fetches` out.
+        """Return a private callable: arrays in the order of `feeds` in, values of `fetches` out.
 
         It runs in the calling thread, from any thread, without the GIL; with a timeout on threads
         of the session.
@@ -104,11 +104,11 @@ class CApiSession:
         return make_call(self._python, feeds, fetches, targets, timeout_s)
 
     def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
-        """One run, and the `tensorflow.RunMetadata` that tells where each operation ran."""
+        """Run once; return the `tensorflow.RunMetadata` that says where each operation ran."""
         return traced(self._python, feeds, fetches, arrays)
 
     def interrupt(self) -> None:
-        """End the runs under way, with CANCELLED, from any thread. It answers no more calls."""
+        """End the runs under way with CANCELLED, from any thread. It answers no more calls."""
         interrupt(self._python)
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class CApiSession:
 
 
 def _give_back(python: Any, slot: _POINTER, own: int | None) -> None:
-    """Point a Python Session to its own session again, and close that: callables see it closed."""
+    """Point a Python Session to its own session again, and close that: callables fail then."""
     slot.value = own
     python.close()
 
@@ -153,7 +153,7 @@ def make_call(
     targets: list[str] | None = None,
     timeout_s: float | None = None,
 ) -> Callable[..., list[Any]]:
-    """A callable on a Python Session that runs in the calling thread.
+    """Return a callable on a Python Session that runs in the calling thread.
 
     With a timeout TensorFlow runs it on threads of the session, and ends it when that is over.
     """
@@ -173,7 +173,7 @@ def interrupt(session: Any) -> None:
 
 
 def traced(session: Any, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
-    """One run on a Python Session, as `CApiSession.trace`."""
+    """Run once on a Python Session; see `CApiSession.trace`."""
     from tensorflow.core.protobuf import config_pb2
 
     options = _callable_options(feeds, fetches, [])
@@ -195,7 +195,7 @@ def _callable_options(feeds: list[str], fetches: list[str], targets: list[str]) 
 
 
 def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...], None], list[Any]]:
-    """A callable of `make_call` without TensorFlow's Python around it.
+    """Return a callable of `make_call` without TensorFlow's Python around it.
 
     That costs as much as a small graph. It takes the arrays as one tuple, and None. Keep `call` for
     as long as it is used.
@@ -210,7 +210,7 @@ def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...]
 
 
 def load_saved_model(path: str, tags: tuple[str, ...], options: SessionOptions) -> CApiSession:
-    """Open the meta graph with exactly `tags`: restored, initialised, in this thread.
+    """Open the meta graph with exactly `tags`: restored and initialised, in this thread.
 
     Raises a ServingError with TensorFlow's code and text.
     """
@@ -315,7 +315,7 @@ def _session_options(options: SessionOptions, meta_optimizer: bool = True) -> _P
 
 @functools.cache
 def is_sound() -> bool:
-    """Whether all this works with the TensorFlow at hand: tried once on a tiny graph."""
+    """Return whether all this works with this TensorFlow: tried once, on a tiny graph."""
     try:
         return _self_test()
     except Exception as error:

@@ -3,7 +3,7 @@
 A graph names devices in its nodes and in the bodies of its functions. They are cleared, and the
 replica's device is the default at import: what a function's body leaves open runs where its caller
 does. With soft placement on, an operation without a kernel for that device runs on another one,
-and nobody is told; so a warm-up run is traced, which tells.
+silently. So a warm-up run is traced, which shows where each operation ran.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from servingd.core.resources.placement import ObservedDevices
 from servingd.core.types import Device
 
 _NAMED = (b"/device:", b"/job:", b"/cpu:", b"/gpu:", b"/CPU:", b"/GPU:")
-"""How names of devices begin, or go on."""
+"""Parts of the names of devices in graphs."""
 _HOST = (b"/device:CPU:0", b"/device:CPU:*")
-"""What TensorFlow writes into every graph it saves: the host, which it is on in any case."""
+"""Names of the host, which TensorFlow writes into every graph that it saves."""
 
 _NOT_COUNTED = frozenset(
     {"NoOp", "_Arg", "_Retval", "_Send", "_Recv", "_HostSend", "_HostRecv", "_DeviceArg"}
     | {"_DeviceRetval", "_ScopedAllocator", "_Nop"}
 )
-"""Feeds, fetches and what passes between devices: nothing of the model's own."""
+"""Types of operations that are not counted: feeds, fetches, transfers between devices."""
 
 _TYPE = re.compile(r" = ([\w>.]+)\(")
 """The operation's type in a trace's label."""
 
 
 def device_name(device: Device) -> str:
-    """A device as graphs name it."""
+    """Return a device as graphs name it."""
     return f"/device:{device.name}"
 
 
 def has_device_names(graph_def: bytes) -> bool:
-    """Whether a serialised graph may name a device other than the host."""
+    """Return whether a serialised graph may name a device other than the host."""
     named = sum(graph_def.count(text) for text in _NAMED)
     return named > sum(graph_def.count(text) for text in _HOST)
 
@@ -57,7 +57,7 @@ def assign_device(graph_def: Any, device: Device) -> None:
 
 
 def graph_without_devices(graph_def: bytes) -> bytes:
-    """A serialised graph that names no device; the same object if it never did."""
+    """Return a serialised graph without names of devices; the same object if it had none."""
     if not any(text in graph_def for text in _NAMED):
         return graph_def
     from tensorflow.core.framework import graph_pb2
@@ -71,7 +71,7 @@ def graph_without_devices(graph_def: bytes) -> bytes:
 def observe_devices(
     traces: Iterable[Any], planned: Device, unseen: Iterable[str]
 ) -> ObservedDevices:
-    """What traces (`tensorflow.RunMetadata`) tell of a replica's operations.
+    """Return where a replica's operations ran, from traces (`tensorflow.RunMetadata`).
 
     An operation that several of them show, as in a loop, is counted once.
     """

@@ -19,7 +19,7 @@ from servingd.wire import protos
 from servingd.wire.tensors.proto import decode, numpy_dtype
 
 MAX_BYTES = 64 << 20
-"""An input larger than this is not made."""
+"""Bytes of one input, at most: a larger one is not made."""
 
 SEEDS = 6
 """How many kinds of inputs there are; each is nasty in its own way."""
@@ -51,7 +51,7 @@ class ExampleFeature(NamedTuple):
 def varied_inputs(
     signature: Signature, rows: int, seed: int, features: Sequence[ExampleFeature] = ()
 ) -> Tensors | None:
-    """`rows` rows for each input, of kind `seed`; None if that would be too large.
+    """Make inputs of `rows` rows, of kind `seed`; None if they would be too large.
 
     Dimensions other than the first that may vary are all of one length. Where the graph reads
     Examples, texts are Examples with these `features`.
@@ -105,7 +105,7 @@ def _texts(rng: np.random.Generator) -> Iterator[bytes]:
 def _examples(
     features: Sequence[ExampleFeature], rng: np.random.Generator, seed: int
 ) -> Iterator[bytes]:
-    """Serialised Examples; of every second kind some features are missing."""
+    """Yield serialised Examples; of every second kind some features are missing."""
     while True:
         example = protos.Example()
         for feature in features:
@@ -129,7 +129,7 @@ def _fill(
 
 
 def example_features(graph: protos.Graph) -> list[ExampleFeature]:
-    """The features that a graph and its functions read, where their keys are constants."""
+    """Return the features that a graph and its functions read, where their keys are constants."""
     found: list[ExampleFeature] = []
     for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
         by_name = {node.name: node for node in nodes}
@@ -166,7 +166,7 @@ def _features(
 
 
 def _strings(nodes: Mapping[str, protos.Node], reference: str) -> list[str]:
-    """The texts of a constant; none where it is something else."""
+    """Return the texts of a constant; none where it is something else."""
     node = nodes.get(reference.split(":", 1)[0])
     if node is None or node.op != "Const":
         return []
