@@ -105,7 +105,7 @@ def test_a_graph_that_names_nothing_is_not_copied():
 def test_what_runs_elsewhere_is_seen(more, monkeypatch):
     """As on a GPU, where TensorFlow moves what has no kernel for it: here, nodes that insist."""
     graph = read_meta_graph(str(more / "loop_and_branch"), TAGS).graph_def
-    monkeypatch.setattr(opening, "without_devices", lambda graph_def: insistent(graph))
+    monkeypatch.setattr(opening, "graph_without_devices", lambda graph_def: insistent(graph))
     session = plain(more / "loop_and_branch", THIRD)
     assert session.observed.devices["CPU:1"] > 0
     assert session.observed.moved.keys() == {"CPU:1"}
@@ -321,7 +321,7 @@ def test_a_move_to_where_it_cannot_be_opened_leaves_the_rest_as_it_is(models, ve
     def refuse(*arguments: Any) -> Any:
         raise ResourceExhausted("no memory there")
 
-    monkeypatch.setattr(served.loader, "_open", refuse)
+    monkeypatch.setattr(served.loader._sessions, "open_on", refuse)
     assert served.loader.relocate(CPUS[1], CPUS[2]) == (CPUS[3],)
     assert served.devices("out") == ["CPU:1"]
     assert not served.body.replicas[0].session.enter(), "it is closed"
