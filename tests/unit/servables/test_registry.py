@@ -48,7 +48,11 @@ def test_a_type_that_there_is_not_is_refused_with_those_there_are():
 
 def test_a_type_that_is_first_needed_after_the_end_is_stopped_at_once(monkeypatch):
     platforms, stopped = Platforms(), []
-    monkeypatch.setattr(LookupTablePlatform, "stop", lambda platform: stopped.append(platform))
+
+    def stop(platform: LookupTablePlatform) -> None:
+        stopped.append(platform)
+
+    monkeypatch.setattr(LookupTablePlatform, "stop", stop)
     platforms.stop()
     assert stopped == []
     late = platforms["lookup_table"]
