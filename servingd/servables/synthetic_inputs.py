@@ -23,7 +23,7 @@ def synthetic_inputs(signature: Signature, batch: int, seed: int = 0) -> Tensors
     rng = np.random.default_rng(seed)
     inputs: dict[str, np.ndarray[Any, Any]] = {}
     for alias, spec in signature.inputs.items():
-        shape = _shape(spec, batch)
+        shape = input_shape(spec, batch)
         if math.prod(shape) * 16 > MAX_BYTES:
             return None
         inputs[alias] = _values(spec.data_type, shape, rng)
@@ -38,11 +38,15 @@ def varies(signature: Signature) -> bool:
     )
 
 
-def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+def input_shape(spec: TensorSpec, rows: int, length: int = 1) -> tuple[int, ...]:
+    """Return a shape that fits: `rows` for an open first dimension, `length` for other open ones.
+
+    One dimension where even the rank is open.
+    """
     if spec.shape is None:
-        return (batch,)
+        return (rows,)
     return tuple(
-        (batch if i == 0 else 1) if size is None else size for i, size in enumerate(spec.shape)
+        (length if i else rows) if size is None else size for i, size in enumerate(spec.shape)
     )
 
 

@@ -143,7 +143,7 @@ class Interpreter:
         """Raise Internal if no signature can be run on any synthetic inputs.
 
         Inputs that it refuses for their sizes or types prove nothing, nor does one that is too
-        large to be made up: clients may have better ones.
+        large to be made: clients may have better ones.
         """
         last: ServingError | None = None
         for name, signature in signatures.items():

@@ -19,7 +19,7 @@ from servingd.core.types import Signature, Tensors
 from servingd.errors import InvalidArgument
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.row_wise.analysis import row_wise
-from servingd.servables.saved_model.row_wise.verdicts import Mergeable, Verdict
+from servingd.servables.saved_model.row_wise.verdicts import Mergeable, RowWiseVerdict
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import (
@@ -122,7 +122,7 @@ def _refusal(
     call: _Call,
     signature: Signature,
     features: Sequence[ExampleFeature],
-    verdict: Verdict,
+    verdict: RowWiseVerdict,
     keeps_no_state: bool,
 ) -> str:
     """Return why calls may not be merged; empty if they may."""

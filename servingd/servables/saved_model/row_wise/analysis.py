@@ -49,7 +49,7 @@ from servingd.servables.saved_model.row_wise.values import (
     Why,
     require,
 )
-from servingd.servables.saved_model.row_wise.verdicts import Verdict
+from servingd.servables.saved_model.row_wise.verdicts import RowWiseVerdict
 
 _MAX_OPERATIONS = 200_000
 _MAX_ROUNDS = 20
@@ -67,7 +67,7 @@ Condition = tuple[str, Why]
 
 def row_wise(
     graph: Any, signatures: Mapping[str, Signature], without: Collection[Condition] = ()
-) -> dict[str, Verdict]:
+) -> dict[str, RowWiseVerdict]:
     """Return by signature whether it answers each row as it would alone.
 
     `graph` is a `servingd.Graph`. `without` names conditions that are not checked, for the tests
@@ -89,24 +89,24 @@ class Analysis:
         self._asserts: list[Unknown] = []
         """What the signature under analysis asserts of all rows together."""
 
-    def verdict(self, signature: Signature) -> Verdict:
+    def verdict(self, signature: Signature) -> RowWiseVerdict:
         """Return whether a signature works row by row."""
         for alias, spec in signature.inputs.items():
             if not spec.shape or spec.shape[0] is not None:
-                return Verdict(False, f"input {alias}: its first dimension does not vary")
+                return RowWiseVerdict(False, f"input {alias}: its first dimension does not vary")
         if not signature.inputs:
-            return Verdict(False, "it has no input")
+            return RowWiseVerdict(False, "it has no input")
         for alias, spec in signature.outputs.items():
             if not spec.tensor_name:
-                return Verdict(False, f"output {alias} is sparse or composite")
+                return RowWiseVerdict(False, f"output {alias} is sparse or composite")
         names = [spec.tensor_name for spec in signature.outputs.values()]
         frame = self._frame(signature)
         for alias, name in zip(signature.outputs, names, strict=True):
             reason = output_refusal(self._value(frame, name))
             if reason:
-                return Verdict(False, f"output {alias}: {reason}")
+                return RowWiseVerdict(False, f"output {alias}: {reason}")
         self._check_asserts(frame, reached_nodes(self._graph.nodes, names))
-        return Verdict(not self._asserts, "; ".join(map(str, self._asserts[:1])))
+        return RowWiseVerdict(not self._asserts, "; ".join(map(str, self._asserts[:1])))
 
     def values(self, signature: Signature, tensors: Iterable[str]) -> list[Value]:
         """Return what is known of tensors of the graph, by name, if the inputs are rows."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Verdict(NamedTuple):
+class RowWiseVerdict(NamedTuple):
     """Whether a signature's calls may be merged by its graph; if not, why."""
 
     row_wise: bool
