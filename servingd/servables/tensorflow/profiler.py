@@ -66,7 +66,7 @@ class Profiler:
 def _trace(seconds: float, levels: tuple[int, int, int], ended: threading.Event) -> bytes:
     """Return a trace of what TensorFlow does; empty while no model has needed it.
 
-    Then it is not imported for a trace either: that takes longer than clients wait.
+    TensorFlow is not imported for a trace: that takes longer than clients wait.
     """
     if not is_loaded():
         ended.wait(seconds)

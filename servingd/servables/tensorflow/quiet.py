@@ -1,9 +1,9 @@
 """Imports TensorFlow without the log lines that its libraries write while they load.
 
-`TF_CPP_MIN_LOG_LEVEL` silences what TensorFlow says later, but not the lines of its static
-initialisers. While it is imported, stderr goes through a process that drops those and passes on
-the rest at once: a process, because an import that aborts (a CPU that lacks something) has a last
-word that must not be lost, and because a library that is loaded lets no thread of ours run.
+`TF_CPP_MIN_LOG_LEVEL` silences what TensorFlow logs later, but not the lines of its static
+initialisers. While it is imported, stderr goes through a process that drops those lines and passes
+on the rest at once. A thread would not do: none of ours runs while a library is loaded, and if the
+import aborts (a CPU that lacks an instruction), its last line must not be lost.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Versions with a `model.tflite`: when they are complete, and their loader.
 
-No platform of its own: `tensorflow` prefers such a file to a SavedModel where that is asked for.
+They are no platform of their own: with `--prefer_tflite_model`, the platform `tensorflow` prefers
+such a file to a SavedModel.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def read_session_config(path: str) -> bytes:
 def read_platform(path: str) -> SavedModelOptions:
     """Read the file of --platform_config_file: how SavedModels are loaded, whatever the flags say.
 
-    What the file leaves out is as protobuf has it, and not the flag's default: no warm-up, say.
+    A field that the file leaves out has protobuf's default, not the flag's: no warm-up, say.
     Raises NotFound, InvalidConfig, or Unimplemented for what TensorFlow Serving lacks as well.
     """
     message = parse_text(path, protos.PlatformConfigMap)

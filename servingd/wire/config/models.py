@@ -28,7 +28,7 @@ def configured_models(
     """Return the models that flags and files name, but not those of a repository. Reads files.
 
     `now` are those that are served already. Raises NotFound, InvalidConfig naming the file and the
-    field, or FailedPrecondition for a file that says nothing any more: half of it may be written.
+    field, or FailedPrecondition for a file that is empty now: it may be half written.
     """
     yaml = config.servingd_config_file
     entries = read_servingd_yaml(yaml).models if yaml else ()
@@ -71,7 +71,7 @@ def read_models(path: str, may_be_unset: bool = True) -> tuple[ModelConfig, ...]
 def models_from_message(message: ModelServerConfig, where: str = "") -> tuple[ModelConfig, ...]:
     """Return the models of a message; `where` stands before the names of fields in errors.
 
-    Raises InvalidConfig; what TensorFlow Serving has a text for is told in that text alone.
+    Raises InvalidConfig; where TensorFlow Serving has a text for the error, it is that text alone.
     """
     before = f"{where}." if where else ""
     if message.HasField("custom_model_config"):

@@ -34,8 +34,7 @@ class ExamplesBody:
 def read_examples(body: bytes, method: str) -> ExamplesBody:
     """Read the Examples of a request to `method`, at least one.
 
-    The method does not matter to any check, nor to a text: TensorFlow Serving says `classify` of
-    both.
+    The method changes no check and no error text: TensorFlow Serving writes `classify` for both.
 
     Raises:
         InvalidArgument: with TensorFlow Serving's text.

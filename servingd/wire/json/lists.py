@@ -1,6 +1,7 @@
 """Nested lists of one type, as arrays: without a Python loop per element, and without error texts.
 
-What does not fit exactly is None; `json_values` reads that, or says what is wrong with it.
+The result is None for values that do not fit exactly; `values.py` reads those, or says what is
+wrong with them.
 """
 
 from __future__ import annotations

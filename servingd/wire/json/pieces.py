@@ -229,7 +229,7 @@ class Pieces:
     def _cut(self, at: int) -> int:
         """Return where a run of whole elements ends; -1 if the first is too large.
 
-        What ends a list is not looked at here: a text with wrong brackets is told by its parser.
+        Which bracket ends it is not checked here: the parser of the text refuses a wrong one.
         """
         window = self._body[at : at + _PIECE_BYTES]
         if b"\\" in window:

@@ -42,7 +42,7 @@ def read_object(body: bytes) -> tuple[dict[str, Any], str]:
 class PredictBody:
     """A body that is an object with a proper signature name; its tensors are still to be read.
 
-    `columnar` tells, once `inputs` has returned, the format that came: the answer has the same.
+    `columnar` is set once `inputs` has returned: the response has the request's format.
     """
 
     __slots__ = ("_body", "_document", "_numeric", "columnar", "signature_name")

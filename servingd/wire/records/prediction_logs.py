@@ -112,7 +112,7 @@ def _head(number: int, length: int) -> bytes:
 def _field(content: bytes, number: int) -> bytes:
     """Return the last field of a number in a message of messages; empty if there is none.
 
-    It steps over the others, however long they are.
+    Other fields are skipped by their length.
     """
     found, at = b"", 0
     try:

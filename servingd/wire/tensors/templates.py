@@ -138,8 +138,8 @@ def _is_the_place(
 ) -> bool:
     """Return whether the bytes from `start` to `end` are the tensor's content, and nothing else.
 
-    Tried out: with every one of them changed, the content is the changed bytes, and all else is as
-    it was.
+    It is tried: with each of these bytes changed, the content must be the changed bytes, and the
+    rest of the request the same.
     """
     changed = (~np.frombuffer(payload, np.uint8, end - start, start)).tobytes()
     try:

@@ -2,9 +2,9 @@
 
 Factors were measured on convolutional, dense, embedding, recurrent and frozen models. Weights are
 counted as they lie on disk: some exporters write them twice, and then the estimate is too high by
-as much; the first load that is measured corrects it. A graph takes many times its file, as nodes,
-kernels and plans; the constants in it only some times, as message, graph, session and, packed, in
-kernels.
+as much; the first load that is measured corrects it. A graph takes many times the bytes of its
+file, as nodes, kernels and plans; the constants in it take a few times theirs, as message, graph,
+session and, packed, in kernels.
 """
 
 from __future__ import annotations

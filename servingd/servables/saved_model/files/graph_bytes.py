@@ -1,7 +1,7 @@
 """Counts the bytes of constants in a SavedModel's graph, without parsing it into messages.
 
-A constant of many values is held as often as any weight is. What is left, nodes and their names,
-takes many times its bytes once it is a graph with kernels and plans.
+Constants take a few times their bytes in memory. The rest, nodes and their names, takes many times
+its bytes once it is a graph with kernels and plans. So estimates count them apart.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An optimised graph that served on this machine before: a version of the same files starts on it.
 
-That spares it its plain graph, the comparison and the trials: they were passed the first time.
+It needs no plain graph, no comparison and no trials: they were passed the first time.
 """
 
 from __future__ import annotations

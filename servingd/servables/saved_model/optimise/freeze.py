@@ -16,7 +16,7 @@ def freeze(plain: PythonSession, outputs: Sequence[str]) -> Any:
     """Return the part of a session's graph that the nodes `outputs` need, without variables.
 
     Only for graphs that keep no state; see `graph_safety`. Each constant is what this session reads
-    from the very handle that it replaces. Raises ValueError where names would lead to another one.
+    from the very handle that it replaces. Raises ValueError where a name leads to another handle.
     """
     from tensorflow.python.framework import convert_to_constants
 
@@ -44,8 +44,8 @@ def freeze(plain: PythonSession, outputs: Sequence[str]) -> Any:
 def read_then_gather(body: Any) -> None:
     """Replace every gather from a variable in a function's body by a read and a gather.
 
-    The converter leaves a `ResourceGather` in a function as it is, though its input is no variable
-    any more: the embeddings of every model whose signatures are functions.
+    TensorFlow's converter leaves a `ResourceGather` in a function as it is, though its input is no
+    variable any more. Every model with embeddings whose signatures are functions has some.
     """
     for node in [n for n in body if n.op == "ResourceGather"]:
         batch_dims = node.attr["batch_dims"].i

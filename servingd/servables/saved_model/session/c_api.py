@@ -1,8 +1,8 @@
 """Sessions opened through TensorFlow's C API: the GIL is free while a model loads.
 
-This is private ground (ctypes, and one pointer inside a pybind11 object), so it is all in this
-file, it proves itself once per process on a small graph, and whoever finds it unsound uses the
-public session loader instead, which is only slower.
+It uses no public API: ctypes, and one pointer inside a pybind11 object. So all of it is in this
+file, and it is tested once per process on a small graph (`is_sound`). Where that fails, the public
+session loader is used instead, which is only slower.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class _Status:
 class CApiSession:
     """A session of the C API, adopted by a Python Session so that its fast callables work on it.
 
-    It is freed by `close`, or else when it is dropped. The pointer that was swapped in must be out
-    again before the Python Session goes, or the process ends; that holds at exit too, where nothing
-    is freed because a thread may still run on it.
+    It is freed by `close`, or else when it is collected. The pointer that was swapped in must be
+    taken out before the Python Session is freed, or the process aborts. That holds at exit too,
+    where the session itself is not freed, because a thread may still run on it.
     """
 
     def __init__(self, session: int, graph: _POINTER) -> None:
@@ -155,7 +155,7 @@ def make_call(
 ) -> Callable[..., list[Any]]:
     """Return a callable on a Python Session that runs in the calling thread.
 
-    With a timeout TensorFlow runs it on threads of the session, and ends it when that is over.
+    With `timeout_s` TensorFlow runs it on threads of the session, and ends it after that time.
     """
     options = _callable_options(feeds, fetches, targets or [])
     if timeout_s is not None:
@@ -197,8 +197,8 @@ def _callable_options(feeds: list[str], fetches: list[str], targets: list[str]) 
 def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...], None], list[Any]]:
     """Return a callable of `make_call` without TensorFlow's Python around it.
 
-    That costs as much as a small graph. It takes the arrays as one tuple, and None. Keep `call` for
-    as long as it is used.
+    The wrapper costs as much as a run of a small graph. The result takes the arrays as one tuple,
+    and None. Keep `call` for as long as it is used.
     """
     session = getattr(call, "_session", None)
     if session is None:  # not TensorFlow's: an ObjectModel's

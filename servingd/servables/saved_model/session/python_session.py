@@ -1,6 +1,6 @@
 """Sessions opened by TensorFlow's public API: the fallback, and what the optimiser reads.
 
-Slower to load, and the GIL is held meanwhile; the same answers.
+They give the same answers, but load more slowly, and hold the GIL meanwhile.
 """
 
 from __future__ import annotations
