@@ -30,7 +30,7 @@ def synthetic_inputs(signature: Signature, batch: int, seed: int = 0) -> Tensors
     return inputs
 
 
-def varies(signature: Signature) -> bool:
+def has_open_rows(signature: Signature) -> bool:
     """Return whether every input has a first dimension that a caller may choose."""
     return bool(signature.inputs) and all(
         spec.shape is None or (len(spec.shape) > 0 and spec.shape[0] is None)

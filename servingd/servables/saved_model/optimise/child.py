@@ -38,7 +38,7 @@ from servingd.servables.saved_model.trials.varied import (
     example_features,
     varied_inputs,
 )
-from servingd.servables.synthetic_inputs import synthetic_inputs, varies
+from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
 from servingd.servables.tensorflow.extensions import load_extensions, load_extensions_for
 from servingd.servables.tensorflow.runtime import tensorflow, translate
 
@@ -220,7 +220,7 @@ def _compare_sessions(
 
 def _trials(signature: Signature, features: Sequence[ExampleFeature]) -> Iterator[Tensors]:
     """Make inputs of every kind and several sizes; the mildest first, so that one is accepted."""
-    may_vary = varies(signature)
+    may_vary = has_open_rows(signature)
     made = [synthetic_inputs(signature, 3 if may_vary else 1, seed=1)]
     made += [
         varied_inputs(signature, rows if may_vary else 1, seed, features)

@@ -16,7 +16,7 @@ from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.session.session import RunningSession, SyntheticRunEnded
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import example_features, varied_inputs
-from servingd.servables.synthetic_inputs import synthetic_inputs, varies
+from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
 from servingd.servables.tensorflow.runtime import translate
 
 _UNSET_VARIABLE = ("Could not find variable", "Read variable failure")
@@ -107,7 +107,7 @@ def same_answers(
     """
     features = example_features(meta_graph.graph())
     for name, signature in meta_graph.signatures.items():
-        rows = 3 if varies(signature) else 1
+        rows = 3 if has_open_rows(signature) else 1
         trials = (synthetic_inputs(signature, 1), varied_inputs(signature, rows, 1, features))
         for inputs in trials:
             if inputs is None or not safe_to_run[name]:
