@@ -1,4 +1,4 @@
-"""Decides from a graph which signatures work row by row. Sound: what it lets through, does.
+"""Decides from a graph which signatures work row by row. It is sound: it never allows another.
 
 Theory. Fix the sizes that merged calls have in common. `values` says what may be known of a tensor;
 `rules` says, operation by operation, what follows for its outputs. This module walks a signature's
@@ -62,7 +62,7 @@ _FLOW = _CALLS | _BRANCHES | _LOOPS | {"Switch", "RefSwitch", "Merge", "RefMerge
 
 
 Condition = tuple[str, Why]
-"""A condition of a rule: the type of operation and what it excludes."""
+"""A condition of a rule: the type of the operation, and the reason that it rules out."""
 
 
 def row_wise(

@@ -57,7 +57,7 @@ _SAME_VALUE = types(
 
 
 def broadcast(op: Operation, args: Sequence[Tensor]) -> tuple[Shape, int | None]:
-    """The shape of what is computed element by element, and the axis of its rows."""
+    """Return the shape of an element-wise result, and the axis of its rows. Raises Mixing."""
     shapes = [arg.dims for arg in args]
     rank = max(map(len, shapes))
     axis = _common_axis(args, rank)
@@ -81,7 +81,7 @@ def _common_axis(args: Sequence[Tensor], rank: int) -> int | None:
 
 
 def _common_size(op: Operation, sizes: Sequence[Size], place: int) -> Size:
-    """The size that all of these, which may be 1, are broadcast to."""
+    """Return the size that all of these, which may be 1, are broadcast to."""
     larger = list(dict.fromkeys(each for each in sizes if each != ONE))
     if not larger:
         return ONE
@@ -98,7 +98,7 @@ def _unary(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _broadcast(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Also integers of which the values are known; see `_FOLDS`."""
+    """Rule of element-wise operations; it also computes known integers, see `_FOLDS`."""
     found = tensors(args)
     if op.type in ("Equal", "NotEqual"):  # else a mismatch of shapes gives one value for all
         require(op.attribute("incompatible_shape_error"), Why.MISALIGNED)
@@ -127,7 +127,7 @@ def _of_numbers(compute: Callable[[int, int], Any]) -> Callable[[Size, Size], Si
 def _of_equals(
     equal: bool, compute: Callable[[int, int], Any]
 ) -> Callable[[Size, Size], Size | None]:
-    """A comparison that is known for two equal sizes, whatever they name."""
+    """Return a comparison that is known for two equal sizes, whatever they name."""
     of_numbers = _of_numbers(compute)
 
     def fold(a: Size, b: Size) -> Size | None:
@@ -157,7 +157,7 @@ _FOLDS: Mapping[str, Callable[[Size, Size], Size | None]] = {
 
 
 def _fold(kind: str, args: Sequence[Tensor]) -> Content | None:
-    """The values, where those of both inputs are known, and a quotient is whole."""
+    """Return the values, where those of both inputs are known, and a quotient is whole."""
     fold = _FOLDS.get(kind)
     if fold is None or len(args) != 2 or any(x.content is None for x in args):
         return None
@@ -183,7 +183,7 @@ def _each_same_value(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _cast(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Integers keep known values where the new type can hold any size."""
+    """Rule of Cast: integers keep known values where the new type can hold any size."""
     (x,) = tensors(args)
     wide = op.attribute("DstT") in (DataType.INT32, DataType.INT64)
     require(wide or not x.is_counted, Why.COUNTED)
@@ -191,7 +191,7 @@ def _cast(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _select(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Where the condition is a vector, it chooses whole rows of the other two."""
+    """Rule of Select: a condition that is a vector chooses whole rows of the other inputs."""
     condition, then, other = tensors(args)
     if condition.rank == 1 and then.rank > 1:
         require(condition.axis == 0 and then.axis == other.axis == 0, Why.MISALIGNED)

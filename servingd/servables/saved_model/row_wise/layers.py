@@ -26,7 +26,7 @@ from servingd.servables.saved_model.row_wise.values import (
 
 
 def _product(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Matrices in the last two axes, batches of them in those before, which are broadcast."""
+    """Rule of matrix products: matrices in the last two axes; the axes before are broadcast."""
     a, b = tensors(args)
     require(a.rank >= 2 and b.rank >= 2, Why.NO_SHAPE)
     flip_a, flip_b = (
@@ -46,7 +46,7 @@ def _product(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 def _axis_of_product(
     a: Tensor, b: Tensor, in_a: int | None, in_b: int | None, rank: int
 ) -> int | None:
-    """Where the product has its rows. Raises Mixing where rows meet rows."""
+    """Return where the product has its rows. Raises Mixing where rows meet rows."""
     if in_a is None and in_b is None:
         return None
     if in_a == -2 or in_b == -1:  # rows of matrices: the other factor is the same for each
@@ -73,7 +73,7 @@ def _flipped(x: Tensor, flip: bool) -> Tensor:
 
 
 def _einsum(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """The rows' label must be kept, be the same in all inputs with rows, and be in no other."""
+    """Rule of Einsum: the rows' label is kept, and only inputs with rows have it."""
     found = tensors(args)
     lefts, right = op.attribute("equation").replace(" ", "").split("->")
     dots = max(
@@ -101,13 +101,13 @@ def _einsum(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _is_one(x: Tensor, labels: Sequence[str], label: str | None) -> bool:
-    """Whether a label that an ellipsis stands for is broadcast in an input without rows."""
+    """Return whether an ellipsis's label is broadcast in an input without rows."""
     at = labels.index(label or "")
     return x.axis is None and label is not None and label.isdigit() and x.dims[at] == ONE
 
 
 def _spelt_out(text: str, dots: int) -> list[str]:
-    """An input's labels; those of an ellipsis are numbers, counted from its end."""
+    """Return an input's labels; those of an ellipsis are numbers, counted from its end."""
     if "..." not in text:
         return list(text)
     before, after = text.split("...")
@@ -156,7 +156,7 @@ def _pool(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _spatial(op: Operation, rank: int) -> tuple[int, bool]:
-    """The first spatial axis, and whether channels come last."""
+    """Return the first spatial axis, and whether channels come last."""
     last = op.attribute("data_format").endswith("C")
     require(last or op.attribute("data_format").startswith("NC"), Why.NO_RULE)
     return (1 if last else 2), last
@@ -167,7 +167,7 @@ def _image(rows: Size, lengths: Sequence[Size], channels: Size, last: bool) -> S
 
 
 def _windows(op: Operation, i: int, length: Size, window: Size, stride: int, dilation: int) -> Size:
-    """How many windows fit along one axis."""
+    """Return how many windows fit along one axis."""
     padding = op.attribute("padding")
     explicit = op.attribute("explicit_paddings")
     if length.known is None or window.known is None:
@@ -184,7 +184,7 @@ def _windows(op: Operation, i: int, length: Size, window: Size, stride: int, dil
 
 
 def _transposed_convolution(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Its output's shape is an input; whatever it says of the rows, there are as many as came."""
+    """Rule of Conv2DBackpropInput: its shape is an input, but it has as many rows as its input."""
     shape, kernel, x = tensors(args)
     require(not kernel.is_rows, Why.CONTRACTED)
     _first_is_rows(x)
@@ -198,7 +198,7 @@ def _transposed_convolution(op: Operation, args: Sequence[Value]) -> Sequence[Va
 
 
 def _batch_norm(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Not in training, when the statistics are those of the batch."""
+    """Rule of FusedBatchNorm: in training the statistics are those of the batch."""
     x, *rest = tensors(args)
     require(not op.attribute("is_training"), Why.BATCH_STATISTICS)
     require(not any(y.is_rows for y in rest), Why.MISALIGNED)
@@ -207,7 +207,7 @@ def _batch_norm(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _bias(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Added along the channels, which are never the rows."""
+    """Rule of BiasAdd: it adds along the channels, which are never the rows."""
     x, bias = tensors(args)
     require(not bias.is_rows, Why.MISALIGNED)
     channels = x.rank - 1 if op.attribute("data_format").endswith("C") else 1

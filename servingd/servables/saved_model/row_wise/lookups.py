@@ -46,12 +46,12 @@ def _read_variable(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _table_handle(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """A table that only its initialiser fills; those that calls may change are another type."""
+    """Rule of static hash tables: only the initialiser fills them."""
     return [Handle("table")]
 
 
 def _find(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Each key by itself; the values are scalars."""
+    """Rule of LookupTableFind: each key by itself; the values are scalars."""
     _handle(args[0], "table")
     keys, default = tensors(args[1:])
     require(not default.is_rows, Why.MISALIGNED)
@@ -107,7 +107,7 @@ def _gathered(params: Tensor, indices: Tensor, axis: int, batch_dims: int) -> Te
 
 
 def _axis_of_batched(params: Tensor, indices: Tensor, axis: int, batch_dims: int) -> int | None:
-    """Both are asked place by place along the first `batch_dims` axes; rows must be among them."""
+    """Return the axis of rows of a batched gather: rows must be among the `batch_dims` axes."""
     if params.axis is None and indices.axis is None:
         return None
     require(params.axis == indices.axis, Why.PICKED)
@@ -131,7 +131,7 @@ def _gather_nd(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _parse_examples(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Features of fixed length are rows. Others are as long as the longest of all rows."""
+    """Rule of ParseExample: features of fixed length are rows; others depend on the longest row."""
     found = tensors(args)
     serialized = found[0]
     require(serialized.rank == 1, Why.NO_SHAPE)
@@ -153,7 +153,7 @@ def _dense(op: Operation, serialized: Tensor, count: Size, shape: object) -> Ten
 
 
 def example_outputs(op: Operation) -> dict[str, int]:
-    """Where each list of outputs of a ParseExample begins."""
+    """Return where each list of outputs of a ParseExample begins."""
     sparse = op.attribute("num_sparse" if op.type == "ParseExampleV2" else "Nsparse") or 0
     dense = len(op.attribute("dense_shapes") or ())
     ragged = len(op.attribute("ragged_value_types") or ())
@@ -176,7 +176,7 @@ def _new_list(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _list_of_rows(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """One element for each place along the first axis."""
+    """Rule of TensorListFromTensor: one element for each place along the first axis."""
     x, element_shape = tensors(args)
     require(x.axis != 0, Why.JOINED)
     require(not element_shape.is_rows, Why.DATA_SIZED)
@@ -208,7 +208,7 @@ def _set_item(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _stack(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """What was never set is zeros, in each row alike."""
+    """Rule of TensorListStack: an element that was never set is zeros, in each row alike."""
     items, element_shape = _list(args[0]), *tensors(args[1:])
     require(not element_shape.is_rows, Why.DATA_SIZED)
     require(items.element is not None, Why.NO_SHAPE)

@@ -44,7 +44,7 @@ def _top_k(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _within_matrices(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Matrices lie along the last two axes."""
+    """Rule of operations on matrices: they lie along the last two axes."""
     x = tensors(args)[0]
     require(not any(y.is_rows for y in tensors(args[1:])), Why.DATA_SIZED)
     require(x.axis is None or x.axis < x.rank - 2, Why.MOVED)
@@ -73,7 +73,7 @@ def _arg_reduce(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _without(x: Tensor, gone: set[int], keep: bool) -> Tensor:
-    """What is left of a tensor whose axes `gone` are reduced."""
+    """Return what is left of a tensor whose axes `gone` are reduced."""
     if keep:
         return Tensor(tuple(ONE if i in gone else s for i, s in enumerate(x.dims)), x.axis)
     shape = tuple(s for i, s in enumerate(x.dims) if i not in gone)
@@ -121,7 +121,7 @@ def _one_hot(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _count_in_rows(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """DenseBincount: a matrix's rows are counted each by itself, a vector as a whole."""
+    """Rule of DenseBincount: a matrix's rows are counted each by itself, a vector as a whole."""
     x, bins, weights = tensors(args)
     require(x.rank == 2 and x.axis in (None, 0), Why.REDUCED)
     require(not bins.is_rows, Why.DATA_SIZED)
@@ -221,7 +221,7 @@ class _Part:
         self.kind, self.begin, self.end, self.stride = kind, begin, end, stride
 
     def as_index(self) -> object:
-        """As numpy indexes. Raises Mixing if a number is not known."""
+        """Return the part as numpy indexes. Raises Mixing if a number is not known."""
         if self.kind == "new":
             return None
         if self.kind == "shrink":
@@ -238,18 +238,18 @@ class _Part:
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the number of rows decides what stays."""
+        """Return whether the number of rows decides what stays."""
         values = (self.begin, self.end, self.stride)
         return any(value is not None and value.counts_rows for value in values)
 
     def is_whole(self, dim: Size) -> bool:
-        """Whether all of a dimension stays, in order."""
+        """Return whether all of a dimension stays, in order."""
         from_start = self.begin is None or self.begin == size(0)
         to_end = self.end is None or self.end == dim
         return self.kind == "slice" and from_start and to_end and self.stride == ONE
 
     def length(self, dim: Size) -> Size | None:
-        """How much of a dimension stays; None if that is not worked out."""
+        """Return how much of a dimension stays; None if that is not worked out."""
         if self.is_whole(dim):
             return dim
         values = (self.begin, self.end, self.stride)

@@ -28,14 +28,14 @@ from servingd.servables.saved_model.row_wise.values import (
 
 
 def integers(value: Value) -> list[Size]:
-    """The values of a vector or scalar that is known, row counts included."""
+    """Return the values of a known vector or scalar, row counts included. Raises Mixing."""
     if not isinstance(value, Tensor) or value.content is None or len(value.content.shape) > 1:
         raise Mixing(Why.NOT_CONSTANT)
     return list(value.content.values)
 
 
 def numbers(value: Value) -> list[int]:
-    """The values of a constant vector or scalar."""
+    """Return the values of a constant vector or scalar. Raises Mixing."""
     found = [each.known for each in integers(value)]
     if any(number is None for number in found):
         raise Mixing(Why.NOT_CONSTANT)
@@ -43,14 +43,14 @@ def numbers(value: Value) -> list[int]:
 
 
 def number(value: Value) -> int:
-    """The value of a constant that is a scalar, or a vector of one."""
+    """Return the value of a constant scalar, or vector of one. Raises Mixing."""
     found = numbers(value)
     require(len(found) == 1, Why.NOT_CONSTANT)
     return found[0]
 
 
 def place(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
+    """Return an axis counted from the front."""
     found = axis + rank if axis < 0 else axis
     require(0 <= found < rank, Why.NOT_CONSTANT)
     return found
@@ -62,7 +62,7 @@ def _constant(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _shape(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Of rows, it counts them; that is not the same for all calls, but is no secret of a row."""
+    """Rule of Shape: of rows, it is counted; no row's content decides it."""
     return [_shape_of(x) for x in tensors(args)]
 
 
@@ -117,7 +117,7 @@ def _length(shape: Tensor) -> int:
 
 
 def _solved(op: Operation, wanted: Sequence[Size], shape: Shape | None) -> Shape:
-    """A target's sizes, with that in the place of -1 which the others leave."""
+    """Return a target's sizes, with -1 replaced by what the other sizes leave."""
     require(not any(each.counts_rows for each in wanted), Why.COUNTED)
     rest = product(each for each in wanted if each.known != -1)
     whole = product(shape).divided_by(rest) if shape is not None else None
@@ -127,7 +127,7 @@ def _solved(op: Operation, wanted: Sequence[Size], shape: Shape | None) -> Shape
 
 
 def _reshaped_rows(op: Operation, x: Tensor, axis: int, wanted: list[Size]) -> Tensor:
-    """Rows cut anew; see above. At most one size is -1."""
+    """Return rows reshaped as the module docstring says. At most one size is -1."""
     before, rest = product(x.dims[:axis]), product(x.dims[axis + 1 :])
     per_row = x.dims[axis].per_row()
     assert per_row is not None  # rows are made of nothing else
@@ -164,7 +164,7 @@ def _expand_dims(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _squeeze(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Without a list of dimensions, one row would lose its axis and two would not."""
+    """Rule of Squeeze: without a list of dimensions one row would lose its axis, two would not."""
     (x,) = tensors(args)
     listed = op.attribute("squeeze_dims")
     gone = {place(dim, x.rank) for dim in listed}
@@ -179,7 +179,7 @@ def _squeeze(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _transpose(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Rows stay rows, along the axis that theirs becomes."""
+    """Rule of Transpose: rows stay rows, along the axis that theirs becomes."""
     x, order = tensors(args)
     require(not x.is_counted, Why.COUNTED)
     new = numbers(order)
@@ -189,14 +189,14 @@ def _transpose(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _fill(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """One value for all: each row gets a part full of it."""
+    """Rule of Fill: one value for all rows."""
     dims, value = tensors(args)
     require(value.is_same, Why.MISALIGNED)
     return [_made_rows(integers(dims))]
 
 
 def _made_rows(shape: Sequence[Size]) -> Tensor:
-    """What is the same everywhere, in a shape that may hold the number of rows once."""
+    """Return one value in a shape that may hold the number of rows once."""
     axes = [i for i, each in enumerate(shape) if each.counts_rows]
     if not axes:
         return Tensor(tuple(shape))
@@ -231,7 +231,7 @@ def _broadcast_args(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _tile(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Rows may not be repeated: the copies would come after all rows, not after their own."""
+    """Rule of Tile: rows may not be repeated, as the copies would come after all rows."""
     x, times = tensors(args)
     require(not x.is_counted, Why.COUNTED)
     factors = integers(times)
@@ -245,7 +245,7 @@ def _tile(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _concat(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Side by side, rows stay rows; one after the other, they do not."""
+    """Rule of Concat: side by side rows stay rows; one after the other they do not."""
     found = tensors(args)
     at, parts = (found[0], found[1:]) if op.type == "Concat" else (found[-1], found[:-1])
     if all(part.content is not None and part.rank == 1 for part in parts):
@@ -262,7 +262,7 @@ def _concat(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _aligned(parts: Sequence[Tensor]) -> tuple[int | None, int]:
-    """The axis that all have rows along, or none has, and their rank."""
+    """Return the axis that all have rows along, or None, and their rank. Raises Mixing."""
     first = parts[0]
     for part in parts[1:]:
         require(part.axis == first.axis and part.rank == first.rank, Why.MISALIGNED)
@@ -287,7 +287,7 @@ def _pack(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _range(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Numbers from 0 to the last row's are row numbers: what they are used for is not followed."""
+    """Rule of Range: up to the number of rows it makes row numbers, which are not followed."""
     found = tensors(args)
     require(not any(x.is_counted or x.is_rows for x in found), Why.COUNTED)
     try:

@@ -76,7 +76,7 @@ class Content:
 
     @property
     def array(self) -> np.ndarray:
-        """As an array of `Size`."""
+        """The values as an array of `Size`."""
         array = np.empty(len(self.values), object)
         array[:] = self.values
         return array.reshape(self.shape)
@@ -88,7 +88,7 @@ class Content:
 
     @property
     def known(self) -> np.ndarray | None:
-        """As an array of numbers, if all are."""
+        """The values as an int64 array, if all are numbers."""
         numbers = [value.known for value in self.values]
         if any(number is None for number in numbers):
             return None
@@ -96,7 +96,7 @@ class Content:
 
 
 def content_of(array: np.ndarray | Sequence[Size] | Size | int) -> Content:
-    """The content of an array of `Size` or of numbers."""
+    """Return the content of an array of `Size` or of numbers."""
     array = np.asarray(array, object)
     flat = tuple(v if isinstance(v, Size) else size(v) for v in array.reshape(-1))
     return Content(array.shape, flat)
@@ -123,17 +123,17 @@ class Tensor:
 
     @property
     def is_same(self) -> bool:
-        """Whether rows change nothing of it."""
+        """Whether neither the rows' contents nor their number change it."""
         return self.axis is None and not self.is_counted
 
     @property
     def rank(self) -> int:
-        """How many dimensions it has. Raises Mixing if that is not known."""
+        """The number of dimensions. Raises Mixing if it is not known."""
         return len(self.dims)
 
     @property
     def dims(self) -> Shape:
-        """Its shape. Raises Mixing if that is not known."""
+        """The shape. Raises Mixing if it is not known."""
         if self.shape is None:
             raise Mixing(Why.NO_SHAPE)
         return self.shape
@@ -155,13 +155,13 @@ class TensorList:
     """
 
     element: Tensor | None
-    """None: none was set yet."""
+    """None: no element was set yet."""
     length: Size | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Anything; says which operation made it so, and why."""
+    """A tensor that may hold anything; which operation made it so, and why."""
 
     why: Why
     operation: str
@@ -177,12 +177,12 @@ _MADE = "~"
 
 
 def made(name: str) -> Size:
-    """A size that an operation makes and that is not worked out: named by the operation."""
+    """Return a size that is not worked out, named by the operation that makes it."""
     return Size({(f"{_MADE}{name}",): 1})
 
 
 def tensors(values: Iterable[Value]) -> list[Tensor]:
-    """The arguments of an operation on tensors. Raises Mixing for anything else."""
+    """Return the arguments of an operation on tensors. Raises Mixing for anything else."""
     found = []
     for value in values:
         if not isinstance(value, Tensor):
@@ -192,7 +192,7 @@ def tensors(values: Iterable[Value]) -> list[Tensor]:
 
 
 def join(one: Value, other: Value, name: str) -> Value:
-    """What holds for both: where either may have come to pass, decided alike for all rows.
+    """Return what holds of both values, where all rows have either the one or the other.
 
     Sizes that differ become one that is named by `name`.
     """
@@ -242,7 +242,7 @@ def _join_tensors(
 
 
 def listed(element: Tensor) -> Tensor | None:
-    """A tensor as an element of a list: sizes that the setting operation made may differ.
+    """Return a tensor as an element of a list: sizes that the setting operation made may differ.
 
     None if its number of entries per row may differ.
     """
@@ -255,7 +255,7 @@ def listed(element: Tensor) -> Tensor | None:
 
 
 def taken(element: Tensor, name: str) -> Tensor:
-    """An element of a list as a tensor: a size that may differ is named by the taking operation."""
+    """Return an element of a list as a tensor: sizes that may differ are named by the operation."""
     shape = tuple(
         made(f"{name}.{i}") if ANY_SIZE in each.names else each
         for i, each in enumerate(element.dims)

@@ -1,4 +1,4 @@
-"""What the row-wise analysis, and the trial after it, have to say of signatures."""
+"""The results of the row-wise analysis, and of the trial after it."""
 
 from __future__ import annotations
 
