@@ -43,10 +43,10 @@ from servingd.servables.saved_model.row_wise.rules import OUTPUTS
 from servingd.servables.saved_model.row_wise.sizes import ROWS, size
 from servingd.servables.saved_model.row_wise.values import (
     Mixing,
+    Reason,
     Tensor,
     Unknown,
     Value,
-    Why,
     require,
 )
 from servingd.servables.saved_model.row_wise.verdicts import RowWiseVerdict
@@ -61,7 +61,7 @@ _LOOPS = frozenset({"While", "StatelessWhile"})
 _FLOW = _CALLS | _BRANCHES | _LOOPS | {"Switch", "RefSwitch", "Merge", "RefMerge"}
 
 
-Condition = tuple[str, Why]
+Condition = tuple[str, Reason]
 """A condition of a rule: the type of the operation, and the reason that it rules out."""
 
 
@@ -139,8 +139,8 @@ class Analysis:
             asserts = node.op == "Assert" or (node.op in _BRANCHES and self._guards(node))
             if asserts and not self._holds_by_row(frame, data_inputs(node)[0]):
                 op = Operation(node, frame.scope)
-                if (op.type, Why.ASSERTED) not in self._without:
-                    self._asserts.append(Unknown(Why.ASSERTED, op.name))
+                if (op.type, Reason.ASSERTED) not in self._without:
+                    self._asserts.append(Unknown(Reason.ASSERTED, op.name))
 
     def _guards(self, node: Any) -> bool:
         """Return whether a branch asserts something."""
@@ -196,8 +196,8 @@ class Analysis:
             return frame.fed[node, position]
         values = frame.known.get(node)
         if values is None:
-            return Unknown(Why.CYCLE, node)
-        return values[position] if position < len(values) else Unknown(Why.NO_RULE, node)
+            return Unknown(Reason.CYCLE, node)
+        return values[position] if position < len(values) else Unknown(Reason.NO_RULE, node)
 
     def _position(self, frame: Frame, reference: str) -> tuple[str, int]:
         """Return a tensor's node, and its number among the outputs: of its name, in a function."""
@@ -226,18 +226,18 @@ class Analysis:
         args = [self._lookup(frame, source) for source in data_inputs(node)]
         self._left -= 1
         try:
-            require(self._left > 0, Why.TOO_LARGE)
+            require(self._left > 0, Reason.TOO_LARGE)
             if op.type in self._functions:
                 return self._call(op.type, op.path, args)
             if op.type in _FLOW:
                 return self._follow(op, args)
             return apply_rule(op, args)
         except Mixing as mixing:
-            if (op.type, mixing.why) in self._without:
+            if (op.type, mixing.reason) in self._without:
                 return Every(next((a for a in args if is_rows(a)), args[0]))
-            return Every(Unknown(mixing.why, op.name))
+            return Every(Unknown(mixing.reason, op.name))
         except (IndexError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
-            return Every(Unknown(Why.NO_RULE, op.name))
+            return Every(Unknown(Reason.NO_RULE, op.name))
 
     def _call(self, function: str, path: str, args: Sequence[Value]) -> list[Value]:
         body = self._body(function)
@@ -267,7 +267,7 @@ class Analysis:
     def _branch(self, op: Operation, args: Sequence[Value]) -> Sequence[Value]:
         """Return what holds of either branch. Raises Mixing unless all rows decide alike."""
         decides, *given = args
-        require_same(decides, Why.DECIDED)
+        require_same(decides, Reason.DECIDED)
         is_if = op.type.endswith("If")
         names = ("then_branch", "else_branch") if is_if else ("branches",)
         functions = op.functions(*names)
@@ -291,10 +291,10 @@ class Analysis:
         state = list(args)
         for _ in range(_MAX_ROUNDS):
             (goes_on,) = self._call(condition, f"{op.path}.cond", state)
-            require_same(goes_on, Why.LOOPED)
+            require_same(goes_on, Reason.LOOPED)
             after = self._call(body, f"{op.path}.body", state)
             new = join_all(state, after, op.path)
             if new == state:
                 return state
             state = new
-        raise Mixing(Why.TOO_LARGE)
+        raise Mixing(Reason.TOO_LARGE)

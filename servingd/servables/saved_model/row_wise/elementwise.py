@@ -17,10 +17,10 @@ from servingd.servables.saved_model.row_wise.operations import Operation, types
 from servingd.servables.saved_model.row_wise.sizes import ONE, Size
 from servingd.servables.saved_model.row_wise.values import (
     Content,
+    Reason,
     Shape,
     Tensor,
     Value,
-    Why,
     content_of,
     require,
     tensors,
@@ -72,11 +72,11 @@ def _common_axis(args: Sequence[Tensor], rank: int) -> int | None:
     rows = [(arg.axis - arg.rank, arg.dims[arg.axis]) for arg in args if arg.axis is not None]
     if not rows:
         return None
-    require(len(set(rows)) == 1, Why.MISALIGNED)
+    require(len(set(rows)) == 1, Reason.MISALIGNED)
     from_end = rows[0][0]
     for arg in args:
         reaches = arg.axis is None and arg.rank >= -from_end
-        require(not reaches or arg.dims[from_end] == ONE, Why.MISALIGNED)
+        require(not reaches or arg.dims[from_end] == ONE, Reason.MISALIGNED)
     return rank + from_end
 
 
@@ -93,7 +93,7 @@ def _common_size(op: Operation, sizes: Sequence[Size], place: int) -> Size:
 
 def _unary(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     (x,) = tensors(args)
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     return [Tensor(x.shape, x.axis)]
 
 
@@ -101,10 +101,10 @@ def _broadcast(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     """Rule of element-wise operations; it also computes known integers, see `_FOLDS`."""
     found = tensors(args)
     if op.type in ("Equal", "NotEqual"):  # else a mismatch of shapes gives one value for all
-        require(op.attribute("incompatible_shape_error"), Why.MISALIGNED)
+        require(op.attribute("incompatible_shape_error"), Reason.MISALIGNED)
     content = _fold(op.type, found)
     if content is None:
-        require(not any(x.is_counted for x in found), Why.COUNTED)
+        require(not any(x.is_counted for x in found), Reason.COUNTED)
     shape, axis = broadcast(op, found)
     return [Tensor(shape, axis, content)]
 
@@ -186,7 +186,7 @@ def _cast(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     """Rule of Cast: integers keep known values where the new type can hold any size."""
     (x,) = tensors(args)
     wide = op.attribute("DstT") in (DataType.INT32, DataType.INT64)
-    require(wide or not x.is_counted, Why.COUNTED)
+    require(wide or not x.is_counted, Reason.COUNTED)
     return [Tensor(x.shape, x.axis, x.content if wide else None)]
 
 
@@ -194,8 +194,8 @@ def _select(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     """Rule of Select: a condition that is a vector chooses whole rows of the other inputs."""
     condition, then, other = tensors(args)
     if condition.rank == 1 and then.rank > 1:
-        require(condition.axis == 0 and then.axis == other.axis == 0, Why.MISALIGNED)
-        require(condition.dims[0] == then.dims[0] == other.dims[0], Why.MISALIGNED)
+        require(condition.axis == 0 and then.axis == other.axis == 0, Reason.MISALIGNED)
+        require(condition.dims[0] == then.dims[0] == other.dims[0], Reason.MISALIGNED)
         return [Tensor(then.shape, 0)]
     return _broadcast(op, args)
 

@@ -10,10 +10,10 @@ from servingd.servables.saved_model.row_wise.rules import COUNTING, RULES
 from servingd.servables.saved_model.row_wise.sizes import ROWS
 from servingd.servables.saved_model.row_wise.values import (
     Mixing,
+    Reason,
     Tensor,
     Unknown,
     Value,
-    Why,
     join,
     require,
 )
@@ -42,9 +42,9 @@ def apply_rule(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
             return Every(arg)
     rule = RULES.get(op.type)
     if rule is None:
-        raise Mixing(Why.NO_RULE)
+        raise Mixing(Reason.NO_RULE)
     counted = any(isinstance(arg, Tensor) and arg.is_counted for arg in args)
-    require(not counted or op.type in COUNTING, Why.COUNTED)
+    require(not counted or op.type in COUNTING, Reason.COUNTED)
     same = all(isinstance(arg, Tensor) and arg.is_same for arg in args)
     try:
         found = rule(op, args)
@@ -59,7 +59,7 @@ def switch_or_merge(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     """Follow TensorFlow 1's branches: what leaves a Switch is alive on one side, then merged."""
     if op.type.endswith("Switch"):
         data, decides = args
-        require_same(decides, Why.DECIDED)
+        require_same(decides, Reason.DECIDED)
         return [data, data]
     whole = args[0]
     for i, other in enumerate(args[1:]):
@@ -72,9 +72,9 @@ def join_all(one: Sequence[Value], other: Sequence[Value], path: str) -> list[Va
     return [join(a, b, f"{path}:{i}") for i, (a, b) in enumerate(zip(one, other, strict=True))]
 
 
-def require_same(value: Value, why: Why) -> None:
+def require_same(value: Value, reason: Reason) -> None:
     """Raise Mixing unless all rows decide alike."""
-    require(isinstance(value, Tensor) and value.is_same, why)
+    require(isinstance(value, Tensor) and value.is_same, reason)
 
 
 def known_number(value: Value) -> int | None:
@@ -95,4 +95,4 @@ def output_refusal(value: Value) -> str:
         return str(value)
     if isinstance(value, Tensor) and value.axis == 0 and value.dims[0] == ROWS:
         return ""
-    return Why.FIXED.value
+    return Reason.FIXED.value

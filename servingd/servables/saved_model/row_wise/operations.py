@@ -13,9 +13,9 @@ from servingd.servables.saved_model.row_wise.sizes import Size, named, size
 from servingd.servables.saved_model.row_wise.values import (
     Content,
     Mixing,
+    Reason,
     Shape,
     Value,
-    Why,
     content_of,
     made,
 )
@@ -87,7 +87,7 @@ class Operation:
         attr = self._attributes[name]
         kind = attr.WhichOneof("value")
         if kind is None:  # a function's own parameter
-            raise Mixing(Why.NOT_CONSTANT)
+            raise Mixing(Reason.NOT_CONSTANT)
         value = getattr(attr, kind)
         if kind == "list":
             return tuple(value.i or value.s or value.b or value.type or value.shape)
@@ -131,7 +131,7 @@ class Operation:
                 return shape, None
             array = decode(tensor, "constant")
         except (DecodeError, ServingError, ValueError) as error:
-            raise Mixing(Why.NOT_CONSTANT) from error
+            raise Mixing(Reason.NOT_CONSTANT) from error
         return shape, content_of(array.astype(int)) if array.size <= 256 else None
 
 

@@ -27,7 +27,7 @@ from servingd.servables.saved_model.row_wise.sizes import Size, size
 Shape: TypeAlias = tuple[Size, ...]
 
 
-class Why(enum.Enum):
+class Reason(enum.Enum):
     """Why a tensor is unknown, as operators read it."""
 
     REDUCED = "it reduces over the rows"
@@ -56,15 +56,15 @@ class Why(enum.Enum):
 class Mixing(Exception):
     """An operation may mix rows."""
 
-    def __init__(self, why: Why) -> None:
-        super().__init__(why.value)
-        self.why = why
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
-def require(holds: bool, why: Why) -> None:
+def require(holds: bool, reason: Reason) -> None:
     """Raise Mixing unless a condition of a rule holds."""
     if not holds:
-        raise Mixing(why)
+        raise Mixing(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Tensor:
     def dims(self) -> Shape:
         """The shape. Raises Mixing if it is not known."""
         if self.shape is None:
-            raise Mixing(Why.NO_SHAPE)
+            raise Mixing(Reason.NO_SHAPE)
         return self.shape
 
 
@@ -163,11 +163,11 @@ class TensorList:
 class Unknown:
     """A tensor that may hold anything; which operation made it so, and why."""
 
-    why: Why
+    reason: Reason
     operation: str
 
     def __str__(self) -> str:
-        return f"{self.operation}: {self.why.value}"
+        return f"{self.operation}: {self.reason.value}"
 
 
 Value: TypeAlias = Tensor | Handle | TensorList | Unknown
@@ -186,7 +186,7 @@ def tensors(values: Iterable[Value]) -> list[Tensor]:
     found = []
     for value in values:
         if not isinstance(value, Tensor):
-            raise Mixing(Why.NO_RULE)
+            raise Mixing(Reason.NO_RULE)
         found.append(value)
     return found
 
@@ -207,7 +207,7 @@ def join(one: Value, other: Value, name: str) -> Value:
         return _list_of(one.element, other.element, length, name)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return _join_tensors(one, other, name)
-    return Unknown(Why.NO_RULE, name)
+    return Unknown(Reason.NO_RULE, name)
 
 
 def _list_of(one: Tensor | None, other: Tensor | None, length: Size | None, name: str) -> Value:
@@ -222,7 +222,7 @@ def _join_tensors(
 ) -> Tensor | Unknown:
     differing = differing or (lambda axis: made(f"{name}.{axis}"))
     if one.is_counted or other.is_counted:
-        return Unknown(Why.COUNTED, name)
+        return Unknown(Reason.COUNTED, name)
     content = one.content if one.content == other.content else None
     if (
         one.is_same
@@ -231,9 +231,9 @@ def _join_tensors(
     ):
         return Tensor(None)
     if one.axis != other.axis or len(one.dims) != len(other.dims):
-        return Unknown(Why.DECIDED, name)
+        return Unknown(Reason.DECIDED, name)
     if one.axis is not None and one.dims[one.axis] != other.dims[one.axis]:
-        return Unknown(Why.DECIDED, name)
+        return Unknown(Reason.DECIDED, name)
     shape = tuple(
         a if a == b else differing(i)
         for i, (a, b) in enumerate(zip(one.dims, other.dims, strict=True))
