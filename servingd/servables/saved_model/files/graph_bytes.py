@@ -1,7 +1,7 @@
-"""How much of a SavedModel's graph are constants, told from its bytes alone.
+"""Counts the bytes of constants in a SavedModel's graph, without parsing it into messages.
 
-A constant of many values is held as often as any weight is. What is left, nodes and their names,
-takes many times its bytes once it is a graph with kernels and plans.
+Constants take a few times their bytes in memory. The rest, nodes and their names, takes many times
+its bytes once it is a graph with kernels and plans. So estimates count them apart.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from mmap import mmap
 from servingd.wire.fields import Place, places_of
 
 _LARGE = 1 << 10
-"""A node of more bytes is a constant: its name, its inputs and its types take a hundred."""
+"""Bytes: a larger node is a constant, as name, inputs and types take a hundred."""
 
 _META_GRAPHS, _GRAPH_DEF, _NODE, _LIBRARY, _FUNCTION, _NODE_DEF = 2, 2, 1, 2, 1, 3
 """Fields of SavedModel, MetaGraphDef, GraphDef (two), FunctionDefLibrary and FunctionDef."""
 
 
 def constant_bytes(content: bytes | mmap) -> int:
-    """The bytes of constants in the content of `saved_model.pb`; 0 if it does not parse."""
+    """Return the bytes of constants in the content of `saved_model.pb`; 0 if it does not parse."""
     found = 0
     with memoryview(content) as view:  # places, and no views: a map with a view cannot be closed
         try:
