@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from servingd.core.calls import Models
 from servingd.core.types import Signature, Tensors, TensorSpec
-from servingd.errors import Internal, InvalidArgument, ServingError
+from servingd.errors import FailedPrecondition, Internal, InvalidArgument, ServingError
 from servingd.inference.calls import (
     CLASSIFY_METHOD,
     DEFAULT_SIGNATURE,
@@ -21,6 +21,10 @@ from servingd.inference.calls import (
     check_served,
     check_shapes,
 )
+from servingd.wire.tensors.proto import decode, type_name
+
+if TYPE_CHECKING:
+    from servingd.wire.protos import InputTensor, TensorProto
 
 _METHODS = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
 
@@ -96,6 +100,37 @@ def bind(signature: Signature, aliases: Collection[str], decode: Decode) -> Tens
             f"{_list(a for a in aliases if a in wanted)}, request input: {_list(aliases)}"
         )
     return inputs
+
+
+def bind_tensors(signature: Signature, tensors: Mapping[str, TensorProto | InputTensor]) -> Tensors:
+    """Bind the tensors of a PredictRequest or its twin to a signature. Raises InvalidArgument."""
+
+    def decode_input(alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
+        tensor = tensors[alias]
+        array = decode(tensor, alias)
+        data_type: int = tensor.dtype
+        if data_type != spec.data_type:
+            raise wrong_type(signature, alias, data_type)
+        return array
+
+    return bind(signature, tensors, decode_input)
+
+
+def no_such_signature(name: str) -> ServingError:
+    """Return what gRPC's callers are told of a missing signature; REST has another text."""
+    return FailedPrecondition(f'Serving signature key "{name}" not found.')
+
+
+def wrong_type(signature: Signature, alias: str, given: int) -> InvalidArgument:
+    """Return the error for an input of type number `given`, in TensorFlow's words.
+
+    They name an input by its place in the signature.
+    """
+    place = list(signature.inputs).index(alias)
+    return InvalidArgument(
+        f"Expects arg[{place}] to be {type_name(signature.inputs[alias].data_type)} "
+        f"but {type_name(given)} is provided"
+    )
 
 
 def _check_count(aliases: Collection[str], signature: Signature) -> None:

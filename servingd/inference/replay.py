@@ -11,15 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from servingd.core.calls import Completion, ServableHandle, SignatureRunner
 from servingd.core.serving import Servable
-from servingd.core.types import ModelSpec, ServableId, Signature, Tensors, TensorSpec
+from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import (
     DeadlineExceeded,
-    FailedPrecondition,
-    InvalidArgument,
     ServingError,
     Unimplemented,
     as_serving_error,
@@ -27,11 +23,11 @@ from servingd.errors import (
 from servingd.inference.calls import CLASSIFY_METHOD, NO_CHECKS, REGRESS_METHOD, Checks
 from servingd.inference.examples import results, run_examples
 from servingd.inference.multi_inference import Task, TaskOutputs, multi_inference
-from servingd.inference.predict import bind, predict
+from servingd.inference.predict import bind_tensors, no_such_signature, predict
 from servingd.wire import protos
 from servingd.wire.examples import serialized_examples
 from servingd.wire.records.prediction_logs import RecordedRequest
-from servingd.wire.tensors.proto import decode, encode_predict_response, type_name
+from servingd.wire.tensors.proto import encode_predict_response
 
 _PATIENCE_S = 600.0
 """How long a servable that answers from another thread may take."""
@@ -137,25 +133,14 @@ class _Predict(_Replay):
         self.output_filter: Sequence[str] = request.output_filter
 
     def bind(self, signature: Signature) -> Tensors:
-        return bind(signature, self._tensors, self._decode)
+        return bind_tensors(signature, self._tensors)
 
     def no_such_signature(self, name: str) -> ServingError:
-        return FailedPrecondition(f'Serving signature key "{name}" not found.')
+        return no_such_signature(name)
 
     def encode(self, outputs: Tensors, signature: Signature) -> None:
         wanted = {alias: outputs[alias] for alias in self.output_filter or outputs}
         encode_predict_response(wanted, signature.outputs, b"")
-
-    def _decode(self, alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
-        tensor = self._tensors[alias]
-        array = decode(tensor, alias)
-        if tensor.dtype != spec.data_type:
-            place = list(self.runner.signature.inputs).index(alias) if self.runner else 0
-            raise InvalidArgument(
-                f"Expects arg[{place}] to be {type_name(spec.data_type)} "
-                f"but {type_name(tensor.dtype)} is provided"
-            )
-        return array
 
 
 class _Examples(_Replay):

@@ -10,12 +10,12 @@ import numpy as np
 
 from servingd.core.batching.merge import Form, FormedInputs, form_of
 from servingd.core.types import Signature, Tensors, TensorSpec
-from servingd.errors import FailedPrecondition, InvalidArgument, ServingError
+from servingd.errors import InvalidArgument, ServingError
 from servingd.frontends.call import Call, CallContext, Note, to_serving_error
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
-from servingd.inference.predict import bind, predict
-from servingd.wire.tensors.proto import decode, encode_predict_response, type_name
+from servingd.inference.predict import bind, bind_tensors, no_such_signature, predict, wrong_type
+from servingd.wire.tensors.proto import encode_predict_response
 from servingd.wire.tensors.templates import RequestTemplates, Template
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class PredictCall(Call):
         """The inputs, bound to the signature."""
         template = self.template
         if template is None:
-            inputs: Tensors = bind(signature, self.aliases, self._decode)
+            inputs = bind_tensors(signature, self.tensors)
         else:
             plan: _Plan | None = template.plan
             if plan is None or plan.signature is not signature:
@@ -106,7 +106,7 @@ class PredictCall(Call):
 
         def decode_field(alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
             if template.data_types[alias] != spec.data_type:
-                raise self._wrong_type(alias, spec, template.data_types[alias])
+                raise wrong_type(signature, alias, template.data_types[alias])
             return record[fields[alias]]
 
         inputs = bind(signature, template.aliases, decode_field)
@@ -120,7 +120,7 @@ class PredictCall(Call):
 
     def no_such_signature(self, name: str) -> ServingError:
         """The text and code of gRPC's callers; REST has others."""
-        return FailedPrecondition(f'Serving signature key "{name}" not found.')
+        return no_such_signature(name)
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
         """A PredictResponse."""
@@ -133,22 +133,6 @@ class PredictCall(Call):
     def log_request(self) -> bytes:
         """The PredictRequest as it came."""
         return self.payload
-
-    def _decode(self, alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
-        tensor = self.tensors[alias]
-        array = decode(tensor, alias)
-        data_type: int = tensor.dtype
-        if data_type != spec.data_type:
-            raise self._wrong_type(alias, spec, data_type)
-        return array
-
-    def _wrong_type(self, alias: str, spec: TensorSpec, came: int) -> InvalidArgument:
-        """TensorFlow's text, in which an input is told by its place in the signature."""
-        place = list(self.runner.signature.inputs).index(alias) if self.runner else 0
-        return InvalidArgument(
-            f"Expects arg[{place}] to be {type_name(spec.data_type)} "
-            f"but {type_name(came)} is provided"
-        )
 
 
 def _bound(plan: _Plan, record: np.ndarray[Any, Any]) -> FormedInputs:
