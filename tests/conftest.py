@@ -1,13 +1,18 @@
-"""What all tests share: SavedModels, exported once per run."""
+"""What all tests share: SavedModels, exported once per run, and the environment of servers."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests import exports, placed
+from tests import absent, exports, placed
+
+# TensorFlow imports these two where they are, for nothing that servingd does: almost two seconds of
+# every start. An installation of servingd has them not; only its demo and its tests need them.
+os.environ["PYTHONPATH"] = absent.HIDDEN
 
 # No test is timed: machines are noisy.
 settings.register_profile("servingd", deadline=None)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from servingd.servables.saved_model.files.completeness import INDEX, pairs_of
+from tests import absent
 from tests.e2e.process import request
 from tests.exports import copy_version
 from tests.tables import SNAPPY, table
@@ -257,10 +258,12 @@ def test_a_second_signal_exits_at_once(start, tmp_path, models):
 
 def test_a_signal_during_the_start_ends_it_at_once(start, tmp_path, models):
     shutil.copytree(models / "half_plus_two", tmp_path / "m" / "1")
-    server = start("--model_name=m", f"--model_base_path={tmp_path}/m")
+    server = start("--model_name=m", f"--model_base_path={tmp_path}/m", PYTHONPATH=absent.SEEN)
     server.wait_for("the load", lambda: "LOADING" in server.get("/v1/models/m")[1])
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(3) == 0  # TensorFlow's import alone takes longer
+    assert (
+        server.process.wait(3) == 0
+    )  # TensorFlow's import alone takes longer
 
 
 def test_calls_that_loop_for_ever_do_not_take_their_model_out(server):
