@@ -261,9 +261,7 @@ def test_a_signal_during_the_start_ends_it_at_once(start, tmp_path, models):
     server = start("--model_name=m", f"--model_base_path={tmp_path}/m", PYTHONPATH=absent.SEEN)
     server.wait_for("the load", lambda: "LOADING" in server.get("/v1/models/m")[1])
     server.process.send_signal(signal.SIGTERM)
-    assert (
-        server.process.wait(3) == 0
-    )  # TensorFlow's import alone takes longer
+    assert server.process.wait(3) == 0  # TensorFlow's import alone takes longer
 
 
 def test_calls_that_loop_for_ever_do_not_take_their_model_out(server):
