@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import absent, exports, placed
+from tests import absent, exports, placed, side_by_side
 
 # TensorFlow imports these two where they are, for nothing that servingd does: almost two seconds of
 # every start. An installation of servingd has them not; only its demo and its tests need them.
@@ -17,6 +17,20 @@ os.environ["PYTHONPATH"] = absent.HIDDEN
 # No test is timed: machines are noisy.
 settings.register_profile("servingd", deadline=None)
 settings.load_profile("servingd")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    side_by_side.deal_out(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Outside of every timeout, wait for one's turn, if there are other processes."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    with side_by_side.in_the_room(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
