@@ -19,9 +19,13 @@ settings.register_profile("servingd", deadline=None)
 settings.load_profile("servingd")
 
 
+def pytest_xdist_make_scheduler(config, log):
+    return side_by_side.Groups(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    side_by_side.deal_out(items)
+    items.sort(key=lambda item: side_by_side.turn_of(item.nodeid))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

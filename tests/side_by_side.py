@@ -7,45 +7,47 @@ tests after another: a file, or what asks one of the servers that files share.
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 LONG = (
-    "tensorflow/test_optimise.py",
-    "server: native",
-    "e2e/test_devices.py",
-    "e2e/test_ordinary_models.py",
-    "e2e/test_life_cycle.py",
-    "e2e/test_batching.py",
-    "e2e/test_reload.py",
-    "server: grpcio",
-    "e2e/test_surface.py",
-    "e2e/test_image.py",
-    "e2e/test_warm_up_and_logs.py",
+    "tests/tensorflow/test_optimise.py",
+    "the server with native",
+    "tests/e2e/test_devices.py",
+    "tests/e2e/test_ordinary_models.py",
+    "tests/e2e/test_life_cycle.py",
+    "tests/e2e/test_batching.py",
+    "the server with grpcio",
+    "tests/e2e/test_image.py",
+    "tests/e2e/test_warm_up_and_logs.py",
 )
 """Groups that take longest: they come first, lest one runs when all others are over."""
-TESTS = Path(__file__).parent
-_TURNSTILE, _ROOM = TESTS / "conftest.py", TESTS / "side_by_side.py"
+_CARRIER = re.compile(r"tests/e2e/.*\[(native|grpcio)\b")
+_TURNSTILE, _ROOM = Path(__file__), Path(__file__).with_name("conftest.py")
 """Any two files, to lock."""
 
 
-def deal_out(items: list[pytest.Item]) -> None:
-    """Name each test's group, and put the long groups first."""
-    place = {name: n for n, name in enumerate(LONG)}
-    groups = {item: _group(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: place.get(groups[item], len(LONG)))
+def group_of(nodeid: str) -> str:
+    """The name of what runs in one process, one test after another."""
+    carried = _CARRIER.match(nodeid)
+    return f"the server with {carried[1]}" if carried else nodeid.partition("::")[0]
 
 
-def _group(item: pytest.Item) -> str:
-    carrier = getattr(item, "callspec", None) and item.callspec.params.get("server")
-    if carrier in ("native", "grpcio"):
-        return f"server: {carrier}"
-    return item.path.relative_to(TESTS).as_posix()
+def turn_of(nodeid: str) -> int:
+    """A number by which tests are sorted: those of long groups first."""
+    group = group_of(nodeid)
+    return LONG.index(group) if group in LONG else len(LONG)
+
+
+class Groups(LoadScopeScheduling):
+    """Gives each process one group after another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
 
 
 @contextmanager
