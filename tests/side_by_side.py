@@ -26,15 +26,15 @@ LONG = (
     "tests/e2e/test_warm_up_and_logs.py",
 )
 """Groups that take longest: they come first, lest one runs when all others are over."""
-_CARRIER = re.compile(r"tests/e2e/.*\[(native|grpcio)\b")
+_TRANSPORT = re.compile(r"tests/e2e/[^[]*\[.*\b(native|grpcio)\b")
 _TURNSTILE, _ROOM = Path(__file__), Path(__file__).with_name("conftest.py")
 """Any two files, to lock."""
 
 
 def group_of(nodeid: str) -> str:
     """The name of what runs in one process, one test after another."""
-    carried = _CARRIER.match(nodeid)
-    return f"the server with {carried[1]}" if carried else nodeid.partition("::")[0]
+    found = _TRANSPORT.match(nodeid)
+    return f"the server with {found[1]}" if found else nodeid.partition("::")[0]
 
 
 def turn_of(nodeid: str) -> int:

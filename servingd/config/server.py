@@ -104,7 +104,7 @@ class ServerConfig:
     )
     saved_model_tags: str = flag("serve", "tags of the meta graph to load, with commas")
     grpc_channel_arguments: str = flag("", "key=value,key=value for gRPC", are_channel_arguments)
-    grpc_max_threads: int = flag(_four_each_cpu, "threads of the carrier grpcio", count)
+    grpc_max_threads: int = flag(_four_each_cpu, "threads of the transport grpcio", count)
     enable_model_warmup: bool = flag(True, "replay a version's recorded calls before it serves")
     num_request_iterations_for_warmup: int = flag(
         0, "replay each recorded call so often; 0 or below: once", int32
@@ -152,7 +152,7 @@ class ServerConfig:
     servingd_config_file: str = own_flag("", "servingd.yaml: flags and models in one file")
     model_repository: str = own_flag("", "folder in which every subfolder is a model, watched")
     grpc_transport: str = own_flag(
-        "auto", "gRPC carrier: auto, native or grpcio", one_of(*GRPC_TRANSPORTS)
+        "auto", "gRPC transport: auto, native or grpcio", one_of(*GRPC_TRANSPORTS)
     )
     rest_ssl_config_file: str = own_flag("", "text-format SSLConfig: TLS on the HTTP port")
     admin_port: int = own_flag(
@@ -179,7 +179,7 @@ class ServerConfig:
     )
     cache_dir: str = own_flag("", "optimised graphs; empty: SERVINGD_CACHE_DIR or the user's cache")
     inline_below_us: int = own_flag(
-        200, "a call measured below this runs in the carrier's thread", at_least(0)
+        200, "a call measured below this runs in the transport's thread", at_least(0)
     )
     merge_waiting_calls: bool = own_flag(
         True, "run calls that wait together together, where that is proven to be right"

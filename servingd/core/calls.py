@@ -19,7 +19,7 @@ class Completion(Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether its carrier has no other call in hand: then nothing is gained by waiting."""
+        """Whether its transport has no other call in hand: then nothing is gained by waiting."""
         return False
 
     def priority(self) -> Priority:
@@ -30,8 +30,8 @@ class Completion(Protocol):
         """Whether anybody still waits: False once cancelled or expired."""
         ...
 
-    def gather(self) -> Callable[[], None] | None:
-        """Let the outcomes that this thread hands over to this one's carrier go out together.
+    def begin_batch(self) -> Callable[[], None] | None:
+        """Let the outcomes that this thread hands over to this one's transport go out together.
 
         Calling what is returned sends them off, at the latest. None where there is no need.
         """
@@ -46,14 +46,14 @@ class Completion(Protocol):
         ...
 
 
-class Lane(Protocol):
+class SignatureRunner(Protocol):
     """The way to one signature of one ready servable: run here, or from its queue."""
 
     signature: Signature
-    """What the lane leads to."""
+    """What the runner leads to."""
 
     notes: dict[str, Any]
-    """What others have worked out for this lane once, to have it at each call."""
+    """What others have worked out for this runner once, to have it at each call."""
 
     def run(self, inputs: Tensors, done: Completion) -> None:
         """Run now in this thread if that is cheap, else from the signature's queue.
@@ -63,7 +63,7 @@ class Lane(Protocol):
         ...
 
 
-class Lease(Protocol):
+class ServableHandle(Protocol):
     """The right of one call to use one ready version; it stays loaded until `release`."""
 
     @property
@@ -77,7 +77,7 @@ class Lease(Protocol):
         ...
 
     @property
-    def lanes(self) -> Mapping[str, Lane]:
+    def runners(self) -> Mapping[str, SignatureRunner]:
         """The way to each signature."""
         ...
 
@@ -89,8 +89,8 @@ class Lease(Protocol):
 class Models(Protocol):
     """Who is ready."""
 
-    def acquire(self, spec: ModelSpec) -> Lease:
-        """A lease on what `spec` means.
+    def acquire(self, spec: ModelSpec) -> ServableHandle:
+        """A handle on what `spec` means.
 
         Raises InvalidArgument (no name, unknown label), NotFound (nobody wants it) or Unavailable
         (configured, but not ready). The texts are TensorFlow Serving's where it has one.

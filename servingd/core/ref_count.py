@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-class Users:
+class RefCount:
     """A count of users that says once, after `close`, that none is left.
 
     From any thread. It rests on `list.append` and `list.pop` being atomic and on their order being

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from servingd.core.batching.queue import BatchRules
-from servingd.core.calls import Completion, Lane
+from servingd.core.calls import Completion, SignatureRunner
 from servingd.core.completeness import Listing
 from servingd.core.resources.estimates import UNKNOWN, Estimate
 from servingd.core.types import (
@@ -164,7 +164,7 @@ class Platform(Protocol):
         """What a version still lacks, as a reason; None if it is complete. Raises OSError."""
         ...
 
-    def loader(self, servable: ServableId, data: VersionData) -> Loader:
+    def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
         """A loader for one version; cheap."""
         ...
 
@@ -182,12 +182,12 @@ class Aspire(Protocol):
 
 
 class Dispatcher(Protocol):
-    """Opens lanes for a servable that becomes ready and closes them when it is drained."""
+    """Opens runners for a servable that becomes ready and closes them when it is drained."""
 
-    def open(self, servable: ServableId, body: Servable) -> Mapping[str, Lane]:
-        """One lane per signature."""
+    def open(self, servable_id: ServableId, servable: Servable) -> Mapping[str, SignatureRunner]:
+        """One runner per signature."""
         ...
 
-    def close(self, servable: ServableId) -> None:
-        """End the lanes' threads; called when no lease is left."""
+    def close(self, servable_id: ServableId) -> None:
+        """End the runners' threads; called when no handle is left."""
         ...

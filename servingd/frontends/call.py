@@ -1,4 +1,4 @@
-"""One inference call on its way, whatever wire it came by: its lease, its time, its answer."""
+"""One inference call on its way, whatever wire it came by: its handle, its time, its answer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
 from servingd.core.batching.queue import Priority
-from servingd.core.calls import Lane, Lease, Models
+from servingd.core.calls import Models, ServableHandle, SignatureRunner
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import Code, ServingError, as_serving_error
 from servingd.frontends.reply import Reply
 from servingd.inference.calls import NO_CHECKS, Checks
-from servingd.observability.requests import Cell, RequestMetrics
+from servingd.observability.requests import Histogram, RequestMetrics
 from servingd.runtime.first_calls import FirstCalls
 from servingd.wire.tensors.proto import encode_model_spec
 
@@ -28,7 +28,7 @@ class RequestLog(Protocol):
         """Whether the call that succeeds now is to be written; from any thread, cheap."""
         ...
 
-    def write(self, servable: ServableId, kind: str, request: bytes, response: bytes) -> None:
+    def write(self, servable_id: ServableId, kind: str, request: bytes, response: bytes) -> None:
         """Take a record: `kind` is its field in PredictionLog. Never waits; drops if it must."""
         ...
 
@@ -49,23 +49,23 @@ class CallContext:
     as_content: bool = False
     """Whether tensors of answers travel in `tensor_content`."""
 
-    def blamed(self, lease: Lease | None, spec: ModelSpec | None) -> tuple[str, int]:
+    def blamed(self, handle: ServableHandle | None, spec: ModelSpec | None) -> tuple[str, int]:
         """Which model and version a failed call is counted for; none if nobody serves it."""
-        if lease is not None:
-            return lease.id.name, lease.id.version
+        if handle is not None:
+            return handle.id.name, handle.id.version
         return (spec.name, 0) if spec is not None and self.knows(spec.name) else ("", 0)
 
 
 class Note(NamedTuple):
-    """What every good answer of a lane needs: the ModelSpec to send, and cells to count in."""
+    """What each answer of a signature needs: the ModelSpec to send, and histograms to count in."""
 
     model_spec: bytes
-    request: Cell
-    runtime: Cell
+    request: Histogram
+    runtime: Histogram
 
 
 class Call:
-    """One call. It gives its lease back when its reply is sent, failed or dropped.
+    """One call. It gives its handle back when its reply is sent, failed or dropped.
 
     A wire's own class says how requests are read (see `inference`) and answers encoded.
     """
@@ -82,9 +82,9 @@ class Call:
         "_reply",
         "_started",
         "deadline",
-        "lane",
-        "lease",
+        "handle",
         "ran_at",
+        "runner",
         "spec",
     )
 
@@ -92,15 +92,15 @@ class Call:
         self._started = time.perf_counter()
         self._reply = reply
         self._context = context
-        self.lease: Lease | None = None
-        self.lane: Lane | None = None
+        self.handle: ServableHandle | None = None
+        self.runner: SignatureRunner | None = None
         self.deadline = reply.deadline
         self.spec: ModelSpec
         self.ran_at = self._started
 
     @property
     def alone(self) -> bool:
-        """Whether its carrier has no other call in hand."""
+        """Whether its transport has no other call in hand."""
         return self._reply.alone
 
     def priority(self) -> Priority:
@@ -111,9 +111,9 @@ class Call:
         """Whether anybody still waits."""
         return self._reply.alive()
 
-    def gather(self) -> Callable[[], None] | None:
-        """Let this thread's answers to calls of the same carrier go out together."""
-        return self._reply.gather()
+    def begin_batch(self) -> Callable[[], None] | None:
+        """Let this thread's answers to calls of the same transport go out together."""
+        return self._reply.begin_batch()
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
         """The answer's bytes; raises a ServingError if the outputs are not what was asked for."""
@@ -130,24 +130,24 @@ class Call:
     def succeed(self, outputs: Tensors) -> None:
         """Answer with the outputs."""
         finished = time.perf_counter()
-        lane, lease = self.lane, self.lease
-        assert lane is not None  # it runs the call
-        assert lease is not None  # the lane was found through it
+        runner, handle = self.runner, self.handle
+        assert runner is not None  # it runs the call
+        assert handle is not None  # the runner was found through it
         try:
-            note = lane.notes.get(self.method) or self._make_note(lane, lease)
-            payload = self.encode(outputs, lane.signature, note)
+            note = runner.notes.get(self.method) or self._make_note(runner, handle)
+            payload = self.encode(outputs, runner.signature, note)
             heard = self._reply.send(payload)
         except Exception as error:
-            self.fail(blame(error, self.method))
+            self.fail(to_serving_error(error, self.method))
             return
         if not heard:
             self._end(unheard(self._reply))
             return
         log = self._context.request_log
-        if log is not None and log.samples(lease.id.name):
-            self._write_log(log, lease.id, outputs, note, payload)
-        self.lease = None
-        lease.release()
+        if log is not None and log.samples(handle.id.name):
+            self._write_log(log, handle.id, outputs, note, payload)
+        self.handle = None
+        handle.release()
         note.runtime.add(finished - self.ran_at)
         note.request.add(time.perf_counter() - self._started)
 
@@ -157,37 +157,39 @@ class Call:
         try:
             if not self._reply.fail(code, error.message, error.retry_after_s):
                 code = unheard(self._reply, code)
-        finally:  # the lease comes back whatever becomes of the reply
+        finally:  # the handle comes back whatever becomes of the reply
             self._end(code)
 
     def _end(self, code: Code) -> None:
-        """Give the lease back, and count a call that did not succeed."""
-        lease, self.lease = self.lease, None
-        model, version = self._context.blamed(lease, getattr(self, "spec", None))
-        if lease:
-            lease.release()
-        signature = self.lane.signature.name if self.lane else ""
+        """Give the handle back, and count a call that did not succeed."""
+        handle, self.handle = self.handle, None
+        model, version = self._context.blamed(handle, getattr(self, "spec", None))
+        if handle:
+            handle.release()
+        signature = self.runner.signature.name if self.runner else ""
         seconds = time.perf_counter() - self._started
         self._context.metrics.record(model, version, signature, self.method, code, seconds)
 
-    def _make_note(self, lane: Lane, lease: Lease) -> Note:
-        servable, signature = lease.id, lane.signature.name
+    def _make_note(self, runner: SignatureRunner, handle: ServableHandle) -> Note:
+        servable_id, signature = handle.id, runner.signature.name
         metrics = self._context.metrics
-        note = lane.notes[self.method] = Note(
-            encode_model_spec(servable.name, servable.version, signature),
-            metrics.cell(servable.name, servable.version, signature, self.method, Code.OK),
-            metrics.runtime_cell(servable.name, self.api),
+        note = runner.notes[self.method] = Note(
+            encode_model_spec(servable_id.name, servable_id.version, signature),
+            metrics.histogram(
+                servable_id.name, servable_id.version, signature, self.method, Code.OK
+            ),
+            metrics.runtime_cell(servable_id.name, self.api),
         )
         return note
 
     def _write_log(
-        self, log: RequestLog, servable: ServableId, outputs: Tensors, note: Note, payload: bytes
+        self, log: RequestLog, servable_id: ServableId, outputs: Tensors, note: Note, payload: bytes
     ) -> None:
         try:
             response = self.log_response(outputs, note, payload)
-            log.write(servable, self.log_kind, self.log_request(), response)
+            log.write(servable_id, self.log_kind, self.log_request(), response)
         except Exception:  # the caller has its answer: a record is not worth more than that
-            _log.exception("a %s call of %s is not logged", self.method, servable)
+            _log.exception("a %s call of %s is not logged", self.method, servable_id)
 
 
 def unheard(reply: Reply, code: Code = Code.CANCELLED) -> Code:
@@ -196,7 +198,7 @@ def unheard(reply: Reply, code: Code = Code.CANCELLED) -> Code:
     return Code.DEADLINE_EXCEEDED if late else code
 
 
-def blame(error: Exception, method: str) -> ServingError:
+def to_serving_error(error: Exception, method: str) -> ServingError:
     """The error to answer with; one that is our fault is logged with its traceback."""
     if not isinstance(error, ServingError):
         _log.exception("%s failed", method)

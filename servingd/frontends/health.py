@@ -1,65 +1,53 @@
-"""What health checks are told: the server, its services, and every model by its name."""
+"""Keeps the gRPC health service in step with the server's readiness."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Protocol
 
-SetHealth = Callable[[str, bool], None]
-
-PREDICTION_SERVICES = ("tensorflow.serving.PredictionService", "PredictionService")
-MODEL_SERVICES = ("tensorflow.serving.ModelService", "ModelService")
-"""TensorFlow Serving registers the unqualified names; health clients expect the others."""
+from servingd.core.readiness import Readiness
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """How everything is at one moment."""
+class HealthService(Protocol):
+    """Where health is told: a transport with `grpc.health.v1.Health`."""
 
-    ready: bool
-    stopping: bool
-    models: Collection[str]
-    available: Collection[str]
+    def set_health(self, service: str, serving: bool) -> None:
+        """Set a service to SERVING or NOT_SERVING; wakes those who watch it."""
+        ...
+
+    def forget_health(self, service: str) -> None:
+        """Answer for a service as for one that was never known."""
+        ...
 
 
 class Health:
-    """Keeps the gRPC health service in step; tells it changes only. From any thread."""
+    """Tells the health service what has changed, and nothing else. From any thread."""
 
-    def __init__(self, tell: SetHealth, forget: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._forget = forget
+    def __init__(self, service: HealthService) -> None:
+        self._service = service
         self._lock = threading.Lock()
         self._told: dict[str, bool] = {}  # guarded by _lock
         self._numbers = itertools.count(1)
         self._newest = 0  # the number of what was told last; guarded by _lock
 
-    def update(self, look: Callable[[], Picture]) -> None:
-        """Something has changed: say how everything is, as `look` sees it from now on.
+    def update(self, readiness: Callable[[], Readiness]) -> None:
+        """Tell what `readiness` returns from now on: something has changed.
 
-        Threads may overtake each other between their look and their word. A number that is drawn
-        before the look says whose is the newer: who comes late with an older one keeps silent, and
-        the last change is always seen by whoever speaks last.
+        Threads may overtake each other between reading and telling. A number that is drawn before
+        the reading says whose is the newer: who comes late with an older one keeps silent, so the
+        last change is always told by whoever tells last.
         """
         number = next(self._numbers)
-        now = _services(look())
+        now = readiness().health()
         with self._lock:
             if number < self._newest:
                 return
             self._newest = number
             for service, serving in now.items():
                 if self._told.get(service) is not serving:
-                    self._tell(service, serving)
+                    self._service.set_health(service, serving)
             for service in self._told.keys() - now.keys():
-                self._forget(service)
+                self._service.forget_health(service)
             self._told = now
-
-
-def _services(picture: Picture) -> dict[str, bool]:
-    """By service and model, whether it serves. The model service answers from the start."""
-    going_on = not picture.stopping
-    now = dict.fromkeys(("", *PREDICTION_SERVICES), picture.ready)
-    now.update(dict.fromkeys(MODEL_SERVICES, going_on))
-    now.update({name: name in picture.available and going_on for name in picture.models})
-    return now

@@ -1,4 +1,4 @@
-"""What a carrier gives a handler to answer with. A call is completed, not returned."""
+"""What a transport gives a handler to answer with. A call is completed, not returned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reply(Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether the carrier has no other call in hand."""
+        """Whether the transport has no other call in hand."""
         ...
 
     def priority(self) -> Priority:
@@ -33,8 +33,8 @@ class Reply(Protocol):
         """Whether anybody still waits for the answer."""
         ...
 
-    def gather(self) -> Callable[[], None] | None:
-        """See `Completion.gather`."""
+    def begin_batch(self) -> Callable[[], None] | None:
+        """See `Completion.begin_batch`."""
         return None
 
     def send(self, payload: bytes) -> bool:

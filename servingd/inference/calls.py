@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from servingd.core.calls import Completion, Lane, Lease
+from servingd.core.calls import Completion, ServableHandle, SignatureRunner
 from servingd.core.shapes import misfit
 from servingd.core.types import ModelSpec, Signature, Tensors
 from servingd.errors import InvalidArgument, Unimplemented
@@ -32,11 +32,11 @@ NO_CHECKS = Checks()
 class InferenceCall(Completion, Protocol):
     """One call, as its wire presents it; it is completed by the servable.
 
-    It owns the lease that it is given and releases it when its reply is sent, failed or dropped.
+    It owns the handle that it is given and releases it when its reply is sent, failed or dropped.
     """
 
-    lease: Lease | None
-    lane: Lane | None
+    handle: ServableHandle | None
+    runner: SignatureRunner | None
     """What is being called, once it is known."""
 
     spec: ModelSpec

@@ -64,16 +64,16 @@ def run_examples(
     Its outputs are to be read by `classification` or `regression`.
     """
     spec = call.spec
-    lease = call.lease = models.acquire(spec)
+    handle = call.handle = models.acquire(spec)
     name = spec.signature_name or DEFAULT_SIGNATURE
-    lane = lease.lanes.get(name)
-    if lane is None:
+    runner = handle.runners.get(name)
+    if runner is None:
         raise InvalidArgument(f"No signature was found with the name: {name}")
-    call.lane = lane
-    check_signature(lane.signature, method, checks)
+    call.runner = runner
+    check_signature(runner.signature, method, checks)
     examples = call.examples()
     call.count = len(examples)
-    lane.run(bind_examples(lane.signature, examples, checks), call)
+    runner.run(bind_examples(runner.signature, examples, checks), call)
 
 
 def check_signature(signature: Signature, method: str, checks: Checks = NO_CHECKS) -> None:

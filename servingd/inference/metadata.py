@@ -22,8 +22,8 @@ def model_metadata(
     for field in fields:
         if field != SIGNATURE_DEF:
             raise InvalidArgument(f"Metadata field {field} is not supported")
-    lease = models.acquire(spec)
+    handle = models.acquire(spec)
     try:
-        return lease.id, lease.metadata
+        return handle.id, handle.metadata
     finally:
-        lease.release()
+        handle.release()

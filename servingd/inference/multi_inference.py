@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from servingd.core.batching.queue import Priority
-from servingd.core.calls import Completion, Lane, Lease, Models
+from servingd.core.calls import Completion, Models, ServableHandle, SignatureRunner
 from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
 from servingd.inference.calls import (
@@ -30,14 +30,14 @@ class Task(NamedTuple):
 class TaskOutputs(NamedTuple):
     """What one task's signature answered."""
 
-    lane: Lane
+    runner: SignatureRunner
     outputs: Tensors
 
 
 class MultiInferenceCall(Protocol):
     """One call; exactly one of `finish` and `fail` is called, from any thread."""
 
-    lease: Lease | None
+    handle: ServableHandle | None
     deadline: float | None
     tasks: Sequence[Task]
 
@@ -47,7 +47,7 @@ class MultiInferenceCall(Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether its carrier has no other call in hand."""
+        """Whether its transport has no other call in hand."""
         return False
 
     def priority(self) -> Priority:
@@ -58,8 +58,8 @@ class MultiInferenceCall(Protocol):
         """Whether anybody still waits."""
         ...
 
-    def gather(self) -> Callable[[], None] | None:
-        """See `Completion.gather`."""
+    def begin_batch(self) -> Callable[[], None] | None:
+        """See `Completion.begin_batch`."""
         return None
 
     def finish(self, answers: Sequence[TaskOutputs]) -> None:
@@ -78,21 +78,23 @@ def multi_inference(models: Models, call: MultiInferenceCall, checks: Checks = N
     of the session, we run each signature by itself: the answers are the same.
     """
     tasks = call.tasks
-    lease = call.lease = models.acquire(tasks[0].spec if tasks else ModelSpec(""))
-    lanes = _lanes(lease, tasks, checks)
+    handle = call.handle = models.acquire(tasks[0].spec if tasks else ModelSpec(""))
+    runners = _runners(handle, tasks, checks)
     examples = call.examples()
-    inputs = [bind_examples(lane.signature, examples, checks) for lane in lanes]
-    parts = _Parts(call, lanes)
-    for number, lane in enumerate(lanes):
+    inputs = [bind_examples(runner.signature, examples, checks) for runner in runners]
+    parts = _Parts(call, runners)
+    for number, runner in enumerate(runners):
         part = _Part(parts, number)
         try:
-            lane.run(inputs[number], part)
+            runner.run(inputs[number], part)
         except ServingError as error:
             part.fail(error)
 
 
-def _lanes(lease: Lease, tasks: Sequence[Task], checks: Checks) -> list[Lane]:
-    lanes: list[Lane] = []
+def _runners(
+    handle: ServableHandle, tasks: Sequence[Task], checks: Checks
+) -> list[SignatureRunner]:
+    runners: list[SignatureRunner] = []
     seen: set[str] = set()
     for task in tasks:
         if not task.spec.name:
@@ -105,37 +107,37 @@ def _lanes(lease: Lease, tasks: Sequence[Task], checks: Checks) -> list[Lane]:
         if name in seen:
             raise InvalidArgument(f"Duplicate evaluation of signature: {name}")
         seen.add(name)
-        lane = lease.lanes.get(name)
-        if lane is None:
+        runner = handle.runners.get(name)
+        if runner is None:
             raise InvalidArgument(f"Requested signature not found in model graph: {name}")
         if task.method not in (CLASSIFY_METHOD, REGRESS_METHOD):
             raise Unimplemented(f"Unsupported signature method_name: {task.method}")
-        check_signature(lane.signature, task.method, checks)
-        lanes.append(lane)
-    return lanes
+        check_signature(runner.signature, task.method, checks)
+        runners.append(runner)
+    return runners
 
 
 class _Parts:
-    """The tasks under way; the last to end completes the call, so that its lease outlives all."""
+    """The tasks under way; the last to end completes the call, so that its handle outlives all."""
 
-    def __init__(self, call: MultiInferenceCall, lanes: Sequence[Lane]) -> None:
+    def __init__(self, call: MultiInferenceCall, runners: Sequence[SignatureRunner]) -> None:
         self.call = call
-        self._lanes = lanes
+        self._runners = runners
         self._lock = threading.Lock()
         self._outcomes: dict[int, Tensors | ServingError] = {}  # guarded by _lock
 
     def take(self, number: int, outcome: Tensors | ServingError) -> None:
         with self._lock:
             self._outcomes[number] = outcome
-            if len(self._outcomes) < len(self._lanes):
+            if len(self._outcomes) < len(self._runners):
                 return
         answers = []
-        for place, lane in enumerate(self._lanes):
+        for place, runner in enumerate(self._runners):
             ended = self._outcomes[place]
             if isinstance(ended, ServingError):
                 self.call.fail(ended)
                 return
-            answers.append(TaskOutputs(lane, ended))
+            answers.append(TaskOutputs(runner, ended))
         self.call.finish(answers)
 
 
@@ -157,8 +159,8 @@ class _Part(Completion):
     def alive(self) -> bool:
         return self._parts.call.alive()
 
-    def gather(self) -> Callable[[], None] | None:
-        return self._parts.call.gather()
+    def begin_batch(self) -> Callable[[], None] | None:
+        return self._parts.call.begin_batch()
 
     def succeed(self, outputs: Tensors) -> None:
         self._parts.take(self._number, outputs)

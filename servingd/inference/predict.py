@@ -51,13 +51,13 @@ def predict(models: Models, call: PredictCall, checks: Checks = NO_CHECKS) -> No
     The order of the checks, their codes and texts are TensorFlow Serving's.
     """
     spec = call.spec
-    lease = call.lease = models.acquire(spec)
+    handle = call.handle = models.acquire(spec)
     name = spec.signature_name or DEFAULT_SIGNATURE
-    lane = lease.lanes.get(name)
-    if lane is None:
+    runner = handle.runners.get(name)
+    if runner is None:
         raise call.no_such_signature(name)
-    call.lane = lane
-    signature = lane.signature
+    call.runner = runner
+    signature = runner.signature
     if checks.method_name and signature.method_name not in _METHODS:
         raise Internal(
             "Expected prediction signature method_name to be one of "
@@ -72,7 +72,7 @@ def predict(models: Models, call: PredictCall, checks: Checks = NO_CHECKS) -> No
         _check_filter(call.output_filter, signature)
     if signature.unserved:
         check_served(signature, call.output_filter or signature.outputs)
-    lane.run(inputs, call)
+    runner.run(inputs, call)
 
 
 def bind(signature: Signature, aliases: Collection[str], decode: Decode) -> Tensors:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from servingd.core.calls import Completion, Lane, Lease
+from servingd.core.calls import Completion, ServableHandle, SignatureRunner
 from servingd.core.serving import Servable
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors, TensorSpec
 from servingd.errors import (
@@ -62,8 +62,8 @@ def replay(servable: Servable, request: RecordedRequest, checks: Checks = NO_CHE
     call.wait()
 
 
-class _DirectLane:
-    """Leads to one signature, in this thread; see `core.calls.Lane`."""
+class _DirectRunner:
+    """Leads to one signature, in this thread; see `core.calls.SignatureRunner`."""
 
     def __init__(self, servable: Servable, signature: Signature) -> None:
         self._servable = servable
@@ -75,17 +75,17 @@ class _DirectLane:
 
 
 class _OneServable:
-    """The servable as `core.calls.Models`, and as the lease on itself."""
+    """The servable as `core.calls.Models`, and as the handle on itself."""
 
     def __init__(self, servable: Servable) -> None:
         self.id = ServableId("", 0)
         self.metadata = servable.metadata
-        self.lanes: Mapping[str, Lane] = {
-            name: _DirectLane(servable, signature)
+        self.runners: Mapping[str, SignatureRunner] = {
+            name: _DirectRunner(servable, signature)
             for name, signature in servable.signatures.items()
         }
 
-    def acquire(self, spec: ModelSpec) -> Lease:
+    def acquire(self, spec: ModelSpec) -> ServableHandle:
         return self
 
     def release(self) -> None:
@@ -97,8 +97,8 @@ class _Replay(Completion):
 
     def __init__(self) -> None:
         self.deadline: float | None = time.monotonic() + _PATIENCE_S
-        self.lease: Lease | None = None
-        self.lane: Lane | None = None
+        self.handle: ServableHandle | None = None
+        self.runner: SignatureRunner | None = None
         self._over = threading.Event()
         self._error: ServingError | None = None
 
@@ -107,8 +107,8 @@ class _Replay(Completion):
 
     def succeed(self, outputs: Tensors) -> None:
         try:
-            assert self.lane is not None  # it runs the call
-            self.encode(outputs, self.lane.signature)
+            assert self.runner is not None  # it runs the call
+            self.encode(outputs, self.runner.signature)
         except Exception as error:
             self._error = as_serving_error(error)
         self._over.set()
@@ -150,7 +150,7 @@ class _Predict(_Replay):
         tensor = self._tensors[alias]
         array = decode(tensor, alias)
         if tensor.dtype != spec.data_type:
-            place = list(self.lane.signature.inputs).index(alias) if self.lane else 0
+            place = list(self.runner.signature.inputs).index(alias) if self.runner else 0
             raise InvalidArgument(
                 f"Expects arg[{place}] to be {type_name(spec.data_type)} "
                 f"but {type_name(tensor.dtype)} is provided"
@@ -189,8 +189,8 @@ class _MultiInference(_Replay):
 
     def finish(self, answers: Sequence[TaskOutputs]) -> None:
         try:
-            for task, (lane, outputs) in zip(self.tasks, answers, strict=True):
-                results(lane.signature, task.method, outputs, self._count)
+            for task, (runner, outputs) in zip(self.tasks, answers, strict=True):
+                results(runner.signature, task.method, outputs, self._count)
         except Exception as error:
             self._error = as_serving_error(error)
         self._over.set()

@@ -12,7 +12,7 @@ from prometheus_client.core import (
 )
 
 from servingd.observability.batches import QUEUE_EDGES_S, ROW_EDGES, BatchMetrics
-from servingd.observability.requests import Cell
+from servingd.observability.requests import Histogram
 from servingd.observability.serving_families import Family, Labels, cumulative
 
 _LABELS = ("model", "version", "signature")
@@ -27,7 +27,7 @@ class BatchCollector:
 
     def collect(self) -> Iterable[Metric]:
         """One series per signature that has queued a call."""
-        left = CounterMetricFamily(
+        dispatched = CounterMetricFamily(
             "servingd_batches", "Batches that ran, by why they left.", labels=(*_LABELS, "reason")
         )
         rows = HistogramMetricFamily("servingd_batch_rows", "Rows per batch.", labels=_LABELS)
@@ -45,39 +45,40 @@ class BatchCollector:
             "Calls that nobody waited for any more when their turn came.",
             labels=_LABELS,
         )
-        for lane in self._batches.lanes():
-            labels = (lane.servable.name, str(lane.servable.version), lane.signature)
-            for reason, count in sorted(lane.left.copy().items()):
-                left.add_metric((*labels, reason), count)
-            for reason, count in sorted(lane.refused.copy().items()):
+        for runner in self._batches.runners():
+            labels = (runner.servable.name, str(runner.servable.version), runner.signature)
+            for reason, count in sorted(runner.dispatched.copy().items()):
+                dispatched.add_metric((*labels, reason), count)
+            for reason, count in sorted(runner.refused.copy().items()):
                 refused.add_metric((*labels, reason.lower()), count)
-            for family, cell in ((rows, lane.rows.copy()), (waits, lane.queue_s.copy())):
-                family.add_metric(labels, list(cumulative(cell)), cell.total)
-            waiting.add_metric(labels, lane.waiting_rows)
-            dropped.add_metric(labels, lane.dropped)
-        return left, rows, waits, waiting, refused, dropped
+            for family, histogram in ((rows, runner.rows.copy()), (waits, runner.queue_s.copy())):
+                family.add_metric(labels, list(cumulative(histogram)), histogram.total)
+            waiting.add_metric(labels, runner.waiting_rows)
+            dropped.add_metric(labels, runner.dropped)
+        return dispatched, rows, waits, waiting, refused, dropped
 
 
 def batching_session(batches: BatchMetrics) -> list[Family]:
     """TensorFlow Serving's families, of queues whose batching was asked for."""
-    lanes = [lane for lane in batches.lanes() if lane.configured]
-    queueing, sizes, inputs = Cell(QUEUE_EDGES_S), Cell(ROW_EDGES), Cell(ROW_EDGES)
-    padding: dict[int, Cell] = {}
-    for lane in lanes:
-        queueing.merge(lane.queue_s.copy())
-        sizes.merge(lane.rows.copy())
-        inputs.merge(lane.input_rows.copy())
-        for rows, cell in lane.padding.copy().items():
-            padding.setdefault(rows, Cell(ROW_EDGES)).merge(cell.copy())
-    padded: list[tuple[Labels, int | Cell]] = [
-        ((("execution_batch_size", str(rows)),), cell) for rows, cell in sorted(padding.items())
+    runners = [runner for runner in batches.runners() if runner.configured]
+    queueing, sizes, inputs = Histogram(QUEUE_EDGES_S), Histogram(ROW_EDGES), Histogram(ROW_EDGES)
+    padding: dict[int, Histogram] = {}
+    for runner in runners:
+        queueing.merge(runner.queue_s.copy())
+        sizes.merge(runner.rows.copy())
+        inputs.merge(runner.input_rows.copy())
+        for rows, histogram in runner.padding.copy().items():
+            padding.setdefault(rows, Histogram(ROW_EDGES)).merge(histogram.copy())
+    padded: list[tuple[Labels, int | Histogram]] = [
+        ((("execution_batch_size", str(rows)),), histogram)
+        for rows, histogram in sorted(padding.items())
     ]
 
     def family(
-        name: str, kind: str, rows: list[tuple[Labels, int | Cell]], unit: float = 1.0
+        name: str, kind: str, rows: list[tuple[Labels, int | Histogram]], unit: float = 1.0
     ) -> Family:
         raw = f"/tensorflow/serving/batching_session/{name}"
-        return Family(raw, kind, rows if lanes else [], unit)
+        return Family(raw, kind, rows if runners else [], unit)
 
     return [
         family("queuing_latency", "histogram", [((("thread_pool_name", ""),), queueing)], _US),

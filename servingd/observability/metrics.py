@@ -127,14 +127,14 @@ class Metrics:
         self.requests.forget(name)
         self.counts.forget_model(name)
 
-    def on_graph_state(self, servable: ServableId, state: str) -> None:
+    def on_graph_state(self, servable_id: ServableId, state: str) -> None:
         """Follow a SavedModel's graph; an empty state means that it is gone."""
-        labels = (servable.name, str(servable.version))
-        before = self._graph_states.pop(servable, "")
+        labels = (servable_id.name, str(servable_id.version))
+        before = self._graph_states.pop(servable_id, "")
         if before:
             self._graph.remove(*labels, before)
         if state:
-            self._graph_states[servable] = state
+            self._graph_states[servable_id] = state
             self._graph.labels(*labels, state).set(1)
 
     def on_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
@@ -146,9 +146,9 @@ class Metrics:
         for version in incomplete:
             self._incomplete.labels(name, str(version)).set(1)
 
-    def on_load(self, servable: ServableId, seconds: float, succeeded: bool) -> None:
+    def on_load(self, servable_id: ServableId, seconds: float, succeeded: bool) -> None:
         """Record one load attempt."""
-        self._load.labels(servable.name, "succeeded" if succeeded else "failed").observe(seconds)
+        self._load.labels(servable_id.name, "succeeded" if succeeded else "failed").observe(seconds)
 
     def on_config_reload(self, succeeded: bool) -> None:
         """The configuration files were read again."""
@@ -176,7 +176,7 @@ class Metrics:
 
 
 class _RequestCollector:
-    """Our request families, read from the cells."""
+    """Our request families, read from the histograms."""
 
     def __init__(self, requests: RequestMetrics) -> None:
         self._requests = requests
@@ -190,8 +190,8 @@ class _RequestCollector:
             "Time from a request's last byte to its reply.",
             labels=_REQUEST_LABELS,
         )
-        for key, cell in self._requests.cells():
+        for key, histogram in self._requests.histograms():
             labels = (key.model, str(key.version or ""), key.signature, key.method, key.code.name)
-            counts.add_metric(labels, cell.count)
-            times.add_metric(labels, list(cumulative(cell)), cell.total)
+            counts.add_metric(labels, histogram.count)
+            times.add_metric(labels, list(cumulative(histogram)), histogram.total)
         return counts, times

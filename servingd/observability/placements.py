@@ -65,12 +65,12 @@ class Placements:
         """Bytes in use on devices that have memory of their own."""
         return self._devices.in_use() if self._devices else {}
 
-    def report(self, servable: ServableId, replicas: Sequence[ReplicaReport]) -> None:
+    def report(self, servable_id: ServableId, replicas: Sequence[ReplicaReport]) -> None:
         """A version's replicas lie there by now; nowhere: it is unloaded."""
         with self._lock:
-            self._replicas.pop(servable, None)
+            self._replicas.pop(servable_id, None)
             if replicas:
-                self._replicas[servable] = tuple(replicas)
+                self._replicas[servable_id] = tuple(replicas)
 
     def all(self) -> Mapping[ServableId, Sequence[ReplicaReport]]:
         """By version, in order."""
@@ -112,8 +112,8 @@ def _replica_families(found: Mapping[ServableId, Sequence[ReplicaReport]]) -> tu
         "Operations that run elsewhere than on the device of their replica, by type.",
         labels=(*_VERSION, "runs_on", "operation"),
     )
-    for servable, reports in found.items():
-        version = (servable.name, str(servable.version))
+    for servable_id, reports in found.items():
+        version = (servable_id.name, str(servable_id.version))
         states = Counter((report.device.name, report.state) for report in reports)
         for (device, state), count in sorted(states.items()):
             replicas.add_metric((*version, device, state), count)

@@ -1,7 +1,7 @@
 """Counts and times of requests, cheap enough for the request path.
 
-A request is recorded once, in one cell; both metric families, ours and TensorFlow Serving's, are
-read from the cells when somebody asks.
+A request is recorded once, in one histogram; both metric families, ours and TensorFlow Serving's,
+are read from the histograms when somebody asks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Key(NamedTuple):
     code: Code
 
 
-class Cell:
+class Histogram:
     """Count, sum and buckets of one key: of seconds, unless it has other edges.
 
     The last bucket has no upper edge; a sample that is one of the edges lies above it, as
@@ -64,18 +64,18 @@ class Cell:
         if len(self._added) > _LOT:
             self._sort_in()
 
-    def copy(self) -> Cell:
+    def copy(self) -> Histogram:
         """A consistent copy."""
         while self._added:
             self._sort_in()
-        result = Cell(self.edges)
+        result = Histogram(self.edges)
         with self._lock:
             result.count, result.total = self.count, self.total
             result.buckets = list(self.buckets)
         return result
 
-    def merge(self, other: Cell) -> None:
-        """Add what another cell has recorded. Not for cells that are shared."""
+    def merge(self, other: Histogram) -> None:
+        """Add what another histogram has recorded. Not for histograms that are shared."""
         self.count += other.count
         self.total += other.total
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
@@ -97,63 +97,67 @@ class _Retired:
 
 
 class RequestMetrics:
-    """All cells. Their number is bounded: only models and signatures that exist have any.
+    """All histograms. Their number is bounded: only models and signatures that exist have any.
 
     Versions that are long unloaded are folded into totals per model, method and code, so that
     TensorFlow Serving's families, which know no version, never go back.
     """
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[str, int, str, str, Code], Cell] = {}
+        self._histograms: dict[tuple[str, int, str, str, Code], Histogram] = {}
         self._lock = threading.Lock()
-        self._totals: dict[tuple[str, str, Code], Cell] = {}  # guarded by _lock
+        self._totals: dict[tuple[str, str, Code], Histogram] = {}  # guarded by _lock
         self._retired: dict[str, _Retired] = {}  # guarded by _lock
-        self._runtimes: dict[tuple[str, str], Cell] = {}
-        self._examples: dict[str, Cell] = {}
+        self._runtimes: dict[tuple[str, str], Histogram] = {}
+        self._examples: dict[str, Histogram] = {}
         self._failures = FailureLog()
 
     def record(
         self, model: str, version: int, signature: str, method: str, code: Code, seconds: float
     ) -> None:
         """Record one request. `model` is empty for a model that nobody serves."""
-        self.cell(model, version, signature, method, code).add(seconds)
+        self.histogram(model, version, signature, method, code).add(seconds)
         if code is not Code.OK:
             self._failures.note(model, method, code)
 
-    def cell(self, model: str, version: int, signature: str, method: str, code: Code) -> Cell:
-        """The cell of one key, for whoever records into it often."""
-        cell = self._cells.get((model, version, signature, method, code))
-        if cell is None:
-            cell = self._cells.setdefault(Key(model, version, signature, method, code), Cell())
-        return cell
+    def histogram(
+        self, model: str, version: int, signature: str, method: str, code: Code
+    ) -> Histogram:
+        """The histogram of one key, for whoever records into it often."""
+        histogram = self._histograms.get((model, version, signature, method, code))
+        if histogram is None:
+            histogram = self._histograms.setdefault(
+                Key(model, version, signature, method, code), Histogram()
+            )
+        return histogram
 
-    def runtime_cell(self, model: str, api: str) -> Cell:
+    def runtime_cell(self, model: str, api: str) -> Histogram:
         """Where the times of a model's runs go; `api` is `Predict`, `Classify` or `Regress`."""
-        cell = self._runtimes.get((model, api))
-        return cell or self._runtimes.setdefault((model, api), Cell())
+        histogram = self._runtimes.get((model, api))
+        return histogram or self._runtimes.setdefault((model, api), Histogram())
 
     def count_examples(self, model: str, count: int) -> None:
         """Record how many examples a MultiInference call has had."""
-        cell = self._examples.get(model)
-        (cell or self._examples.setdefault(model, Cell(EXAMPLE_EDGES))).add(count)
+        histogram = self._examples.get(model)
+        (histogram or self._examples.setdefault(model, Histogram(EXAMPLE_EDGES))).add(count)
 
-    def runtimes(self) -> list[tuple[tuple[str, str], Cell]]:
-        """Consistent copies of all cells of run times, in order."""
-        return [(key, cell.copy()) for key, cell in sorted(self._runtimes.copy().items())]
+    def runtimes(self) -> list[tuple[tuple[str, str], Histogram]]:
+        """Consistent copies of all histograms of run times, in order."""
+        return [(key, histogram.copy()) for key, histogram in sorted(self._runtimes.copy().items())]
 
-    def examples(self) -> list[tuple[str, Cell]]:
-        """Consistent copies of all cells of example counts, in order."""
-        return [(key, cell.copy()) for key, cell in sorted(self._examples.copy().items())]
+    def examples(self) -> list[tuple[str, Histogram]]:
+        """Consistent copies of all histograms of example counts, in order."""
+        return [(key, histogram.copy()) for key, histogram in sorted(self._examples.copy().items())]
 
-    def retire(self, servable: ServableId) -> None:
+    def retire(self, servable_id: ServableId) -> None:
         """A version has been unloaded: its series may go when newer ones have followed."""
         with self._lock:
-            versions = self._retired.setdefault(servable.name, _Retired()).versions
-            if servable.version in versions:
-                versions.remove(servable.version)
-            versions.append(servable.version)
+            versions = self._retired.setdefault(servable_id.name, _Retired()).versions
+            if servable_id.version in versions:
+                versions.remove(servable_id.version)
+            versions.append(servable_id.version)
             if len(versions) > _KEPT_VERSIONS:
-                self._fold(servable.name, versions.popleft())
+                self._fold(servable_id.name, versions.popleft())
 
     def forget(self, model: str) -> None:
         """A model is not served any more: its series go."""
@@ -161,33 +165,36 @@ class RequestMetrics:
             self._retired.pop(model, None)
             for totals in [key for key in self._totals if key[0] == model]:
                 del self._totals[totals]
-        for cell in [key for key in self._cells.copy() if key[0] == model]:
-            self._cells.pop(cell, None)
+        for histogram in [key for key in self._histograms.copy() if key[0] == model]:
+            self._histograms.pop(histogram, None)
         for runtime in [key for key in self._runtimes.copy() if key[0] == model]:
             self._runtimes.pop(runtime, None)
         self._examples.pop(model, None)
 
-    def revive(self, servable: ServableId) -> None:
+    def revive(self, servable_id: ServableId) -> None:
         """A version serves again: its series stay."""
         with self._lock:
-            retired = self._retired.get(servable.name)
-            if retired and servable.version in retired.versions:
-                retired.versions.remove(servable.version)
+            retired = self._retired.get(servable_id.name)
+            if retired and servable_id.version in retired.versions:
+                retired.versions.remove(servable_id.version)
 
-    def cells(self) -> list[tuple[Key, Cell]]:
-        """Consistent copies of all cells, in order."""
-        return [(Key(*key), cell.copy()) for key, cell in sorted(self._cells.copy().items())]
+    def histograms(self) -> list[tuple[Key, Histogram]]:
+        """Consistent copies of all histograms, in order."""
+        return [
+            (Key(*key), histogram.copy())
+            for key, histogram in sorted(self._histograms.copy().items())
+        ]
 
-    def totals(self) -> dict[tuple[str, str, Code], Cell]:
+    def totals(self) -> dict[tuple[str, str, Code], Histogram]:
         """Per model, method and code, unloaded versions included."""
         with self._lock:
-            totals = {key: cell.copy() for key, cell in self._totals.items()}
-            for key, cell in self.cells():
+            totals = {key: histogram.copy() for key, histogram in self._totals.items()}
+            for key, histogram in self.histograms():
                 place = (key.model, key.method, key.code)
-                totals.setdefault(place, Cell()).merge(cell)
+                totals.setdefault(place, Histogram()).merge(histogram)
         return dict(sorted(totals.items()))
 
     def _fold(self, model: str, version: int) -> None:
-        for key in [k for k in self._cells.copy() if k[0] == model and k[1] == version]:
-            cell = self._cells.pop(key)
-            self._totals.setdefault((model, key[3], key[4]), Cell()).merge(cell.copy())
+        for key in [k for k in self._histograms.copy() if k[0] == model and k[1] == version]:
+            histogram = self._histograms.pop(key)
+            self._totals.setdefault((model, key[3], key[4]), Histogram()).merge(histogram.copy())

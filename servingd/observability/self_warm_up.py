@@ -19,17 +19,17 @@ class SelfWarmUpMetrics:
         self.kept: Callable[[], Mapping[str, tuple[int, int]]] = dict
         """By model, how many requests are kept, and their bytes; set once, before the start."""
 
-    def warmed(self, servable: ServableId, outcomes: Mapping[str, int]) -> None:
+    def warmed(self, servable_id: ServableId, outcomes: Mapping[str, int]) -> None:
         """A version has been warmed with kept requests; of a second load, the counts add up."""
         with self._lock:
-            known = self._outcomes.setdefault(servable, {})
+            known = self._outcomes.setdefault(servable_id, {})
             for outcome, count in outcomes.items():
                 known[outcome] = known.get(outcome, 0) + count
 
-    def forget(self, servable: ServableId) -> None:
+    def forget(self, servable_id: ServableId) -> None:
         """A version is unloaded: its series go."""
         with self._lock:
-            self._outcomes.pop(servable, None)
+            self._outcomes.pop(servable_id, None)
 
     def collect(self) -> Iterable[Metric]:
         """What new versions have answered, and what is kept for the next ones."""
@@ -46,9 +46,9 @@ class SelfWarmUpMetrics:
         )
         with self._lock:
             found = sorted((s, dict(of)) for s, of in self._outcomes.items())
-        for servable, outcomes in found:
+        for servable_id, outcomes in found:
             for outcome, count in sorted(outcomes.items()):
-                answered.add_metric((servable.name, str(servable.version), outcome), count)
+                answered.add_metric((servable_id.name, str(servable_id.version), outcome), count)
         for model, (count, taken) in sorted(self.kept().items()):
             requests.add_metric((model,), count)
             size.add_metric((model,), taken)

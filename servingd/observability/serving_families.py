@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from servingd.core.types import ServableId
 from servingd.errors import Code
-from servingd.observability.requests import Cell, RequestMetrics
+from servingd.observability.requests import Histogram, RequestMetrics
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -28,13 +28,13 @@ _MAX_PATHS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric: its raw name (`/tensorflow/serving/...`), and a value or a cell per label set."""
+    """One metric: its raw name (`/tensorflow/serving/...`); a value or histogram per label set."""
 
     raw_name: str
     kind: str
-    rows: Sequence[tuple[Labels, int | Cell]]
+    rows: Sequence[tuple[Labels, int | Histogram]]
     unit: float = 1.0
-    """What a cell's samples are multiplied by."""
+    """What a histogram's samples are multiplied by."""
 
 
 @dataclass(slots=True)
@@ -48,16 +48,16 @@ class ServingCounts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._warm_up: dict[ServableId, tuple[str, Cell, int]] = {}  # guarded by _lock
+        self._warm_up: dict[ServableId, tuple[str, Histogram, int]] = {}  # guarded by _lock
         self._logged: dict[tuple[str, str], int] = {}  # guarded by _lock
         self._attempts: dict[str, _Attempts] = {}  # by path; guarded by _lock
 
-    def warmed_up(self, servable: ServableId, path: str, seconds: float, records: int) -> None:
+    def warmed_up(self, servable_id: ServableId, path: str, seconds: float, records: int) -> None:
         """A version has answered the records of its warm-up file."""
-        cell = Cell()
-        cell.add(seconds)
+        histogram = Histogram()
+        histogram.add(seconds)
         with self._lock:
-            self._warm_up[servable] = (path, cell, records)
+            self._warm_up[servable_id] = (path, histogram, records)
 
     def attempted(self, path: str, seconds: float, succeeded: bool) -> None:
         """A SavedModel was loaded, or could not be."""
@@ -89,10 +89,10 @@ class ServingCounts:
             key = (model, code.name)
             self._logged[key] = self._logged.get(key, 0) + 1
 
-    def forget(self, servable: ServableId) -> None:
+    def forget(self, servable_id: ServableId) -> None:
         """A version is unloaded: its series go."""
         with self._lock:
-            self._warm_up.pop(servable, None)
+            self._warm_up.pop(servable_id, None)
 
     def forget_model(self, model: str) -> None:
         """A model is not served any more: its series go."""
@@ -100,13 +100,13 @@ class ServingCounts:
             for key in [key for key in self._logged if key[0] == model]:
                 del self._logged[key]
 
-    def warm_up(self) -> list[tuple[Labels, Cell, int]]:
+    def warm_up(self) -> list[tuple[Labels, Histogram, int]]:
         """Per version: labels, time, and records read."""
         with self._lock:
             found = sorted(self._warm_up.values(), key=lambda entry: entry[0])
         return [
-            ((("model_path", path), ("status", "OK")), cell.copy(), records)
-            for path, cell, records in found
+            ((("model_path", path), ("status", "OK")), histogram.copy(), records)
+            for path, histogram, records in found
         ]
 
     def logs(self) -> list[tuple[Labels, int]]:
@@ -119,11 +119,11 @@ class ServingCounts:
 def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
     """The families that are about requests, loads and logs."""
     request_counts, latencies = _requests(requests)
-    examples = [((("model", model),), cell) for model, cell in requests.examples()]
+    examples = [((("model", model),), histogram) for model, histogram in requests.examples()]
     warm_up = counts.warm_up()
-    runtimes: list[tuple[Labels, int | Cell]] = [
-        ((("model_name", model), ("API", api), ("runtime", "TF1")), cell)
-        for (model, api), cell in requests.runtimes()
+    runtimes: list[tuple[Labels, int | Histogram]] = [
+        ((("model_name", model), ("API", api), ("runtime", "TF1")), histogram)
+        for (model, api), histogram in requests.runtimes()
     ]
     attempts, load_times = counts.attempts()
     return [
@@ -136,7 +136,7 @@ def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
         _family(
             "request_example_count_total",
             "counter",
-            [(labels, int(cell.total)) for labels, cell in examples],
+            [(labels, int(histogram.total)) for labels, histogram in examples],
         ),
         _family("request_log_count", "counter", counts.logs()),
         _family("model_warmup_latency", "histogram", [(ls, c) for ls, c, _ in warm_up], _US),
@@ -145,28 +145,28 @@ def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
 
 
 def _family(
-    name: str, kind: str, rows: Sequence[tuple[Labels, int | Cell]], unit: float = 1.0
+    name: str, kind: str, rows: Sequence[tuple[Labels, int | Histogram]], unit: float = 1.0
 ) -> Family:
     return Family(f"/tensorflow/serving/{name}", kind, rows, unit)
 
 
 def _requests(
     requests: RequestMetrics,
-) -> tuple[list[tuple[Labels, int | Cell]], list[tuple[Labels, int | Cell]]]:
+) -> tuple[list[tuple[Labels, int | Histogram]], list[tuple[Labels, int | Histogram]]]:
     """Counts by model and status, and times of the good ones: of gRPC's inference calls only."""
     counts: dict[tuple[str, str], int] = {}
-    latencies: dict[Labels, Cell] = {}
-    for (model, method, code), cell in requests.totals().items():
+    latencies: dict[Labels, Histogram] = {}
+    for (model, method, code), histogram in requests.totals().items():
         if method not in _GRPC_METHODS and method != method.lower():
             continue
-        counts[model, code.name] = counts.get((model, code.name), 0) + cell.count
+        counts[model, code.name] = counts.get((model, code.name), 0) + histogram.count
         if code is Code.OK:
             grpc = method in _GRPC_METHODS
             api = method if grpc or method in _REST_METHODS else ""
             entry = "GRPC" if grpc else "REST"
             labels = (("model_name", model), ("API", api), ("entrypoint", entry))
-            latencies.setdefault(labels, Cell()).merge(cell)
-    rows: list[tuple[Labels, int | Cell]] = [
+            latencies.setdefault(labels, Histogram()).merge(histogram)
+    rows: list[tuple[Labels, int | Histogram]] = [
         ((("model_name", model), ("status", status)), n)
         for (model, status), n in sorted(counts.items())
     ]
@@ -187,27 +187,29 @@ def write(found: Sequence[Family]) -> str:
         lines.append(f"# TYPE {name} {family.kind}")
         for labels, value in family.rows:
             text = ",".join(f'{key}="{_escape(label)}"' for key, label in labels)
-            if isinstance(value, Cell):
+            if isinstance(value, Histogram):
                 lines += _histogram(name, text, value, family.unit)
             else:
                 lines.append(f"{name}{{{text}}} {value}")
     return "\n".join(lines) + "\n"
 
 
-def cumulative(cell: Cell, unit: float = 1.0) -> Iterator[tuple[str, float]]:
+def cumulative(histogram: Histogram, unit: float = 1.0) -> Iterator[tuple[str, float]]:
     """Upper edge and number of samples below it, for each bucket."""
     total = 0
-    for edge, n in zip(cell.edges, cell.buckets, strict=False):
+    for edge, n in zip(histogram.edges, histogram.buckets, strict=False):
         total += n
         yield f"{edge * unit:g}", total
-    yield "+Inf", cell.count
+    yield "+Inf", histogram.count
 
 
-def _histogram(name: str, labels: str, cell: Cell, unit: float) -> list[str]:
+def _histogram(name: str, labels: str, histogram: Histogram, unit: float) -> list[str]:
     before = f"{labels}," if labels else ""
-    lines = [f'{name}_bucket{{{before}le="{edge}"}} {int(n)}' for edge, n in cumulative(cell, unit)]
-    lines.append(f"{name}_sum{{{labels}}} {cell.total * unit:g}")
-    lines.append(f"{name}_count{{{labels}}} {cell.count}")
+    lines = [
+        f'{name}_bucket{{{before}le="{edge}"}} {int(n)}' for edge, n in cumulative(histogram, unit)
+    ]
+    lines.append(f"{name}_sum{{{labels}}} {histogram.total * unit:g}")
+    lines.append(f"{name}_count{{{labels}}} {histogram.count}")
     return lines
 
 

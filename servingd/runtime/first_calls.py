@@ -106,10 +106,10 @@ class FirstCalls:
 
     def _is_ready(self, spec: ModelSpec) -> bool:
         try:
-            lease = self._models.acquire(spec)
+            handle = self._models.acquire(spec)
         except ServingError:
             return False
-        lease.release()
+        handle.release()
         return True
 
     def _fits(self, call: HeldCall) -> bool:

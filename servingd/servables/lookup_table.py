@@ -66,7 +66,7 @@ class LookupTablePlatform:
             return f"{name or 'the file'}: {error.message}"
         return None
 
-    def loader(self, servable: ServableId, data: VersionData) -> LookupTableLoader:
+    def loader(self, servable_id: ServableId, data: VersionData) -> LookupTableLoader:
         """A loader for one version."""
         return LookupTableLoader(data.path)
 

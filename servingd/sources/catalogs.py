@@ -19,7 +19,7 @@ from servingd.wire.config.models import configured_models
 _log = logging.getLogger(__name__)
 
 
-class Roster(Protocol):
+class ModelCatalog(Protocol):
     """Says which models there are."""
 
     def models(self) -> tuple[ModelConfig, ...]:
@@ -31,7 +31,7 @@ class Roster(Protocol):
         ...
 
 
-class ConfiguredRoster:
+class ConfiguredCatalog:
     """The models of a configuration, which may be replaced; from any thread."""
 
     def __init__(self, configured: tuple[ModelConfig, ...]) -> None:
@@ -51,7 +51,7 @@ class ConfiguredRoster:
 
 
 @dataclass(slots=True)
-class RepositoryRoster:
+class RepositoryCatalog:
     """Every subfolder of a folder is a model, unless its name begins with a dot or underscore.
 
     What `servingd.yaml` says of one of them counts, and its other models are served besides.
@@ -103,8 +103,8 @@ class RepositoryRoster:
         return models
 
 
-def make_roster(config: ServerConfig) -> Roster:
-    """The roster that a configuration means. Reads files; raises NotFound or InvalidConfig."""
+def make_catalog(config: ServerConfig) -> ModelCatalog:
+    """The catalog that a configuration means. Reads files; raises NotFound or InvalidConfig."""
     if config.model_repository and not config.model_config_file:
         yaml = config.servingd_config_file
         try:
@@ -118,18 +118,18 @@ def make_roster(config: ServerConfig) -> Roster:
         if reason := why_no_repository(os.path.abspath(folder), names_in(folder), names_in):
             raise InvalidConfig(f"--model_repository: expected a folder of models: {reason}")
         entries = read_servingd_yaml(yaml).models if yaml else ()
-        return RepositoryRoster(os.path.abspath(folder), entries)
-    return ConfiguredRoster(configured_models(config))
+        return RepositoryCatalog(os.path.abspath(folder), entries)
+    return ConfiguredCatalog(configured_models(config))
 
 
-def known_models(roster: Roster) -> tuple[ModelConfig, ...]:
+def known_models(catalog: ModelCatalog) -> tuple[ModelConfig, ...]:
     """The models that are there; none where that cannot be told."""
     try:
-        return roster.models()
+        return catalog.models()
     except OSError:
         return ()
 
 
-def listed_models(roster: Roster) -> tuple[ModelConfig, ...]:
+def listed_models(catalog: ModelCatalog) -> tuple[ModelConfig, ...]:
     """The models that a configuration lists by name."""
-    return roster.models() if isinstance(roster, ConfiguredRoster) else ()
+    return catalog.models() if isinstance(catalog, ConfiguredCatalog) else ()

@@ -19,7 +19,7 @@ from typing import Protocol
 from servingd.config.models import ModelConfig
 from servingd.core.serving import Aspire
 from servingd.core.types import AspiredVersions
-from servingd.sources.catalogs import Roster
+from servingd.sources.catalogs import ModelCatalog
 from servingd.sources.model_directory import ModelDirectory, PlatformNamed, Recognise
 from servingd.sources.scans import Look, Patience, next_check, to_give_up, to_tell
 from servingd.sources.watcher import Watcher
@@ -89,7 +89,7 @@ class SourceOptions:
     """How it is looked."""
 
     poll_wait_s: float = 1.0
-    """Above 0: look at least so often; 0: look once, and when the roster has changed; below 0:
+    """Above 0: look at least so often; 0: look once, and when the catalog has changed; below 0:
     look upon events only."""
 
     threads: Threads = field(default_factory=AtOnce)
@@ -112,7 +112,7 @@ class FileSystemSource:
 
     def __init__(
         self,
-        roster: Roster,
+        catalog: ModelCatalog,
         platform_named: PlatformNamed,
         recognise: Recognise,
         aspire: Aspire,
@@ -120,7 +120,7 @@ class FileSystemSource:
         absent: Absent = lambda name, reason: None,
         options: SourceOptions | None = None,
     ) -> None:
-        self._roster = roster
+        self._catalog = catalog
         self._absent = absent
         self._platform_named = platform_named
         self._recognise = recognise
@@ -139,7 +139,7 @@ class FileSystemSource:
         self._last: dict[str, AspiredVersions] = {}
         self._answered: set[str] = set()  # base paths
         self._told = False  # whether `configure` has been called
-        self._trouble = ""  # with the roster
+        self._trouble = ""  # with the catalog
         self._looks: dict[tuple[str, str], _UnderWay] = {}
         self._thread = threading.Thread(target=self._run, name="file-system-source", daemon=True)
 
@@ -157,7 +157,7 @@ class FileSystemSource:
         self._watcher.stop()
 
     def look_soon(self) -> None:
-        """Look now, also where polling is off: the roster has changed. From any thread."""
+        """Look now, also where polling is off: the catalog has changed. From any thread."""
         self._asked = True
         self._bell.set()
 
@@ -297,7 +297,7 @@ class FileSystemSource:
 
     def _begin_to_watch(self) -> None:
         """Watch what answers; what happens before it is watched is looked for once more."""
-        repository = self._roster.watched()
+        repository = self._catalog.watched()
         silent = any(under_way.look.told for under_way in self._looks.values())
         if repository is not None and silent:
             return  # the walk through it would hang too
@@ -319,7 +319,7 @@ class FileSystemSource:
 
     def _list_models(self) -> Callable[[], None]:
         try:
-            models = {model.name: model for model in self._roster.models()}
+            models = {model.name: model for model in self._catalog.models()}
         except Exception as error:  # the last answer stands
             trouble = f"the models cannot be listed: {error}"
             return lambda: self._keep_models(trouble)

@@ -49,19 +49,21 @@ def run(folder: Path) -> Iterator[Row]:
     )
     server.start()
     try:
-        while not server._monitor.available():
+        while not server.states.available():
             time.sleep(0.05)
-        methods = RpcMethods(server._calls, server._monitor, server._reload, dict, None, 1 << 30)
+        methods = RpcMethods(
+            server.ports._calls, server.states, server.control.reload, dict, None, 1 << 30
+        )
         handle = methods.table()["/tensorflow.serving.PredictionService/Predict"]
         x = np.float32([1, 2, 5])
         request = protos.PredictRequest()
         request.model_spec.name = "m"
         request.inputs["x"].MergeFromString(encode_as_content(x, 1))
         payload, reply = request.SerializeToString(), _Nowhere()
-        lease = server._models.acquire(ModelSpec("m"))
-        session = server._manager._live[lease.id].servable.session
+        handle = server.worker.models.acquire(ModelSpec("m"))
+        session = server.control._manager._live[handle.id].servable.session
         call = session.calls["serving_default"]._run
-        lease.release()
+        handle.release()
         yield Row(
             "a whole Predict call over TensorFlow's callable, 3 floats",
             ratio(lambda: handle(payload, reply), lambda: call((x,), None), 20_000),

@@ -1,4 +1,4 @@
-"""Servers that tests share: one per gRPC carrier, over one repository."""
+"""Servers that tests share: one per gRPC transport, over one repository."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 
 from tests.e2e.process import Process
 
-ONE_CARRIER_IS_ENOUGH = ("test_http_hygiene", "test_rest", "test_calls_that_loop_for_ever")
+ONE_TRANSPORT_IS_ENOUGH = ("test_http_hygiene", "test_rest", "test_calls_that_loop_for_ever")
 """Files and tests in which it does not matter what carries gRPC."""
 
 
 def pytest_collection_modifyitems(items):
-    """Run those beside the native carrier alone: each is asked over HTTP, or takes long."""
+    """Run those beside the native transport alone: each is asked over HTTP, or takes long."""
     items[:] = [
         item
         for item in items
-        if "[grpcio" not in item.name or not any(n in item.nodeid for n in ONE_CARRIER_IS_ENOUGH)
+        if "[grpcio" not in item.name or not any(n in item.nodeid for n in ONE_TRANSPORT_IS_ENOUGH)
     ]
 
 

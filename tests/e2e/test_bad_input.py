@@ -1,4 +1,4 @@
-"""Wrong requests, on both carriers: the documented code and text, and the server goes on."""
+"""Wrong requests, on both transports: the documented code and text, and the server goes on."""
 
 from __future__ import annotations
 

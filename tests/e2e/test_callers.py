@@ -81,12 +81,12 @@ def test_what_fails_leaves_a_line_and_no_contents(server):
     assert f"Exporting HTTP/REST API at:localhost:{server.http_port} ... (and at every" in log
 
 
-@pytest.mark.parametrize("carrier", ["native", "grpcio"])
-def test_health_is_not_serving_from_the_first_moment_on(start, models, tmp_path, carrier):
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_health_is_not_serving_from_the_first_moment_on(start, models, tmp_path, transport):
     """Never an error, and never SERVING: there is no model yet."""
     (tmp_path / "m").mkdir()
     server = start(
-        "--model_name=m", f"--model_base_path={tmp_path / 'm'}", f"--grpc_transport={carrier}"
+        "--model_name=m", f"--model_base_path={tmp_path / 'm'}", f"--grpc_transport={transport}"
     )
     health = health_pb2_grpc.HealthStub(server.channel)
     ask = health_pb2.HealthCheckRequest

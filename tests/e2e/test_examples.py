@@ -1,4 +1,4 @@
-"""Classify, Regress and MultiInference with the official stubs, on both carriers."""
+"""Classify, Regress and MultiInference with the official stubs, on both transports."""
 
 from __future__ import annotations
 

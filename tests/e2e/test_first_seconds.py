@@ -38,10 +38,10 @@ def listening(server):
     return server
 
 
-@pytest.mark.parametrize("carrier", ["native", "grpcio"])
-def test_calls_wait_for_the_first_models(start, base, carrier):
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_calls_wait_for_the_first_models(start, base, transport):
     server = listening(
-        start("--model_name=m", f"--model_base_path={base}", f"--grpc_transport={carrier}")
+        start("--model_name=m", f"--model_base_path={base}", f"--grpc_transport={transport}")
     )
     answers: dict[str, object] = {}
 

@@ -1,4 +1,4 @@
-"""A hundred thousand requests that are nearly right, over every port and carrier: none is our
+"""A hundred thousand requests that are nearly right, over every port and transport: none is our
 fault, none hangs, and nothing is left behind. `SERVINGD_FUZZ` says how many."""
 
 from __future__ import annotations

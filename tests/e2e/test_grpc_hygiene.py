@@ -1,4 +1,4 @@
-"""Clients that break gRPC's rules, or press on the server, on both carriers: each is answered or
+"""Clients that break gRPC's rules, or press on the server, on both transports: each is answered or
 closed, and calls beside it and after it work."""
 
 from __future__ import annotations
@@ -356,7 +356,7 @@ def test_an_error_on_one_call_ends_no_other_of_its_connection(server):
 
 
 def test_streams_and_calls_that_never_go_on_hold_up_no_health_check(server):
-    """Neither the calls that stand behind the native carrier, nor those of the model."""
+    """Neither the calls that stand behind the native transport, nor those of the model."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     check = health_pb2_grpc.HealthStub(server.channel).Check

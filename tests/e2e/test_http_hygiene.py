@@ -1,5 +1,5 @@
 """Clients that break HTTP's rules, or press on the server: each is answered or closed, and no
-other client waits for it. Time limits are tested beside the carrier (`tests/threads`)."""
+other client waits for it. Time limits are tested beside the transport (`tests/threads`)."""
 
 from __future__ import annotations
 

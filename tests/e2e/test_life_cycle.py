@@ -212,13 +212,13 @@ def test_optimised_graphs_come_from_the_cache_at_the_next_start(start, base):
     assert again.predict("m", X)["y"].tolist() == [3.0]
 
 
-@pytest.mark.parametrize("carrier", ["native", "grpcio"])
-def test_sigterm_lets_calls_in_flight_finish(start, tmp_path, models, carrier):
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_sigterm_lets_calls_in_flight_finish(start, tmp_path, models, transport):
     shutil.copytree(models / "slow", tmp_path / "slow" / "1")
     server = start(
         "--model_name=slow",
         f"--model_base_path={tmp_path}/slow",
-        f"--grpc_transport={carrier}",
+        f"--grpc_transport={transport}",
         "--drain_delay_s=0.5",
     ).wait_until_ready()
     call = server.prediction.Predict.future(request("slow", {"n": np.int32(600_000)}), timeout=60)

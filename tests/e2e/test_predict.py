@@ -1,4 +1,4 @@
-"""Predict with the official stubs, on both carriers: what goes in, and what must come out."""
+"""Predict with the official stubs, on both transports: what goes in, and what must come out."""
 
 from __future__ import annotations
 

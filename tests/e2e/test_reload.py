@@ -168,9 +168,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("carrier", ["native", "grpcio"])
-def test_a_wrong_reload_changes_nothing(serve, folders, carrier):
-    server = serve([entry("a", folders / "a")], f"--grpc_transport={carrier}")
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_a_wrong_reload_changes_nothing(serve, folders, transport):
+    server = serve([entry("a", folders / "a")], f"--grpc_transport={transport}")
     for make, code, text in WRONG.values():
         assert refusal(server, make(folders)) == (code, text)
     assert answer(server, "a") == "first"

@@ -106,9 +106,9 @@ def _table(tf, tf1):
 def _dynamic_rnn(tf, tf1):
     series = tf1.placeholder(tf.float32, [None, 12, 4], name="series")
     lengths = tf1.placeholder(tf.int32, [None], name="lengths")
-    cell = tf1.nn.rnn_cell.BasicLSTMCell(16)
+    histogram = tf1.nn.rnn_cell.BasicLSTMCell(16)
     scaled = tf.math.asinh(series)
-    outputs, state = tf1.nn.dynamic_rnn(cell, scaled, lengths, dtype=tf.float32)
+    outputs, state = tf1.nn.dynamic_rnn(histogram, scaled, lengths, dtype=tf.float32)
     scores = tf.matmul(state.h, _weights(tf1, "w", 16, 3))
     return {"series": series, "lengths": lengths}, {"scores": scores, "steps": outputs}
 

@@ -30,7 +30,7 @@ from servingd.servables.saved_model.optimise.child import Declined, optimise
 from servingd.servables.saved_model.optimise.freeze import freeze
 from servingd.servables.saved_model.optimise.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.optimise.graph_safety import keeps_state
-from servingd.servables.saved_model.optimise.job import Improvement
+from servingd.servables.saved_model.optimise.job import OptimisationJob
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.servable import SavedModelServable
@@ -748,7 +748,7 @@ def test_too_little_memory_for_the_child_leaves_the_plain_graph(models, tmp_path
     plain = open_plain(str(path), TAGS, ONE_THREAD, meta_graph, warm)
     servable = SavedModelServable(meta_graph, plain)
     optimiser = GraphOptimiser(str(tmp_path), True, states, memory_limit=1_200_000_000)
-    improvement = Improvement(ID, str(path), TAGS, meta_graph, warm, 1, (servable,))
+    improvement = OptimisationJob(ID, str(path), TAGS, meta_graph, warm, 1, (servable,))
     optimiser.submit(improvement)
     assert improvement.over.wait(TIMEOUT)
     assert states.seen == ["optimising", "declined"]

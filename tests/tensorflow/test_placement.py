@@ -227,12 +227,12 @@ def test_a_replica_on_an_accelerator_would_keep_its_plain_graph(models, version,
 
 
 def sessions_to_improve(served: Version) -> Any:
-    from servingd.servables.saved_model.optimise.job import Improvement
+    from servingd.servables.saved_model.optimise.job import OptimisationJob
 
     path = served.loader._path
     meta_graph = read_meta_graph(path, TAGS)
     warm = dict.fromkeys(meta_graph.signatures, True)
-    return Improvement(ID, path, TAGS, meta_graph, warm, 1, served.body.replicas)
+    return OptimisationJob(ID, path, TAGS, meta_graph, warm, 1, served.body.replicas)
 
 
 # Devices that fail ------------------------------------------------------------------------------

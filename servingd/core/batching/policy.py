@@ -1,6 +1,6 @@
 """How batches of a queue leave: by rules, when there is time, or towards a latency goal.
 
-What a pacer needs to know of a model it learns from the runs themselves.
+What a policy needs to know of a model it learns from the runs themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from servingd.core.batching.queue import BatchRules, Pace
+from servingd.core.batching.queue import BatchLimits, BatchRules
 
 MAX_ROWS = 2**31 - 1
 
@@ -57,37 +57,37 @@ class RunTimes:
         return {1 << (size - 1): each * (1 << (size - 1)) for size, each in known}
 
 
-class Pacer(Protocol):
+class BatchPolicy(Protocol):
     """Decides how long unfilled batches are held."""
 
     rules: BatchRules
 
-    def pace(self) -> Pace:
-        """The pace now."""
+    def limits(self) -> BatchLimits:
+        """The limits now."""
         ...
 
-    def came(self, rows: int, now: float) -> None:
+    def on_arrival(self, rows: int, now: float) -> None:
         """A call has come."""
         ...
 
 
 @dataclass(slots=True)
-class FixedPacer:
-    """The same pace for ever: TensorFlow Serving's parameters, or one call at a time."""
+class FixedPolicy:
+    """The same limits for ever: TensorFlow Serving's parameters, or one call at a time."""
 
     rules: BatchRules
-    fixed: Pace
+    fixed: BatchLimits
 
-    def pace(self) -> Pace:
+    def limits(self) -> BatchLimits:
         """Always the same."""
         return self.fixed
 
-    def came(self, rows: int, now: float) -> None:
+    def on_arrival(self, rows: int, now: float) -> None:
         """Nothing is learnt."""
 
 
 @dataclass(slots=True)
-class WaitingPacer:
+class WaitingPolicy:
     """What waits while a batch runs is the next batch. Nobody waits for a timer.
 
     `rows_worth` says up to how many rows a run gets cheaper per row; a batch of so many does not
@@ -97,18 +97,18 @@ class WaitingPacer:
 
     rules: BatchRules
     rows_worth: Callable[[], int]
-    _last: Pace = field(default_factory=lambda: Pace(full_rows=1), init=False)
+    _last: BatchLimits = field(default_factory=lambda: BatchLimits(full_rows=1), init=False)
 
-    def pace(self) -> Pace:
+    def limits(self) -> BatchLimits:
         """By what is worth merging now: it may become known, or change, while it serves."""
         rows = max(1, self.rows_worth())
         last = self._last
         if last.full_rows != rows:
             most = rows * _TOGETHER if rows > 1 else 1
-            self._last = last = Pace(full_rows=rows, beside=rows == 1, most_rows=most)
+            self._last = last = BatchLimits(full_rows=rows, may_overlap=rows == 1, most_rows=most)
         return last
 
-    def came(self, rows: int, now: float) -> None:
+    def on_arrival(self, rows: int, now: float) -> None:
         """Nothing is learnt."""
 
 
@@ -116,7 +116,7 @@ _TOGETHER = 4
 """How many times the rows that are worth it may leave together."""
 
 
-class GoalPacer:
+class LatencyGoalPolicy:
     """Batches as large, and held as long, as a latency goal allows.
 
     A call may find a batch under way, and then runs in its own: so a batch is at most so large that
@@ -134,25 +134,25 @@ class GoalPacer:
         self._gap = math.inf  # the moving mean of seconds between rows
         self._last = -math.inf
 
-    def came(self, rows: int, now: float) -> None:
+    def on_arrival(self, rows: int, now: float) -> None:
         """Learn how often rows come."""
         gap = (now - self._last) / max(1, rows)
         self._last = now
         known = math.isfinite(self._gap) and math.isfinite(gap)
         self._gap = self._gap + _WEIGHT * (gap - self._gap) if known else gap
 
-    def pace(self) -> Pace:
+    def limits(self) -> BatchLimits:
         """The largest batch of which two runs fit, and how long to wait for it."""
         rows = self.rows()
         run_s = self.times.estimate(rows)
         if rows == 1 or run_s is None:
-            return Pace(full_rows=rows, beside=rows == 1)
+            return BatchLimits(full_rows=rows, may_overlap=rows == 1)
         spare = max(0.0, self.goal_s * _SAFETY - 2 * run_s)
         expected = spare / self._gap if self._gap > 0 else math.inf
         if expected < 1:
-            return Pace(full_rows=rows, beside=False)
+            return BatchLimits(full_rows=rows, may_overlap=False)
         hold_s = min(spare, rows * self._gap)
-        return Pace(full_rows=rows, hold_s=hold_s, beside=True, reason="goal")
+        return BatchLimits(full_rows=rows, hold_s=hold_s, may_overlap=True, reason="goal")
 
     def rows(self) -> int:
         """The batch size that is aimed at."""

@@ -42,14 +42,14 @@ class BatchRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class BatchLimits:
     """How long a batch that is not full is held."""
 
     full_rows: int
     """A batch of so many rows leaves at once."""
     hold_s: float = 0.0
     """Another leaves when its oldest call has waited so long."""
-    beside: bool = True
+    may_overlap: bool = True
     """Whether it may leave while a batch of this queue runs; else it is what comes next."""
     most_rows: int = 0
     """What waits leaves in batches of so many rows; 0: of `full_rows`."""
@@ -82,7 +82,7 @@ class Batch(Generic[P]):
 class _Item(Generic[P]):
     payload: P
     rows: int
-    came: float
+    arrived_at: float
     size: int = 0
     taken: int = 0
 
@@ -103,7 +103,7 @@ class _Line(Generic[P]):
         return (line[0] for line in self.items if line)
 
     def oldest(self) -> float:
-        return min(item.came for item in self.heads())
+        return min(item.arrived_at for item in self.heads())
 
 
 class BatchQueue(Generic[P]):
@@ -153,35 +153,35 @@ class BatchQueue(Generic[P]):
         self,
         now: float,
         running: int,
-        pace: Pace,
+        limits: BatchLimits,
         alive: Callable[[P], bool] = lambda call: True,
-        free: int = 1,
+        idle_workers: int = 1,
     ) -> Batch[P] | None:
         """The batch that leaves now, if one does; `running` ones of this queue are under way.
 
         A call that is not `alive` when its turn comes is dropped: it takes no room. Threads that
-        are `free` to run a batch share what waits, as far as that is worth a batch each.
+        are idle share what waits, as far as that is worth a batch each.
         """
         due = [
             (line.oldest(), kind, reason)
             for kind, line in self._lines.items()
-            if (reason := _why(line, now, running, pace))
+            if (reason := _why(line, now, running, limits))
         ]
         if not due:
             return None
         oldest, kind, reason = min(due, key=lambda entry: entry[0])
         batch: Batch[P] = Batch([], 0, reason, oldest)
-        share = math.ceil(self._lines[kind].rows / max(1, free))
-        most = max(pace.full_rows, min(pace.most_rows, share))
+        share = math.ceil(self._lines[kind].rows / max(1, idle_workers))
+        most = max(limits.full_rows, min(limits.most_rows, share))
         self._take(kind, batch, min(most, self.rules.max_batch_rows), alive)
         return batch
 
-    def wait_s(self, now: float, running: int, pace: Pace) -> float | None:
+    def wait_s(self, now: float, running: int, limits: BatchLimits) -> float | None:
         """How long until `next` gives a batch if nothing else happens; None: it never does."""
         waits = [
-            0.0 if line.rows >= pace.full_rows else max(0.0, line.oldest() + pace.hold_s - now)
+            0.0 if line.rows >= limits.full_rows else max(0.0, line.oldest() + limits.hold_s - now)
             for line in self._lines.values()
-            if line.rows >= pace.full_rows or pace.beside or running == 0
+            if line.rows >= limits.full_rows or limits.may_overlap or running == 0
         ]
         return min(waits, default=None)
 
@@ -251,7 +251,7 @@ class BatchQueue(Generic[P]):
     def _count_anew(self, line: _Line[P]) -> None:
         """Count what waits into batches, in the order in which it came."""
         line.closed = line.open_rows = 0
-        for item in sorted((i for items in line.items for i in items), key=lambda i: i.came):
+        for item in sorted((i for items in line.items for i in items), key=lambda i: i.arrived_at):
             self._count(line, item.rows - item.taken)
 
     def _take(self, kind: Hashable, batch: Batch[P], most: int, alive: Callable[[P], bool]) -> None:
@@ -304,10 +304,10 @@ class BatchQueue(Generic[P]):
         self.size -= size
 
 
-def _why(line: _Line[P], now: float, running: int, pace: Pace) -> str:
+def _why(line: _Line[P], now: float, running: int, limits: BatchLimits) -> str:
     """Why a line's batch leaves now; empty if it does not."""
-    if line.rows >= pace.full_rows:
+    if line.rows >= limits.full_rows:
         return "full"
-    if (pace.beside or running == 0) and now >= line.oldest() + pace.hold_s:
-        return pace.reason
+    if (limits.may_overlap or running == 0) and now >= line.oldest() + limits.hold_s:
+        return limits.reason
     return ""

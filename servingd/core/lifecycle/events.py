@@ -81,7 +81,7 @@ class RetryDue:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The last lease of a quiescing version has been returned."""
+    """The last handle of a quiescing version has been returned."""
 
     id: ServableId
 
@@ -268,7 +268,7 @@ Command: TypeAlias = (
 
 
 def announcement(
-    servable: ServableId, state: PublicState, error: ServingError | None = None
+    servable_id: ServableId, state: PublicState, error: ServingError | None = None
 ) -> Announce:
     """The command that tells the world a public state."""
-    return Announce(ServableState(servable, state, error))
+    return Announce(ServableState(servable_id, state, error))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from servingd.core.lifecycle.policies import Snapshot
 from servingd.core.lifecycle.states import HarnessState
 from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.tracker import Need
+from servingd.core.resources.tracker import ResourceRequest
 from servingd.core.types import (
     NO_BYTES,
     AspiredVersion,
@@ -49,7 +49,7 @@ class Harness:
     """Its load is no longer wanted. Never taken back: whoever wants the version again waits."""
     attempts: int = 0
     step: Step | None = None
-    need: Need | None = None
+    request: ResourceRequest | None = None
     """What it asks for, once its loader has said so."""
     refused: bool = False
     """It failed for want of memory: tried again when there is some."""

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 from servingd.core.lifecycle.harness import Harness, LoadPlan, PlannedVersion, Stream
 from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.tracker import Holding, Judgement, Ledger, Need, Verdict, megabytes
+from servingd.core.resources.tracker import (
+    Admission,
+    Reservation,
+    ResourceRequest,
+    ResourceTracker,
+    Verdict,
+    megabytes,
+)
 from servingd.core.types import ANYWHERE, NO_BYTES, ServableId
 
 
@@ -18,47 +25,51 @@ from servingd.core.types import ANYWHERE, NO_BYTES, ServableId
 class Decision:
     """What to do with a load, and what to tell of it."""
 
-    judgement: Judgement
+    admission: Admission
     give_up: tuple[Harness, ...] = ()
     """Versions that serve, and must make room."""
     note: str = ""
 
 
 def decide(
-    harness: Harness, need: Need, stream: Stream, ledger: Ledger, rules: LoadRules
+    harness: Harness,
+    request: ResourceRequest,
+    stream: Stream,
+    tracker: ResourceTracker,
+    rules: LoadRules,
 ) -> Decision:
     """What becomes of a load. By `auto` the old version serves on unless both do not fit."""
-    servable = harness.id
-    judgement = ledger.judge(servable, need, rules)
-    match judgement.verdict:
+    servable_id = harness.id
+    admission = tracker.judge(servable_id, request, rules)
+    match admission.verdict:
         case Verdict.START:
-            return Decision(judgement, note=_reserved(servable, judgement))
+            return Decision(admission, note=_reserved(servable_id, admission))
         case Verdict.WAIT:
-            return Decision(judgement, note=f"{servable} waits for memory that others give back")
+            return Decision(admission, note=f"{servable_id} waits for memory that others give back")
     stale = tuple(stream.stale()) if rules.transition == "auto" else ()
     if not stale:
-        return Decision(judgement)
-    after = ledger.judge(servable, need, rules, gone=[old.id for old in stale])
+        return Decision(admission)
+    after = tracker.judge(servable_id, request, rules, gone=[old.id for old in stale])
     if after.verdict is Verdict.REFUSE:
-        return Decision(judgement)
+        return Decision(admission)
     old = ", ".join(str(old.id.version) for old in stale)
     note = (
-        f"{servable} and version {old} do not fit beside each other: version {old} is unloaded "
-        f"first, and the model is unavailable until version {servable.version} is loaded"
+        f"{servable_id} and version {old} do not fit beside each other: version {old} is unloaded "
+        f"first, and the model is unavailable until version {servable_id.version} is loaded"
     )
     return Decision(after, stale, note)
 
 
 def plan_of(
-    harnesses: Iterable[Harness], ledger: Ledger, rules: Mapping[str, LoadRules]
+    harnesses: Iterable[Harness], tracker: ResourceTracker, rules: Mapping[str, LoadRules]
 ) -> LoadPlan:
     """Who holds what, and where; for whoever shows it."""
     return LoadPlan(
-        ledger.limits, rules, tuple(_planned(h, ledger.holdings.get(h.id)) for h in harnesses)
+        tracker.limits, rules, tuple(_planned(h, tracker.reservations.get(h.id)) for h in harnesses)
     )
 
 
-def _planned(harness: Harness, held: Holding | None) -> PlannedVersion:
+def _planned(harness: Harness, held: Reservation | None) -> PlannedVersion:
     return PlannedVersion(
         harness.id,
         harness.state,
@@ -71,6 +82,8 @@ def _planned(harness: Harness, held: Holding | None) -> PlannedVersion:
     )
 
 
-def _reserved(servable: ServableId, judgement: Judgement) -> str:
-    placement, ram = judgement.placement, megabytes(judgement.loading.ram)
-    return f"Successfully reserved resources to load servable {servable} on {placement}: {ram} RAM"
+def _reserved(servable_id: ServableId, admission: Admission) -> str:
+    placement, ram = admission.placement, megabytes(admission.loading.ram)
+    return (
+        f"Successfully reserved resources to load servable {servable_id} on {placement}: {ram} RAM"
+    )

@@ -9,7 +9,7 @@ version that is no longer aspired is discarded, cancelled or quiesced, and a ver
 again while its old harness is on its way out gets a new one when that has gone. A version that
 still serves is simply wanted again (TensorFlow Serving lets such a rollback wait for ever).
 
-With a ledger, each load is estimated before it starts, and starts when there is room. What is
+With a tracker, each load is estimated before it starts, and starts when there is room. What is
 refused is tried again when room is given back: by an unload, by a load that failed or took less.
 """
 
@@ -53,7 +53,7 @@ from servingd.core.lifecycle.loading import Decision, decide, plan_of
 from servingd.core.lifecycle.policies import POLICIES, Load, Policy, availability_preserving
 from servingd.core.lifecycle.states import LEAVING, HarnessState, PublicState, advance
 from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.tracker import Ledger, Need, Verdict
+from servingd.core.resources.tracker import ResourceRequest, ResourceTracker, Verdict
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId
 from servingd.errors import Cancelled, DeadlineExceeded, Internal, ServingError, error_from_code
 
@@ -68,18 +68,18 @@ class ManagerState:
         self,
         policy: Policy = availability_preserving,
         max_num_load_retries: int = 5,
-        ledger: Ledger | None = None,
+        tracker: ResourceTracker | None = None,
         load_retry_interval_s: float = 60.0,
     ) -> None:
-        """Without a ledger every load starts at once, and nothing is estimated.
+        """Without a tracker every load starts at once, and nothing is estimated.
 
         A load that fails is tried again so often, after such a pause; 0 or less: at once.
         """
         self._policy = policy
         self._retries = max_num_load_retries
         self._pause_s = max(0.0, load_retry_interval_s)
-        self._ledger = ledger or Ledger()
-        self._estimates = ledger is not None
+        self._tracker = tracker or ResourceTracker()
+        self._estimates = tracker is not None
         self._rules: Mapping[str, LoadRules] = {}
         self._streams: dict[str, Stream] = {}
         self._stopping = False
@@ -115,7 +115,7 @@ class ManagerState:
     ) -> list[Command]:
         match event:
             case Estimated():
-                return self._estimated(harness, Need(event.estimate, event.devices))
+                return self._estimated(harness, ResourceRequest(event.estimate, event.devices))
             case LoadSucceeded():
                 return self._load_succeeded(harness, event)
             case LoadFailed():
@@ -148,7 +148,7 @@ class ManagerState:
 
     def plan(self) -> LoadPlan:
         """Who holds what, and where; for whoever shows it."""
-        return plan_of(self.harnesses(), self._ledger, self._rules)
+        return plan_of(self.harnesses(), self._tracker, self._rules)
 
     # What each event means ------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class ManagerState:
                 continue
             for harness in stream.harnesses.values():
                 harness.aspired = harness.aspired and not harness.refused
-            self._ledger.more_room = True  # what waits is judged anew
+            self._tracker.more_room = True  # what waits is judged anew
             commands += self._reconcile(name)
         return commands
 
@@ -188,13 +188,13 @@ class ManagerState:
             commands += self._reconcile(name)
         return commands
 
-    def _estimated(self, harness: Harness, need: Need) -> list[Command]:
-        harness.step, harness.need = None, need
+    def _estimated(self, harness: Harness, request: ResourceRequest) -> list[Command]:
+        harness.step, harness.request = None, request
         return self._withdraw(harness) if harness.cancelled else self._admit(harness)
 
     def _load_succeeded(self, harness: Harness, event: LoadSucceeded) -> list[Command]:
         harness.step = None
-        self._ledger.settle(harness.id, event.measured)
+        self._tracker.settle(harness.id, event.measured)
         if harness.cancelled:  # nobody wants it any more: it never serves
             harness.state = advance(harness.state, HarnessState.UNLOADING)
             return [StartUnload(harness.id)]
@@ -202,7 +202,7 @@ class ManagerState:
         return [Publish(harness.id), announcement(harness.id, PublicState.AVAILABLE)]
 
     def _load_failed(self, harness: Harness, event: LoadFailed) -> list[Command]:
-        self._ledger.release(harness.id)
+        self._tracker.release(harness.id)
         harness.step = None
         again = event.retriable and harness.attempts <= self._retries
         if not again or harness.cancelled:
@@ -218,25 +218,25 @@ class ManagerState:
 
     def _load_overdue(self, harness: Harness, event: LoadOverdue) -> list[Command]:
         """The attempt is given up with its loader; what it brings later is the runtime's affair."""
-        harness.need = None
+        harness.request = None
         told = f"Loading of servable {event.id} has not ended within {event.after_s:g} s"
         commands = self._load_failed(harness, LoadFailed(event.id, DeadlineExceeded(told)))
         return commands if Discard(event.id) in commands else [Discard(event.id), *commands]
 
     def _publish_failed(self, harness: Harness, event: PublishFailed) -> list[Command]:
-        self._ledger.leave(harness.id)
+        self._tracker.leave(harness.id)
         harness.error = event.error
         harness.state = advance(harness.state, HarnessState.UNLOADING)
         return [StartUnload(harness.id)]
 
-    def _retry_due(self, servable: ServableId) -> list[Command]:
-        harness = self._find(servable)
+    def _retry_due(self, servable_id: ServableId) -> list[Command]:
+        harness = self._find(servable_id)
         if harness is None or harness.step is not Step.PAUSED:
             return []  # cancelled while the event was on its way
-        return self._attempt(harness) + self._reconcile(servable.name)
+        return self._attempt(harness) + self._reconcile(servable_id.name)
 
     def _unloaded(self, harness: Harness) -> list[Command]:
-        self._ledger.release(harness.id)
+        self._tracker.release(harness.id)
         failed = harness.error is not None
         target = HarnessState.ERROR if failed else HarnessState.DISABLED
         harness.state = advance(harness.state, target)
@@ -247,14 +247,14 @@ class ManagerState:
         """A version that serves is not what it was."""
         match event:
             case Grown():
-                self._ledger.grown(event.id, event.grew)
+                self._tracker.grown(event.id, event.grew)
             case Relocated():
-                self._ledger.relocated(event.id, event.devices)
+                self._tracker.relocated(event.id, event.devices)
             case ReplicaFailed():
                 harness = self._find(event.id)
                 if harness is not None and harness.state is HarnessState.READY:
                     rules = self._rules_of(event.id.name)
-                    to = self._ledger.relocate(event.id, event.device, rules)
+                    to = self._tracker.relocate(event.id, event.device, rules)
                     return [Relocate(event.id, event.device, to)]
         return []
 
@@ -274,7 +274,7 @@ class ManagerState:
             return []
         harness.cancelled = True
         if harness.step in UNDER_WAY:
-            self._ledger.leave(harness.id)
+            self._tracker.leave(harness.id)
             return [CancelLoad(harness.id)]  # the attempt under way decides
         return self._withdraw(harness)
 
@@ -283,7 +283,7 @@ class ManagerState:
         commands: list[Command] = []
         if harness.step is Step.PAUSED:
             commands.append(CancelRetry(harness.id))
-        self._ledger.release(harness.id)
+        self._tracker.release(harness.id)
         harness.step = None
         harness.state = advance(harness.state, HarnessState.DISABLED)
         commands += [
@@ -306,18 +306,18 @@ class ManagerState:
             commands += self._load(harness) if isinstance(action, Load) else self._quiesce(harness)
         if not (stream.harnesses or stream.aspired or stream.incomplete):
             del self._streams[name]  # a removed model leaves nothing behind
-            self._ledger.forget(name)
+            self._tracker.forget(name)
         return commands
 
     def _manage(
-        self, stream: Stream, servable: ServableId, wanted: AspiredVersion
+        self, stream: Stream, servable_id: ServableId, wanted: AspiredVersion
     ) -> list[Command]:
-        harness = stream.harnesses[servable.version] = Harness(servable, wanted.data)
+        harness = stream.harnesses[servable_id.version] = Harness(servable_id, wanted.data)
         if wanted.error is not None or wanted.data is None:
-            error = wanted.error or Internal(f"{servable} was aspired without data")
+            error = wanted.error or Internal(f"{servable_id} was aspired without data")
             harness.state = advance(harness.state, HarnessState.ERROR)
-            return [announcement(servable, PublicState.END, error)]
-        return [announcement(servable, PublicState.START)]
+            return [announcement(servable_id, PublicState.END, error)]
+        return [announcement(servable_id, PublicState.START)]
 
     def _load(self, harness: Harness) -> list[Command]:
         harness.state = advance(harness.state, HarnessState.LOADING)
@@ -326,7 +326,7 @@ class ManagerState:
     def _attempt(self, harness: Harness) -> list[Command]:
         assert harness.data is not None  # one without data never leaves ERROR
         harness.attempts += 1
-        if harness.need is not None:
+        if harness.request is not None:
             return self._admit(harness)
         if self._estimates:
             harness.step = Step.ESTIMATING
@@ -337,19 +337,19 @@ class ManagerState:
     def _start_over(self, harness: Harness, wanted: AspiredVersion) -> list[Command]:
         """The files of a load that waits have changed: it begins again, with another loader."""
         cancel = [CancelRetry(harness.id)] if harness.step is Step.PAUSED else []
-        self._ledger.release(harness.id)
-        harness.data, harness.attempts, harness.need = wanted.data, 0, None
+        self._tracker.release(harness.id)
+        harness.data, harness.attempts, harness.request = wanted.data, 0, None
         afresh = announcement(harness.id, PublicState.LOADING)
         return [*cancel, Discard(harness.id), afresh, *self._attempt(harness)]
 
     def _quiesce(self, harness: Harness) -> list[Command]:
         harness.state = advance(harness.state, HarnessState.QUIESCING)
-        self._ledger.leave(harness.id)
+        self._tracker.leave(harness.id)
         # Announced before lookups start to fail: TensorFlow Serving's order.
         return [announcement(harness.id, PublicState.UNLOADING), Quiesce(harness.id)]
 
     def _fail(self, harness: Harness, error: ServingError) -> list[Command]:
-        self._ledger.release(harness.id)
+        self._tracker.release(harness.id)
         harness.step = None
         harness.state = advance(harness.state, HarnessState.ERROR)
         return [Discard(harness.id), announcement(harness.id, PublicState.END, error)]
@@ -359,54 +359,54 @@ class ManagerState:
     def _admit(self, harness: Harness) -> list[Command]:
         """Start a load for which there is room, or let it wait for some, or refuse it."""
         assert harness.data is not None
-        assert harness.need is not None
-        decision = self._decide(harness, harness.need)
-        judgement = decision.judgement
-        if judgement.error is not None:
+        assert harness.request is not None
+        decision = self._decide(harness, harness.request)
+        admission = decision.admission
+        if admission.error is not None:
             harness.refused = True
-            return self._fail(harness, judgement.error)
-        self._ledger.enter(harness.id, harness.need, judgement)
-        starts = judgement.verdict is Verdict.START
+            return self._fail(harness, admission.error)
+        self._tracker.enter(harness.id, harness.request, admission)
+        starts = admission.verdict is Verdict.START
         news = starts or decision.give_up or harness.step is not Step.WAITING
         harness.step = Step.LOADING if starts else Step.WAITING
         commands = self._explain(harness, decision.note) if news else []
         for old in decision.give_up:
             commands += self._quiesce(old)
         if starts:
-            commands.append(StartLoad(harness.id, harness.data, judgement.placement))
+            commands.append(StartLoad(harness.id, harness.data, admission.placement))
         return commands
 
-    def _decide(self, harness: Harness, need: Need) -> Decision:
+    def _decide(self, harness: Harness, request: ResourceRequest) -> Decision:
         name = harness.id.name
-        return decide(harness, need, self._streams[name], self._ledger, self._rules_of(name))
+        return decide(harness, request, self._streams[name], self._tracker, self._rules_of(name))
 
     def _use_room(self) -> list[Command]:
         """Something is given back: who waits comes first, then who was refused, then growth."""
         commands: list[Command] = []
-        while self._ledger.more_room:
-            self._ledger.more_room = False
+        while self._tracker.more_room:
+            self._tracker.more_room = False
             for harness in self._waiting():
                 commands += self._admit(harness)
             for harness in self.harnesses():
-                if harness.refused and harness.need is not None and not self._stopping:
-                    commands += self._revive(harness, harness.need)
-            commands += [LetGrow(servable) for servable in self._ledger.grow()]
-            for servable in self._ledger.waiting_to_grow():
-                commands += self._explain(self._harness(servable), f"{servable} {_SMALL}")
+                if harness.refused and harness.request is not None and not self._stopping:
+                    commands += self._revive(harness, harness.request)
+            commands += [LetGrow(servable_id) for servable_id in self._tracker.grow()]
+            for servable_id in self._tracker.waiting_to_grow():
+                commands += self._explain(self._harness(servable_id), f"{servable_id} {_SMALL}")
         return commands
 
     def _waiting(self) -> list[Harness]:
         """Loads to which room is promised, in the order in which they came."""
-        promised = [i for i, held in self._ledger.holdings.items() if held.promised]
-        return [self._harness(servable) for servable in promised]
+        promised = [i for i, held in self._tracker.reservations.items() if held.promised]
+        return [self._harness(servable_id) for servable_id in promised]
 
-    def _revive(self, harness: Harness, need: Need) -> list[Command]:
+    def _revive(self, harness: Harness, request: ResourceRequest) -> list[Command]:
         """Begin again with a version that was refused, if there is room for it by now."""
-        if self._decide(harness, need).judgement.verdict is Verdict.REFUSE:
+        if self._decide(harness, request).admission.verdict is Verdict.REFUSE:
             return []
-        stream, servable = self._streams[harness.id.name], harness.id
-        stream.harnesses[servable.version] = Harness(servable, harness.data, need=need)
-        return [announcement(servable, PublicState.START), *self._reconcile(servable.name)]
+        stream, servable_id = self._streams[harness.id.name], harness.id
+        stream.harnesses[servable_id.version] = Harness(servable_id, harness.data, request=request)
+        return [announcement(servable_id, PublicState.START), *self._reconcile(servable_id.name)]
 
     def _explain(self, harness: Harness, note: str) -> list[Command]:
         """Tell what became of a load, once."""
@@ -424,14 +424,14 @@ class ManagerState:
         transition = self._rules_of(name).transition
         return POLICIES[transition] if transition else self._policy
 
-    def _find(self, servable: ServableId) -> Harness | None:
-        stream = self._streams.get(servable.name)
-        return stream.harnesses.get(servable.version) if stream else None
+    def _find(self, servable_id: ServableId) -> Harness | None:
+        stream = self._streams.get(servable_id.name)
+        return stream.harnesses.get(servable_id.version) if stream else None
 
-    def _harness(self, servable: ServableId) -> Harness:
-        harness = self._find(servable)
+    def _harness(self, servable_id: ServableId) -> Harness:
+        harness = self._find(servable_id)
         if harness is None:
-            raise Internal(f"This servable is not being managed: {servable}")
+            raise Internal(f"This servable is not being managed: {servable_id}")
         return harness
 
 

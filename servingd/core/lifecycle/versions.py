@@ -99,13 +99,3 @@ def why_not_ready(
 
 def _failed(state: ServableState) -> bool:
     return state.error is not None and state.error.code.name != "CANCELLED"
-
-
-def ready(
-    rule: str | Collection[str], configured: Collection[str], available: Collection[str]
-) -> bool:
-    """Whether the server is ready by `rule`: `all`, `any`, or the models that must be available."""
-    if rule == "any":
-        return bool(available)
-    names = configured if rule == "all" else rule
-    return all(name in available for name in names)

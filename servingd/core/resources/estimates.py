@@ -70,7 +70,7 @@ class _Factors:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Correction:
     """Measured over estimated, as factors."""
 
     steady: _Factors = _Factors()
@@ -83,13 +83,13 @@ class Lesson:
         return steady, _scaled(estimate.peak, self.peak).at_least(steady)
 
 
-NOTHING_LEARNT = Lesson()
+NOTHING_LEARNT = Correction()
 
 
-def learn(estimated: tuple[Resources, Resources], measured: Measured) -> Lesson:
-    """A lesson from one load; `estimated` is what its files alone said, steady and at most."""
+def learn(estimated: tuple[Resources, Resources], measured: Measured) -> Correction:
+    """A correction from one load; `estimated` is what its files alone said, steady and at most."""
     steady, peak = estimated
-    return Lesson(_factors(steady, measured.steady), _factors(peak, measured.peak))
+    return Correction(_factors(steady, measured.steady), _factors(peak, measured.peak))
 
 
 def cost(footprint: Footprint) -> Cost:

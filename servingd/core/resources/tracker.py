@@ -18,8 +18,8 @@ from functools import partial, reduce
 from servingd.core.resources.estimates import (
     NOTHING,
     NOTHING_LEARNT,
+    Correction,
     Estimate,
-    Lesson,
     Measured,
     believed,
     cost,
@@ -41,7 +41,7 @@ _SHOWN_USERS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class ResourceRequest:
     """What a load asks for: its loader's estimate, and the devices that there are."""
 
     estimate: Estimate
@@ -58,7 +58,7 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Admission:
     """What is decided on a load, and what it would hold."""
 
     verdict: Verdict
@@ -69,7 +69,7 @@ class Judgement:
     """Why it is refused."""
 
 
-class Growth(enum.Enum):
+class OptimisationReservation(enum.Enum):
     """Whether a version may turn into what it can become."""
 
     NONE = "none"
@@ -78,15 +78,15 @@ class Growth(enum.Enum):
 
 
 @dataclass(slots=True)
-class Holding:
+class Reservation:
     """What one version holds."""
 
-    need: Need
+    request: ResourceRequest
     placement: Placement
     holds: Resources
     """What is reserved for it now, but for its growth."""
     steady: Resources
-    growth: Growth
+    growth: OptimisationReservation
     promised: bool = False
     """It waits: it holds nothing yet, but nobody else gets what it waits for."""
     leaving: bool = False
@@ -99,27 +99,27 @@ class Holding:
     @property
     def extra(self) -> Resources:
         """What its growth will take, if it is allowed."""
-        if self.growth is not Growth.ALLOWED:
+        if self.growth is not OptimisationReservation.ALLOWED:
             return NO_BYTES
-        return cost(self.need.estimate.growth).total(self.placement.devices)
+        return cost(self.request.estimate.growth).total(self.placement.devices)
 
     @property
     def later(self) -> Resources:
         """What it will hold when its growth is over, however it ends."""
-        if self.growth is not Growth.ALLOWED:
+        if self.growth is not OptimisationReservation.ALLOWED:
             return self.holds
-        grown = cost(self.need.estimate.grown).total(self.placement.devices)
+        grown = cost(self.request.estimate.grown).total(self.placement.devices)
         return _larger(self.holds, grown)
 
 
-class Ledger:
+class ResourceTracker:
     """All that is held and promised. One owner, the manager's state; not thread-safe."""
 
     def __init__(self, ram_budget: int = 0) -> None:
         """A budget in bytes; 0: none."""
         self._limits = Resources(ram_budget)
-        self._holdings: dict[ServableId, Holding] = {}
-        self._lessons: dict[str, Lesson] = {}
+        self._reservations: dict[ServableId, Reservation] = {}
+        self._corrections: dict[str, Correction] = {}
         self.more_room = False
         """Whether something has been given back, or will be; whoever looks sets it to False."""
 
@@ -129,78 +129,83 @@ class Ledger:
         return self._limits
 
     @property
-    def holdings(self) -> Mapping[ServableId, Holding]:
+    def reservations(self) -> Mapping[ServableId, Reservation]:
         """Who holds what, in order of admission."""
-        return self._holdings
+        return self._reservations
 
     # Loads ----------------------------------------------------------------------------------------
 
     def judge(
         self,
-        servable: ServableId,
-        need: Need,
+        servable_id: ServableId,
+        request: ResourceRequest,
         rules: LoadRules,
         gone: Collection[ServableId] = (),
-    ) -> Judgement:
+    ) -> Admission:
         """Whether there is room for a load; `gone` are versions that would be given up for it."""
-        steady, loading = self._costs(servable, need)
-        devices = self._devices(need)
+        steady, loading = self._costs(servable_id, request)
+        devices = self._devices(request)
         try:
             choice = candidates(rules, devices, loading)
         except ServingError as error:
-            return Judgement(Verdict.REFUSE, error=error)
-        held = self._holdings.get(servable)
+            return Admission(Verdict.REFUSE, error=error)
+        held = self._reservations.get(servable_id)
         keep = held.placement.devices if held else ()
-        now, later = self._in_use(servable), self._in_use_later(servable, gone)
-        replicas = self._replicas(servable, gone)
+        now, later = self._in_use(servable_id), self._in_use_later(servable_id, gone)
+        replicas = self._replicas(servable_id, gone)
         for verdict, used in ((Verdict.START, (now, later)), (Verdict.WAIT, (later,))):
             room = Room(self._limits, used, replicas)
             chosen = plan(loading, choice, rules.replicas, room, keep)
             if chosen is not None:
                 whole = loading.total(chosen)
                 placement = Placement(chosen)
-                if need.estimate.growth != NOTHING and (
-                    verdict is Verdict.WAIT or not self._may_grow(servable, whole, need, placement)
+                if request.estimate.growth != NOTHING and (
+                    verdict is Verdict.WAIT
+                    or not self._may_grow(servable_id, whole, request, placement)
                 ):
                     placement = Placement(chosen, may_grow=False)
-                return Judgement(verdict, placement, whole, steady.total(chosen))
-        text = self._refusal(servable, loading, choice, rules)
-        return Judgement(Verdict.REFUSE, error=ResourceExhausted(text))
+                return Admission(verdict, placement, whole, steady.total(chosen))
+        text = self._refusal(servable_id, loading, choice, rules)
+        return Admission(Verdict.REFUSE, error=ResourceExhausted(text))
 
-    def enter(self, servable: ServableId, need: Need, judgement: Judgement) -> None:
+    def enter(
+        self, servable_id: ServableId, request: ResourceRequest, admission: Admission
+    ) -> None:
         """Reserve, or promise, what was found. One that waits keeps its place in the order."""
-        placement = judgement.placement
-        growth = Growth.ALLOWED if placement.may_grow else Growth.WAITS
-        self._holdings[servable] = Holding(
-            need,
+        placement = admission.placement
+        growth = (
+            OptimisationReservation.ALLOWED if placement.may_grow else OptimisationReservation.WAITS
+        )
+        self._reservations[servable_id] = Reservation(
+            request,
             placement,
-            judgement.loading,
-            judgement.steady,
-            Growth.NONE if need.estimate.growth == NOTHING else growth,
-            promised=judgement.verdict is Verdict.WAIT,
+            admission.loading,
+            admission.steady,
+            OptimisationReservation.NONE if request.estimate.growth == NOTHING else growth,
+            promised=admission.verdict is Verdict.WAIT,
         )
 
-    def leave(self, servable: ServableId) -> None:
+    def leave(self, servable_id: ServableId) -> None:
         """A version is on its way out: what it holds will be given back."""
-        held = self._holdings.get(servable)
+        held = self._reservations.get(servable_id)
         if held is not None and not held.leaving:
             held.leaving = self.more_room = True
 
-    def release(self, servable: ServableId) -> None:
+    def release(self, servable_id: ServableId) -> None:
         """A version holds nothing any more, and nothing is promised to it."""
-        if self._holdings.pop(servable, None) is not None:
+        if self._reservations.pop(servable_id, None) is not None:
             self.more_room = True
 
-    def settle(self, servable: ServableId, measured: Measured | None) -> None:
+    def settle(self, servable_id: ServableId, measured: Measured | None) -> None:
         """A load has ended well: from now on it holds what was measured, or else estimated."""
-        held = self._holdings.get(servable)
+        held = self._reservations.get(servable_id)
         if held is None:
             return
-        estimate, devices = held.need.estimate, held.placement.devices
+        estimate, devices = held.request.estimate, held.placement.devices
         if measured is not None and estimate.measurable and not held.grown:
             steady, loading = NOTHING_LEARNT.costs(estimate)
             files = (steady.total(devices), loading.total(devices))
-            self._lessons[servable.name] = learn(files, measured)
+            self._corrections[servable_id.name] = learn(files, measured)
             held.steady = believed(
                 measured.steady, held.steady, cost(estimate.least).total(devices)
             )
@@ -209,57 +214,65 @@ class Ledger:
 
     def forget(self, name: str) -> None:
         """A model is gone: what was learnt of it goes as well."""
-        self._lessons.pop(name, None)
+        self._corrections.pop(name, None)
 
     # Growth ---------------------------------------------------------------------------------------
 
     def waiting_to_grow(self) -> list[ServableId]:
         """The versions that serve as they are for want of memory."""
-        return [i for i, h in self._holdings.items() if h.loaded and h.growth is Growth.WAITS]
+        return [
+            i
+            for i, h in self._reservations.items()
+            if h.loaded and h.growth is OptimisationReservation.WAITS
+        ]
 
     def grow(self) -> list[ServableId]:
         """Let the versions grow that wait for it and for which there is room now; returns them."""
         allowed = []
-        for servable in self.waiting_to_grow():
-            held = self._holdings[servable]
-            if not held.leaving and self._may_grow(servable, held.holds, held.need, held.placement):
-                held.growth = Growth.ALLOWED
-                allowed.append(servable)
+        for servable_id in self.waiting_to_grow():
+            held = self._reservations[servable_id]
+            if not held.leaving and self._may_grow(
+                servable_id, held.holds, held.request, held.placement
+            ):
+                held.growth = OptimisationReservation.ALLOWED
+                allowed.append(servable_id)
         return allowed
 
-    def _may_grow(self, servable: ServableId, base: Resources, need: Need, at: Placement) -> bool:
+    def _may_grow(
+        self, servable_id: ServableId, base: Resources, request: ResourceRequest, at: Placement
+    ) -> bool:
         """Whether a version that holds `base` may grow: now, and beside what was promised."""
-        growth = cost(need.estimate.growth).total(at.devices)
-        grown = _larger(base, cost(need.estimate.grown).total(at.devices))
-        now = Room(self._limits, (self._held(servable),), {})
-        later = Room(self._limits, (self._in_use_later(servable),), {})
-        largest = _larger(self._largest_growth(servable), growth)
+        growth = cost(request.estimate.growth).total(at.devices)
+        grown = _larger(base, cost(request.estimate.grown).total(at.devices))
+        now = Room(self._limits, (self._held(servable_id),), {})
+        later = Room(self._limits, (self._in_use_later(servable_id),), {})
+        largest = _larger(self._largest_growth(servable_id), growth)
         return now.fits(grown + largest) and later.fits(grown)
 
-    def grown(self, servable: ServableId, grew: bool) -> None:
+    def grown(self, servable_id: ServableId, grew: bool) -> None:
         """A version has turned into what it could become, or it never will."""
-        held = self._holdings.get(servable)
-        if held is None or held.growth is not Growth.ALLOWED:
+        held = self._reservations.get(servable_id)
+        if held is None or held.growth is not OptimisationReservation.ALLOWED:
             return
-        held.growth, held.grown = Growth.NONE, grew
+        held.growth, held.grown = OptimisationReservation.NONE, grew
         if grew:
-            held.steady = cost(held.need.estimate.grown).total(held.placement.devices)
+            held.steady = cost(held.request.estimate.grown).total(held.placement.devices)
         if held.loaded:
             held.holds = held.steady
         self.more_room = True
 
     # Devices that fail ----------------------------------------------------------------------------
 
-    def relocate(self, servable: ServableId, failed: Device, rules: LoadRules) -> Device | None:
+    def relocate(self, servable_id: ServableId, failed: Device, rules: LoadRules) -> Device | None:
         """Another device for a replica; until `relocated` it is counted on both."""
-        held = self._holdings.get(servable)
+        held = self._reservations.get(servable_id)
         if held is None or held.leaving:
             return None
         held.failed.add(failed)
-        steady, loading = self._costs(servable, held.need)
+        steady, loading = self._costs(servable_id, held.request)
         lies = held.placement.devices if rules.replicas == PER_DEVICE else ()
         try:
-            known = candidates(rules, self._devices(held.need), loading)
+            known = candidates(rules, self._devices(held.request), loading)
         except ServingError:  # its devices are gone from the rules
             return None
         choice = [device for device in known if device not in {*held.failed, *lies}]
@@ -270,55 +283,57 @@ class Ledger:
         held.holds = held.holds + steady.on(chosen[0])
         return chosen[0]
 
-    def relocated(self, servable: ServableId, devices: tuple[Device, ...]) -> None:
+    def relocated(self, servable_id: ServableId, devices: tuple[Device, ...]) -> None:
         """Its replicas lie there by now: what it holds is estimated anew."""
-        held = self._holdings.get(servable)
+        held = self._reservations.get(servable_id)
         if held is None or not devices:
             return
         held.placement = replace(held.placement, devices=devices)
-        steady, _ = self._costs(servable, held.need)
+        steady, _ = self._costs(servable_id, held.request)
         held.holds = held.steady = steady.total(devices)
         held.measured, self.more_room = False, True
 
     # Sums -----------------------------------------------------------------------------------------
 
-    def _devices(self, need: Need) -> Mapping[Device, int]:
+    def _devices(self, request: ResourceRequest) -> Mapping[Device, int]:
         """The devices that a load may be put on, with their limits, which are noted."""
-        if not need.estimate.on_devices or not need.devices:
+        if not request.estimate.on_devices or not request.devices:
             return {CPU_0: self._limits.on(CPU_0)}
-        self._limits = Resources(self._limits.ram, {**self._limits.devices, **need.devices})
-        return need.devices
+        self._limits = Resources(self._limits.ram, {**self._limits.devices, **request.devices})
+        return request.devices
 
-    def _costs(self, servable: ServableId, need: Need) -> tuple[Cost, Cost]:
+    def _costs(self, servable_id: ServableId, request: ResourceRequest) -> tuple[Cost, Cost]:
         """What a version will take once it is loaded, and while it is being loaded."""
-        lesson = self._lessons.get(servable.name, NOTHING_LEARNT)
-        return lesson.costs(need.estimate)
+        correction = self._corrections.get(servable_id.name, NOTHING_LEARNT)
+        return correction.costs(request.estimate)
 
     def _in_use(self, but: ServableId | None = None) -> Resources:
         return self._held(but) + self._largest_growth(but)
 
     def _held(self, but: ServableId | None) -> Resources:
         """What is held; of what grows, what it will hold: who comes first is not known."""
-        return _sum(h.later for i, h in self._holdings.items() if not h.promised and i != but)
+        return _sum(h.later for i, h in self._reservations.items() if not h.promised and i != but)
 
     def _largest_growth(self, but: ServableId | None) -> Resources:
-        return reduce(_larger, (h.extra for i, h in self._holdings.items() if i != but), NO_BYTES)
+        return reduce(
+            _larger, (h.extra for i, h in self._reservations.items() if i != but), NO_BYTES
+        )
 
     def _in_use_later(
         self, but: ServableId | None = None, gone: Collection[ServableId] = ()
     ) -> Resources:
         return _sum(
             held.later
-            for servable, held in self._holdings.items()
-            if not held.leaving and servable not in gone and servable != but
+            for servable_id, held in self._reservations.items()
+            if not held.leaving and servable_id not in gone and servable_id != but
         )
 
     def _replicas(
         self, but: ServableId | None = None, gone: Collection[ServableId] = ()
     ) -> Mapping[Device, int]:
         counts: dict[Device, int] = {}
-        for servable, held in self._holdings.items():
-            if servable != but and servable not in gone and not held.leaving:
+        for servable_id, held in self._reservations.items():
+            if servable_id != but and servable_id not in gone and not held.leaving:
                 for device in held.placement.devices:
                     counts[device] = counts.get(device, 0) + 1
         return counts
@@ -326,7 +341,7 @@ class Ledger:
     # Words ----------------------------------------------------------------------------------------
 
     def _refusal(
-        self, servable: ServableId, loading: Cost, choice: Collection[Device], rules: LoadRules
+        self, servable_id: ServableId, loading: Cost, choice: Collection[Device], rules: LoadRules
     ) -> str:
         count = rules.replicas or len(choice)
         on_hosts = all(device.is_host for device in choice)
@@ -339,15 +354,15 @@ class Ledger:
         for device in choice:
             if limit := self._limits.on(device):
                 state = self._state(limit, partial(Resources.on, device=device))
-                need = megabytes(loading.on(device).on(device))
-                parts.append(f"each replica needs {need} on {device}; {state}")
+                needed = megabytes(loading.on(device).on(device))
+                parts.append(f"each replica needs {needed} on {device}; {state}")
         why = "; ".join(parts) or f"its {_count(count)} cannot be on {where}"
-        return f"Insufficient resources to load servable {servable}: {why}"
+        return f"Insufficient resources to load servable {servable_id}: {why}"
 
     def _state(self, limit: int, amount: Callable[[Resources], int]) -> str:
         """Of how much, what is in use, and by whom."""
         users = sorted(
-            ((amount(h.holds), i, h) for i, h in self._holdings.items() if amount(h.holds)),
+            ((amount(h.holds), i, h) for i, h in self._reservations.items() if amount(h.holds)),
             key=lambda user: (-user[0], user[1]),
         )
         growth = amount(self._largest_growth(None))
@@ -373,7 +388,7 @@ def _count(replicas: int) -> str:
     return "1 replica" if replicas == 1 else f"{replicas} replicas"
 
 
-def _remark(held: Holding) -> str:
+def _remark(held: Reservation) -> str:
     if held.promised:
         return " promised"
     return " leaving" if held.leaving else ""

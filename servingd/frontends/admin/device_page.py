@@ -48,11 +48,11 @@ def describe_devices(placements: Placements) -> Mapping[str, Any]:
     }
 
 
-def describe_placement(placements: Placements, servable: ServableId) -> Mapping[str, Any]:
+def describe_placement(placements: Placements, servable_id: ServableId) -> Mapping[str, Any]:
     """Where one version was planned, what it holds, and where its replicas are."""
     versions = placements.plan().versions
-    planned = next((version for version in versions if version.id == servable), None)
-    actual = [_replica(report) for report in placements.all().get(servable, ())]
+    planned = next((version for version in versions if version.id == servable_id), None)
+    actual = [_replica(report) for report in placements.all().get(servable_id, ())]
     return {**(_planned(planned) if planned else {}), "replicas": actual}
 
 

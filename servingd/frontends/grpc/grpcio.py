@@ -1,4 +1,4 @@
-"""The second gRPC carrier, complete by itself: grpcio with a blocking servicer per call.
+"""The second gRPC transport, complete by itself: grpcio with a blocking servicer per call.
 
 It takes the port where the native one cannot, and otherwise stands behind it on a private socket
 for what that does not carry: health (with its stream of changes) and reflection.
@@ -74,7 +74,7 @@ class _WaitingReply:
     def alive(self) -> bool:
         return not self._gone and (self.deadline is None or time.monotonic() < self.deadline)
 
-    def gather(self) -> None:
+    def begin_batch(self) -> None:
         """Each answer wakes the thread that waits for it."""
 
     def send(self, payload: bytes) -> bool:
@@ -174,7 +174,7 @@ def _unary(handler: Handler, in_flight: _InFlight) -> Any:
     return grpc.unary_unary_rpc_method_handler(call)
 
 
-class GrpcioCarrier:
+class GrpcioTransport:
     """A grpcio server over the method table, with health and reflection.
 
     `bind`, `start` and `stop` once each, in this order.

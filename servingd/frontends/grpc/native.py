@@ -1,4 +1,4 @@
-"""The fast gRPC carrier: pygrpc-native does HTTP/2 outside the GIL and hands calls over in batches.
+"""The fast gRPC transport: pygrpc-native does HTTP/2 outside the GIL, and brings calls in batches.
 
 All knowledge of that young package is in this file. It carries the plain-text unary calls of the
 method table; every other method goes through a private socket to a grpcio server.
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 def unusable_because() -> str | None:
-    """Why the carrier cannot be used here, or None.
+    """Why the transport cannot be used here, or None.
 
     A five-byte message prefix can make it reserve 4 GiB: where that cannot be had, the process
     would abort.
@@ -56,7 +56,7 @@ def unusable_because() -> str | None:
     return None
 
 
-class _Lot:
+class _PendingResponses:
     """One thread's answers that go out together. For that thread alone."""
 
     __slots__ = ("_answers", "_respond", "_since")
@@ -84,54 +84,56 @@ class _Lot:
         self._answers.clear()
 
 
-class _Outbox:
-    """The way to the front, from any thread. What a thread gathers is handed over together.
+class _ResponseBuffer:
+    """The way to pygrpc-native, from any thread. What a thread gathers is handed over together.
 
     Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. None
     waits longer than the batch it belongs to, or `_TOGETHER_S`.
     """
 
-    __slots__ = ("_lots", "_respond")
+    __slots__ = ("_pending", "_respond")
 
     def __init__(self, respond: Callable[..., bool]) -> None:
         self._respond = respond
-        self._lots: dict[int, _Lot] = {}  # by thread; each changes its own entry only
+        self._pending: dict[
+            int, _PendingResponses
+        ] = {}  # by thread; each changes its own entry only
 
     def add(self, call: int, payload: bytes) -> bool:
         """Answer a call, now or a few calls later."""
-        lot = self._lots.get(get_ident())
+        lot = self._pending.get(get_ident())
         return self._respond(call, payload) if lot is None else lot.add(call, payload)
 
     def add_with_metadata(self, call: int, payload: bytes, metadata: Any) -> bool:
         """Answer a call, with metadata in front, at once."""
         return self._respond(call, payload, initial_metadata=metadata)
 
-    def open(self) -> _Lot:
+    def open(self) -> _PendingResponses:
         """Gather this thread's answers from now on."""
-        lot = self._lots[get_ident()] = _Lot(self._respond)
+        lot = self._pending[get_ident()] = _PendingResponses(self._respond)
         lot.begin()
         return lot
 
-    def gather(self) -> Callable[[], None] | None:
+    def begin_batch(self) -> Callable[[], None] | None:
         """Gather this thread's answers until the returned function is called."""
-        if get_ident() in self._lots:
+        if get_ident() in self._pending:
             return None  # it does so anyway
         lot = self.open()
 
         def end() -> None:
-            del self._lots[get_ident()]
+            del self._pending[get_ident()]
             lot.flush()
 
         return end
 
 
 class _NativeReply:
-    """A call of the native front; see `Reply`."""
+    """A call of the native transport; see `Reply`."""
 
     __slots__ = (
         "_details",
         "_fail",
-        "_outbox",
+        "_responses",
         "_unread",
         "alone",
         "call",
@@ -143,13 +145,13 @@ class _NativeReply:
     def __init__(
         self,
         unread: Unread,
-        outbox: _Outbox,
+        responses: _ResponseBuffer,
         fail: Callable[..., bool],
         call: int,
         details: Any,
     ) -> None:
         self._unread = unread
-        self._outbox = outbox
+        self._responses = responses
         self._fail = fail
         self._details = details  # metadata, peer, seconds left
         self.call = call
@@ -168,8 +170,8 @@ class _NativeReply:
                 return priority_of(value)
         return Priority.NORMAL
 
-    def gather(self) -> Callable[[], None] | None:
-        return self._outbox.gather()
+    def begin_batch(self) -> Callable[[], None] | None:
+        return self._responses.begin_batch()
 
     def send(self, payload: bytes) -> bool:
         self.over = True
@@ -178,8 +180,8 @@ class _NativeReply:
             return False
         for entry in self._details[0]:
             if entry[0] == REQUEST_ID_HEADER:
-                return self._outbox.add_with_metadata(self.call, payload, [entry])
-        return self._outbox.add(self.call, payload)
+                return self._responses.add_with_metadata(self.call, payload, [entry])
+        return self._responses.add(self.call, payload)
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
         self.over = True
@@ -190,7 +192,7 @@ class _NativeReply:
         )
 
 
-class NativeCarrier:
+class NativeTransport:
     """Owns the port and the thread `drain-0`. `bind`, `start` and `stop` once each, in this order.
 
     The drain thread runs cheap handlers itself and never waits for anything: nothing else pushes
@@ -210,9 +212,9 @@ class NativeCarrier:
         self._names = list(handlers)
         self._handlers = list(handlers.values())
         self._fallback = fallback
-        self._front: Any = None
+        self._native: Any = None
         self._call_event: Any = None
-        self._outbox: _Outbox
+        self._responses: _ResponseBuffer
         self._draining = False  # written by stop, read by the drain thread
         self._replies: dict[int, _NativeReply] = {}  # of calls that wait; drain thread only
         self._sweep_at = _MAX_STREAMS
@@ -223,7 +225,7 @@ class NativeCarrier:
         from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
         try:
-            self._front = NativeGrpcFront(
+            self._native = NativeGrpcFront(
                 self._target,
                 [(name, False) for name in self._names],
                 io_threads=1,
@@ -234,17 +236,17 @@ class NativeCarrier:
         except Exception as error:
             raise OSError(f"cannot listen on {self._target}: {error}") from error
         self._call_event = EVENT_CALL
-        self._outbox = _Outbox(self._front.respond)
+        self._responses = _ResponseBuffer(self._native.respond)
         if self._fallback:
-            self._front.set_fallback(self._fallback)
-        port = self._port = int(self._front.bound_port or 0)
+            self._native.set_fallback(self._fallback)
+        port = self._port = int(self._native.bound_port or 0)
         if port:
             _deepen_backlog(port)
         return port
 
     def start(self) -> None:
         """Answer calls."""
-        self._front.start()
+        self._native.start()
         self._thread.start()
 
     def refuse(self) -> None:
@@ -263,18 +265,18 @@ class NativeCarrier:
 
     def stop(self) -> None:
         """Close the port and end the thread; calls in flight are cut off."""
-        self._front.close()
+        self._native.close()
         if self._thread.is_alive():
             self._thread.join(2 + _WAKE_MS / 1000)
 
     def _in_flight(self) -> int:
-        methods = self._front.metrics()["methods"].values()
+        methods = self._native.metrics()["methods"].values()
         return sum(
             m["started"] - sum(status["count"] for status in m["status"].values()) for m in methods
         )
 
     def _drain(self) -> None:
-        receive, answers = self._front.recv_batch_details, self._outbox.open()
+        receive, answers = self._native.recv_batch_details, self._responses.open()
         while (events := receive(_BATCH, _WAKE_MS)) is not None:
             answers.begin()
             self._take(events)
@@ -284,14 +286,14 @@ class NativeCarrier:
 
     def _take(self, events: list[Any]) -> None:
         call_event, handlers = self._call_event, self._handlers
-        outbox, fail, unread = self._outbox, self._front.fail, self._unread
+        responses, fail, unread = self._responses, self._native.fail, self._unread
         alone = len(events) == 1
         for kind, call, method, payload, _, details in events:
             try:
                 if kind != call_event:
                     self._cancelled(call)
                     continue
-                reply = _NativeReply(unread, outbox, fail, call, details)
+                reply = _NativeReply(unread, responses, fail, call, details)
                 reply.alone = alone
                 if self._draining or details[2] == 0.0:
                     self._refuse(reply)
@@ -300,7 +302,7 @@ class NativeCarrier:
                 if not reply.over:
                     self._remember(reply)
             except BaseException:  # one bad call must not end service
-                _log.exception("the native carrier failed on a call")
+                _log.exception("the native transport failed on a call")
                 fail(call, int(Code.INTERNAL), "internal error")
 
     def _refuse(self, reply: _NativeReply) -> None:
@@ -326,7 +328,7 @@ class NativeCarrier:
 
 
 def _deepen_backlog(port: int) -> None:
-    """Listen again on our own sockets with a deeper queue: the front's is 128 connections."""
+    """Listen again on our own sockets with a deeper queue: pygrpc-native's is 128 connections."""
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         with contextlib.suppress(OSError):  # a descriptor may close meanwhile
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):

@@ -1,4 +1,4 @@
-"""gRPC: which carrier takes the ports, and what stands behind it."""
+"""gRPC: which transport takes the ports, and what stands behind it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from servingd.config.endpoints import SSLConfig
 from servingd.errors import Code, InvalidConfig
-from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS, GrpcioCarrier
-from servingd.frontends.grpc.native import NativeCarrier, unusable_because
+from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS, GrpcioTransport
+from servingd.frontends.grpc.native import NativeTransport, unusable_because
 from servingd.frontends.grpc.unread import UnreadLimits
 from servingd.frontends.reply import Handler, Reply
 from servingd.frontends.tls import grpc_credentials
@@ -47,14 +47,14 @@ class GrpcOptions:
     workers: int = DEFAULT_WORKERS
     """Threads of grpcio."""
     unread: UnreadLimits = field(default_factory=UnreadLimits)
-    """What the native carrier may hold of answers that nobody reads."""
+    """What the native transport may hold of answers that nobody reads."""
 
 
 _EVERY_IPV4 = "0.0.0.0"
 
 
 class GrpcFrontend:
-    """One method table behind all ports, by the native carrier or by grpcio alone.
+    """One method table behind all ports, by the native transport or by grpcio alone.
 
     `bind`, `start`, `refuse`, `wait_idle` and `stop` once each, in this order.
     """
@@ -70,21 +70,21 @@ class GrpcFrontend:
             public = {**table, **refused}
         self.transport = _choose(options)
         targets = [f"{any_address()}:{options.port}"] if options.port else []
-        self._native: NativeCarrier | None = None
+        self._native: NativeTransport | None = None
         if self.transport == "native":
             behind, path = _private_socket()
-            self._native = NativeCarrier(targets[0], public, path, options.unread)
+            self._native = NativeTransport(targets[0], public, path, options.unread)
             targets = [behind]
         if options.socket_path:
             targets.append(f"unix:{options.socket_path}")
         self._grpcio = self._make_grpcio(targets, public)
-        self._admin: GrpcioCarrier | None = None
+        self._admin: GrpcioTransport | None = None
         if options.admin_port:
             self._admin = self._make_grpcio([f"{any_address()}:{options.admin_port}"], everything)
 
-    def _make_grpcio(self, targets: list[str], handlers: Mapping[str, Handler]) -> GrpcioCarrier:
+    def _make_grpcio(self, targets: list[str], handlers: Mapping[str, Handler]) -> GrpcioTransport:
         options = self._options
-        return GrpcioCarrier(
+        return GrpcioTransport(
             targets,
             handlers,
             pool=POOL,
@@ -105,16 +105,16 @@ class GrpcFrontend:
 
     def places(self, port: int) -> list[str]:
         """Where it listens, for the log, by the TCP port that `bind` returned."""
-        carrier, socket_path = self.transport, self._options.socket_path
+        transport, socket_path = self.transport, self._options.socket_path
         both = f"and at [::]:{port}; " if any_address() != _EVERY_IPV4 else ""
-        tcp = [f"{_EVERY_IPV4}:{port} ... ({both}{carrier})"] if self._options.port else []
+        tcp = [f"{_EVERY_IPV4}:{port} ... ({both}{transport})"] if self._options.port else []
         return tcp + ([f"unix:{socket_path} ... (grpcio)"] if socket_path else [])
 
     def start(self) -> None:
         """Answer calls."""
-        for carrier in (self._grpcio, self._admin, self._native):
-            if carrier:
-                carrier.start()
+        for transport in (self._grpcio, self._admin, self._native):
+            if transport:
+                transport.start()
 
     def set_health(self, service: str, serving: bool) -> None:
         """Say how a service is; from any thread."""
@@ -130,23 +130,23 @@ class GrpcFrontend:
 
     def refuse(self) -> None:
         """Refuse new calls from now on; health is told until the end."""
-        for carrier in (self._native, self._grpcio, self._admin):
-            if carrier:
-                carrier.refuse()
+        for transport in (self._native, self._grpcio, self._admin):
+            if transport:
+                transport.refuse()
 
     def wait_idle(self, deadline: float) -> bool:
         """Wait for calls in flight; False if some are left at `deadline` (monotonic)."""
         idle = True
-        for carrier in (self._native, self._grpcio, self._admin):
-            if carrier:
-                idle = carrier.wait_idle(deadline) and idle
+        for transport in (self._native, self._grpcio, self._admin):
+            if transport:
+                idle = transport.wait_idle(deadline) and idle
         return idle
 
     def stop(self) -> None:
         """Close the ports; what is left in flight is cut off."""
-        for carrier in (self._native, self._admin, self._grpcio):
-            if carrier:
-                carrier.stop()
+        for transport in (self._native, self._admin, self._grpcio):
+            if transport:
+                transport.stop()
 
 
 def _not_here(payload: bytes, reply: Reply) -> None:
@@ -154,7 +154,7 @@ def _not_here(payload: bytes, reply: Reply) -> None:
 
 
 def _choose(options: GrpcOptions) -> str:
-    """The carrier that takes the port. Raises InvalidConfig if the one asked for cannot."""
+    """The transport that takes the port. Raises InvalidConfig if the one asked for cannot."""
     if options.transport == "grpcio":
         return options.transport
     reason = unusable_because()
@@ -173,7 +173,7 @@ def _choose(options: GrpcOptions) -> str:
 
 
 def _private_socket() -> tuple[str, str]:
-    """Where grpcio listens behind the native carrier, and what that calls the same place.
+    """Where grpcio listens behind the native transport, and what that calls the same place.
 
     An abstract socket where there are such: no file, and no limit of its path's length.
     """

@@ -1,6 +1,6 @@
-"""Answers that were handed to the native front and that nobody reads.
+"""Answers that were handed to pygrpc-native and that nobody reads.
 
-The front keeps them for as long as their client stays, past every deadline, and tells nobody. What
+It keeps them for as long as their client stays, past every deadline, and tells nobody. What
 can be seen from here: how many bytes each connection's peer has acknowledged, and so what is left
 of what was handed over. Where too much is, an answer becomes a failure, which is small; and who
 takes nothing for a while is cut off.
@@ -138,7 +138,7 @@ class Unread:
 
 
 class _Socket:
-    """A connection's socket, which is the front's."""
+    """A connection's socket, which is pygrpc-native's."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -156,7 +156,7 @@ class _Socket:
 
 
 def connections_of(port: int) -> dict[str, Wire]:
-    """This process's connections to its own port, by client as the front names it.
+    """This process's connections to its own port, by client as pygrpc-native names it.
 
     Descriptors may close, and their numbers be used again, while this looks: whoever uses what is
     found must do so at once.
@@ -175,6 +175,6 @@ def connections_of(port: int) -> dict[str, Wire]:
 
 
 def _named(address: Any) -> str:
-    """An address as the front writes it."""
+    """An address as pygrpc-native writes it."""
     host, port = address[:2]
     return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"

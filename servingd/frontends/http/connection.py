@@ -17,7 +17,7 @@ from servingd.frontends.http.messages import HttpHandler, HttpReply, HttpRequest
 from servingd.frontends.http.reader import HttpLimits, Refused, RequestReader, Upgraded
 from servingd.frontends.reply import REQUEST_ID_HEADER
 
-__all__ = ["Carrier", "Connection", "HttpLimits"]
+__all__ = ["Connection", "ConnectionOwner", "HttpLimits"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ _PIECE_BYTES = 512
 _PART_BYTES = 256 << 10
 """A larger answer is written in parts."""
 
-_LOT_BYTES = 64 << 10
+_PART_OF_MANY_BYTES = 64 << 10
 """What is written before looking whether the client takes it."""
 
 
-class Carrier(Protocol):
-    """What a connection needs of the carrier that it came in by."""
+class ConnectionOwner(Protocol):
+    """What a connection needs of the loop that it belongs to; see `HttpLoop`."""
 
     limits: HttpLimits
     handler: HttpHandler
@@ -68,9 +68,9 @@ class Carrier(Protocol):
 class Connection(asyncio.Protocol):
     """One client. Everything here runs on the loop's thread."""
 
-    def __init__(self, carrier: Carrier) -> None:
-        self.carrier = carrier
-        self._reader = RequestReader(self, carrier.limits, carrier.heads)
+    def __init__(self, owner: ConnectionOwner) -> None:
+        self.owner = owner
+        self._reader = RequestReader(self, owner.limits, owner.heads)
         self._transport: Any = None
         self._requests = 0  # whole ones
         self._held = b""  # received, but not parsed yet
@@ -79,34 +79,34 @@ class Connection(asyncio.Protocol):
         self._rest: memoryview | None = None  # of the first answer, if it is large and begun
         self._written = 0  # bytes
         self._taken = 0  # bytes that the client had taken when its time was last renewed
-        self._choked = False  # it takes its answers too slowly
+        self._write_paused = False  # it takes its answers too slowly
         self._paused = False  # nothing is read from it
         self._closing = False  # what it sends is dropped
         self._lingers = False
         self.lost = False  # whether it has gone
-        self.due = 0.0  # when patience with it ends
+        self.deadline = 0.0  # when it has used its time up, monotonic
 
     # asyncio --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         """A client has come."""
         self._transport = transport
-        self.due = time.monotonic() + self.carrier.limits.idle_s
-        if not self.carrier.admit(self):
+        self.deadline = time.monotonic() + self.owner.limits.idle_s
+        if not self.owner.admit(self):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
         self._closing = self.lost = True
         self._held = b""
-        self.carrier.forget(self)
+        self.owner.forget(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, a piece at a time if it may be a crowd of requests."""
         if self._closing:
             return
         if not (self._held or self._reader.receiving):
-            request = self.carrier.heads.find(data)
+            request = self.owner.heads.find(data)
             if request is not None:
                 self.take(request, True)
                 return
@@ -125,16 +125,16 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client takes its answers too slowly: read nothing more from it meanwhile."""
-        self._choked = True
+        self._write_paused = True
         self._taken = self._written - self._transport.get_write_buffer_size()
-        self.due = time.monotonic() + self.carrier.limits.progress_s
+        self.deadline = time.monotonic() + self.owner.limits.progress_s
         self._regulate()
 
     def resume_writing(self) -> None:
         """It takes them again."""
-        self._choked = False
+        self._write_paused = False
         self.flush()
-        self._patience()
+        self._set_idle_deadline()
         self._regulate()
 
     # its reader -----------------------------------------------------------------------------------
@@ -144,19 +144,19 @@ class Connection(asyncio.Protocol):
         self._requests += 1
         head = request.method == "HEAD"
         request_id = request.headers.get(REQUEST_ID_HEADER)
-        reply = HttpReply(self, head, keep_alive and not self.carrier.refusing, request_id)
+        reply = HttpReply(self, head, keep_alive and not self.owner.refusing, request_id)
         self._replies.append(reply)
-        if len(self._replies) >= self.carrier.limits.max_pipelined:
+        if len(self._replies) >= self.owner.limits.max_pipelined:
             self._regulate()
-        self.carrier.handling_since = time.monotonic()
+        self.owner.handling_since = time.monotonic()
         try:
-            self.carrier.handler(request, reply)
+            self.owner.handler(request, reply)
         except BaseException:  # one bad request must not end the others of this client
             _log.exception("%s %s failed", request.method, request.path)
             reply.send(500, b"internal error", "text/plain; charset=utf-8")
-        self.carrier.handling_since = 0.0
+        self.owner.handling_since = 0.0
 
-    def encourage(self) -> None:
+    def send_100_continue(self) -> None:
         """Give leave to send a body, unless other answers come first: it must then do without."""
         if not self._replies:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -165,8 +165,8 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write the answers whose turn it is, as far as the client takes them."""
-        while not self._choked:
-            data, closes = self._next_lot()
+        while not self._write_paused:
+            data, closes = self._next_part_of_many()
             if not data or self._transport.is_closing():
                 return
             self._written += len(data)
@@ -175,20 +175,20 @@ class Connection(asyncio.Protocol):
                 self._replies.clear()  # what was asked behind the last answer gets none
                 self._close()
                 return
-            self._patience()
+            self._set_idle_deadline()
             if self._paused:
                 self._regulate()
             if not self._replies:
                 return
 
-    def _next_lot(self) -> tuple[bytes | memoryview, bool]:
+    def _next_part_of_many(self) -> tuple[bytes | memoryview, bool]:
         """What to write at once, and whether the connection ends with it."""
         if self._rest is not None:
             return self._next_part(self._rest)
         ready: list[bytes] = []
         size = 0
         closes = False
-        while self._replies and not closes and size < _LOT_BYTES:
+        while self._replies and not closes and size < _PART_OF_MANY_BYTES:
             payload = self._replies[0].payload
             if payload is None:
                 break
@@ -214,16 +214,16 @@ class Connection(asyncio.Protocol):
         Requests that have used up the time that their handler gave them are answered so.
         """
         for reply in list(self._replies):
-            if reply.due <= now:
-                reply.due = float("inf")
+            if reply.deadline <= now:
+                reply.deadline = float("inf")
                 reply.expire()
-        if self._choked:
+        if self._write_paused:
             self._renew_for_taken(now)
         elif self._replies or self._held:
             return
-        if now < self.due:
+        if now < self.deadline:
             return
-        if self._reader.receiving and not self._choked:
+        if self._reader.receiving and not self._write_paused:
             self._refuse(408, "the request did not arrive in time")
         else:
             self._transport.abort()
@@ -266,7 +266,7 @@ class Connection(asyncio.Protocol):
             self._close_after_answers()
 
     def _owes_too_much(self) -> bool:
-        return self._choked or len(self._replies) >= self.carrier.limits.max_pipelined
+        return self._write_paused or len(self._replies) >= self.owner.limits.max_pipelined
 
     def _regulate(self) -> None:
         """Read and parse on, unless too many answers are owed, or not taken."""
@@ -314,28 +314,28 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         """Close; a refused client is read from until it has its answer: a reset would lose that."""
         self._closing = True
-        self.due = time.monotonic() + self.carrier.limits.progress_s
+        self.deadline = time.monotonic() + self.owner.limits.progress_s
         if self._lingers and self._transport.can_write_eof():
             self._transport.write_eof()
             self._resume()
         else:
             self._transport.close()
 
-    # patience -------------------------------------------------------------------------------------
+    # Deadlines ------------------------------------------------------------------------------------
 
-    def _patience(self) -> None:
+    def _set_idle_deadline(self) -> None:
         """All answers are given, or taken: wait for what comes next."""
-        if not self._replies and not self._choked:
-            limits = self.carrier.limits
+        if not self._replies and not self._write_paused:
+            limits = self.owner.limits
             wait = limits.progress_s if self._reader.receiving else limits.idle_s
-            self.due = time.monotonic() + wait
+            self.deadline = time.monotonic() + wait
 
     def _renew_for_taken(self, now: float) -> None:
         """A client that takes its answers slowly has time as long as it takes enough."""
         taken = self._written - self._transport.get_write_buffer_size()
-        if taken - self._taken >= self.carrier.limits.progress_bytes:
+        if taken - self._taken >= self.owner.limits.progress_bytes:
             self._taken = taken
-            self.due = now + self.carrier.limits.progress_s
+            self.deadline = now + self.owner.limits.progress_s
 
 
 def _are_many(data: bytes) -> bool:

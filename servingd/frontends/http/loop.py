@@ -1,4 +1,4 @@
-"""One event loop of the HTTP carrier: its connections, on its thread."""
+"""One event loop of the HTTP transport: its connections, on its thread."""
 
 from __future__ import annotations
 

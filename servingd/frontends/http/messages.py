@@ -32,7 +32,7 @@ class HttpRequest:
 
 
 class Writer(Protocol):
-    """Writes answers; see `HttpCarrier`."""
+    """Writes answers; see `HttpTransport`."""
 
     @property
     def alone(self) -> bool:
@@ -49,14 +49,14 @@ class Writer(Protocol):
         ...
 
 
-class Asker(Protocol):
+class ClientConnection(Protocol):
     """A client that waits for answers; see `Connection`."""
 
     lost: bool
     """Whether it has gone."""
 
     @property
-    def carrier(self) -> Writer:
+    def owner(self) -> Writer:
         """Who writes its answers."""
         ...
 
@@ -70,13 +70,17 @@ class HttpReply:
         "_keep_alive",
         "_request_id",
         "_unanswered",
-        "due",
+        "deadline",
         "expire",
         "payload",
     )
 
     def __init__(
-        self, connection: Asker, head: bool, keep_alive: bool, request_id: str | None = None
+        self,
+        connection: ClientConnection,
+        head: bool,
+        keep_alive: bool,
+        request_id: str | None = None,
     ) -> None:
         self._request_id = request_id
         self._connection = connection
@@ -85,7 +89,7 @@ class HttpReply:
         self._unanswered = [True]  # whoever takes it out answers: one step, whatever the threads
         # Head and body, set once, before the loop is told; many answers may share a body.
         self.payload: tuple[bytes, bytes] | None = None
-        self.due = float("inf")
+        self.deadline = float("inf")
         """When the handler's own time for it is up, in monotonic seconds."""
         self.expire: Callable[[], None] = _nothing
         """What then answers, on the loop's thread, up to one sweep late."""
@@ -93,12 +97,12 @@ class HttpReply:
     @property
     def alone(self) -> bool:
         """Whether nobody else is connected."""
-        return self._connection.carrier.alone
+        return self._connection.owner.alone
 
     @property
     def is_here(self) -> bool:
         """Whether this is the thread that writes: it has others to answer."""
-        return self._connection.carrier.is_here
+        return self._connection.owner.is_here
 
     def alive(self) -> bool:
         """Whether anybody still waits for the answer."""
@@ -115,7 +119,7 @@ class HttpReply:
             own = f"{REQUEST_ID_HEADER}: {self._request_id}\r\n\r\n"
             start = start[:-2] + own.encode("latin-1")
         self.payload = (start, b"" if self._head else body)
-        self._connection.carrier.answered(self._connection)
+        self._connection.owner.answered(self._connection)
         return True
 
     def close(self) -> None:

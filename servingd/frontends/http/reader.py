@@ -50,14 +50,14 @@ class Upgraded(Exception):
 class Client(Protocol):
     """Whose requests are read."""
 
-    due: float
-    """When patience with it ends; renewed as its request goes on."""
+    deadline: float
+    """When it has used its time up, in monotonic seconds; renewed as its request goes on."""
 
     def take(self, request: HttpRequest, keep_alive: bool) -> None:
         """A request is whole."""
         ...
 
-    def encourage(self) -> None:
+    def send_100_continue(self) -> None:
         """It waits for leave to send a body."""
         ...
 
@@ -191,7 +191,7 @@ class RequestReader:
             return
         self._incoming = _Incoming()
         self.receiving = True
-        self._client.due = time.monotonic() + self._limits.head_s
+        self._client.deadline = time.monotonic() + self._limits.head_s
 
     def on_url(self, url: bytes) -> None:
         """A piece of its target."""
@@ -232,7 +232,7 @@ class RequestReader:
         incoming = self._current()
         incoming.head_over = True
         headers = incoming.headers
-        self._client.due = time.monotonic() + self._limits.progress_s
+        self._client.deadline = time.monotonic() + self._limits.progress_s
         if "content-length" in headers:
             incoming.length = int(headers["content-length"])
             if incoming.length > self._limits.max_body_bytes:
@@ -242,7 +242,7 @@ class RequestReader:
         if "host" not in headers and self._parser.get_http_version() != "1.0":
             raise Refused(400, "a request of HTTP/1.1 has a Host")
         if headers.get("expect", "").lower() == "100-continue":
-            self._client.encourage()
+            self._client.send_100_continue()
 
     def on_body(self, body: bytes) -> None:
         """A piece of its body."""
@@ -287,7 +287,7 @@ class RequestReader:
             raise Refused(431, "the request's headers are too long")
         if incoming.body_bytes - incoming.timed_bytes >= limits.progress_bytes:
             incoming.timed_bytes = incoming.body_bytes
-            self._client.due = time.monotonic() + limits.progress_s
+            self._client.deadline = time.monotonic() + limits.progress_s
 
     def _current(self) -> _Incoming:
         if self._incoming is None:

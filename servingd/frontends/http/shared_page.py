@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-Taker: TypeAlias = Callable[["bytes | None"], object]
+Callback: TypeAlias = Callable[["bytes | None"], object]
 """Takes the page; None if it could not be made. Called from the worker's thread."""
 
 _log = logging.getLogger(__name__)
@@ -28,23 +28,23 @@ class SharedPage:
         self._make = make
         self._workers = workers
         self._lock = threading.Lock()
-        self._takers: list[Taker] = []  # guarded by _lock
+        self._callbacks: list[Callback] = []  # guarded by _lock
 
-    def ask(self, taker: Taker) -> None:
-        """Have the page made, no older than this call, and given to `taker`; returns at once."""
+    def ask(self, callback: Callback) -> None:
+        """Have the page made, no older than this call, and given to `callback`; returns at once."""
         with self._lock:
-            first = not self._takers
-            self._takers.append(taker)
+            first = not self._callbacks
+            self._callbacks.append(callback)
         if first:
             self._workers.submit(self._run)
 
     def _run(self) -> None:
         with self._lock:  # who asks from now on gets a newer one
-            takers, self._takers = self._takers, []
+            callbacks, self._callbacks = self._callbacks, []
         page = None
         try:
             page = self._make()
         except BaseException:  # each of them must still be answered
             _log.exception("a page could not be made")
-        for taker in takers:
-            taker(page)
+        for callback in callbacks:
+            callback(page)

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 carrier: one port, completion-based replies, and probes that are always answered.
+"""The HTTP/1.1 transport: one port, completion-based replies, and probes that are always answered.
 
 A handler gets a request and a reply that it may answer later, from any thread; answers from other
 threads reach their loop together, by one wake-up.
@@ -18,7 +18,7 @@ _BACKLOG = 4096
 """How many clients may wait to be accepted; those beyond try again a second later."""
 
 
-class HttpCarrier:
+class HttpTransport:
     """Owns the port and the threads `http` and `http-standby`. `bind`, `start`, `stop` once each.
 
     Handlers may run a model on the loop's thread, and one that was cheap may be dear: then the

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from servingd.core.batching.policy import Pacer, RunTimes
-from servingd.core.batching.queue import Batch, BatchQueue, Pace, Priority
+from servingd.core.batching.policy import BatchPolicy, RunTimes
+from servingd.core.batching.queue import Batch, BatchLimits, BatchQueue, Priority
 from servingd.core.batching.refusal import AdmissionLimits, Backlog, refusal
 from servingd.errors import DeadlineExceeded, ServingError, Unavailable
-from servingd.observability.batches import LaneStats
+from servingd.observability.batches import QueueStats
 from servingd.runtime.batching.waiting_calls import WaitingCall
 from servingd.runtime.threads import join
 
@@ -46,20 +46,20 @@ class Batcher:
         self,
         name: str,
         run: Run,
-        pacer: Pacer,
+        policy: BatchPolicy,
         times: RunTimes,
         options: BatcherOptions,
-        stats: LaneStats,
+        stats: QueueStats,
     ) -> None:
         self._name = name
         self._run = run
-        self._pacer = pacer
+        self._policy = policy
         self._times = times
         self._options = options
         self._stats = stats
         self._changed = threading.Condition()
         # All below: guarded by _changed.
-        self._queue: BatchQueue[WaitingCall] = BatchQueue(pacer.rules)
+        self._queue: BatchQueue[WaitingCall] = BatchQueue(policy.rules)
         self._threads: list[threading.Thread] = []
         self._idle = 0  # waiting for work
         self._woken = 0  # of these, told that there is some
@@ -84,10 +84,10 @@ class Batcher:
             with self._changed:
                 if self._closed:
                     raise Unavailable(f"queue of {self._name} is closed")
-                pace = self._pacer.pace()
-                self._let_in(call, kind, priority, pace, dropped)
-                self._pacer.came(call.rows, call.came)
-                self._see_to_it(call.came, pace)
+                limits = self._policy.limits()
+                self._admit(call, kind, priority, limits, dropped)
+                self._policy.on_arrival(call.rows, call.arrived_at)
+                self._wake_a_worker(call.arrived_at, limits)
                 if not self._threads:  # none could be started: nobody would ever look
                     stranded = self._queue.drain()
                 self._stats.waiting_rows = self._queue.rows
@@ -98,43 +98,43 @@ class Batcher:
                 gone.fail(Unavailable(f"queue of {self._name} has no thread to run it"))
 
     def close(self) -> None:
-        """End the threads. No call is waiting: the lane's version has been drained."""
+        """End the threads. No call is waiting: the runner's version has been drained."""
         with self._changed:
             self._closed = True
             threads = list(self._threads)
             self._changed.notify_all()
         join([t for t in threads if t is not threading.current_thread()], 5.0)
 
-    def estimate(self) -> tuple[float, Pace]:
-        """How long a call that comes now would wait, and the pace; for whoever explains them."""
+    def estimate(self) -> tuple[float, BatchLimits]:
+        """How long a call that comes now would wait, and the limits; for whoever explains them."""
         with self._changed:
-            pace = self._pacer.pace()
-            return self._backlog(1, pace, 0).wait_s, pace
+            limits = self._policy.limits()
+            return self._backlog(1, limits, 0).wait_s, limits
 
     # All below: with the lock held ----------------------------------------------------------------
 
-    def _let_in(
+    def _admit(
         self,
         call: WaitingCall,
         kind: Hashable,
         priority: Priority,
-        pace: Pace,
+        limits: BatchLimits,
         dropped: list[WaitingCall],
     ) -> None:
         """Let a call wait; where there is no room for it, calls that are dead make some first."""
-        left_s = None if call.done.deadline is None else call.done.deadline - call.came
+        left_s = None if call.done.deadline is None else call.done.deadline - call.arrived_at
         if left_s is not None and left_s <= 0:
             self._stats.dropped += 1
             raise DeadlineExceeded("Deadline Exceeded")
-        backlog = self._backlog(call.rows, pace, call.size)
+        backlog = self._backlog(call.rows, limits, call.size)
         error = self._refusal(call, kind, priority, backlog, left_s)
-        if error is not None and call.came >= self._look_again:
-            self._look_again = call.came + _LOOK_S
+        if error is not None and call.arrived_at >= self._look_again:
+            self._look_again = call.arrived_at + _LOOK_S
             dropped += self._queue.drop(_alive)
             self._stats.dropped += len(dropped)
             self._stats.waiting_rows = self._queue.rows
             if dropped:
-                backlog = self._backlog(call.rows, pace, call.size)
+                backlog = self._backlog(call.rows, limits, call.size)
                 error = self._refusal(call, kind, priority, backlog, left_s)
         if error is not None:
             self._stats.refused[error.code.name] += 1
@@ -152,15 +152,15 @@ class Batcher:
         error = refusal(self._name, backlog, left_s, priority, self._options.limits)
         if error is None:
             try:
-                self._queue.add(call, call.rows, kind, call.came, priority, call.size)
+                self._queue.add(call, call.rows, kind, call.arrived_at, priority, call.size)
             except Unavailable as full:
                 full.retry_after_s = max(0.001, backlog.wait_s)
                 return full
         return error
 
-    def _backlog(self, rows: int, pace: Pace, size: int) -> Backlog:
+    def _backlog(self, rows: int, limits: BatchLimits, size: int) -> Backlog:
         """What a call of so many rows finds: batches before it, over the threads that run them."""
-        waiting, full = self._queue.rows, pace.full_rows
+        waiting, full = self._queue.rows, limits.full_rows
         batch_s = self._times.estimate(min(full, max(1, waiting))) or 0.0
         batches = waiting / full + 0.5 * self._running
         return Backlog(
@@ -171,15 +171,15 @@ class Batcher:
             run_s=self._times.estimate(rows) or 0.0,
         )
 
-    def _in_the_way(self) -> int:
+    def _blocking_runs(self) -> int:
         """How many runs an unfilled batch waits for: none while a replica has nothing to do."""
         return max(0, self._running - self._options.replicas + 1)
 
-    def _see_to_it(self, now: float, pace: Pace) -> None:
+    def _wake_a_worker(self, now: float, limits: BatchLimits) -> None:
         """Have a thread look at the queue, if one could take a batch now or must wait for it."""
         if self._idle <= self._woken and len(self._threads) >= self._options.workers:
             return  # they are all at it
-        wait_s = self._queue.wait_s(now, self._in_the_way(), pace)
+        wait_s = self._queue.wait_s(now, self._blocking_runs(), limits)
         if wait_s is None:
             return  # whoever runs now takes it next
         if self._idle > self._woken:
@@ -219,14 +219,14 @@ class Batcher:
         with self._changed:
             while True:
                 now = time.monotonic()
-                pace = self._pacer.pace()
-                free = self._options.workers - self._running
-                batch = self._queue.next(now, self._in_the_way(), pace, _alive, free)
+                limits = self._policy.limits()
+                idle_workers = self._options.workers - self._running
+                batch = self._queue.next(now, self._blocking_runs(), limits, _alive, idle_workers)
                 if batch is not None:
-                    self._leaves(batch, now, pace)
+                    self._dispatched(batch, now, limits)
                     return batch
                 left_s = idle_until - now
-                wait_s = self._queue.wait_s(now, self._in_the_way(), pace)
+                wait_s = self._queue.wait_s(now, self._blocking_runs(), limits)
                 # Who leaves while a batch is held would leave it to nobody.
                 if self._closed or (left_s <= 0 and wait_s is None):
                     self._threads.remove(threading.current_thread())
@@ -241,18 +241,18 @@ class Batcher:
         # as it was told cannot know that it was: it must not leave the count behind.
         self._woken = max(0, self._woken - 1)
 
-    def _leaves(self, batch: Batch[WaitingCall], now: float, pace: Pace) -> None:
+    def _dispatched(self, batch: Batch[WaitingCall], now: float, limits: BatchLimits) -> None:
         self._running += 1
         stats = self._stats
         stats.waiting_rows = self._queue.rows
         stats.dropped += len(batch.dropped)
         if batch.pieces:
-            stats.left[batch.reason] += 1
+            stats.dispatched[batch.reason] += 1
             stats.rows.add(batch.rows)
             for piece in batch.pieces:
                 if piece.start == 0:
-                    stats.queue_s.add(now - piece.payload.came)
-        self._see_to_it(now, pace)  # there may be enough for another thread
+                    stats.queue_s.add(now - piece.payload.arrived_at)
+        self._wake_a_worker(now, limits)  # there may be enough for another thread
 
 
 def _alive(call: WaitingCall) -> bool:

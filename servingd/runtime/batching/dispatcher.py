@@ -1,6 +1,6 @@
 """Where a call runs: here and now if that is cheap, else from its signature's own queue.
 
-A thread hand-off costs more than a cheap model; a slow model run in the carrier's thread would
+A thread hand-off costs more than a cheap model; a slow model run in the transport's thread would
 delay every other call. Which it is, is measured: by signature and by size of the inputs, as a
 decaying minimum, because a mean rises under contention and would send cheap calls behind slow ones.
 Calls of a signature that works row by row are merged in its queue, unless they are so cheap that
@@ -12,28 +12,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from servingd.core.batching.cost import CostMeter
 from servingd.core.batching.merge import kind_of, rows_of
 from servingd.core.batching.policy import (
     MAX_ROWS,
-    FixedPacer,
-    GoalPacer,
-    Pacer,
+    BatchPolicy,
+    FixedPolicy,
+    LatencyGoalPolicy,
     RunTimes,
-    WaitingPacer,
+    WaitingPolicy,
 )
-from servingd.core.batching.queue import BatchRules, Pace
+from servingd.core.batching.queue import BatchLimits, BatchRules
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.calls import Completion, Lane
+from servingd.core.calls import Completion, SignatureRunner
 from servingd.core.serving import Replicated, RuledBatching, Servable
 from servingd.core.shapes import fits
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError, as_serving_error
-from servingd.observability.batches import BatchMetrics, LaneStats
+from servingd.observability.batches import BatchMetrics, QueueStats
 from servingd.runtime.batching.batcher import Batcher, BatcherOptions
 from servingd.runtime.batching.runner import BatchRunner
 from servingd.runtime.batching.waiting_calls import SplitCall, WaitingCall
@@ -45,7 +45,16 @@ _TEXTS_LOOKED_AT = 1024
 _TEXT_BYTES = 33
 """What a text takes besides its characters."""
 
-_ALONE = Pace(full_rows=1)
+_ALONE = BatchLimits(full_rows=1)
+
+
+class ModelBatching(NamedTuple):
+    """How the calls of one model are batched, by its configuration."""
+
+    goal_s: float = 0.0
+    """Its latency goal in seconds; 0: it has none."""
+    merging: str = "auto"
+    """`auto`, `always` or `never`: whether calls that wait together run together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +62,7 @@ class DispatchOptions:
     """How calls reach a servable."""
 
     inline_below_s: float = 200e-6
-    """A call measured below this runs in the carrier's thread."""
+    """A call measured below this runs in the transport's thread."""
 
     merge_above_s: float = 80e-6
     """A call measured below this is not merged: that would cost more."""
@@ -64,11 +73,8 @@ class DispatchOptions:
     max_merged_rows: int = 64
     """The largest batch that is made without anybody asking for it."""
 
-    goal_s: Callable[[str], float] = lambda model: 0.0
-    """A model's latency goal; 0 if it has none."""
-
-    merging: Callable[[str], str] = lambda model: "auto"
-    """`auto`, `always` or `never`: whether a model's calls are merged."""
+    model: ModelBatching = field(default_factory=ModelBatching)
+    """Of models that nothing is said of."""
 
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
     """What may wait in front of one signature."""
@@ -83,8 +89,8 @@ class DispatchOptions:
     """Keeps a sample of the requests."""
 
 
-class QueueOrInline:
-    """One signature's lane. `run` from any thread."""
+class QueuedRunner:
+    """One signature's runner. `run` from any thread."""
 
     __slots__ = (
         "_batcher",
@@ -95,7 +101,7 @@ class QueueOrInline:
         "_sampler",
         "_servable",
         "notes",
-        "pacer",
+        "policy",
         "signature",
         "stats",
         "times",
@@ -103,26 +109,27 @@ class QueueOrInline:
 
     def __init__(
         self,
-        servable: ServableId,
-        body: Servable,
+        servable_id: ServableId,
+        servable: Servable,
         signature: Signature,
         options: DispatchOptions,
-        stats: LaneStats,
+        model: ModelBatching,
+        stats: QueueStats,
     ) -> None:
         self.signature = signature
         self.notes: dict[str, Any] = {}
         self.stats = stats
         self.times = RunTimes()
-        self._servable = body
+        self._servable = servable
         self._inline_below_s = options.inline_below_s
         self._merge_above_s = min(options.merge_above_s, options.inline_below_s)
         self._meter = CostMeter()
-        options.self_warm_up.tell_costs(servable, signature.name, self._meter)
-        self._sampler = options.self_warm_up.sampler(servable, body, signature)
-        self._ruled = body.ruled_batching
-        self.pacer = _pacer(servable.name, body, signature, options, self.times)
+        options.self_warm_up.tell_costs(servable_id, signature.name, self._meter)
+        self._sampler = options.self_warm_up.sampler(servable_id, servable, signature)
+        self._ruled = servable.ruled_batching
+        self.policy = _policy(servable, signature, options, model, self.times)
         runner = BatchRunner(
-            body,
+            servable,
             signature,
             self.times,
             self._observe,
@@ -130,11 +137,11 @@ class QueueOrInline:
             self._ruled.allowed_rows if self._ruled else (),
         )
         self._batcher = Batcher(
-            f"{servable.name}:{servable.version}/{signature.name}",
+            f"{servable_id.name}:{servable_id.version}/{signature.name}",
             runner,
-            self.pacer,
+            self.policy,
             self.times,
-            _batcher_options(body, options),
+            _batcher_options(servable, options),
             stats,
         )
 
@@ -153,21 +160,21 @@ class QueueOrInline:
             self._wait(inputs, done, size)
 
     def close(self) -> None:
-        """End the queue's threads. No call is waiting: the lane's version has been drained."""
+        """End the queue's threads. No call is waiting: the runner's version has been drained."""
         self._batcher.close()
 
     def explain(self) -> Mapping[str, Any]:
-        """Why batches left and how large they were, what runs cost, and so what the pace is now."""
-        wait_s, pace = self._batcher.estimate()
+        """Why batches left and how large they were, what runs cost, and the limits that follow."""
+        wait_s, limits = self._batcher.estimate()
         stats, rows = self.stats, self.stats.rows.copy()
         return {
             "signature": self.signature.name,
             "worth_merging": self._servable.rows_worth_merging(self.signature.name),
             "not_merged": self._why_not_merged(),
             "batch": {
-                "full_rows": pace.full_rows,
-                "hold_ms": round(pace.hold_s * 1e3, 3),
-                "left": dict(stats.left),
+                "full_rows": limits.full_rows,
+                "hold_ms": round(limits.hold_s * 1e3, 3),
+                "left": dict(stats.dispatched),
                 "mean_rows": round(rows.total / rows.count, 2) if rows.count else None,
             },
             "run_ms_by_rows": {rows: round(s * 1e3, 3) for rows, s in self.times.by_rows().items()},
@@ -181,7 +188,7 @@ class QueueOrInline:
         """For people to read; empty where calls are merged."""
         if self._merges():
             return ""
-        if isinstance(self.pacer, FixedPacer):
+        if isinstance(self.policy, FixedPolicy):
             return "merging is off"
         reason = self._servable.why_not_merged(self.signature.name)
         return reason or "more rows at once do not get cheaper"
@@ -190,7 +197,7 @@ class QueueOrInline:
         return (done.alone and self._batcher.quiet) or not self._merges()
 
     def _merges(self) -> bool:
-        return self.pacer.pace().full_rows > 1
+        return self.policy.limits().full_rows > 1
 
     def _wait(self, inputs: Tensors, done: Completion, size: int) -> None:
         ruled = self._ruled
@@ -237,12 +244,12 @@ def _taken(inputs: Tensors, size: int) -> int:
     return size
 
 
-def _batcher_options(body: Servable, options: DispatchOptions) -> BatcherOptions:
+def _batcher_options(servable: Servable, options: DispatchOptions) -> BatcherOptions:
     """As many threads as there are cores, or as are said; where devices were planned for, fewer."""
     replicas, at_once = 1, 0
-    if isinstance(body, Replicated):
-        replicas, at_once = len(body.replicas), body.runs_at_once
-    ruled = body.ruled_batching.threads if body.ruled_batching else 0
+    if isinstance(servable, Replicated):
+        replicas, at_once = len(servable.replicas), servable.runs_at_once
+    ruled = servable.ruled_batching.threads if servable.ruled_batching else 0
     return BatcherOptions(
         workers=max(ruled or at_once or options.workers, replicas),
         replicas=replicas,
@@ -272,76 +279,86 @@ def _shape(
         return 1, object()  # the model may know what to do with it, by itself
 
 
-def _pacer(
-    model: str, body: Servable, signature: Signature, options: DispatchOptions, times: RunTimes
-) -> Pacer:
-    ruled = body.ruled_batching
+def _policy(
+    servable: Servable,
+    signature: Signature,
+    options: DispatchOptions,
+    model: ModelBatching,
+    times: RunTimes,
+) -> BatchPolicy:
+    ruled = servable.ruled_batching
     if ruled is not None:
         reason = "timer" if ruled.hold_s else "idle"
-        pace = Pace(full_rows=ruled.rules.max_batch_rows, hold_s=ruled.hold_s, reason=reason)
-        return FixedPacer(ruled.rules, pace)
+        limits = BatchLimits(
+            full_rows=ruled.rules.max_batch_rows, hold_s=ruled.hold_s, reason=reason
+        )
+        return FixedPolicy(ruled.rules, limits)
     rules = BatchRules(
         max_request_rows=MAX_ROWS,
         max_batch_rows=options.max_merged_rows,
         max_enqueued_batches=MAX_ROWS,
     )
-    merging = options.merging(model)
-    if not options.merge or merging == "never":
-        return FixedPacer(rules, _ALONE)
+    if not options.merge or model.merging == "never":
+        return FixedPolicy(rules, _ALONE)
 
     def rows_worth() -> int:
-        known = body.rows_worth_merging(signature.name)
-        if not known and merging == "always":
+        known = servable.rows_worth_merging(signature.name)
+        if not known and model.merging == "always":
             return options.max_merged_rows
         return min(options.max_merged_rows, known)
 
-    goal_s = options.goal_s(model)
-    if goal_s:
-        return GoalPacer(rules, goal_s, times, rows_worth)
-    return WaitingPacer(rules, rows_worth)
+    if model.goal_s:
+        return LatencyGoalPolicy(rules, model.goal_s, times, rows_worth)
+    return WaitingPolicy(rules, rows_worth)
 
 
 class Dispatcher:
-    """Opens a lane per signature of each ready servable; see `core.calls.Dispatcher`."""
+    """Opens a runner per signature of each ready servable; see `core.calls.Dispatcher`."""
 
     def __init__(
         self, options: DispatchOptions | None = None, metrics: BatchMetrics | None = None
     ) -> None:
         self._options = options or DispatchOptions()
         self._metrics = metrics or BatchMetrics()
+        self._models: Mapping[str, ModelBatching] = {}  # replaced whole
         self._lock = threading.Lock()
-        self._lanes: dict[ServableId, dict[str, QueueOrInline]] = {}  # guarded by _lock
+        self._runners: dict[ServableId, dict[str, QueuedRunner]] = {}  # guarded by _lock
 
-    def open(self, servable: ServableId, body: Servable) -> Mapping[str, Lane]:
-        """One lane per signature; starts no thread."""
-        lanes = {
-            name: QueueOrInline(
+    def configure(self, models: Mapping[str, ModelBatching]) -> None:
+        """Replace what is said of models, by name; holds for versions opened from now on."""
+        self._models = models
+
+    def open(self, servable_id: ServableId, servable: Servable) -> Mapping[str, SignatureRunner]:
+        """One runner per signature; starts no thread."""
+        runners = {
+            name: QueuedRunner(
+                servable_id,
                 servable,
-                body,
                 signature,
                 self._options,
-                self._metrics.open(servable, name, body.ruled_batching is not None),
+                self._models.get(servable_id.name, self._options.model),
+                self._metrics.open(servable_id, name, servable.ruled_batching is not None),
             )
-            for name, signature in body.signatures.items()
+            for name, signature in servable.signatures.items()
         }
         with self._lock:
-            self._lanes[servable] = lanes
-        return lanes
+            self._runners[servable_id] = runners
+        return runners
 
     def explain(self, name: str) -> Mapping[int, list[Mapping[str, Any]]]:
         """By version of a model, what its signatures' queues do; for people to read."""
         with self._lock:
             found = [
-                (s.version, list(lanes.values()))
-                for s, lanes in self._lanes.items()
+                (s.version, list(runners.values()))
+                for s, runners in self._runners.items()
                 if s.name == name
             ]
-        return {version: [lane.explain() for lane in lanes] for version, lanes in found}
+        return {version: [runner.explain() for runner in runners] for version, runners in found}
 
-    def close(self, servable: ServableId) -> None:
-        """End the threads of a drained servable's lanes."""
+    def close(self, servable_id: ServableId) -> None:
+        """End the threads of a drained servable's runners."""
         with self._lock:
-            lanes = self._lanes.pop(servable, {})
-        for lane in lanes.values():
-            lane.close()
-        self._metrics.close(servable)
+            runners = self._runners.pop(servable_id, {})
+        for runner in runners.values():
+            runner.close()
+        self._metrics.close(servable_id)

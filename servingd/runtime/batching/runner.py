@@ -13,8 +13,8 @@ from servingd.core.calls import Completion
 from servingd.core.serving import Servable
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, DeadlineExceeded, ServingError, as_serving_error
-from servingd.observability.batches import ROW_EDGES, LaneStats
-from servingd.observability.requests import Cell
+from servingd.observability.batches import ROW_EDGES, QueueStats
+from servingd.observability.requests import Histogram
 from servingd.runtime.batching.waiting_calls import WaitingCall, hand_over
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class BatchRunner:
         signature: Signature,
         times: RunTimes,
         observe: Observe,
-        stats: LaneStats,
+        stats: QueueStats,
         allowed_rows: Sequence[int] = (),
     ) -> None:
         self._servable = servable
@@ -89,7 +89,7 @@ class BatchRunner:
         except Exception as error:
             self._one_by_one(pieces, as_serving_error(error))
             return
-        send_off = pieces[0].payload.done.gather()
+        send_off = pieces[0].payload.done.begin_batch()
         try:
             for piece, answer in zip(pieces, answers, strict=True):
                 piece.payload.succeed(piece.start, piece.rows, answer)
@@ -122,7 +122,9 @@ class BatchRunner:
     def _count(self, rows: int, filled: int) -> None:
         if self._stats.configured:
             padding = self._stats.padding
-            (padding.get(filled) or padding.setdefault(filled, Cell(ROW_EDGES))).add(filled - rows)
+            (padding.get(filled) or padding.setdefault(filled, Histogram(ROW_EDGES))).add(
+                filled - rows
+            )
 
 
 class _Shared(Completion):

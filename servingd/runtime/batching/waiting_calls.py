@@ -35,7 +35,7 @@ class WaitingCall:
     inputs: Tensors
     done: Completion
     rows: int
-    came: float
+    arrived_at: float
     size: int = 0
     """Bytes of its inputs."""
     split: SplitCall | None = None

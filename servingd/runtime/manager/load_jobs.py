@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from servingd.core.calls import Lane
+from servingd.core.calls import SignatureRunner
 from servingd.core.lifecycle.events import LoadFailed
 from servingd.core.resources.estimates import UNKNOWN, Estimate
 from servingd.core.serving import Loader, Replicated, Servable
@@ -32,7 +32,7 @@ class ManagerOptions:
     num_unload_threads: int = 1
     """Unloads at a time."""
 
-    warm_up: WarmUpCall = lambda servable, data, body: None
+    warm_up: WarmUpCall = lambda servable_id, data, servable: None
     """The last part of each load, in its thread; what it raises is the load's failure."""
 
     devices: Callable[[], Mapping[Device, int]] = lambda: {CPU_0: 0}
@@ -71,7 +71,7 @@ class Live:
 
     loader: Loader | None = None
     servable: Servable | None = None
-    lanes: Mapping[str, Lane] | None = None
+    runners: Mapping[str, SignatureRunner] | None = None
     cancelled: bool = False
     """Set by the manager's thread before it tells the loader, which a pool thread may just make."""
     attempt: Attempt | None = None
@@ -84,51 +84,51 @@ class Live:
             self.loader.cancel()
 
 
-def estimate_of(servable: ServableId, loader: Loader) -> Estimate:
+def estimate_of(servable_id: ServableId, loader: Loader) -> Estimate:
     """What a loader says; a load whose needs are not known is tried all the same."""
     try:
         return loader.estimate()
     except BaseException as error:
-        _log.warning("what %s will take is not known: %s", servable, error)
+        _log.warning("what %s will take is not known: %s", servable_id, error)
         return UNKNOWN
 
 
 def load_warm(
-    servable: ServableId,
+    servable_id: ServableId,
     data: VersionData,
     loader: Loader,
     placement: Placement,
     warm_up: WarmUpCall,
 ) -> Servable:
     """A servable that is warm: whatever may fail before it can serve fails here, as a load."""
-    body = loader.load(placement)
+    servable = loader.load(placement)
     try:
-        _log.debug("%s has signatures %s", servable, [*body.signatures, *body.metadata])
-        for replica in body.replicas if isinstance(body, Replicated) else (body,):
-            warm_up(servable, data, replica)
+        _log.debug("%s has signatures %s", servable_id, [*servable.signatures, *servable.metadata])
+        for replica in servable.replicas if isinstance(servable, Replicated) else (servable,):
+            warm_up(servable_id, data, replica)
     except BaseException:
-        free(servable, loader, body)
+        free(servable_id, loader, servable)
         raise
-    return body
+    return servable
 
 
-def free(servable: ServableId, loader: Loader, body: Servable) -> None:
+def free(servable_id: ServableId, loader: Loader, servable: Servable) -> None:
     """Unload what never served; the load's own failure is the one to tell."""
-    _log.info("Unloading just-loaded servable version %s", servable)
+    _log.info("Unloading just-loaded servable version %s", servable_id)
     try:
-        loader.unload(body)
+        loader.unload(servable)
     except BaseException:
-        _log.exception("Unloading servable: %s failed", servable)
+        _log.exception("Unloading servable: %s failed", servable_id)
 
 
-def failure(servable: ServableId, error: BaseException) -> LoadFailed:
+def failure(servable_id: ServableId, error: BaseException) -> LoadFailed:
     """The event that tells of an attempt that failed."""
-    _log.info("Loading servable: %s failed: %s", servable, error, exc_info=_fault(error))
+    _log.info("Loading servable: %s failed: %s", servable_id, error, exc_info=_fault(error))
     # A new error: the old one's traceback holds all that the load had in its hands.
     blamed = as_serving_error(error)
     told = error_from_code(blamed.code, blamed.message)
     # What is not there, such as TensorFlow, is not there the next time either.
-    return LoadFailed(servable, told, retriable=blamed.code is not Code.UNIMPLEMENTED)
+    return LoadFailed(servable_id, told, retriable=blamed.code is not Code.UNIMPLEMENTED)
 
 
 def _fault(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
 """The single owner of all harnesses: one thread that asks the core and carries its commands out.
 
 It never blocks on a load, a request, a disk or a lock held for long: loads and unloads run on their
-own pools, drained leases and finished jobs come back as events.
+own pools, drained handles and finished jobs come back as events.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from servingd.core.calls import Lane
+from servingd.core.calls import SignatureRunner
 from servingd.core.lifecycle.events import (
     Announce,
     CancelLoad,
@@ -90,7 +90,7 @@ class Manager:
         monitor: StateMonitor,
         dispatcher: Dispatcher,
         options: ManagerOptions | None = None,
-        on_load: OnLoad = lambda servable, seconds, succeeded: None,
+        on_load: OnLoad = lambda servable_id, seconds, succeeded: None,
     ) -> None:
         self._options = options or ManagerOptions()
         self._state = state  # the manager's thread alone
@@ -122,13 +122,13 @@ class Manager:
         """Say where models' loads go from now on; from any thread, returns at once."""
         self._inbox.put(Configured(rules))
 
-    def grown(self, servable: ServableId, grew: bool) -> None:
+    def grown(self, servable_id: ServableId, grew: bool) -> None:
         """A version with room to grow has, or never will; from any thread, returns at once."""
-        self._inbox.put(Grown(servable, grew))
+        self._inbox.put(Grown(servable_id, grew))
 
-    def replica_failed(self, servable: ServableId, device: Device) -> None:
+    def replica_failed(self, servable_id: ServableId, device: Device) -> None:
         """A replica does not work on its device any more; from any thread, returns at once."""
-        self._inbox.put(ReplicaFailed(servable, device))
+        self._inbox.put(ReplicaFailed(servable_id, device))
 
     @property
     def plan(self) -> LoadPlan:
@@ -211,14 +211,14 @@ class Manager:
     def _give_up(self, command: Command, error: BaseException) -> None:
         """Tell the core how a command ended that could not be carried out: it waits for that."""
         match command:
-            case StartEstimate(servable) | StartLoad(servable):
-                self._inbox.put(failure(servable, error))
-            case Relocate(servable):
-                self._inbox.put(Relocated(servable, ()))
-            case Quiesce(servable):
-                self._inbox.put(Drained(servable))
-            case StartUnload(servable):
-                self._inbox.put(Unloaded(servable))
+            case StartEstimate(servable_id) | StartLoad(servable_id):
+                self._inbox.put(failure(servable_id, error))
+            case Relocate(servable_id):
+                self._inbox.put(Relocated(servable_id, ()))
+            case Quiesce(servable_id):
+                self._inbox.put(Drained(servable_id))
+            case StartUnload(servable_id):
+                self._inbox.put(Unloaded(servable_id))
 
     def _carry_out(self, command: Command) -> None:
         live = self._live
@@ -238,22 +238,24 @@ class Manager:
                 | StartUnload()
             ):
                 self._ask_loader(command)
-            case ScheduleRetry(servable, after_s):
-                self._inbox.put_after(RetryDue(servable), after_s)
-            case CancelRetry(servable):
-                self._inbox.cancel(RetryDue(servable))
-            case Publish(servable):
-                body = live[servable].servable
-                assert body is not None  # LoadSucceeded came first
-                self._serving_map.publish(servable, body, self._drained, live[servable].lanes)
-            case Quiesce(servable):
-                self._serving_map.withdraw(servable)
-            case Discard(servable):
-                live.pop(servable, None)
+            case ScheduleRetry(servable_id, after_s):
+                self._inbox.put_after(RetryDue(servable_id), after_s)
+            case CancelRetry(servable_id):
+                self._inbox.cancel(RetryDue(servable_id))
+            case Publish(servable_id):
+                servable = live[servable_id].servable
+                assert servable is not None  # LoadSucceeded came first
+                self._serving_map.publish(
+                    servable_id, servable, self._drained, live[servable_id].runners
+                )
+            case Quiesce(servable_id):
+                self._serving_map.withdraw(servable_id)
+            case Discard(servable_id):
+                live.pop(servable_id, None)
 
-    def _loader_of(self, servable: ServableId, data: VersionData, live: Live) -> Loader:
+    def _loader_of(self, servable_id: ServableId, data: VersionData, live: Live) -> Loader:
         """A version's loader, for a job that begins on a pool thread."""
-        live.loader = loader = live.loader or self._make_loader(servable, data)
+        live.loader = loader = live.loader or self._make_loader(servable_id, data)
         if live.cancelled:
             raise Cancelled("Loading of servable cancelled")
         return loader
@@ -262,29 +264,31 @@ class Manager:
         self, command: StartEstimate | StartLoad | CancelLoad | LetGrow | Relocate | StartUnload
     ) -> None:
         match command:
-            case CancelLoad(servable):
-                self._live[servable].cancel()
-            case StartEstimate(servable, data):
-                place = self._live.setdefault(servable, Live())
-                self._submit(place, lambda attempt: self._estimate(servable, data, place, attempt))
-            case StartLoad(servable, data, placement):
-                place = self._live.setdefault(servable, Live())
+            case CancelLoad(servable_id):
+                self._live[servable_id].cancel()
+            case StartEstimate(servable_id, data):
+                place = self._live.setdefault(servable_id, Live())
                 self._submit(
-                    place, lambda attempt: self._load(servable, data, place, placement, attempt)
+                    place, lambda attempt: self._estimate(servable_id, data, place, attempt)
                 )
-            case LetGrow(servable):
-                loader = self._live[servable].loader
+            case StartLoad(servable_id, data, placement):
+                place = self._live.setdefault(servable_id, Live())
+                self._submit(
+                    place, lambda attempt: self._load(servable_id, data, place, placement, attempt)
+                )
+            case LetGrow(servable_id):
+                loader = self._live[servable_id].loader
                 assert loader is not None  # it has loaded
                 loader.grow()
-            case Relocate(servable, failed, to):
-                loader = self._live[servable].loader
-                self._loads.submit(lambda: self._relocate(servable, loader, failed, to))
-            case StartUnload(servable):
-                departing = self._live.pop(servable)
-                self._unloads.submit(lambda: self._unload(servable, departing))
+            case Relocate(servable_id, failed, to):
+                loader = self._live[servable_id].loader
+                self._loads.submit(lambda: self._relocate(servable_id, loader, failed, to))
+            case StartUnload(servable_id):
+                departing = self._live.pop(servable_id)
+                self._unloads.submit(lambda: self._unload(servable_id, departing))
 
-    def _drained(self, servable: ServableId) -> None:
-        self._inbox.put(Drained(servable))
+    def _drained(self, servable_id: ServableId) -> None:
+        self._inbox.put(Drained(servable_id))
 
     def _submit(self, live: Live, work: Callable[[Attempt], None]) -> None:
         live.attempt = attempt = Attempt()
@@ -293,101 +297,103 @@ class Manager:
 
     # Pool threads ---------------------------------------------------------------------------------
 
-    def _begun(self, servable: ServableId) -> float:
+    def _begun(self, servable_id: ServableId) -> float:
         """A thread begins with an attempt: its time runs from now on."""
         if self._options.load_timeout_s > 0:
-            overdue = LoadOverdue(servable, self._options.load_timeout_s)
+            overdue = LoadOverdue(servable_id, self._options.load_timeout_s)
             self._inbox.put_after(overdue, overdue.after_s)
         return time.monotonic()
 
-    def _ended(self, servable: ServableId, attempt: Attempt) -> bool:
+    def _ended(self, servable_id: ServableId, attempt: Attempt) -> bool:
         """An attempt has ended; False if it was given up before, and nobody waits for it."""
         if not attempt.close():
             return False
-        self._inbox.cancel(LoadOverdue(servable, self._options.load_timeout_s))
+        self._inbox.cancel(LoadOverdue(servable_id, self._options.load_timeout_s))
         return True
 
     def _estimate(
-        self, servable: ServableId, data: VersionData, live: Live, attempt: Attempt
+        self, servable_id: ServableId, data: VersionData, live: Live, attempt: Attempt
     ) -> None:
-        started = self._begun(servable)
+        started = self._begun(servable_id)
         outcome: Estimated | LoadFailed
         try:
-            estimate = estimate_of(servable, self._loader_of(servable, data, live))
+            estimate = estimate_of(servable_id, self._loader_of(servable_id, data, live))
             devices = self._options.devices() if estimate.on_devices else {}
-            outcome = Estimated(servable, estimate, devices)
+            outcome = Estimated(servable_id, estimate, devices)
         except BaseException as error:  # a loader's own code may even raise SystemExit
-            outcome = failure(servable, error)
-        if not self._ended(servable, attempt):
+            outcome = failure(servable_id, error)
+        if not self._ended(servable_id, attempt):
             return
         self._inbox.put(outcome)
         if isinstance(outcome, LoadFailed):
-            self._on_load(servable, time.monotonic() - started, False)
+            self._on_load(servable_id, time.monotonic() - started, False)
 
     def _load(
         self,
-        servable: ServableId,
+        servable_id: ServableId,
         data: VersionData,
         live: Live,
         placement: Placement,
         attempt: Attempt,
     ) -> None:
-        started, meter = self._begun(servable), self._options.meter
+        started, meter = self._begun(servable_id), self._options.meter
         span = meter.start(data.platform) if meter else None
-        outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable)
+        outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable_id)
         ended = False
         try:
-            loader = self._loader_of(servable, data, live)
-            body = load_warm(servable, data, loader, placement, self._options.warm_up)
-            ended = self._ended(servable, attempt)
+            loader = self._loader_of(servable_id, data, live)
+            servable = load_warm(servable_id, data, loader, placement, self._options.warm_up)
+            ended = self._ended(servable_id, attempt)
             if not ended:  # it never serves: another may by now
-                free(servable, loader, body)
+                free(servable_id, loader, servable)
                 return
-            live.servable, live.lanes = body, self._open(servable, loader, body)
+            live.servable, live.runners = servable, self._open(servable_id, loader, servable)
         except BaseException as error:
-            outcome = failure(servable, error)
-            if not ended and not self._ended(servable, attempt):
+            outcome = failure(servable_id, error)
+            if not ended and not self._ended(servable_id, attempt):
                 return
         finally:
             measured = meter.stop(span) if meter and span else None
         if isinstance(outcome, LoadSucceeded) and measured:
-            outcome = LoadSucceeded(servable, measured)
+            outcome = LoadSucceeded(servable_id, measured)
         self._inbox.put(outcome)
-        self._on_load(servable, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
+        self._on_load(servable_id, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
 
-    def _open(self, servable: ServableId, loader: Loader, body: Servable) -> Mapping[str, Lane]:
+    def _open(
+        self, servable_id: ServableId, loader: Loader, servable: Servable
+    ) -> Mapping[str, SignatureRunner]:
         try:
-            return self._dispatcher.open(servable, body)
+            return self._dispatcher.open(servable_id, servable)
         except BaseException:
-            self._dispatcher.close(servable)
-            free(servable, loader, body)
+            self._dispatcher.close(servable_id)
+            free(servable_id, loader, servable)
             raise
 
     def _relocate(
-        self, servable: ServableId, loader: object, failed: Device, to: Device | None
+        self, servable_id: ServableId, loader: object, failed: Device, to: Device | None
     ) -> None:
         devices: tuple[Device, ...] = ()
         try:
             if isinstance(loader, Relocates):
                 devices = loader.relocate(failed, to)
         except BaseException:
-            _log.exception("a replica of %s could not be moved", servable)
-        self._inbox.put(Relocated(servable, devices))
+            _log.exception("a replica of %s could not be moved", servable_id)
+        self._inbox.put(Relocated(servable_id, devices))
 
-    def _unload(self, servable: ServableId, departing: Live) -> None:
-        departing.lanes = None
-        body, departing.servable = departing.servable, None
+    def _unload(self, servable_id: ServableId, departing: Live) -> None:
+        departing.runners = None
+        servable, departing.servable = departing.servable, None
         meter = self._options.meter
         span = meter.start() if meter else None
         try:
-            self._dispatcher.close(servable)
-            if body is not None and departing.loader is not None:
-                departing.loader.unload(body)
+            self._dispatcher.close(servable_id)
+            if servable is not None and departing.loader is not None:
+                departing.loader.unload(servable)
         except BaseException:  # what could not be freed is lost, but the version is gone
-            _log.exception("Unloading servable: %s failed", servable)
+            _log.exception("Unloading servable: %s failed", servable_id)
         if meter and span:
             meter.stop(span)
-        self._inbox.put(Unloaded(servable))
+        self._inbox.put(Unloaded(servable_id))
 
 
 def _left(deadline: float) -> float:
@@ -395,5 +401,5 @@ def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
-def _tells_of(command: Command, servable: ServableId) -> bool:
-    return isinstance(command, Announce) and command.state.id == servable
+def _tells_of(command: Command, servable_id: ServableId) -> bool:
+    return isinstance(command, Announce) and command.state.id == servable_id

@@ -11,7 +11,7 @@ from servingd.config.server import ServerConfig
 from servingd.core.lifecycle.policies import availability_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.tracker import Ledger
+from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import Device
 from servingd.machine.memory import ram_budget
 from servingd.runtime.manager.load_jobs import ManagerOptions, WarmUpCall
@@ -37,7 +37,7 @@ def manager_state(config: ServerConfig) -> ManagerState:
     return ManagerState(
         availability_preserving,
         config.max_num_load_retries,
-        Ledger(config.ram_budget_mb * _MB or ram_budget()),
+        ResourceTracker(config.ram_budget_mb * _MB or ram_budget()),
         config.load_retry_interval_micros / 1e6,
     )
 

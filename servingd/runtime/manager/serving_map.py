@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from servingd.core.calls import Lane
+from servingd.core.calls import SignatureRunner
 from servingd.core.lifecycle.labels import Labels, effective_labels
 from servingd.core.lifecycle.versions import why_not_ready
-from servingd.core.ref_count import Users
+from servingd.core.ref_count import RefCount
 from servingd.core.serving import Dispatcher, Servable
 from servingd.core.types import ModelSpec, ServableId, Signature
 from servingd.errors import InvalidArgument
@@ -22,36 +22,36 @@ from servingd.runtime.manager.state_monitor import StateMonitor
 OnDrained = Callable[[ServableId], None]
 
 
-class ReadyVersion:
-    """One ready version and the count of its users; each call's lease is a count of it."""
+class ServingVersion:
+    """One ready version and the count of its users; each call's handle is a count of it."""
 
-    __slots__ = ("_users", "enter", "id", "lanes", "metadata", "release")
+    __slots__ = ("_users", "enter", "id", "metadata", "release", "runners")
 
     def __init__(
         self,
-        servable: ServableId,
+        servable_id: ServableId,
         metadata: Mapping[str, Signature],
-        lanes: Mapping[str, Lane],
+        runners: Mapping[str, SignatureRunner],
         on_drained: OnDrained,
     ) -> None:
-        self.id = servable
+        self.id = servable_id
         self.metadata = metadata
-        self.lanes = lanes
-        self._users = Users(lambda: on_drained(servable))
-        # Take a lease (False once closing has begun: look the map up again), and give it back. The
+        self.runners = runners
+        self._users = RefCount(lambda: on_drained(servable_id))
+        # Take a handle (False once closing has begun: look the map up again), and give it back. The
         # last one only says so: nothing is freed on its thread.
         self.enter = self._users.enter
         self.release = self._users.leave
 
     def close(self) -> None:
-        """Grant no more leases; `on_drained` is called once none is left."""
+        """Grant no more handles; `on_drained` is called once none is left."""
         self._users.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    latest: ReadyVersion
-    versions: Mapping[int, ReadyVersion]
+    latest: ServingVersion
+    versions: Mapping[int, ServingVersion]
 
 
 class ServingMap:
@@ -71,22 +71,24 @@ class ServingMap:
 
     def publish(
         self,
-        servable: ServableId,
-        body: Servable,
+        servable_id: ServableId,
+        servable: Servable,
         on_drained: OnDrained,
-        lanes: Mapping[str, Lane] | None = None,
+        runners: Mapping[str, SignatureRunner] | None = None,
     ) -> None:
-        """Let lookups find a version. On return they do. Lanes are opened if there are none yet."""
-        if lanes is None:
-            lanes = self._dispatcher.open(servable, body)
-        ready = ReadyVersion(servable, body.metadata, lanes, on_drained)
-        self._replace(servable.name, {**self._versions(servable.name), servable.version: ready})
+        """Let lookups find a version: on return they do. Opens runners if there are none yet."""
+        if runners is None:
+            runners = self._dispatcher.open(servable_id, servable)
+        ready = ServingVersion(servable_id, servable.metadata, runners, on_drained)
+        self._replace(
+            servable_id.name, {**self._versions(servable_id.name), servable_id.version: ready}
+        )
 
-    def withdraw(self, servable: ServableId) -> None:
-        """Take a version out of lookups; its `on_drained` follows when its last lease returns."""
-        versions = dict(self._versions(servable.name))
-        ready = versions.pop(servable.version)
-        self._replace(servable.name, versions)
+    def withdraw(self, servable_id: ServableId) -> None:
+        """Take a version out of lookups; its `on_drained` follows when its last handle returns."""
+        versions = dict(self._versions(servable_id.name))
+        ready = versions.pop(servable_id.version)
+        self._replace(servable_id.name, versions)
         ready.close()
 
     def label(self, wanted: Labels) -> None:
@@ -100,8 +102,8 @@ class ServingMap:
         with self._lock:
             return self._wanted_labels
 
-    def acquire(self, spec: ModelSpec) -> ReadyVersion:
-        """A lease on what `spec` means; see `core.calls.Models`."""
+    def acquire(self, spec: ModelSpec) -> ServingVersion:
+        """A handle on what `spec` means; see `core.calls.Models`."""
         if spec.version is None and spec.label is None:  # by far the most frequent
             model = self._models.get(spec.name)
             if model is not None and model.latest.enter():
@@ -113,7 +115,7 @@ class ServingMap:
                 break
             if ready.enter():
                 return ready
-            # It was withdrawn between the look-up and the lease: the map is a newer one by now.
+            # It was withdrawn between the look-up and the handle: the map is a newer one by now.
         raise why_not_ready(
             resolved, spec.name in self._monitor.configured(), self._monitor.of_model(spec.name)
         )
@@ -129,7 +131,7 @@ class ServingMap:
             raise InvalidArgument(f"Unrecognized servable version label: {spec.label}")
         return spec._replace(version=version, label=None)
 
-    def _find(self, spec: ModelSpec) -> ReadyVersion | None:
+    def _find(self, spec: ModelSpec) -> ServingVersion | None:
         model = self._models.get(spec.name)
         if model is None:
             return None
@@ -141,11 +143,11 @@ class ServingMap:
     def _is_ready(self, name: str, version: int) -> bool:
         return version in self._versions(name)
 
-    def _versions(self, name: str) -> Mapping[int, ReadyVersion]:
+    def _versions(self, name: str) -> Mapping[int, ServingVersion]:
         model = self._models.get(name)
         return model.versions if model else {}
 
-    def _replace(self, name: str, versions: Mapping[int, ReadyVersion]) -> None:
+    def _replace(self, name: str, versions: Mapping[int, ServingVersion]) -> None:
         models = dict(self._models)
         if versions:
             models[name] = _Model(versions[max(versions)], versions)

@@ -98,12 +98,12 @@ class RequestLogs:
         target = self._targets.get(model)
         return target is not None and random.random() < target.rate
 
-    def write(self, servable: ServableId, kind: str, request: bytes, response: bytes) -> None:
+    def write(self, servable_id: ServableId, kind: str, request: bytes, response: bytes) -> None:
         """Take a record: `kind` is its field in PredictionLog. Never waits; from any thread."""
-        target = self._targets.get(servable.name)
+        target = self._targets.get(servable_id.name)
         if target is None:  # it is not logged any more
             return
-        entry = _Entry(servable, kind, request, response, target, int(time.time()))
+        entry = _Entry(servable_id, kind, request, response, target, int(time.time()))
         refused = None
         with self._changed:
             if self._deadline is not None:
@@ -118,7 +118,7 @@ class RequestLogs:
                 self._waiting_bytes += entry.size
                 self._changed.notify()
         if refused is not None:
-            self._counted(servable.name, refused)
+            self._counted(servable_id.name, refused)
 
     def start(self) -> None:
         """Start the thread."""

@@ -39,7 +39,7 @@ class WarmUp:
     def __init__(
         self,
         replay: Replay,
-        warmed_up: WarmedUp = lambda servable, path, seconds, records: None,
+        warmed_up: WarmedUp = lambda servable_id, path, seconds, records: None,
         *,
         enabled: bool = True,
         iterations: int = 1,
@@ -53,7 +53,7 @@ class WarmUp:
         self._threads = threads
         self._kept = kept or SelfWarmUp(enabled=False)
 
-    def __call__(self, servable: ServableId, data: VersionData, body: Servable) -> None:
+    def __call__(self, servable_id: ServableId, data: VersionData, servable: Servable) -> None:
         """Run all that is recorded on a version that was just made, and report it.
 
         Whatever is raised is the load's failure: DataLoss (no TFRecord file), InvalidArgument (a
@@ -61,10 +61,10 @@ class WarmUp:
         was answered with.
         """
         if self._enabled:
-            self._replay_file(servable, data, body)
-        self._kept(servable, body)
+            self._replay_file(servable_id, data, servable)
+        self._kept(servable_id, servable)
 
-    def _replay_file(self, servable: ServableId, data: VersionData, body: Servable) -> None:
+    def _replay_file(self, servable_id: ServableId, data: VersionData, servable: Servable) -> None:
         path = os.path.join(data.path, WARM_UP_FILE)
         if not os.path.lexists(path):
             _log.info("No warmup data file found at %s", path)
@@ -78,7 +78,7 @@ class WarmUp:
         started = time.monotonic()
         if not os.path.isfile(path):  # to open a FIFO would wait for somebody who writes to it
             raise Internal(f"{path} is not a regular file")
-        count = self._run(path, body)
+        count = self._run(path, servable)
         seconds = time.monotonic() - started
         _log.info(
             "Finished reading warmup data for model at %s. Number of warmup records read: %d. "
@@ -87,25 +87,25 @@ class WarmUp:
             count,
             seconds * 1e6,
         )
-        self._warmed_up(servable, data.path, seconds, count)
+        self._warmed_up(servable_id, data.path, seconds, count)
 
-    def again(self, servable: ServableId, data: VersionData, body: Servable) -> None:
+    def again(self, servable_id: ServableId, data: VersionData, servable: Servable) -> None:
         """Run all that is recorded on another body of a version, which serves by now."""
         path = os.path.join(data.path, WARM_UP_FILE)
         if self._enabled and os.path.isfile(path):  # the files may have gone
-            _log.debug("%s is warmed up once more", servable)
-            self._run(path, body)
-        self._kept.again(servable, body)
+            _log.debug("%s is warmed up once more", servable_id)
+            self._run(path, servable)
+        self._kept.again(servable_id, servable)
 
-    def _run(self, path: str, body: Servable) -> int:
+    def _run(self, path: str, servable: Servable) -> int:
         """Run the file's records; return how many there are."""
         if self._threads <= 1:
-            return self._read(path, lambda request: self._repeat(request, body))
+            return self._read(path, lambda request: self._repeat(request, servable))
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="warm-up")
         try:
             pending: list[Future[None]] = []
             count = self._read(
-                path, lambda request: pending.append(pool.submit(self._repeat, request, body))
+                path, lambda request: pending.append(pool.submit(self._repeat, request, servable))
             )
             for each in pending:
                 each.result()
@@ -126,9 +126,9 @@ class WarmUp:
                 )
         return count
 
-    def _repeat(self, request: RecordedRequest, body: Servable) -> None:
+    def _repeat(self, request: RecordedRequest, servable: Servable) -> None:
         for _ in range(self._iterations):
-            self._replay(body, request)
+            self._replay(servable, request)
 
 
 def _records(path: str) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """Self-warming: a new version answers a few recent requests of its model before anybody calls it.
 
-Lanes take a sample of the calls that succeed, ever more rarely; it is kept in memory alone, capped.
-A version that cannot answer one of them is not the worse for it: it may be meant to.
+Runners take a sample of the calls that succeed, ever more rarely; it is kept in memory alone, and
+capped. A version that cannot answer one of them is not the worse for it: it may be meant to.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Warmed: TypeAlias = Callable[[ServableId, Mapping[str, int]], None]
 
 _FIRST_S = 0.01
 _LONGEST_S = 10.0
-"""Between two samples of a lane: doubled from sample to sample."""
+"""Between two samples of a runner: doubled from sample to sample."""
 
 _WORTH_S = 2.0
 """A call that took longer is not kept: a load would take as long."""
@@ -67,7 +67,7 @@ def _is_large(inputs: Tensors) -> bool:
 
 
 class Sampler:
-    """Decides which calls of one lane are kept. From any thread; a race costs one more sample."""
+    """Decides which calls of one runner are kept. From any thread; a race costs one more sample."""
 
     __slots__ = ("_interval_s", "_keep", "due")
 
@@ -105,8 +105,8 @@ class _Watched(Completion):
     def alive(self) -> bool:
         return self._done.alive()
 
-    def gather(self) -> Callable[[], None] | None:
-        return self._done.gather()
+    def begin_batch(self) -> Callable[[], None] | None:
+        return self._done.begin_batch()
 
     def fail(self, error: ServingError) -> None:
         self._done.fail(error)
@@ -139,7 +139,7 @@ class SelfWarmUp:
         self,
         rows_in_use: RowsInUse = lambda model: {},
         made_up: MadeUp = lambda signature, rows: None,
-        warmed: Warmed = lambda servable, outcomes: None,
+        warmed: Warmed = lambda servable_id, outcomes: None,
         *,
         enabled: bool = True,
         limits: SampleLimits | None = None,
@@ -172,19 +172,19 @@ class SelfWarmUp:
         with self._lock:
             return self._samples.sizes()
 
-    # Lanes ----------------------------------------------------------------------------------------
+    # Runners --------------------------------------------------------------------------------------
 
-    def sampler(self, servable: ServableId, body: Servable, signature: Signature) -> Sampler:
-        """What decides which calls of a lane are kept."""
-        if not self._enabled or not body.may_be_repeated(signature.name):
+    def sampler(self, servable_id: ServableId, servable: Servable, signature: Signature) -> Sampler:
+        """What decides which calls of a runner are kept."""
+        if not self._enabled or not servable.may_be_repeated(signature.name):
             return Sampler(None)
-        return Sampler(lambda inputs: self._keep(servable.name, signature, inputs))
+        return Sampler(lambda inputs: self._keep(servable_id.name, signature, inputs))
 
-    def tell_costs(self, servable: ServableId, signature: str, meter: CostMeter) -> None:
-        """Let a lane that opens know what its warm-up has cost: its first calls run in place."""
+    def tell_costs(self, servable_id: ServableId, signature: str, meter: CostMeter) -> None:
+        """Let a runner that opens know what its warm-up has cost: its first calls run in place."""
         with self._lock:
-            version, by_signature = self._costs.get(servable.name, (0, {}))
-            found = by_signature.get(signature, []) if version == servable.version else []
+            version, by_signature = self._costs.get(servable_id.name, (0, {}))
+            found = by_signature.get(signature, []) if version == servable_id.version else []
         for size, seconds in found:
             meter.observe(size, seconds)
 
@@ -211,26 +211,26 @@ class SelfWarmUp:
 
     # Loads ----------------------------------------------------------------------------------------
 
-    def __call__(self, servable: ServableId, body: Servable) -> None:
+    def __call__(self, servable_id: ServableId, servable: Servable) -> None:
         """Run what is kept on a version that was just made, and report it; never raises."""
         if not self._enabled:
             return
         started = time.monotonic()
         costs: dict[str, list[tuple[int, float]]] = {}
         try:
-            plan = self._plan(servable.name, body)
-            outcomes = self._run(servable, body, plan, costs)
+            plan = self._plan(servable_id.name, servable)
+            outcomes = self._run(servable_id, servable, plan, costs)
         except Exception:  # it is as good as it was before there was anything kept
-            _log.exception("%s is not warmed with kept requests", servable)
+            _log.exception("%s is not warmed with kept requests", servable_id)
             return
         with self._lock:
-            self._costs[servable.name] = (servable.version, costs)
+            self._costs[servable_id.name] = (servable_id.version, costs)
         if outcomes:
-            self._warmed(servable, outcomes)
+            self._warmed(servable_id, outcomes)
             _log.info(
                 "%s is warmed with %d kept requests (%d failed, %d skipped), batch sizes %s, in "
                 "%.3f s",
-                servable,
+                servable_id,
                 outcomes["answered"],
                 outcomes["failed"],
                 outcomes["skipped"],
@@ -238,24 +238,24 @@ class SelfWarmUp:
                 time.monotonic() - started,
             )
 
-    def again(self, servable: ServableId, body: Servable) -> None:
+    def again(self, servable_id: ServableId, servable: Servable) -> None:
         """Run what is kept on another body of a version, which serves by now; never raises."""
         if not self._enabled:
             return
         try:
-            self._run(servable, body, self._plan(servable.name, body), {})
+            self._run(servable_id, servable, self._plan(servable_id.name, servable), {})
         except Exception:
-            _log.exception("%s is not warmed again with kept requests", servable)
+            _log.exception("%s is not warmed again with kept requests", servable_id)
 
-    def _plan(self, model: str, body: Servable) -> _Plan:
+    def _plan(self, model: str, servable: Servable) -> _Plan:
         """First all requests as they came, then batches, at the sizes in use."""
         plan = _Plan()
         with self._lock:
             kept = self._samples.of(model)
         in_use = self._rows_in_use(model)
         larger: list[tuple[Signature, Tensors, bool]] = []
-        for name, signature in body.signatures.items():
-            if not body.may_be_repeated(name):
+        for name, signature in servable.signatures.items():
+            if not servable.may_be_repeated(name):
                 continue
             requests = self._fitting(kept.get(name, []), signature, plan)
             rows = in_use.get(name, ())
@@ -265,7 +265,7 @@ class SelfWarmUp:
                 sized = [made for n in rows if (made := self._made_up(signature, n)) is not None]
             larger += [(signature, inputs, False) for inputs in sized]
             plan.rows.update(rows if sized else ())
-        plan.skipped += sum(len(of) for name, of in kept.items() if name not in body.signatures)
+        plan.skipped += sum(len(of) for name, of in kept.items() if name not in servable.signatures)
         plan.runs += larger
         return plan
 
@@ -276,8 +276,8 @@ class SelfWarmUp:
 
     def _run(
         self,
-        servable: ServableId,
-        body: Servable,
+        servable_id: ServableId,
+        servable: Servable,
         plan: _Plan,
         costs: dict[str, list[tuple[int, float]]],
     ) -> Counter[str]:
@@ -286,14 +286,14 @@ class SelfWarmUp:
         for signature, inputs, kept in plan.runs:
             outcome = "skipped"
             if time.monotonic() < until:
-                seconds, error = self._repeated(body, signature, inputs, until)
+                seconds, error = self._repeated(servable, signature, inputs, until)
                 outcome = "failed" if error else "answered"
                 if isinstance(error, Cancelled):
                     break  # the version is not wanted any more
                 if error is not None:  # without its text: that may quote the request
                     text = "%s: a kept request of signature %s fails with %s, which is no harm"
                     level = logging.INFO if kept else logging.DEBUG
-                    _log.log(level, text, servable, signature.name, error.code.name)
+                    _log.log(level, text, servable_id, signature.name, error.code.name)
                 else:
                     size = sum(array.nbytes for array in inputs.values())
                     costs.setdefault(signature.name, []).append((size, seconds))
@@ -302,13 +302,13 @@ class SelfWarmUp:
         return outcomes
 
     def _repeated(
-        self, body: Servable, signature: Signature, inputs: Tensors, until: float
+        self, servable: Servable, signature: Signature, inputs: Tensors, until: float
     ) -> tuple[float, ServingError | None]:
         """Run a request several times, if there is time; what the last run took, or its failure."""
         seconds, error = 0.0, None
         for _ in range(_RUNS):
             started = time.monotonic()
-            error = _outcome(body, signature, inputs, self._budget_s)
+            error = _outcome(servable, signature, inputs, self._budget_s)
             seconds = time.monotonic() - started
             if error is not None or time.monotonic() + seconds > until:
                 break
@@ -316,11 +316,11 @@ class SelfWarmUp:
 
 
 def _outcome(
-    body: Servable, signature: Signature, inputs: Tensors, patience_s: float
+    servable: Servable, signature: Signature, inputs: Tensors, patience_s: float
 ) -> ServingError | None:
     done = _Dropped(patience_s)
     try:
-        body.run(signature, inputs, done)
+        servable.run(signature, inputs, done)
     except Exception as error:
         return as_serving_error(error)
     if not done.over.wait(patience_s):

@@ -22,7 +22,7 @@ from servingd.servables.saved_model.files.meta_graph import MetaGraph, read_meta
 from servingd.servables.saved_model.files.weights import MAX_WEIGHTS, WeightsCheck, weights_of
 from servingd.servables.saved_model.optimise.cached_graph import open_kept
 from servingd.servables.saved_model.optimise.graph_safety import may_be_run
-from servingd.servables.saved_model.optimise.job import Improvement
+from servingd.servables.saved_model.optimise.job import OptimisationJob
 from servingd.servables.saved_model.optimise.merge_trial import find_mergeable
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser, OnGraphState
 from servingd.servables.saved_model.optimise.thread_tuning import WORTH_A_LOOK_S
@@ -60,10 +60,10 @@ _log = logging.getLogger(__name__)
 class Hooks(NamedTuple):
     """Whom a SavedModel tells, and asks."""
 
-    on_graph_state: OnGraphState = lambda servable, state: None
-    warm_up: WarmUp = lambda servable, data, body: None
-    on_placement: OnPlacement = lambda servable, replicas: None
-    on_failure: OnFailure = lambda servable, device: None
+    on_graph_state: OnGraphState = lambda servable_id, state: None
+    warm_up: WarmUp = lambda servable_id, data, servable: None
+    on_placement: OnPlacement = lambda servable_id, replicas: None
+    on_failure: OnFailure = lambda servable_id, device: None
     on_attempt: OnAttempt = lambda path, seconds, succeeded: None
 
 
@@ -84,7 +84,7 @@ class SavedModelLoader:
 
     def __init__(
         self,
-        servable: ServableId,
+        servable_id: ServableId,
         data: VersionData,
         options: SavedModelOptions,
         optimiser: GraphOptimiser,
@@ -93,7 +93,7 @@ class SavedModelLoader:
     ) -> None:
         """`watch` ends runs that are over; None: nobody does."""
         self._limits = RunLimits(watch, threading.Event())
-        self._id = servable
+        self._id = servable_id
         self._data = data
         self._path = data.path
         self._attempt = sha256(f"{data.path}\0{data.fingerprint}".encode()).hexdigest()[:32]
@@ -101,8 +101,8 @@ class SavedModelLoader:
         self._optimiser = optimiser
         self._hooks = hooks
         self._check: WeightsCheck | None = None  # written by the load, read by the unload
-        self._improvement: Improvement | None = None
-        self._put_off: Improvement | None = None
+        self._improvement: OptimisationJob | None = None
+        self._put_off: OptimisationJob | None = None
         """What is to be done when there is memory for it."""
         self._body: SavedModelServable | ReplicatedServable | None = None
         self._told: list[Ran] = []
@@ -121,12 +121,12 @@ class SavedModelLoader:
         """
         started = time.monotonic()
         try:
-            body = self._load(placement)
+            servable = self._load(placement)
         except BaseException:
             self._hooks.on_attempt(self._path, time.monotonic() - started, False)
             raise
         self._hooks.on_attempt(self._path, time.monotonic() - started, True)
-        return body
+        return servable
 
     def _load(self, placement: Placement) -> Servable:
         meta_graph = read_meta_graph(self._path, self._options.tags)
@@ -139,7 +139,7 @@ class SavedModelLoader:
             kept = self._open_kept(placement, model)
             sessions = kept or self._open_all(placement, model)
         replicas = [SavedModelServable(meta_graph, s, batching, model.warm) for s in sessions]
-        body = self._body = _together(replicas)
+        servable = self._body = _together(replicas)
         for replica in replicas:
             replica.on_broken, replica.on_recovered = self._broken, self._recovered
             replica.on_overdue = self._open_timed
@@ -150,7 +150,7 @@ class SavedModelLoader:
             self._optimiser.check(self._check)
         else:
             self._improve_later(replicas, placement, model)
-        return body
+        return servable
 
     def cancel(self) -> None:
         """End the load that is under way: what it runs is ended."""
@@ -259,7 +259,7 @@ class SavedModelLoader:
         threads = cpus() if wide else first.threads
         improves = options.optimize_models != "off" or threads > first.threads
         if improves:
-            improvement = Improvement(
+            improvement = OptimisationJob(
                 self._id,
                 self._path,
                 options.tags,
@@ -281,14 +281,14 @@ class SavedModelLoader:
             for replica in replicas:
                 replica.session.mergeable = mergeable
 
-    def _improve(self, improvement: Improvement) -> None:
+    def _improve(self, improvement: OptimisationJob) -> None:
         self._improvement = improvement
         if self._options.optimize_models == "wait":
             self._optimiser.submit(improvement)
             improvement.over.wait()
             return
         # Unlike above, the version is warmed up on its first session: the new one needs its own.
-        improvement.warm_up = lambda body: self._hooks.warm_up(self._id, self._data, body)
+        improvement.warm_up = lambda servable: self._hooks.warm_up(self._id, self._data, servable)
         self._optimiser.submit(improvement)
 
     # Runs that do not end -------------------------------------------------------------------------
@@ -328,28 +328,28 @@ class SavedModelLoader:
         The last replica that serves is not freed: it may work again.
         """
         with self._moving:
-            body = self._body
-            if body is None:  # unloaded meanwhile
+            servable = self._body
+            if servable is None:  # unloaded meanwhile
                 return ()
             self._stop_improving()
-            for replica in body.replicas:
+            for replica in servable.replicas:
                 if replica.device == failed and replica.failures >= FAILURES_IN_A_ROW:
-                    self._relocate(body, replica, to)
+                    self._relocate(servable, replica, to)
                     break
             self._tell()
-            return tuple(r.device for r in body.reports() if r.state != "out")
+            return tuple(r.device for r in servable.reports() if r.state != "out")
 
     def _relocate(
         self,
-        body: SavedModelServable | ReplicatedServable,
+        servable: SavedModelServable | ReplicatedServable,
         replica: SavedModelServable,
         to: Device | None,
     ) -> None:
         failed = replica.device
         if to is not None and self._open_anew(replica, to):
-            body.put_back(replica)
+            servable.put_back(replica)
             _log.warning("%s: the replica of %s serves on %s now", self._id, failed, to)
-        elif body.take_out(replica):
+        elif servable.take_out(replica):
             _log.warning("%s: the replica of %s stays out of service", self._id, failed)
             try:
                 replica.close()
@@ -390,10 +390,10 @@ class SavedModelLoader:
             self._hooks.on_graph_state(self._id, "declined")
 
     def _broken(self, replica: SavedModelServable) -> None:
-        body = self._body
-        if body is None:
+        servable = self._body
+        if servable is None:
             return
-        out = body.take_out(replica)
+        out = servable.take_out(replica)
         fate = "it gets no more calls" if out else "it serves on, as the last one"
         _log.error(
             "%s on %s failed %d times in a row: %s",
@@ -410,10 +410,10 @@ class SavedModelLoader:
 
     def _tell(self) -> None:
         """Report where the replicas lie, and what was moved elsewhere."""
-        body = self._body
-        if body is None:
+        servable = self._body
+        if servable is None:
             return
-        reports = body.reports()
+        reports = servable.reports()
         for report in reports:
             if report.ran is not None and report.ran.moved and report.ran not in self._told:
                 self._told.append(report.ran)

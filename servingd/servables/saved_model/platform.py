@@ -33,10 +33,10 @@ class SavedModelPlatform:
     def __init__(
         self,
         options: SavedModelOptions | None = None,
-        on_graph_state: OnGraphState = lambda servable, state: None,
-        warm_up: WarmUp = lambda servable, data, body: None,
-        on_placement: OnPlacement = lambda servable, replicas: None,
-        on_failure: OnFailure = lambda servable, device: None,
+        on_graph_state: OnGraphState = lambda servable_id, state: None,
+        warm_up: WarmUp = lambda servable_id, data, body: None,
+        on_placement: OnPlacement = lambda servable_id, replicas: None,
+        on_failure: OnFailure = lambda servable_id, device: None,
         on_attempt: OnAttempt = lambda path, seconds, succeeded: None,
     ) -> None:
         """`warm_up` runs a version's recorded requests on a session that is to take over."""
@@ -70,12 +70,12 @@ class SavedModelPlatform:
             return self._tflite.missing(listing)
         return what_is_missing(listing, self._options.tags)
 
-    def loader(self, servable: ServableId, data: VersionData) -> Loader:
+    def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
         """A loader for one version."""
         if self._tflite is not None and self._tflite.is_at(data.path):
             return self._tflite.loader(data)
         return SavedModelLoader(
-            servable, data, self._options, self._optimiser, self._hooks, self._watch
+            servable_id, data, self._options, self._optimiser, self._hooks, self._watch
         )
 
     def stop(self) -> None:

@@ -66,7 +66,7 @@ class Provenance(NamedTuple):
 
 
 def prediction_log(
-    servable: ServableId, kind: str, request: bytes, response: bytes, origin: Provenance
+    servable_id: ServableId, kind: str, request: bytes, response: bytes, origin: Provenance
 ) -> bytes:
     """A serialised PredictionLog with a serialised request and response of `kind`."""
     metadata = protos.LogMetadata(timestamp_secs=origin.timestamp_s, dc=origin.dc)
@@ -75,8 +75,8 @@ def prediction_log(
     metadata.sampling_config.attributes = origin.attributes
     if kind in _HAVE_MODEL_SPEC:
         metadata.model_spec.MergeFromString(_field(response, _MODEL_SPEC_OF_RESPONSE))
-    metadata.model_spec.name = servable.name
-    metadata.model_spec.version.value = servable.version
+    metadata.model_spec.name = servable_id.name
+    metadata.model_spec.version.value = servable_id.version
     described = metadata.SerializeToString()
     exchange = (
         _head(_REQUEST, len(request)),

@@ -21,7 +21,7 @@ from tests.threads.fakes import signature
 OUTPUTS = {"y": np.ones(1, np.float32)}
 
 
-class Lane:
+class SignatureRunner:
     """Keeps a call until the test ends its run."""
 
     def __init__(self):
@@ -31,11 +31,11 @@ class Lane:
         self.done = done
 
 
-class Lease:
+class ServableHandle:
     id, metadata = ServableId("m", 1), {}
 
     def __init__(self):
-        self.lanes = {"serving_default": Lane()}
+        self.runners = {"serving_default": SignatureRunner()}
         self.released = 0
 
     def release(self):
@@ -43,16 +43,16 @@ class Lease:
 
 
 class Everything:
-    """One lease on one model, its metrics and its request log."""
+    """One handle on one model, its metrics and its request log."""
 
     def __init__(self):
-        self.lease = Lease()
+        self.handle = ServableHandle()
         self.metrics = RequestMetrics()
         self.logged = []
         self.context = CallContext(models=self, metrics=self.metrics, request_log=self)
 
     def acquire(self, spec):
-        return self.lease
+        return self.handle
 
     def samples(self, model):
         return True
@@ -63,12 +63,16 @@ class Everything:
     def start(self, reply):
         """Start a call that waits; its completion."""
         JsonPredict(reply, self.context).start(ModelSpec("m"), b'{"instances": [1.0]}')
-        return self.lease.lanes["serving_default"].done
+        return self.handle.runners["serving_default"].done
 
     @property
     def counted(self):
-        cells = self.metrics.cells()
-        return [(key.method, key.code.name, cell.count) for key, cell in cells if cell.count]
+        histograms = self.metrics.histograms()
+        return [
+            (key.method, key.code.name, histogram.count)
+            for key, histogram in histograms
+            if histogram.count
+        ]
 
 
 @pytest.fixture
@@ -77,8 +81,8 @@ def everything():
 
 
 def rest_reply(timeout_s=3600.0):
-    carrier = types.SimpleNamespace(alone=True, answered=lambda connection: None)
-    connection = types.SimpleNamespace(carrier=carrier, lost=False)
+    owner = types.SimpleNamespace(alone=True, answered=lambda connection: None)
+    connection = types.SimpleNamespace(owner=owner, lost=False)
     http = HttpReply(connection, head=False, keep_alive=True)
     return RestReply(http, reply_form({}, ()), timeout_s), http
 
@@ -89,7 +93,7 @@ def test_a_call_that_is_answered_is_counted_and_logged(everything):
     assert http.payload[0].startswith(b"HTTP/1.1 200")
     assert everything.counted == [("predict", "OK", 1)]
     assert everything.logged == ["predict_log"]
-    assert everything.lease.released == 1
+    assert everything.handle.released == 1
 
 
 @pytest.mark.parametrize("how", ["succeeds", "fails"])
@@ -104,11 +108,11 @@ def test_a_call_whose_time_was_up_is_counted_as_its_client_saw_it(everything, ho
     assert http.payload[0].startswith(b"HTTP/1.1 504")
     assert everything.counted == [("predict", "DEADLINE_EXCEEDED", 1)]
     assert everything.logged == []
-    assert everything.lease.released == 1
+    assert everything.handle.released == 1
 
 
 class Deaf:
-    """A reply that nobody waits for, or whose carrier has been closed."""
+    """A reply that nobody waits for, or whose transport has been closed."""
 
     alone, content_type = True, ""
 
@@ -136,7 +140,7 @@ def test_an_answer_that_nobody_hears_is_no_success(everything, left_s, code):
     everything.start(Deaf(left_s=left_s)).succeed(OUTPUTS)
     assert everything.counted == [("predict", code, 1)]
     assert everything.logged == []
-    assert everything.lease.released == 1
+    assert everything.handle.released == 1
 
 
 def test_a_failure_that_nobody_hears_is_counted_as_what_it_is(everything):
@@ -150,11 +154,11 @@ def test_a_reply_that_raises_keeps_no_lease(everything, how):
     with pytest.raises(RuntimeError):
         done.succeed(OUTPUTS) if how == "succeeds" else done.fail(Internal("boom"))
     assert everything.counted == [("predict", Code.INTERNAL.name, 1)]
-    assert everything.lease.released == 1
+    assert everything.handle.released == 1
 
 
 def test_the_parts_of_a_multi_inference_wait_as_their_call_says():
-    def gather():
+    def send_off():
         raise NotImplementedError
 
     call = types.SimpleNamespace(
@@ -162,18 +166,18 @@ def test_the_parts_of_a_multi_inference_wait_as_their_call_says():
         alone=True,
         priority=lambda: Priority.HIGH,
         alive=lambda: True,
-        gather=lambda: gather,
+        begin_batch=lambda: send_off,
     )
     part = _Part(_Parts(call, []), 0)
     assert (part.deadline, part.alone, part.priority()) == (7.0, True, Priority.HIGH)
-    assert part.gather() is gather
+    assert part.begin_batch() is send_off
 
 
 class Loop:
     """A connection whose writer is this thread, or another; and a worker that waits to be told."""
 
     def __init__(self, is_here):
-        self.carrier = self
+        self.owner = self
         self.lost = self.alone = False
         self.is_here = is_here
         self.jobs = []
@@ -193,7 +197,7 @@ def test_a_large_answer_is_written_by_a_worker_where_the_loop_ran_the_call(is_he
     everything, loop = Everything(), Loop(is_here)
     http = HttpReply(loop, head=False, keep_alive=True)
     done = everything.start(RestReply(http, reply_form({}, ()), 30.0, loop))
-    everything.lease.lanes["serving_default"].signature.outputs["y"] = types.SimpleNamespace(
+    everything.handle.runners["serving_default"].signature.outputs["y"] = types.SimpleNamespace(
         data_type=data_type_of(output.dtype)
     )
     done.succeed({"y": output})
@@ -203,4 +207,4 @@ def test_a_large_answer_is_written_by_a_worker_where_the_loop_ran_the_call(is_he
     for job in loop.jobs:
         job()
     assert http.payload[1].startswith(b'{\n    "predictions": [')
-    assert everything.lease.released == 1
+    assert everything.handle.released == 1

@@ -7,14 +7,16 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from servingd.frontends.grpc.grpcio import GrpcioCarrier
-from servingd.frontends.health import Health, Picture
+from servingd.core.readiness import Readiness
+from servingd.frontends.grpc.grpcio import GrpcioTransport
+from servingd.frontends.health import Health
 from servingd.wire.protos import POOL
 from tests.threads.fakes import TIMEOUT
 
-NOT_YET = Picture(ready=False, stopping=False, models={"m"}, available=())
-UP = Picture(ready=True, stopping=False, models={"m"}, available={"m"})
-STOPPING = Picture(ready=False, stopping=True, models={"m"}, available=())
+M = frozenset({"m"})
+NOT_YET = Readiness(configured=M)
+UP = Readiness(configured=M, available=M)
+STOPPING = Readiness(configured=M, stopping=True)
 
 
 class Board:
@@ -23,13 +25,13 @@ class Board:
     def __init__(self):
         self.said = {}
         self.told = 0
-        self.health = Health(self._tell, self._forget)
+        self.health = Health(self)
 
-    def _tell(self, service, serving):
+    def set_health(self, service, serving):
         self.told += 1
         self.said[service] = serving
 
-    def _forget(self, service):
+    def forget_health(self, service):
         del self.said[service]
 
 
@@ -50,7 +52,7 @@ def test_health_follows_what_is_seen_and_tells_changes_only(board):
     assert board.told == told
     board.health.update(lambda: STOPPING)
     assert not any(board.said.values())
-    board.health.update(lambda: Picture(ready=True, stopping=False, models=(), available=()))
+    board.health.update(Readiness)
     assert "m" not in board.said
 
 
@@ -77,57 +79,59 @@ METHOD = "/tensorflow.serving.PredictionService/Predict"
 
 
 @pytest.fixture
-def carrier():
-    """A carrier whose calls are kept in `carrier.calls`."""
+def transport():
+    """A transport whose calls are kept in `transport.calls`."""
     calls, came = [], threading.Semaphore(0)
 
     def keep(payload, reply):
         calls.append(reply)
         came.release()
 
-    carrier = GrpcioCarrier(["127.0.0.1:0"], {METHOD: keep}, pool=POOL, max_request_bytes=1 << 20)
-    carrier.calls, carrier.came = calls, came
-    port = carrier.bind()
-    carrier.start()
-    carrier.set_health("", True)
-    carrier.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-    yield carrier
-    carrier.channel.close()
-    carrier.stop()
+    transport = GrpcioTransport(
+        ["127.0.0.1:0"], {METHOD: keep}, pool=POOL, max_request_bytes=1 << 20
+    )
+    transport.calls, transport.came = calls, came
+    port = transport.bind()
+    transport.start()
+    transport.set_health("", True)
+    transport.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    yield transport
+    transport.channel.close()
+    transport.stop()
 
 
-def watch(carrier):
+def watch(transport):
     """The stream of a client that watches health; it has heard that all is well."""
-    stub = health_pb2_grpc.HealthStub(carrier.channel)
+    stub = health_pb2_grpc.HealthStub(transport.channel)
     stream = stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=TIMEOUT)
     assert next(stream).status == health_pb2.HealthCheckResponse.SERVING
     return stream
 
 
-def test_a_watch_of_health_holds_up_no_stop_and_is_told_until_the_end(carrier):
-    stream = watch(carrier)
-    carrier.set_health("", False)
-    carrier.refuse()
+def test_a_watch_of_health_holds_up_no_stop_and_is_told_until_the_end(transport):
+    stream = watch(transport)
+    transport.set_health("", False)
+    transport.refuse()
     began = time.monotonic()
-    assert carrier.wait_idle(began + TIMEOUT)
+    assert transport.wait_idle(began + TIMEOUT)
     assert next(stream).status == health_pb2.HealthCheckResponse.NOT_SERVING
-    carrier.stop()
+    transport.stop()
     assert time.monotonic() - began < TIMEOUT / 2
     with pytest.raises(grpc.RpcError):
         next(stream)
 
 
-def test_a_call_in_flight_is_waited_for_and_a_new_one_is_refused(carrier):
-    predict = carrier.channel.unary_unary(METHOD)
+def test_a_call_in_flight_is_waited_for_and_a_new_one_is_refused(transport):
+    predict = transport.channel.unary_unary(METHOD)
     first = predict.future(b"", timeout=TIMEOUT)
-    assert carrier.came.acquire(timeout=TIMEOUT)
-    carrier.refuse()
+    assert transport.came.acquire(timeout=TIMEOUT)
+    transport.refuse()
     with pytest.raises(grpc.RpcError) as refused:
         predict(b"", timeout=TIMEOUT)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert refused.value.details() == "server is shutting down"
-    assert not carrier.wait_idle(time.monotonic() + 0.05)
-    carrier.calls[0].send(b"x")
-    assert carrier.wait_idle(time.monotonic() + TIMEOUT)
-    carrier.stop()
+    assert not transport.wait_idle(time.monotonic() + 0.05)
+    transport.calls[0].send(b"x")
+    assert transport.wait_idle(time.monotonic() + TIMEOUT)
+    transport.stop()
     assert first.result() == b"x"

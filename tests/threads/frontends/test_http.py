@@ -1,4 +1,4 @@
-"""The HTTP carrier on the wire, with raw sockets: order, limits, and that nobody delays others."""
+"""The HTTP transport on the wire, with raw sockets: order, limits, and nobody delays others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from servingd.frontends.http.connection import HttpLimits
 from servingd.frontends.http.messages import HttpReply, HttpRequest
-from servingd.frontends.http.transport import HttpCarrier
+from servingd.frontends.http.transport import HttpTransport
 from tests.http_client import Answers, answer, connect, ended, get, post, received
 
 LIMITS = HttpLimits(
@@ -58,17 +58,17 @@ def app():
 
 
 @pytest.fixture
-def carrier(app):
-    carrier = HttpCarrier(app.handle, LIMITS)
-    carrier.port = carrier.bind("127.0.0.1", 0)
-    carrier.start()
-    yield carrier
-    carrier.stop()
+def transport(app):
+    transport = HttpTransport(app.handle, LIMITS)
+    transport.port = transport.bind("127.0.0.1", 0)
+    transport.start()
+    yield transport
+    transport.stop()
 
 
 @pytest.fixture
-def client(carrier):
-    with connect(carrier.port) as connection:
+def client(transport):
+    with connect(transport.port) as connection:
         yield connection
 
 
@@ -229,8 +229,8 @@ def test_silence_between_requests_ends(client):
     assert ended(client)
 
 
-def test_one_connection_too_many_is_closed(carrier):
-    address = ("127.0.0.1", carrier.port)
+def test_one_connection_too_many_is_closed(transport):
+    address = ("127.0.0.1", transport.port)
     crowd = [socket.create_connection(address, timeout=10) for _ in range(50)]
     try:
         crowd[-1].sendall(get())
@@ -252,9 +252,9 @@ def test_one_connection_too_many_is_closed(carrier):
             connection.close()
 
 
-def test_a_slow_answer_delays_no_other_connection(client, carrier, app):
+def test_a_slow_answer_delays_no_other_connection(client, transport, app):
     client.sendall(get("/later"))
-    with socket.create_connection(("127.0.0.1", carrier.port), timeout=10) as other:
+    with socket.create_connection(("127.0.0.1", transport.port), timeout=10) as other:
         other.sendall(get("/b"))
         assert answer(other) == (200, b"GET /b ")
     app.go.set()
@@ -269,37 +269,37 @@ def test_a_client_that_closes_its_side_still_gets_its_answer(client, app):
     assert ended(client)
 
 
-def test_a_busy_port_is_named(carrier, app):
-    other = HttpCarrier(app.handle)
-    with pytest.raises(OSError, match=f"the HTTP port {carrier.port} cannot be used"):
-        other.bind("127.0.0.1", carrier.port)
+def test_a_busy_port_is_named(transport, app):
+    other = HttpTransport(app.handle)
+    with pytest.raises(OSError, match=f"the HTTP port {transport.port} cannot be used"):
+        other.bind("127.0.0.1", transport.port)
     other.stop()
 
 
-def test_draining_answers_what_is_there_and_closes(client, carrier, app):
+def test_draining_answers_what_is_there_and_closes(client, transport, app):
     client.sendall(get("/later"))
     while not app.seen:
         time.sleep(0.001)
-    carrier.refuse()
-    assert not carrier.wait_idle(time.monotonic() + 0.05)
+    transport.refuse()
+    assert not transport.wait_idle(time.monotonic() + 0.05)
     app.go.set()
     assert answer(client) == (200, b"GET /later ")
-    assert carrier.wait_idle(time.monotonic() + 5)
+    assert transport.wait_idle(time.monotonic() + 5)
 
 
-def test_draining_beside_a_handler_that_holds_the_loop_up_ends_in_time(client, carrier, app):
+def test_draining_beside_a_handler_that_holds_the_loop_up_ends_in_time(client, transport, app):
     client.sendall(get("/here"))
     while not app.seen:
         time.sleep(0.001)
-    assert not carrier.wait_idle(time.monotonic() + 0.05)
+    assert not transport.wait_idle(time.monotonic() + 0.05)
     app.go.set()
     assert answer(client) == (200, b"GET /here ")
-    assert carrier.wait_idle(time.monotonic() + 5)
-    carrier.stop()
-    assert carrier.wait_idle(time.monotonic() + 5)
+    assert transport.wait_idle(time.monotonic() + 5)
+    transport.stop()
+    assert transport.wait_idle(time.monotonic() + 5)
 
 
-def test_a_request_id_comes_back_with_its_answer(carrier, client):
+def test_a_request_id_comes_back_with_its_answer(transport, client):
     both = get("/a", "x-request-id: one, 1") + get("/b") + get("/c", "X-Request-Id: two")
     client.sendall(both)
     data = b""

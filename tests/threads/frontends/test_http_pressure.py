@@ -1,4 +1,4 @@
-"""Clients that press on the HTTP carrier: each is held within its limits, and delays nobody."""
+"""Clients that press on the HTTP transport: each is held within its limits, and delays nobody."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from servingd.frontends.http.connection import HttpLimits
 from servingd.frontends.http.messages import HttpReply, HttpRequest
-from servingd.frontends.http.transport import HttpCarrier
+from servingd.frontends.http.transport import HttpTransport
 from tests.http_client import Answers, answer, connect, ended, get, post
 
 BIG = 1 << 20
@@ -44,25 +44,25 @@ def app():
 
 
 @pytest.fixture(params=[HttpLimits()], ids=["usual"])
-def carrier(request, app):
-    carrier = HttpCarrier(app.handle, request.param)
-    carrier.port = carrier.bind("127.0.0.1", 0)
-    carrier.start()
-    yield carrier
-    carrier.stop()
+def transport(request, app):
+    transport = HttpTransport(app.handle, request.param)
+    transport.port = transport.bind("127.0.0.1", 0)
+    transport.start()
+    yield transport
+    transport.stop()
 
 
 @pytest.fixture
-def client(carrier):
-    with connect(carrier.port) as connection:
+def client(transport):
+    with connect(transport.port) as connection:
         yield connection
 
 
-quick = pytest.mark.parametrize("carrier", [QUICK], ids=["quick"], indirect=True)
+quick = pytest.mark.parametrize("transport", [QUICK], ids=["quick"], indirect=True)
 
 
-def is_answered(carrier):
-    with connect(carrier.port) as other:
+def is_answered(transport):
+    with connect(transport.port) as other:
         other.sendall(get("/other"))
         return answer(other) == (200, b"/other 0")
 
@@ -87,23 +87,23 @@ def trickle(client, data: bytes, pause: float, seconds: float) -> bool:
 
 
 @quick
-def test_a_client_that_never_reads_is_read_no_more_and_ends(carrier, app):
-    with connect(carrier.port, receive_buffer=4096) as greedy:
+def test_a_client_that_never_reads_is_read_no_more_and_ends(transport, app):
+    with connect(transport.port, receive_buffer=4096) as greedy:
         greedy.settimeout(1)
         with contextlib.suppress(TimeoutError, ConnectionError):
             greedy.sendall(get("/big") * 20_000)
-        assert is_answered(carrier)
+        assert is_answered(transport)
         assert len(app.seen) < 200
         deadline = time.monotonic() + 10
-        while carrier.connections() and time.monotonic() < deadline:
+        while transport.connections() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert not carrier.connections()
+        assert not transport.connections()
         assert len(app.seen) < 200
 
 
 @quick
-def test_a_client_that_reads_slowly_is_not_cut_off(carrier):
-    with connect(carrier.port, receive_buffer=4096) as slow:
+def test_a_client_that_reads_slowly_is_not_cut_off(transport):
+    with connect(transport.port, receive_buffer=4096) as slow:
         slow.sendall(get("/big") * 20)
         answers, start = Answers(slow), time.monotonic()
         for _ in range(20):
@@ -150,7 +150,7 @@ def test_what_has_no_end_is_refused(client, start, piece):
     assert status in (414, 431)
 
 
-def test_thousands_of_requests_at_once_are_answered_in_order_and_delay_nobody(client, carrier):
+def test_thousands_of_requests_at_once_are_answered_in_order_and_delay_nobody(client, transport):
     count = 20_000
     sender = threading.Thread(
         target=client.sendall, args=(b"".join(get(f"/{i}") for i in range(count)),)
@@ -160,17 +160,17 @@ def test_thousands_of_requests_at_once_are_answered_in_order_and_delay_nobody(cl
     for i in range(count):
         assert answers.next() == (200, f"/{i} 0".encode())
         if i % 4000 == 0:
-            assert is_answered(carrier)
+            assert is_answered(transport)
     sender.join()
 
 
-def test_clients_that_come_while_the_loop_is_busy_wait_to_be_let_in(carrier):
+def test_clients_that_come_while_the_loop_is_busy_wait_to_be_let_in(transport):
     """None is turned away, to knock again a second later."""
     go = threading.Event()
-    carrier._loop.loop.call_soon_threadsafe(go.wait)
+    transport._loop.loop.call_soon_threadsafe(go.wait)
     with contextlib.ExitStack() as stack:
         stack.callback(go.set)
-        clients = [stack.enter_context(connect(carrier.port)) for _ in range(1000)]
+        clients = [stack.enter_context(connect(transport.port)) for _ in range(1000)]
         go.set()
         for client in clients:
             client.sendall(get("/a"))
@@ -261,22 +261,22 @@ def test_a_tunnel_is_not_made_and_ends_the_connection_after_all_answers(client, 
     assert ended(client)
 
 
-def test_a_fault_in_what_expires_ends_no_time_limit(carrier, client, app):
+def test_a_fault_in_what_expires_ends_no_time_limit(transport, client, app):
     def fault() -> None:
         raise RuntimeError("a fault of ours")
 
     client.sendall(get("/later"))
     until_seen(app, 1)
-    connection = next(iter(carrier._loop._connections))
-    connection._replies[0].expire, connection._replies[0].due = fault, 0.0
-    while connection._replies[0].due == 0.0:
+    connection = next(iter(transport._loop._connections))
+    connection._replies[0].expire, connection._replies[0].deadline = fault, 0.0
+    while connection._replies[0].deadline == 0.0:
         time.sleep(0.01)
-    with connect(carrier.port) as other:
+    with connect(transport.port) as other:
         other.sendall(get("/later"))
         until_seen(app, 2)
         answered = threading.Event()
-        (later,) = (c for c in carrier._loop._connections if c is not connection)
-        later._replies[0].expire, later._replies[0].due = answered.set, 0.0
+        (later,) = (c for c in transport._loop._connections if c is not connection)
+        later._replies[0].expire, later._replies[0].deadline = answered.set, 0.0
         assert answered.wait(5)
         app.go.set()
         assert answer(other) == (200, b"later")

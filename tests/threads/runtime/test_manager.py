@@ -12,7 +12,7 @@ from servingd.core.lifecycle.policies import availability_preserving, resource_p
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.resources.estimates import Estimate, Footprint
 from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.tracker import Ledger
+from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import (
     ANYWHERE,
     CPU_0,
@@ -79,7 +79,9 @@ class House:
         dispatcher = Dispatcher(DispatchOptions(inline_below_s=0.0))
         self.models = ServingMap(self.monitor, dispatcher)
         self.manager = Manager(
-            ManagerState(policy, retries, None if budget is None else Ledger(budget), pause_s),
+            ManagerState(
+                policy, retries, None if budget is None else ResourceTracker(budget), pause_s
+            ),
             self.loaders,
             self.models,
             self.monitor,
@@ -113,14 +115,14 @@ class House:
 
     def call(self, name="m", version=None):
         """One whole call; the version that answered."""
-        lease = self.acquire(name, version)
+        handle = self.acquire(name, version)
         try:
             done = RecordingCompletion()
-            lease.lanes["serving_default"].run(inputs(), done)
+            handle.runners["serving_default"].run(inputs(), done)
             assert done.outcome.keys() == {"y"}
-            return lease.id.version
+            return handle.id.version
         finally:
-            lease.release()
+            handle.release()
 
     def settle(self, name="zzz"):
         """Return when everything that is in the inbox by now has been handled."""
@@ -176,12 +178,12 @@ def test_available_is_announced_only_when_lookup_works_and_unloading_before_it_f
 
     def look(state):
         try:
-            lease = house.acquire(version=state.id.version)
+            handle = house.acquire(version=state.id.version)
         except (NotFound, Unavailable):
             found.append((state.state.name, False))
         else:
             found.append((state.state.name, True))
-            lease.release()
+            handle.release()
 
     house.monitor.subscribe(look)
     house.start().serve("m", 1)
@@ -278,12 +280,12 @@ def test_of_one_thread_loads_take_turns(build):
 def test_resource_preserving_unloads_before_it_loads(build):
     house = build(policy=resource_preserving).start()
     house.serve("m", 1)
-    lease = house.acquire()
+    handle = house.acquire()
     house.aspire("m", 2)
     house.heard.wait("m", 1, "UNLOADING")
     house.settle()
     assert house.heard.names_of("m", 2) == ["START"]
-    lease.release()
+    handle.release()
     house.heard.wait("m", 2, "AVAILABLE")
     assert house.loaders[M1].unloaded.is_set()
 
@@ -498,13 +500,13 @@ def test_a_load_that_is_cancelled_while_it_runs_and_fails_is_not_tried_again(bui
 def test_a_version_that_is_wanted_again_is_loaded_when_the_old_one_has_gone(house):
     house.serve("m", 1)
     first = house.loaders[M1]
-    lease = house.acquire()
+    handle = house.acquire()
     house.aspire("m")
     house.heard.wait("m", 1, "UNLOADING")
     house.aspire("m", 1)
     house.settle()
     assert house.loaders.made[M1] == [first]
-    lease.release()
+    handle.release()
     house.heard.wait("m", 1, "AVAILABLE", times=2)
     assert first.unloaded.is_set()
     assert house.loaders[M1] is not first
@@ -517,7 +519,7 @@ def test_a_version_that_is_wanted_again_is_loaded_when_the_old_one_has_gone(hous
 def test_a_held_lease_delays_the_unload_of_its_version_and_of_no_other_model(house):
     house.serve("a", 1)
     house.serve("b", 1)
-    lease = house.acquire("a")
+    handle = house.acquire("a")
     held = house.loaders[ServableId("a", 1)]
     house.serve("a", 2)
     house.serve("b", 2)
@@ -527,19 +529,19 @@ def test_a_held_lease_delays_the_unload_of_its_version_and_of_no_other_model(hou
     assert house.heard.names_of("a", 1)[-1] == "UNLOADING"
     assert not held.unloading.is_set()
     done = RecordingCompletion()
-    lease.lanes["serving_default"].run(inputs(), done)  # it still answers its holder
+    handle.runners["serving_default"].run(inputs(), done)  # it still answers its holder
     assert done.outcome.keys() == {"y"}
-    lease.release()
+    handle.release()
     house.heard.wait("a", 1, "END")
     assert held.unloaded.is_set()
 
 
 def test_nothing_is_unloaded_or_closed_on_a_thread_that_returns_a_lease(house):
     house.serve("m", 1)
-    lease = house.acquire()
+    handle = house.acquire()
     house.aspire("m", 2)
     house.heard.wait("m", 1, "UNLOADING")
-    client = threading.Thread(target=lease.release)
+    client = threading.Thread(target=handle.release)
     client.start()
     client.join(TIMEOUT)
     assert not client.is_alive()
@@ -633,14 +635,14 @@ def test_after_stop_no_statement_is_taken(house):
 
 def test_a_statement_that_arrives_while_it_stops_loads_nothing(house):
     house.serve("m", 1)
-    lease = house.acquire()
+    handle = house.acquire()
     stopped = []
     stopper = threading.Thread(target=lambda: stopped.append(house.stop()))
     stopper.start()
     house.heard.wait("m", 1, "UNLOADING")
     house.aspire("m", 1, 2)
     house.aspire("n", 1)
-    lease.release()
+    handle.release()
     stopper.join(TIMEOUT)
     assert stopped == [True]
     assert house.heard.names_of("m", 2) == house.heard.names_of("n", 1) == []
@@ -649,12 +651,12 @@ def test_a_statement_that_arrives_while_it_stops_loads_nothing(house):
 def test_stop_says_so_if_a_lease_is_not_returned_in_time(house):
     house.serve("m", 1)
     house.serve("n", 1)
-    lease = house.acquire()
+    handle = house.acquire()
     house.running = False
     assert not house.manager.stop(0.2)
     assert house.heard.names_of("n", 1)[-1] == "END"
     assert not house.loaders[M1].unloading.is_set()
-    lease.release()  # late, and harmless
+    handle.release()  # late, and harmless
 
 
 # Faults of those around it ----------------------------------------------------------------------
@@ -766,7 +768,7 @@ def needs(size, **more):
     return Estimate(**sizes, on_devices=True, measurable=True)
 
 
-def holdings(house):
+def reservations(house):
     return {(v.id.name, v.id.version): v.holds.ram for v in house.manager.plan.versions}
 
 
@@ -809,7 +811,7 @@ def test_a_version_that_does_not_fit_is_refused_and_the_other_serves_on(small):
 def test_what_was_refused_serves_when_another_model_has_gone(small):
     load(small, "n", 1, 60)
     small.heard.wait("n", 1, "AVAILABLE")
-    lease = small.acquire("n")
+    handle = small.acquire("n")
     load(small, "m", 1, 60)
     small.heard.wait("m", 1, "END")
     small.loaders.prepare("m", 1).needs = needs(60)
@@ -817,10 +819,10 @@ def test_what_was_refused_serves_when_another_model_has_gone(small):
     small.heard.wait("n", 1, "UNLOADING")
     small.settle()
     assert small.heard.names_of("m", 1) == ["START", "LOADING", "END", "START", "LOADING"]
-    lease.release()  # now it is really gone
+    handle.release()  # now it is really gone
     small.heard.wait("m", 1, "AVAILABLE")
     small.settle()
-    assert holdings(small) == {("m", 1): 60, ("zzz", 1): 0}
+    assert reservations(small) == {("m", 1): 60, ("zzz", 1): 0}
 
 
 def test_by_auto_the_old_version_makes_room_if_it_must(small):
@@ -858,7 +860,7 @@ def test_a_loader_that_cannot_tell_what_it_takes_loads_all_the_same(small):
 
     small.loaders.prepare_this(M1, Ignorant())
     small.serve("m", 1)
-    assert holdings(small) == {("m", 1): 0}
+    assert reservations(small) == {("m", 1): 0}
 
 
 def test_a_loader_that_cannot_be_made_is_an_attempt_that_failed(build):
@@ -887,7 +889,7 @@ def test_what_a_load_was_seen_to_take_is_what_it_holds(build):
     load(house, "m", 1, 40)
     house.heard.wait("m", 1, "AVAILABLE")
     house.settle("n")
-    assert holdings(house) == {("m", 1): 30, ("n", 1): 40}
+    assert reservations(house) == {("m", 1): 30, ("n", 1): 40}
     assert [v.measured for v in house.manager.plan.versions] == [True, False]
 
 
@@ -902,7 +904,7 @@ def test_a_version_grows_when_there_is_room_for_it(small):
     assert loader.grew.wait(TIMEOUT)
     small.manager.grown(M1, True)
     small.settle()
-    assert holdings(small)["m", 1] == 30
+    assert reservations(small)["m", 1] == 30
 
 
 def test_everything_is_given_back_at_the_end(small):
@@ -1020,7 +1022,7 @@ def test_a_listener_that_exits_does_not_end_the_manager(build):
 
 
 class NoLanes(FakeServable):
-    """One that stumbles when its lanes are opened."""
+    """One that stumbles when its runners are opened."""
 
     @property
     def ruled_batching(self):

@@ -57,7 +57,7 @@ def kept(reports, rows_in_use):
 
 @pytest.fixture
 def serve(kept):
-    """Open a lane of version 1: `serve(servable, **options)`."""
+    """Open a runner of version 1: `serve(servable, **options)`."""
     opened = []
 
     def begin(servable=None, store=kept, **options):
@@ -70,12 +70,12 @@ def serve(kept):
         dispatcher.close(M1)
 
 
-def call(lane, *sizes):
+def call(runner, *sizes):
     """Calls that are all sampled: each as if the next sample were due."""
     for size in sizes:
-        lane._sampler.due = -1.0
+        runner._sampler.due = -1.0
         done = RecordingCompletion()
-        lane.run(inputs(size), done)
+        runner.run(inputs(size), done)
         assert done.outcome is not None
 
 
@@ -159,8 +159,8 @@ def test_a_call_that_fails_is_not_kept(kept, serve):
 def test_what_keeps_state_is_neither_kept_nor_repeated(kept, serve):
     counter = FakeServable()
     counter.keeps_state = True
-    lane = serve(counter)
-    assert not lane._sampler.due < float("inf")
+    runner = serve(counter)
+    assert not runner._sampler.due < float("inf")
     call(serve(), 1)
     assert warmed(kept, keeps_state=True) == []
 
@@ -210,10 +210,10 @@ def test_a_load_is_not_made_longer_without_end(reports, serve):
 
 
 def test_a_model_that_is_removed_leaves_nothing(kept, serve):
-    lane = serve()
-    call(lane, 1)
+    runner = serve()
+    call(runner, 1)
     kept.keep_only({"another"})
-    call(lane, 2)
+    call(runner, 2)
     kept.keep_only({"m"})
     assert warmed(kept) == []
 
@@ -227,9 +227,9 @@ def test_a_request_over_the_limit_is_not_kept(serve):
 
 def test_what_is_kept_outlives_the_requests_memory(kept, serve):
     array = np.ones(3, np.float32)
-    lane = serve()
+    runner = serve()
     done = RecordingCompletion()
-    lane.run({"x": array}, done)
+    runner.run({"x": array}, done)
     assert done.outcome is not None
     array[:] = 7
     seen = []
@@ -238,8 +238,8 @@ def test_what_is_kept_outlives_the_requests_memory(kept, serve):
 
 
 def test_samples_are_taken_ever_more_rarely(serve):
-    lane = serve()
-    sampler, done = lane._sampler, RecordingCompletion()
+    runner = serve()
+    sampler, done = runner._sampler, RecordingCompletion()
     gaps = []
     for _ in range(20):
         assert sampler.watch(inputs(), done, 100.0) is not done
@@ -263,9 +263,9 @@ def test_the_first_call_of_a_warmed_version_runs_in_its_callers_thread(kept, ser
     version = FakeServable()
     kept(M2, version)
     dispatcher = Dispatcher(DispatchOptions(self_warm_up=kept, inline_below_s=10.0))
-    lane = dispatcher.open(M2, version)["serving_default"]
+    runner = dispatcher.open(M2, version)["serving_default"]
     done = RecordingCompletion()
-    lane.run(inputs(5), done)
+    runner.run(inputs(5), done)
     assert done.outcome is not None
     assert version.ran_on[-1] is threading.current_thread()
     dispatcher.close(M2)
@@ -286,11 +286,11 @@ def test_large_requests_are_kept_by_another_thread_and_not_many_at_a_time(serve)
     jobs = []
     store = SelfWarmUp(later=jobs.append)
     store.keep_only({"m"})
-    lane = serve(store=store, inline_below_s=0.0)
-    call(lane, 20_000, 1, *range(30_000, 30_010))
+    runner = serve(store=store, inline_below_s=0.0)
+    call(runner, 20_000, 1, *range(30_000, 30_010))
     assert [store.sizes()["m"][0], len(jobs)] == [1, 4]
     for job in jobs:
         job()
     assert store.sizes()["m"][0] == 4
-    call(lane, 20_000)
+    call(runner, 20_000)
     assert len(jobs) == 5

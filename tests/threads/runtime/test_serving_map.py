@@ -51,10 +51,10 @@ def refusal(house, spec):
 def test_a_published_version_is_found_by_name_and_by_number(house):
     house.publish(M1)
     assert house.map.acquire(LATEST).id == M1
-    lease = house.map.acquire(ModelSpec("m", version=1))
-    assert lease.id == M1
-    assert lease.metadata.keys() == lease.lanes.keys() == {"serving_default", "other"}
-    assert lease.lanes["other"].signature.name == "other"
+    handle = house.map.acquire(ModelSpec("m", version=1))
+    assert handle.id == M1
+    assert handle.metadata.keys() == handle.runners.keys() == {"serving_default", "other"}
+    assert handle.runners["other"].signature.name == "other"
 
 
 def test_the_latest_is_the_greatest_number_whatever_the_order_of_publication(house):
@@ -116,10 +116,10 @@ def test_lookups_and_withdrawals_race_without_a_lease_on_a_drained_version(house
 
     def call():
         while not stop.is_set():
-            lease = house.map.acquire(LATEST)
-            if lease.id in house.drained:
-                wrong.append(lease.id)
-            lease.release()
+            handle = house.map.acquire(LATEST)
+            if handle.id in house.drained:
+                wrong.append(handle.id)
+            handle.release()
 
     clients = [threading.Thread(target=call) for _ in range(3)]
     for client in clients:

@@ -16,7 +16,7 @@ from servingd.config.models import ModelConfig
 from servingd.core.lifecycle.versions import All, Latest, Specific
 from servingd.core.types import AspiredVersions
 from servingd.runtime.threads import WorkerPool
-from servingd.sources.catalogs import ConfiguredRoster, RepositoryRoster
+from servingd.sources.catalogs import ConfiguredCatalog, RepositoryCatalog
 from servingd.sources.file_system import FileSystemSource, SourceOptions
 from servingd.sources.listing import DiskListing
 from servingd.sources.scans import Patience
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning"
 class Watch:
     """A source and all that it has said."""
 
-    def __init__(self, roster, platforms=None, poll_wait_s=FOR_EVER, **how):
+    def __init__(self, catalog, platforms=None, poll_wait_s=FOR_EVER, **how):
         self.absent = queue.SimpleQueue()
         self.fake = FakePlatform()
         self.stated = []
@@ -42,7 +42,7 @@ class Watch:
         self._queue = queue.SimpleQueue()
         platforms = platforms or FakePlatforms(self.fake)
         self.source = FileSystemSource(
-            roster,
+            catalog,
             platforms.__getitem__,
             platforms.recognise,
             self._aspire,
@@ -111,11 +111,11 @@ def base(tmp_path):
 
 @pytest.fixture
 def watch(base):
-    return Watch(ConfiguredRoster((model(base),)))
+    return Watch(ConfiguredCatalog((model(base),)))
 
 
 def watch_all(base):
-    return Watch(ConfiguredRoster((model(base, policy=All()),)))
+    return Watch(ConfiguredCatalog((model(base, policy=All()),)))
 
 
 # What is there ----------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_a_file_whose_name_is_not_utf8_does_no_harm(watch, base):
 def test_the_policy_decides_which_versions_are_stated(base, policy, versions):
     for version in (17, 30, 33, 42):
         write_version(base / str(version))
-    watch = Watch(ConfiguredRoster((model(base, policy=policy),)))
+    watch = Watch(ConfiguredCatalog((model(base, policy=policy),)))
     assert watch.scan() == {"m": (versions, {})}
 
 
@@ -325,7 +325,7 @@ def test_a_type_that_crashes_on_one_version_hides_no_other_model(base, tmp_path)
     write_version(base / "1")
     write_version(tmp_path / "n" / "1")
     watch = Watch(
-        ConfiguredRoster((model(base, platform="bad"), model(tmp_path / "n", "n"))),
+        ConfiguredCatalog((model(base, platform="bad"), model(tmp_path / "n", "n"))),
         FakePlatforms(bad, FakePlatform()),
     )
     assert watch.scan()["n"] == ([1], {})
@@ -348,7 +348,7 @@ def test_a_type_that_crashes_on_one_version_hides_no_other_version(base):
 def test_a_missing_base_path_is_no_statement_and_others_are_not_affected(tmp_path):
     write_version(tmp_path / "here" / "1")
     models = (model(tmp_path / "missing", "a"), model(tmp_path / "here", "b"))
-    watch = Watch(ConfiguredRoster(models))
+    watch = Watch(ConfiguredCatalog(models))
     assert watch.scan() == {"b": ([1], {})}
     write_version(tmp_path / "missing" / "3")
     assert watch.scan() == {"a": ([3], {})}
@@ -384,11 +384,11 @@ def test_a_base_path_that_cannot_be_listed_concerns_its_model_only(tmp_path, kin
         bad.symlink_to(bad if kind == "loop" else tmp_path / "nowhere")
     write_version(tmp_path / "good" / "1")
     models = (model(bad, "a"), model(tmp_path / "good", "b"))
-    assert Watch(ConfiguredRoster(models)).scan() == {"b": ([1], {})}
+    assert Watch(ConfiguredCatalog(models)).scan() == {"b": ([1], {})}
 
 
 def test_trouble_with_a_base_path_is_logged_once(tmp_path, caplog):
-    watch = Watch(ConfiguredRoster((model(tmp_path / "missing"),)))
+    watch = Watch(ConfiguredCatalog((model(tmp_path / "missing"),)))
     for _ in range(3):
         watch.scan()
     texts = [r.getMessage() for r in caplog.records]
@@ -416,7 +416,7 @@ def platform_of(watch):
 
 def test_the_contents_tell_the_type_where_the_configuration_does_not(base, two_types):
     write_version(base / "1")
-    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredCatalog((model(base, platform=""),)), two_types)
     assert watch.scan() == {"m": ([1], {})}
     assert platform_of(watch) == "second"
 
@@ -424,7 +424,7 @@ def test_the_contents_tell_the_type_where_the_configuration_does_not(base, two_t
 def test_a_platform_file_beside_the_versions_overrules_the_contents(base, two_types):
     write_version(base / "1")
     (base / "platform").write_text("first\n")
-    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredCatalog((model(base, platform=""),)), two_types)
     watch.scan()
     assert platform_of(watch) == "first"
 
@@ -432,14 +432,14 @@ def test_a_platform_file_beside_the_versions_overrules_the_contents(base, two_ty
 def test_the_configuration_overrules_a_platform_file(base, two_types):
     write_version(base / "1")
     (base / "platform").write_text("first\n")
-    watch = Watch(ConfiguredRoster((model(base, platform="second"),)), two_types)
+    watch = Watch(ConfiguredCatalog((model(base, platform="second"),)), two_types)
     watch.scan()
     assert platform_of(watch) == "second"
 
 
 def test_contents_of_no_known_type_are_incomplete(base, two_types):
     (base / "1").mkdir()
-    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredCatalog((model(base, platform=""),)), two_types)
     assert watch.scan() == {"m": ([], {1: "its contents are of no known servable type"})}
     write_version(base / "1")
     assert watch.scan() == {"m": ([1], {})}
@@ -448,14 +448,14 @@ def test_contents_of_no_known_type_are_incomplete(base, two_types):
 def test_a_platform_file_with_an_unknown_name_is_told_as_the_reason(base, two_types):
     write_version(base / "1")
     (base / "platform").write_text("third")
-    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredCatalog((model(base, platform=""),)), two_types)
     assert watch.scan() == {"m": ([], {1: "unsupported platform 'third'"})}
 
 
 def test_a_platform_file_that_is_corrected_or_added_later_takes_effect(base, two_types):
     (base / "1").mkdir()
     (base / "1" / "done").touch()
-    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredCatalog((model(base, platform=""),)), two_types)
     assert watch.scan() == {"m": ([], {1: "its contents are of no known servable type"})}
     (base / "platform").write_text("third")
     assert watch.scan() == {"m": ([], {1: "unsupported platform 'third'"})}
@@ -467,7 +467,7 @@ def test_a_platform_file_that_is_corrected_or_added_later_takes_effect(base, two
 def test_a_platform_file_that_cannot_be_read_is_told_as_the_reason(base, two_types):
     write_version(base / "1")
     (base / "platform").mkdir()
-    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredCatalog((model(base, platform=""),)), two_types)
     versions, incomplete = watch.scan()["m"]
     assert versions == []
     assert incomplete.keys() == {1}
@@ -476,7 +476,7 @@ def test_a_platform_file_that_cannot_be_read_is_told_as_the_reason(base, two_typ
 def test_a_platform_file_that_is_not_text_is_told_as_the_reason(base, two_types):
     write_version(base / "1")
     (base / "platform").write_bytes(b"\xff\xfe\x00")
-    watch = Watch(ConfiguredRoster((model(base, platform=""),)), two_types)
+    watch = Watch(ConfiguredCatalog((model(base, platform=""),)), two_types)
     versions, incomplete = watch.scan()["m"]
     assert versions == []
     assert incomplete.keys() == {1}
@@ -495,7 +495,7 @@ def repository(tmp_path):
 
 @pytest.fixture
 def watch_repository(repository):
-    return Watch(RepositoryRoster(str(repository)))
+    return Watch(RepositoryCatalog(str(repository)))
 
 
 def test_every_subfolder_of_a_repository_is_a_model(watch_repository, repository):
@@ -547,7 +547,7 @@ def test_a_repository_that_cannot_be_listed_keeps_its_models(watch_repository, r
 
 
 def test_models_are_told_of_before_anything_is_stated_about_them(repository):
-    watch = Watch(RepositoryRoster(str(repository)))
+    watch = Watch(RepositoryCatalog(str(repository)))
     known = []
     watch.on_statement = lambda statement: known.append(statement.name in watch.configured[-1])
     watch.scan()
@@ -574,12 +574,12 @@ def test_models_kept_across_a_reload_get_nothing_and_one_whose_policy_changed_it
         for name in "abc":
             write_version(tmp_path / name / str(version))
     a, b, c = (model(tmp_path / name, name) for name in "abc")
-    roster = ChangingRoster(a, b)
-    watch = Watch(roster)
+    catalog = ChangingRoster(a, b)
+    watch = Watch(catalog)
     assert watch.scan() == {"a": ([2], {}), "b": ([2], {})}
-    roster.now = (a, model(tmp_path / "b", "b", policy=All()), c)
+    catalog.now = (a, model(tmp_path / "b", "b", policy=All()), c)
     assert watch.scan() == {"b": ([2, 1], {}), "c": ([2], {})}
-    roster.now = (c,)
+    catalog.now = (c,)
     assert watch.scan() == {"a": ([], {}), "b": ([], {})}
     assert watch.scan() == {}
     assert watch.configured == [["a", "b"], ["a", "b", "c"], ["c"]]
@@ -587,17 +587,17 @@ def test_models_kept_across_a_reload_get_nothing_and_one_whose_policy_changed_it
 
 def test_a_fixed_roster_has_its_models_and_watches_nothing(tmp_path):
     models = (model(tmp_path / "a", "a"), model(tmp_path / "b", "b"))
-    roster = ConfiguredRoster(models)
-    assert roster.models() == models
-    assert roster.watched() is None
-    watch = Watch(roster)
+    catalog = ConfiguredCatalog(models)
+    assert catalog.models() == models
+    assert catalog.watched() is None
+    watch = Watch(catalog)
     watch.scan()
     watch.scan()
     assert watch.configured == [["a", "b"]]
 
 
 def test_no_models_at_all_are_told_too():
-    watch = Watch(ConfiguredRoster(()))
+    watch = Watch(ConfiguredCatalog(()))
     assert watch.scan() == {}
     assert watch.configured == [[]]
 
@@ -693,7 +693,7 @@ def test_a_model_that_is_removed_and_made_anew_is_still_watched(watch_repository
 def test_a_base_path_that_is_removed_and_made_anew_is_watched_again(tmp_path, run):
     for name in "ab":
         (tmp_path / name).mkdir()
-    watch = run(Watch(ConfiguredRoster(tuple(model(tmp_path / name, name) for name in "ab"))))
+    watch = run(Watch(ConfiguredCatalog(tuple(model(tmp_path / name, name) for name in "ab"))))
     watch.wait_for("b")
     wait_until_watched(watch, tmp_path / "a")
     (tmp_path / "a").rmdir()
@@ -720,7 +720,7 @@ def test_a_version_that_appears_during_the_first_look_is_not_overlooked(watch, b
 
 def test_polling_finds_what_no_event_told(tmp_path, run):
     """A base path that is not there cannot be watched."""
-    watch = run(Watch(ConfiguredRoster((model(tmp_path / "m"),)), poll_wait_s=0.05))
+    watch = run(Watch(ConfiguredCatalog((model(tmp_path / "m"),)), poll_wait_s=0.05))
     write_version(tmp_path / "later" / "1")
     (tmp_path / "later").rename(tmp_path / "m")
     watch.wait_for("m", 1)
@@ -728,7 +728,7 @@ def test_polling_finds_what_no_event_told(tmp_path, run):
 
 def test_a_poll_wait_of_zero_looks_once(watch, base, run):
     write_version(base / "1")
-    once = Watch(ConfiguredRoster((model(base),)), poll_wait_s=0)
+    once = Watch(ConfiguredCatalog((model(base),)), poll_wait_s=0)
     run(once).wait_for("m", 1)
     run(watch).wait_for("m", 1)
     wait_until_watched(watch, base)
@@ -739,7 +739,7 @@ def test_a_poll_wait_of_zero_looks_once(watch, base, run):
 
 
 def test_a_poll_wait_below_zero_looks_upon_events_only(base, run):
-    watch = Watch(ConfiguredRoster((model(base),)), poll_wait_s=-1)
+    watch = Watch(ConfiguredCatalog((model(base),)), poll_wait_s=-1)
     run(watch).wait_for("m")
     wait_until_watched(watch, base)
     publish(base, 1)
@@ -750,7 +750,7 @@ def test_a_poll_wait_below_zero_looks_upon_events_only(base, run):
 def test_making_a_source_opens_nothing(base):
     """A user has 128 inotify instances: one may not be had, and then polling has to do."""
     before = set(os.listdir("/proc/self/fd"))
-    watch = Watch(ConfiguredRoster((model(base),)))
+    watch = Watch(ConfiguredCatalog((model(base),)))
     assert set(os.listdir("/proc/self/fd")) == before
     assert watch.scan() == {"m": ([], {})}
 
@@ -769,7 +769,7 @@ def test_nothing_is_stated_after_stop(base, tmp_path):
     models = tuple(model(tmp_path / name, name) for name in "abc")
     for name in "abc":
         write_version(tmp_path / name / "1")
-    watch = Watch(ConfiguredRoster(models), poll_wait_s=0.001)
+    watch = Watch(ConfiguredCatalog(models), poll_wait_s=0.001)
     inside, go_on = threading.Event(), threading.Event()
 
     def hold(statement):
@@ -821,8 +821,8 @@ def no_path(base):
     return made
 
 
-class Exits(ConfiguredRoster):
-    """A roster that exits at its first look."""
+class Exits(ConfiguredCatalog):
+    """A catalog that exits at its first look."""
 
     looks = 0
 
@@ -835,12 +835,12 @@ class Exits(ConfiguredRoster):
 
 def test_neither_a_path_that_is_none_nor_code_that_exits_ends_the_watch(base):
     write_version(base / "1")
-    roster = Exits([no_path(base), model(base)])
-    watch = Watch(roster, poll_wait_s=0.01)
+    catalog = Exits([no_path(base), model(base)])
+    watch = Watch(catalog, poll_wait_s=0.01)
     watch.source.start()
     try:
         watch.wait_for("m", 1)
-        assert roster.looks > 1
+        assert catalog.looks > 1
     finally:
         watch.source.stop()
 
@@ -873,7 +873,7 @@ def hanging(tmp_path, run):
         if name != "good":
             (tmp_path / name / "1" / "hang").touch()
     watch = Watch(
-        ConfiguredRoster(tuple(model(tmp_path / name, name) for name in names)),
+        ConfiguredCatalog(tuple(model(tmp_path / name, name) for name in names)),
         FakePlatforms(platform),
         poll_wait_s=0.1,
         threads=WorkerPool("scan", 2),
@@ -914,23 +914,23 @@ def test_each_folder_holds_one_thread_at_most(hanging):
 
 
 def test_a_repository_that_hangs_keeps_its_models_and_what_they_do(repository, run):
-    class Roster(RepositoryRoster):
+    class ModelCatalog(RepositoryCatalog):
         may_answer = opened()
 
         def models(self):
             assert self.may_answer.wait(TIMEOUT)
             return super().models()
 
-    roster = Roster(str(repository))
+    catalog = ModelCatalog(str(repository))
     pool = WorkerPool("scan", 1)
-    watch = Watch(roster, None, 0.05, threads=pool, patience=Patience(0.05, 0.2))
+    watch = Watch(catalog, None, 0.05, threads=pool, patience=Patience(0.05, 0.2))
     run(watch).wait_for("b", 1)
-    roster.may_answer.clear()
+    catalog.may_answer.clear()
     try:
         publish(repository / "b", 2)
         watch.wait_for("b", 2)
     finally:
-        roster.may_answer.set()
+        catalog.may_answer.set()
 
 
 @pytest.mark.parametrize("where", ["1/model", "1/done", "platform", "1/variables"])
@@ -939,7 +939,7 @@ def test_a_fifo_where_a_file_ought_to_be_hangs_nobody(base, where):
     (base / where).unlink(missing_ok=True)
     os.mkfifo(base / where)
     write_version(base.parent / "n" / "1")
-    watch = Watch(ConfiguredRoster((model(base, platform=""), model(base.parent / "n", "n"))))
+    watch = Watch(ConfiguredCatalog((model(base, platform=""), model(base.parent / "n", "n"))))
     assert watch.scan()["n"] == ([1], {})
 
 
@@ -958,7 +958,7 @@ def test_a_folder_whose_name_is_no_models_name_is_passed_over_with_one_line(repo
     write_version(repository / "new\nline" / "1")
     write_version(repository / os.fsdecode(b"\xff") / "1")
     (repository / "loop").symlink_to("loop")
-    watch = Watch(RepositoryRoster(str(repository)))
+    watch = Watch(RepositoryCatalog(str(repository)))
     assert watch.scan() == {"a": ([1], {}), "b": ([1], {})}
     watch.scan()
     passed = [r.getMessage() for r in caplog.records if "is passed over" in r.getMessage()]
@@ -967,5 +967,5 @@ def test_a_folder_whose_name_is_no_models_name_is_passed_over_with_one_line(repo
 
 def test_a_base_path_that_is_no_path_concerns_its_model_only(base):
     write_version(base / "1")
-    watch = Watch(ConfiguredRoster((no_path(base), model(base))))
+    watch = Watch(ConfiguredCatalog((no_path(base), model(base))))
     assert watch.scan() == {"m": ([1], {})}

@@ -8,7 +8,7 @@ from servingd.config.flags.parser import parse_flags
 from servingd.config.models import ModelConfig
 from servingd.config.paths import NotLocal, local_path
 from servingd.errors import InvalidConfig
-from servingd.sources.catalogs import make_roster
+from servingd.sources.catalogs import make_catalog
 from servingd.wire.config.files import read_monitoring
 from servingd.wire.config.models import configured_models
 
@@ -52,7 +52,7 @@ def test_base_paths_may_be_addresses():
 
 
 def test_a_repository_may_be_an_address(tmp_path):
-    assert make_roster(flags(f"--model_repository=file://{tmp_path}")).watched() == str(tmp_path)
+    assert make_catalog(flags(f"--model_repository=file://{tmp_path}")).watched() == str(tmp_path)
 
 
 def test_a_configuration_file_may_be_an_address(tmp_path):
@@ -64,7 +64,7 @@ def test_a_configuration_file_may_be_an_address(tmp_path):
 @pytest.mark.parametrize("flag", ["model_base_path", "model_repository", "model_config_file"])
 def test_an_address_that_is_not_read_ends_the_start(flag):
     with pytest.raises(InvalidConfig, match="gs:// is not read here, got 'gs://bucket/m'"):
-        make_roster(flags(f"--{flag}=gs://bucket/m"))
+        make_catalog(flags(f"--{flag}=gs://bucket/m"))
 
 
 @pytest.mark.parametrize("flag", ["model_config_file", "servingd_config_file"])
@@ -77,4 +77,4 @@ def test_files_name_the_model_whose_address_is_not_read(flag, tmp_path):
     }
     file.write_text(text[flag])
     with pytest.raises(InvalidConfig, match=r"base_path.*s3:// is not read here, got .s3://b/m"):
-        make_roster(flags(f"--{flag}={file}"))
+        make_catalog(flags(f"--{flag}={file}"))

@@ -1,6 +1,6 @@
 """Random interleavings against ManagerState: the invariants of TensorFlow Serving's core.
 
-The machine plays the runtime: it carries commands out on a model of loaders, leases and lookups,
+The machine plays the runtime: it carries commands out on a model of loaders, handles and lookups,
 and answers with the events that a real runtime would send, in any order. Numbers in the checks are
 those of the reference's table of invariants. Most runs have budgets: of the host's memory, and of
 two devices.
@@ -48,7 +48,7 @@ from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState, PublicState
 from servingd.core.resources.estimates import NOTHING, Estimate, Footprint
 from servingd.core.resources.placement import TRANSITIONS, LoadRules
-from servingd.core.resources.tracker import Ledger
+from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import (
     NO_BYTES,
     AspiredVersion,
@@ -110,8 +110,8 @@ class ManagerMachine(RuleBasedStateMachine):
     def begin(self, policy, budget, transitions):
         self.policy = policy
         self.transitions = {}
-        ledger = Ledger(RAM) if budget else None
-        self.state = ManagerState(POLICIES[policy], MAX_RETRIES, ledger)
+        tracker = ResourceTracker(RAM) if budget else None
+        self.state = ManagerState(POLICIES[policy], MAX_RETRIES, tracker)
         if budget:
             self.transitions = transitions
             self.state.handle(self.configured())
@@ -295,7 +295,7 @@ class ManagerMachine(RuleBasedStateMachine):
                 loader = world.loaders[servable]
                 assert loader.loaded
                 assert loader.unloads == 0  # 2
-                assert servable not in world.draining  # 3: no lease is alive
+                assert servable not in world.draining  # 3: no handle is alive
                 loader.unloads, loader.busy = 1, True
             case Discard(servable):
                 loader = world.loaders.pop(servable, None)
@@ -404,7 +404,7 @@ class ManagerMachine(RuleBasedStateMachine):
             for v in self.state.plan().versions
             if not (gives_way and v.id.name == refused.id.name and v.id.version not in wanted)
         ]
-        estimate = refused.need.estimate
+        estimate = refused.request.estimate
         ram = max(estimate.steady.shared, estimate.peak.shared)
         on_device = max(estimate.steady.replica, estimate.peak.replica)
         return (not ram or ram + sum(h.ram for h in held) <= RAM) and any(

@@ -17,8 +17,8 @@ STATES = {state.value: state for state in HarnessState}
 def snapshots(table: str) -> list[Snapshot]:
     """`1:ready,t 2:error,f` as snapshots."""
     result = []
-    for cell in table.split():
-        version, rest = cell.split(":")
+    for histogram in table.split():
+        version, rest = histogram.split(":")
         state, aspired = rest.split(",")
         result.append(Snapshot(int(version), STATES[state], aspired == "t"))
     return result

@@ -1,4 +1,4 @@
-"""What is learnt of runs, and the pace that follows from it."""
+"""What is learnt of runs, and the limits that follows from it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.batching.policy import MAX_ROWS, FixedPacer, GoalPacer, RunTimes, WaitingPacer
-from servingd.core.batching.queue import BatchRules, Pace
+from servingd.core.batching.policy import (
+    MAX_ROWS,
+    FixedPolicy,
+    LatencyGoalPolicy,
+    RunTimes,
+    WaitingPolicy,
+)
+from servingd.core.batching.queue import BatchLimits, BatchRules
 
 RULES = BatchRules(max_request_rows=MAX_ROWS, max_batch_rows=64, max_enqueued_batches=MAX_ROWS)
 
@@ -21,11 +27,13 @@ def times(*costs: tuple[int, float]) -> RunTimes:
     return learnt
 
 
-def goal_pacer(goal_s: float, learnt: RunTimes, gap_s: float, worth: int = 64) -> GoalPacer:
-    pacer = GoalPacer(RULES, goal_s, learnt, lambda: worth)
+def goal_policy(
+    goal_s: float, learnt: RunTimes, gap_s: float, worth: int = 64
+) -> LatencyGoalPolicy:
+    policy = LatencyGoalPolicy(RULES, goal_s, learnt, lambda: worth)
     for i in range(50):
-        pacer.came(1, i * gap_s)
-    return pacer
+        policy.on_arrival(1, i * gap_s)
+    return policy
 
 
 def test_nothing_is_known_before_the_first_run():
@@ -53,34 +61,34 @@ def test_an_estimate_lies_among_what_was_seen(seen):
 
 def test_a_waiting_pacer_goes_by_what_is_worth_merging_now():
     worth = [0]
-    pacer = WaitingPacer(RULES, lambda: worth[0])
-    assert pacer.pace() == Pace(full_rows=1, beside=True)
+    policy = WaitingPolicy(RULES, lambda: worth[0])
+    assert policy.limits() == BatchLimits(full_rows=1, may_overlap=True)
     worth[0] = 8
-    assert pacer.pace() == Pace(full_rows=8, beside=False, most_rows=32)
-    pacer.came(1, 0.0)
+    assert policy.limits() == BatchLimits(full_rows=8, may_overlap=False, most_rows=32)
+    policy.on_arrival(1, 0.0)
 
 
 def test_a_fixed_pacer_never_changes():
-    pacer = FixedPacer(RULES, Pace(full_rows=3, hold_s=0.1, reason="timer"))
-    pacer.came(1, 0.0)
-    assert pacer.pace() is pacer.fixed
+    policy = FixedPolicy(RULES, BatchLimits(full_rows=3, hold_s=0.1, reason="timer"))
+    policy.on_arrival(1, 0.0)
+    assert policy.limits() is policy.fixed
 
 
 def test_a_goal_allows_batches_of_which_two_runs_fit():
     learnt = times((1, 0.01), (2, 0.012), (4, 0.016), (8, 0.024), (16, 0.04))
-    assert goal_pacer(0.1, learnt, 1e-3).rows() == 16
-    assert goal_pacer(0.065, learnt, 1e-3).rows() == 8
-    assert goal_pacer(0.011, learnt, 1e-3).rows() == 1
-    assert goal_pacer(0.1, learnt, 1e-3, worth=4).rows() == 4
-    assert goal_pacer(0.1, RunTimes(), 1e-3).rows() == 1
+    assert goal_policy(0.1, learnt, 1e-3).rows() == 16
+    assert goal_policy(0.065, learnt, 1e-3).rows() == 8
+    assert goal_policy(0.011, learnt, 1e-3).rows() == 1
+    assert goal_policy(0.1, learnt, 1e-3, worth=4).rows() == 4
+    assert goal_policy(0.1, RunTimes(), 1e-3).rows() == 1
 
 
 def test_unfilled_batches_are_held_only_if_others_are_expected():
     learnt = times((1, 0.01), (2, 0.012), (4, 0.016), (8, 0.024), (16, 0.04))
-    busy = goal_pacer(0.2, learnt, 1e-3, worth=16).pace()
+    busy = goal_policy(0.2, learnt, 1e-3, worth=16).limits()
     assert (busy.reason, busy.full_rows) == ("goal", 16)
     assert 0 < busy.hold_s <= 0.2 * 0.8 - 2 * 0.04
-    idle = goal_pacer(0.2, learnt, 1.0, worth=16).pace()
+    idle = goal_policy(0.2, learnt, 1.0, worth=16).limits()
     assert (idle.reason, idle.hold_s) == ("idle", 0.0)
 
 
@@ -92,15 +100,15 @@ def test_unfilled_batches_are_held_only_if_others_are_expected():
 )
 def test_a_held_batch_can_always_still_meet_the_goal(goal_s, costs, gaps, worth):
     learnt = times(*costs)
-    pacer = GoalPacer(RULES, goal_s, learnt, lambda: worth)
+    policy = LatencyGoalPolicy(RULES, goal_s, learnt, lambda: worth)
     now = 0.0
     for gap in gaps:
         now += gap
-        pacer.came(1, now)
-    pace = pacer.pace()
-    assert 1 <= pace.full_rows <= min(64, max(1, worth))
-    assert 0 <= pace.hold_s < math.inf
-    if pace.hold_s:
-        run_s = learnt.estimate(pace.full_rows)
+        policy.on_arrival(1, now)
+    limits = policy.limits()
+    assert 1 <= limits.full_rows <= min(64, max(1, worth))
+    assert 0 <= limits.hold_s < math.inf
+    if limits.hold_s:
+        run_s = learnt.estimate(limits.full_rows)
         assert run_s is not None
-        assert pace.hold_s + 2 * run_s <= goal_s
+        assert limits.hold_s + 2 * run_s <= goal_s

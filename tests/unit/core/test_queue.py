@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.batching.queue import Batch, BatchQueue, BatchRules, Pace, Priority
+from servingd.core.batching.queue import Batch, BatchLimits, BatchQueue, BatchRules, Priority
 from servingd.errors import InvalidArgument, ServingError, Unavailable
 
-IDLE = Pace(full_rows=4, beside=False)
+IDLE = BatchLimits(full_rows=4, may_overlap=False)
 
 
 def queue(most=4, enqueued=100, splits=False, request=None) -> BatchQueue[str]:
@@ -50,13 +50,13 @@ def test_a_full_batch_leaves_beside_another():
 
 
 def test_with_a_timer_the_oldest_call_decides():
-    pace = Pace(full_rows=4, hold_s=0.5, reason="timer")
+    limits = BatchLimits(full_rows=4, hold_s=0.5, reason="timer")
     q = queue()
     q.add("a", 1, "k", 10.0)
     q.add("b", 1, "k", 10.4)
-    assert q.next(10.4, 0, pace) is None
-    assert q.wait_s(10.4, 0, pace) == pytest.approx(0.1)
-    assert shown(q.next(10.5, 3, pace)) == ([("a", 0, 1), ("b", 0, 1)], "timer")
+    assert q.next(10.4, 0, limits) is None
+    assert q.wait_s(10.4, 0, limits) == pytest.approx(0.1)
+    assert shown(q.next(10.5, 3, limits)) == ([("a", 0, 1), ("b", 0, 1)], "timer")
 
 
 def test_an_odd_client_harms_nobody():
@@ -166,11 +166,11 @@ steps = st.lists(
     ),
     max_size=60,
 )
-paces = st.builds(
-    Pace,
+all_limits = st.builds(
+    BatchLimits,
     full_rows=st.integers(1, 8),
     hold_s=st.sampled_from([0.0, 0.2]),
-    beside=st.booleans(),
+    may_overlap=st.booleans(),
     most_rows=st.integers(0, 12),
 )
 
@@ -178,8 +178,8 @@ paces = st.builds(
 class Watched:
     """A queue, and what has gone in and come out."""
 
-    def __init__(self, pace: Pace, splits: bool, most: int) -> None:
-        self.pace, self.most = pace, most
+    def __init__(self, limits: BatchLimits, splits: bool, most: int) -> None:
+        self.limits, self.most = limits, most
         self.queue: BatchQueue[int] = queue(most, 4, splits, request=9 if splits else most)
         self.clock = 0.0
         self.added: list[tuple[int, str, Priority]] = []
@@ -200,19 +200,19 @@ class Watched:
 
     def take(self, running: int) -> bool:
         """Take the next batch and check it; whether there was one."""
-        wait = self.queue.wait_s(self.clock, running, self.pace)
-        batch = self.queue.next(self.clock, running, self.pace)
+        wait = self.queue.wait_s(self.clock, running, self.limits)
+        batch = self.queue.next(self.clock, running, self.limits)
         assert (batch is not None) == (wait == 0.0)
         if batch is None:
             return False
-        most = min(self.most, max(self.pace.full_rows, self.pace.most_rows))
+        most = min(self.most, max(self.limits.full_rows, self.limits.most_rows))
         alone = len(batch.pieces) == 1 and not self.queue.rules.splits
         assert 0 < batch.rows <= (self.most if alone else most)
         assert batch.rows == sum(piece.rows for piece in batch.pieces)
         assert len({self.added[piece.payload][1] for piece in batch.pieces}) == 1
         if batch.reason != "full":
-            assert self.clock >= batch.oldest + self.pace.hold_s
-            assert self.pace.beside or running == 0
+            assert self.clock >= batch.oldest + self.limits.hold_s
+            assert self.limits.may_overlap or running == 0
         for piece in batch.pieces:
             assert piece.start == self.ran.get(piece.payload, 0)
             self.ran[piece.payload] = piece.start + piece.rows
@@ -221,9 +221,9 @@ class Watched:
         return True
 
 
-@given(steps, paces, st.booleans(), st.integers(1, 8))
-def test_random_arrivals_are_all_run_once_in_order_and_within_the_limits(steps, pace, splits, most):
-    watched = Watched(pace, splits, most)
+@given(steps, all_limits, st.booleans(), st.integers(1, 8))
+def test_random_arrivals_are_all_run_once_in_order_within_the_limits(steps, limits, splits, most):
+    watched = Watched(limits, splits, most)
     for step in steps:
         match step:
             case ("add", rows, kind, priority):
@@ -240,7 +240,7 @@ def test_random_arrivals_are_all_run_once_in_order_and_within_the_limits(steps, 
     expected = {n: rows for n, (rows, _, _) in enumerate(watched.added) if n not in watched.gone}
     assert watched.ran == expected
     assert (watched.queue.rows, watched.queue.calls) == (0, 0)
-    assert watched.queue.wait_s(watched.clock, 0, pace) is None
+    assert watched.queue.wait_s(watched.clock, 0, limits) is None
     for kind in "xy":
         for priority in Priority:
             alike = [n for n in watched.left if watched.added[n][1:] == (kind, priority)]
@@ -277,5 +277,5 @@ def test_what_may_wait_is_bounded(arrivals, splits):
         with contextlib.suppress(Unavailable, InvalidArgument):
             q.add(number, rows, "k", float(number))
         if take_one:
-            q.next(float(number), 0, Pace(full_rows=4))
+            q.next(float(number), 0, BatchLimits(full_rows=4))
         assert q.rows <= 3 * 4 + (0 if splits else 4)

@@ -33,7 +33,7 @@ from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState
 from servingd.core.resources.estimates import UNKNOWN, Estimate, Footprint, Measured
 from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.tracker import Ledger
+from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import (
     CPU_0,
     AspiredVersion,
@@ -94,7 +94,7 @@ class House(ManagerState):
     """A state with a budget of 100, with what tests often do."""
 
     def __init__(self, **rules):
-        super().__init__(availability_preserving, 1, Ledger(100))
+        super().__init__(availability_preserving, 1, ResourceTracker(100))
         self.handle(Configured({name: LoadRules(transition=t) for name, t in rules.items()}))
 
     def load(self, servable, size, **more):
@@ -445,7 +445,7 @@ def test_a_removed_model_leaves_nothing_behind(house):
     house.unload(M1)
     assert house.plan().versions == ()
     assert house._streams == {}
-    assert house._ledger.holdings == {}
+    assert house._tracker.reservations == {}
 
 
 def test_a_retry_that_waits_is_withdrawn(house):

@@ -15,7 +15,6 @@ from servingd.core.lifecycle.versions import (
     aspired,
     not_found,
     parse_version,
-    ready,
     versions_in,
     why_not_ready,
 )
@@ -207,25 +206,3 @@ def test_why_not_ready(spec, configured, states, code, text):
 
 def test_not_found_keeps_a_version_of_zero():
     assert not_found(ModelSpec("m", version=0)).message.endswith("Specific(m, 0)")
-
-
-# Readiness --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rule", "configured", "available", "answer"),
-    [
-        ("all", {"a", "b"}, {"a", "b"}, True),
-        ("all", {"a", "b"}, {"a"}, False),
-        ("all", {"a"}, {"a", "leaving"}, True),
-        ("all", set(), set(), True),
-        ("any", {"a", "b"}, {"b"}, True),
-        ("any", {"a", "b"}, set(), False),
-        ("any", set(), set(), False),
-        (["a"], {"a", "b"}, {"a"}, True),
-        (["a", "c"], {"a", "b"}, {"a", "b"}, False),
-        ([], {"a"}, set(), True),
-    ],
-)
-def test_ready(rule, configured, available, answer):
-    assert ready(rule, configured, available) is answer

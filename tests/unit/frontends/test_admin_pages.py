@@ -31,16 +31,16 @@ class Writer:
         pass
 
 
-class Asker:
+class ClientConnection:
     lost = False
-    carrier = Writer()
+    owner = Writer()
 
 
 def ask(target):
     routes = HttpRoutes(
         None, OneModel(), Pages(metrics=None, ready=None, started=None, describe=dict)
     )
-    reply = HttpReply(Asker(), head=False, keep_alive=True)
+    reply = HttpReply(ClientConnection(), head=False, keep_alive=True)
     routes.handle(HttpRequest("GET", target, {}, b""), reply)
     return reply.payload
 

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from servingd.core.types import ServableId
 from servingd.observability.batches import BatchMetrics
-from servingd.observability.requests import Cell
+from servingd.observability.requests import Histogram
 from servingd.observability.self_warm_up import SelfWarmUpMetrics
 
 M1, M2 = ServableId("m", 1), ServableId("m", 2)
@@ -48,22 +48,22 @@ def test_what_is_kept_is_shown_with_the_memory_it_takes() -> None:
 
 def test_sizes_that_one_batch_in_a_hundred_has_are_in_use() -> None:
     batches = BatchMetrics()
-    lane = batches.open(M1, "s")
+    runner = batches.open(M1, "s")
     assert batches.rows_in_use("m") == {}  # nothing has been queued
-    lane.left["idle"] += 300
+    runner.dispatched["idle"] += 300
     for rows, times in ((1, 250), (5, 40), (64, 8), (1000, 2)):
         for _ in range(times):
-            lane.rows.add(rows)
+            runner.rows.add(rows)
     assert batches.rows_in_use("m") == {"s": (1, 4, 64)}
     assert batches.rows_in_use("n") == {}
-    batches.open(M2, "s").left["idle"] += 1
-    batches.lanes()[1].rows.add(2)
+    batches.open(M2, "s").dispatched["idle"] += 1
+    batches.runners()[1].rows.add(2)
     assert batches.rows_in_use("m") == {"s": (1, 2, 4, 64)}
 
 
 def test_sizes_that_batches_are_filled_up_to_are_exact() -> None:
-    lane = (batches := BatchMetrics()).open(M1, "s", configured=True)
-    lane.left["full"] += 1
-    lane.rows.add(5)
-    lane.padding[12] = Cell()
+    runner = (batches := BatchMetrics()).open(M1, "s", configured=True)
+    runner.dispatched["full"] += 1
+    runner.rows.add(5)
+    runner.padding[12] = Histogram()
     assert batches.rows_in_use("m") == {"s": (12,)}

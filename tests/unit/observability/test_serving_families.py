@@ -5,7 +5,7 @@ from __future__ import annotations
 from servingd.core.types import ServableId
 from servingd.errors import Code
 from servingd.observability.metrics import Metrics
-from servingd.observability.requests import EXAMPLE_EDGES, Cell
+from servingd.observability.requests import EXAMPLE_EDGES, Histogram
 
 M1 = ServableId("m", 1)
 
@@ -50,9 +50,9 @@ def test_a_page():
 
 
 def test_a_sample_on_an_edge_lies_above_it():
-    cell = Cell(EXAMPLE_EDGES)
-    cell.add(2)
-    assert cell.copy().buckets[:3] == [0, 0, 1]
+    histogram = Histogram(EXAMPLE_EDGES)
+    histogram.add(2)
+    assert histogram.copy().buckets[:3] == [0, 0, 1]
 
 
 def test_what_labels_may_hold_is_escaped():
@@ -89,10 +89,10 @@ def test_what_else_is_counted():
 def test_batches_are_counted_there_only_where_they_were_asked_for():
     metrics = Metrics()
     for servable, configured in ((M1, True), (ServableId("n", 1), False)):
-        lane = metrics.batches.open(servable, "s", configured)
-        lane.left["full"] += 1
-        lane.rows.add(4)
-        lane.queue_s.add(0.001)
+        runner = metrics.batches.open(servable, "s", configured)
+        runner.dispatched["full"] += 1
+        runner.rows.add(4)
+        runner.queue_s.add(0.001)
     page = "\n".join(lines(metrics))
     assert ":tensorflow:serving:batching_session:wrapped_run_count{} 1" in page
     assert ':tensorflow:serving:batching_session:processed_batch_size_bucket{le="8"} 1' in page

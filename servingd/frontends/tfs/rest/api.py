@@ -10,7 +10,7 @@ from typing import NamedTuple
 from servingd.core.calls import States
 from servingd.core.types import ModelSpec
 from servingd.errors import Code, ServingError
-from servingd.frontends.call import CallContext, blame
+from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
 from servingd.frontends.http.shared_page import Workers
@@ -125,7 +125,7 @@ class RestApi:
                 plan.spec, plan.verb, request, rest, lambda: self._begin(plan, request, rest)
             )
         if rest.deadline is not None and reply.payload is None:
-            reply.due, reply.expire = rest.deadline, rest.expire
+            reply.deadline, reply.expire = rest.deadline, rest.expire
 
     def _wait(
         self,
@@ -203,7 +203,7 @@ class RestApi:
                 lambda: self._answer_now(found, reply, rest, started),
             )
             if rest.deadline is not None and reply.payload is None:
-                reply.due, reply.expire = rest.deadline, rest.expire
+                reply.deadline, reply.expire = rest.deadline, rest.expire
         else:
             self._answer_now(found, reply, rest, started)
 
@@ -214,7 +214,7 @@ class RestApi:
                 raise found.error
             rest.send(self._document(found))
         except Exception as error:
-            blamed = blame(error, found.verb)
+            blamed = to_serving_error(error, found.verb)
             code = blamed.code
             if found.silent:
                 reply.send(400, b"", JSON, self._headers)

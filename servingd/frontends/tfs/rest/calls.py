@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from servingd.core.types import ModelSpec, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError
-from servingd.frontends.call import Call, CallContext, Note, blame
+from servingd.frontends.call import Call, CallContext, Note, to_serving_error
 from servingd.frontends.tfs.rest.reply import PROTOBUF, RestReply
 from servingd.frontends.tfs.rpc.examples import ClassifyCall, RegressCall
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
@@ -85,13 +85,13 @@ class JsonPredict(Call):
 
     def log_request(self) -> bytes:
         """The PredictRequest that would have meant the same."""
-        assert self.lane is not None  # it has answered
-        return predict_request(self.spec, self._inputs, self.lane.signature.inputs)
+        assert self.runner is not None  # it has answered
+        return predict_request(self.spec, self._inputs, self.runner.signature.inputs)
 
     def log_response(self, outputs: Tensors, note: Note, payload: bytes) -> bytes:
         """The PredictResponse that it would have got."""
-        assert self.lane is not None  # it has answered
-        return encode_predict_response(outputs, self.lane.signature.outputs, note.model_spec)
+        assert self.runner is not None  # it has answered
+        return encode_predict_response(outputs, self.runner.signature.outputs, note.model_spec)
 
 
 def _are_large(outputs: Tensors) -> bool:
@@ -151,8 +151,8 @@ class JsonClassify(_JsonExamples):
 
     def log_response(self, outputs: Tensors, note: Note, payload: bytes) -> bytes:
         """The ClassificationResponse that it would have got."""
-        assert self.lane is not None  # it has answered
-        found = classification(self.lane.signature, outputs, self.count)
+        assert self.runner is not None  # it has answered
+        found = classification(self.runner.signature, outputs, self.count)
         return classification_response(found.labels, found.scores, note.model_spec)
 
 
@@ -172,8 +172,8 @@ class JsonRegress(_JsonExamples):
 
     def log_response(self, outputs: Tensors, note: Note, payload: bytes) -> bytes:
         """The RegressionResponse that it would have got."""
-        assert self.lane is not None  # it has answered
-        values = regression(self.lane.signature, outputs, self.count)
+        assert self.runner is not None  # it has answered
+        values = regression(self.runner.signature, outputs, self.count)
         return regression_response(values, note.model_spec)
 
 
@@ -269,7 +269,7 @@ def start_json(
     try:
         call.start(spec, body)
     except Exception as error:
-        call.fail(blame(error, call.method))
+        call.fail(to_serving_error(error, call.method))
 
 
 def start_proto(
@@ -286,4 +286,4 @@ def start_proto(
     try:
         call.start(spec, body, parser)
     except Exception as error:
-        call.fail(blame(error, call.method))
+        call.fail(to_serving_error(error, call.method))

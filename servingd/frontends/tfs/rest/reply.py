@@ -76,8 +76,8 @@ class RestReply:
         """What the caller says of its importance."""
         return self._form.priority
 
-    def gather(self) -> None:
-        """Answers go out together anyway: see `HttpCarrier.answered`."""
+    def begin_batch(self) -> None:
+        """Answers go out together anyway: see `HttpTransport.answered`."""
 
     def takes_away(self, job: Callable[[], None]) -> bool:
         """Have a worker do a large job, if this thread has others to answer; else False."""

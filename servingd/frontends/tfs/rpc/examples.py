@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from servingd.core.batching.queue import Priority
-from servingd.core.calls import Lease
+from servingd.core.calls import ServableHandle
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, InvalidArgument, ServingError
-from servingd.frontends.call import Call, CallContext, Note, blame, unheard
+from servingd.frontends.call import Call, CallContext, Note, to_serving_error, unheard
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
 from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
@@ -51,7 +51,7 @@ class ExamplesMethod:
             call.spec = model_spec(request.model_spec)
             run_examples(context.models, call, call.signature_method, context.checks)
         except Exception as error:
-            call.fail(blame(error, call.method))
+            call.fail(to_serving_error(error, call.method))
 
 
 class _ExamplesCall(Call):
@@ -128,7 +128,7 @@ class MultiInferenceMethod:
             call.tasks = [Task(model_spec(t.model_spec), t.method_name) for t in request.tasks]
             multi_inference(context.models, call, context.checks)
         except Exception as error:
-            call.fail(blame(error, call.method))
+            call.fail(to_serving_error(error, call.method))
 
 
 class MultiInferenceCall:
@@ -143,13 +143,13 @@ class MultiInferenceCall:
         self._payload = payload
         self._count = 0
         self.deadline = reply.deadline
-        self.lease: Lease | None = None
+        self.handle: ServableHandle | None = None
         self.tasks: Sequence[Task] = ()
         self.input = b""
 
     @property
     def alone(self) -> bool:
-        """Whether its carrier has no other call in hand."""
+        """Whether its transport has no other call in hand."""
         return self._reply.alone
 
     def priority(self) -> Priority:
@@ -160,9 +160,9 @@ class MultiInferenceCall:
         """Whether anybody still waits."""
         return self._reply.alive()
 
-    def gather(self) -> Callable[[], None] | None:
-        """Let this thread's answers to calls of the same carrier go out together."""
-        return self._reply.gather()
+    def begin_batch(self) -> Callable[[], None] | None:
+        """Let this thread's answers to calls of the same transport go out together."""
+        return self._reply.begin_batch()
 
     def examples(self) -> Sequence[bytes]:
         """The Examples, as their client wrote them."""
@@ -172,21 +172,21 @@ class MultiInferenceCall:
 
     def finish(self, answers: Sequence[TaskOutputs]) -> None:
         """Answer with all results."""
-        assert self.lease is not None  # the tasks' lanes were found through it
-        servable = self.lease.id
+        assert self.handle is not None  # the tasks' runners were found through it
+        servable = self.handle.id
         try:
             response = protos.MultiInferenceResponse()
-            for task, (lane, outputs) in zip(self.tasks, answers, strict=True):
+            for task, (runner, outputs) in zip(self.tasks, answers, strict=True):
                 result = response.results.add()
-                found = results(lane.signature, task.method, outputs, self._count)
+                found = results(runner.signature, task.method, outputs, self._count)
                 _fill(result, found)
                 result.model_spec.name = task.spec.name
                 result.model_spec.version.value = servable.version
-                result.model_spec.signature_name = lane.signature.name
+                result.model_spec.signature_name = runner.signature.name
             payload = response.SerializeToString()
             heard = self._reply.send(payload)
         except Exception as error:
-            self.fail(blame(error, self.method))
+            self.fail(to_serving_error(error, self.method))
             return
         if not heard:
             self._end(unheard(self._reply))
@@ -203,15 +203,15 @@ class MultiInferenceCall:
         try:
             if not self._reply.fail(code, error.message, error.retry_after_s):
                 code = unheard(self._reply, code)
-        finally:  # the lease comes back whatever becomes of the reply
+        finally:  # the handle comes back whatever becomes of the reply
             self._end(code)
 
     def _end(self, code: Code) -> None:
-        lease, self.lease = self.lease, None
+        handle, self.handle = self.handle, None
         spec = self.tasks[0].spec if self.tasks else None
-        model, version = self._context.blamed(lease, spec)
-        if lease:
-            lease.release()
+        model, version = self._context.blamed(handle, spec)
+        if handle:
+            handle.release()
         seconds = time.perf_counter() - self._started
         self._context.metrics.record(model, version, "", self.method, code, seconds)
 

@@ -1,4 +1,4 @@
-"""The one table of RPC methods: bytes in, bytes out, the same for every carrier."""
+"""The one table of RPC methods: bytes in, bytes out, the same for every transport."""
 
 from __future__ import annotations
 

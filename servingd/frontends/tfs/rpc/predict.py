@@ -10,7 +10,7 @@ import numpy as np
 
 from servingd.core.types import Signature, Tensors, TensorSpec
 from servingd.errors import FailedPrecondition, InvalidArgument, ServingError
-from servingd.frontends.call import Call, CallContext, Note, blame
+from servingd.frontends.call import Call, CallContext, Note, to_serving_error
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
 from servingd.inference.predict import bind, predict
@@ -46,7 +46,7 @@ class PredictMethod:
                 self._read(payload, call)
             predict(context.models, call, context.checks)
         except Exception as error:
-            call.fail(blame(error, call.method))
+            call.fail(to_serving_error(error, call.method))
 
     def _read(self, payload: bytes, call: PredictCall) -> None:
         """Parse a request that no template fits."""
@@ -110,7 +110,7 @@ class PredictCall(Call):
 
     def _wrong_type(self, alias: str, spec: TensorSpec, came: int) -> InvalidArgument:
         """TensorFlow's text, in which an input is told by its place in the signature."""
-        place = list(self.lane.signature.inputs).index(alias) if self.lane else 0
+        place = list(self.runner.signature.inputs).index(alias) if self.runner else 0
         return InvalidArgument(
             f"Expects arg[{place}] to be {type_name(spec.data_type)} "
             f"but {type_name(came)} is provided"

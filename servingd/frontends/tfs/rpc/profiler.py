@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from servingd.errors import Code, ServingError
-from servingd.frontends.call import CallContext, blame
+from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.wire import protos
@@ -67,7 +67,7 @@ class ProfilerMethods:
                 )
             self._profiler.profile(request.duration_ms / 1000, levels, done)
         except Exception as error:
-            self._fail("Profile", blame(error, "Profile"), started, reply)
+            self._fail("Profile", to_serving_error(error, "Profile"), started, reply)
 
     def terminate(self, payload: bytes, reply: Reply) -> None:
         """End the trace under way."""
@@ -78,7 +78,7 @@ class ProfilerMethods:
             reply.send(b"")
             self._record("Terminate", Code.OK, started)
         except Exception as error:
-            self._fail("Terminate", blame(error, "Terminate"), started, reply)
+            self._fail("Terminate", to_serving_error(error, "Terminate"), started, reply)
 
     def _fail(self, method: str, error: ServingError, started: float, reply: Reply) -> None:
         reply.fail(error.code, error.message)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from servingd.config.models import ModelConfig
 from servingd.errors import Code, InvalidArgument, ServingError
-from servingd.frontends.call import CallContext, blame
+from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.wire import protos
@@ -66,7 +66,7 @@ class ReloadMethod:
             left = None if reply.deadline is None else reply.deadline - time.monotonic()
             self._reload(_models(request.config), left, done)
         except Exception as error:
-            blamed = blame(error, METHOD)
+            blamed = to_serving_error(error, METHOD)
             reply.fail(blamed.code, blamed.message)
             record(blamed.code)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from servingd.core.calls import States
 from servingd.core.types import ModelSpec
 from servingd.errors import Code
-from servingd.frontends.call import CallContext, blame
+from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.reply import Handler, Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, optional_model_spec
 from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
@@ -38,7 +38,7 @@ class StatusMethods:
                 model, version = spec.name, spec.version or 0
                 reply.send(content)
             except Exception as error:
-                blamed = blame(error, method)
+                blamed = to_serving_error(error, method)
                 code = blamed.code
                 reply.fail(code, blamed.message)
             seconds = time.perf_counter() - started

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Improvement:
+class OptimisationJob:
     """One version whose replicas may get better sessions."""
 
     id: ServableId
@@ -90,7 +90,7 @@ class Declined(Exception):
     """The sessions that serve stay; the text says why."""
 
 
-def swap(improvement: Improvement, sessions: list[RunningSession]) -> None:
+def swap(improvement: OptimisationJob, sessions: list[RunningSession]) -> None:
     """Let each replica run on its new session from now on."""
     for replica, session in zip(improvement.replicas, sessions, strict=True):
         replica.swap(session)
@@ -110,7 +110,7 @@ def close(sessions: Iterable[RunningSession]) -> None:
         session.close()
 
 
-def proven(improvement: Improvement, place: Path) -> list[RunningSession]:
+def proven(improvement: OptimisationJob, place: Path) -> list[RunningSession]:
     """A session for each replica, on the graph in `place`, that answers here as the plain one."""
     report: dict[str, Any] = json.loads((place / REPORT_FILE).read_text())
     if not report["optimised"]:
@@ -129,7 +129,7 @@ def proven(improvement: Improvement, place: Path) -> list[RunningSession]:
 
 
 def _proven_one(
-    improvement: Improvement, replica: SavedModelServable, place: Path, initialiser: Initialiser
+    improvement: OptimisationJob, replica: SavedModelServable, place: Path, initialiser: Initialiser
 ) -> RunningSession:
     signatures, warm = improvement.meta_graph.signatures, improvement.warm
     options = replica.session.options
@@ -161,7 +161,7 @@ def _proven_one(
     return wide or session
 
 
-def wide_plain(improvement: Improvement) -> RunningSession | None:
+def wide_plain(improvement: OptimisationJob) -> RunningSession | None:
     """The plain graph on all threads, if that pays."""
     signatures, narrow = improvement.meta_graph.signatures, improvement.first.session
     if improvement.threads_known(optimised=False) == narrow.threads:
@@ -189,7 +189,7 @@ def wide_plain(improvement: Improvement) -> RunningSession | None:
 class _Trial(SavedModelServable):
     """A session before its first caller: its runs end when it is not wanted any more."""
 
-    def __init__(self, improvement: Improvement, session: RunningSession) -> None:
+    def __init__(self, improvement: OptimisationJob, session: RunningSession) -> None:
         super().__init__(improvement.meta_graph, session, may_be_run=improvement.warm)
         self._cancelled = improvement.cancelled
 
@@ -199,7 +199,7 @@ class _Trial(SavedModelServable):
         super().run(signature, inputs, done)
 
 
-def rehearsed(improvement: Improvement, sessions: list[RunningSession]) -> list[RunningSession]:
+def rehearsed(improvement: OptimisationJob, sessions: list[RunningSession]) -> list[RunningSession]:
     """The sessions, once each has answered the recorded requests; closed if one does not."""
     try:
         for session in sessions:

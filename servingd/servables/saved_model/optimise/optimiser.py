@@ -35,7 +35,7 @@ from servingd.servables.saved_model.optimise.child import GRAPH_FILE
 from servingd.servables.saved_model.optimise.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.optimise.job import (
     Declined,
-    Improvement,
+    OptimisationJob,
     close,
     proven,
     rehearsed,
@@ -86,14 +86,14 @@ class GraphOptimiser:
         self._attempts: Attempts | None = None  # guarded by _changed
         self._tunings = Tunings()
         self._changed = threading.Condition()
-        self._waiting: deque[Improvement] = deque()  # guarded by _changed
+        self._waiting: deque[OptimisationJob] = deque()  # guarded by _changed
         self._checks: deque[WeightsCheck] = deque()  # guarded by _changed
-        self._current: Improvement | None = None  # guarded by _changed
+        self._current: OptimisationJob | None = None  # guarded by _changed
         self._child: subprocess.Popen[bytes] | None = None  # guarded by _changed
         self._stopped = False  # guarded by _changed
         self._thread: threading.Thread | None = None  # guarded by _changed; made when first needed
 
-    def submit(self, improvement: Improvement) -> None:
+    def submit(self, improvement: OptimisationJob) -> None:
         """Improve a servable in the background, in order of arrival."""
         if self._enabled:
             self._on_state(improvement.id, "optimising")
@@ -137,7 +137,7 @@ class GraphOptimiser:
                 self._attempts = Attempts(folder)
             return self._attempts
 
-    def cancel(self, improvement: Improvement) -> None:
+    def cancel(self, improvement: OptimisationJob) -> None:
         """Give an improvement up; on return its servable is not touched any more."""
         improvement.cancelled.set()
         with self._changed:
@@ -203,7 +203,7 @@ class GraphOptimiser:
             _log.warning(text, check.id, trouble)
             check.tell(lambda: self._on_state(check.id, "damaged weights"))
 
-    def _next(self) -> Improvement | WeightsCheck | None:
+    def _next(self) -> OptimisationJob | WeightsCheck | None:
         with self._changed:
             while not self._waiting and not self._checks and not self._stopped:
                 self._changed.wait()
@@ -214,7 +214,7 @@ class GraphOptimiser:
             self._current = self._waiting.popleft()
             return self._current
 
-    def _improve(self, improvement: Improvement) -> None:
+    def _improve(self, improvement: OptimisationJob) -> None:
         state: str = "plain"
         sessions: list[RunningSession] = []
         kind = _kind_of(improvement)
@@ -237,7 +237,7 @@ class GraphOptimiser:
             swap(improvement, sessions)
         self._on_state(improvement.id, state)
 
-    def _tuned(self, improvement: Improvement, sessions: list[RunningSession]) -> Tuning:
+    def _tuned(self, improvement: OptimisationJob, sessions: list[RunningSession]) -> Tuning:
         """Find out what is worth merging; note how the graph is best run, if it is kept."""
         first, mergeable = sessions[0], NOT_TRIED
         if improvement.merges:
@@ -254,7 +254,7 @@ class GraphOptimiser:
             write_tuning(place / GRAPH_FILE, improvement.setting, tuning)
         return tuning
 
-    def _optimised(self, improvement: Improvement) -> list[RunningSession]:
+    def _optimised(self, improvement: OptimisationJob) -> list[RunningSession]:
         """Each replica's proven session on the optimised graph, from the cache or made now."""
         if not c_api.is_sound():
             raise Declined("the C API is not usable with this TensorFlow")
@@ -279,7 +279,7 @@ class GraphOptimiser:
         finally:
             cache.drop(place)
 
-    def _made(self, improvement: Improvement, key: str, weights: int) -> Path:
+    def _made(self, improvement: OptimisationJob, key: str, weights: int) -> Path:
         """The folder with what a child makes of the model now."""
         cache = self._graphs()
         workplace = cache.workplace()
@@ -292,7 +292,7 @@ class GraphOptimiser:
             cache.drop(workplace)
             raise
 
-    def _run_child(self, improvement: Improvement, workplace: Path, weights: int) -> None:
+    def _run_child(self, improvement: OptimisationJob, workplace: Path, weights: int) -> None:
         memory = self._memory_limit or _CHILD_BASE_BYTES + weights * _CHILD_BYTES_PER_WEIGHT
         command = [
             sys.executable,
@@ -336,12 +336,12 @@ class GraphOptimiser:
             return self._cache
 
 
-def _kind_of(improvement: Improvement) -> str:
+def _kind_of(improvement: OptimisationJob) -> str:
     meta_graph, weights = improvement.meta_graph, weights_of(improvement.path)
     return kind_of(meta_graph.graph(), meta_graph.signatures, weights, improvement.setting)
 
 
-def _key_of(improvement: Improvement) -> str:
+def _key_of(improvement: OptimisationJob) -> str:
     return _key(improvement.path, improvement.tags)
 
 

@@ -137,24 +137,24 @@ def _is_moved(meta_graph: MetaGraph, options: SessionOptions) -> bool:
 def _load_moved(path: str, meta_graph: MetaGraph, options: SessionOptions) -> c_api.CApiSession:
     """What TensorFlow's loader does, but with a graph that names no device."""
     graph_def = without_devices(meta_graph.graph_def)
-    body = c_api.load_graph_def(graph_def, options, optimised=False)
+    backend = c_api.load_graph_def(graph_def, options, optimised=False)
     try:
         variables = f"{path}/variables/variables"
         if meta_graph.restores and os.path.exists(f"{variables}.index"):
-            call = body.make_call([meta_graph.restores_from], [], [_op(meta_graph.restores)])
+            call = backend.make_call([meta_graph.restores_from], [], [_op(meta_graph.restores)])
             call(_path_tensor(variables))
             del call
-        _initialise(body, path, meta_graph.initialiser)
+        _initialise(backend, path, meta_graph.initialiser)
     except BaseException:
-        body.close()
+        backend.close()
         raise
-    return body
+    return backend
 
 
-def _initialise(body: c_api.CApiSession, source: str, initialiser: Initialiser) -> None:
+def _initialise(backend: c_api.CApiSession, source: str, initialiser: Initialiser) -> None:
     if initialiser.operation:
         assets = initialiser.assets
-        call = body.make_call(list(assets), [], [_op(initialiser.operation)])
+        call = backend.make_call(list(assets), [], [_op(initialiser.operation)])
         call(*(_path_tensor(f"{source}/assets/{file}") for file in assets.values()))
 
 
@@ -170,13 +170,13 @@ def open_optimised(
     signatures: Mapping[str, Signature],
 ) -> RunningSession:
     """Open an optimised graph and initialise its tables from the model's assets."""
-    body = c_api.load_graph_def(path, options, optimised=True)
+    backend = c_api.load_graph_def(path, options, optimised=True)
     try:
-        _initialise(body, source, initialiser)
+        _initialise(backend, source, initialiser)
     except BaseException:
-        body.close()
+        backend.close()
         raise
-    return RunningSession(body, signatures, options, optimised=True)
+    return RunningSession(backend, signatures, options, optimised=True)
 
 
 def _path_tensor(path: str) -> Any:

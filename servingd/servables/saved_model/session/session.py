@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from servingd.core.ref_count import Users
+from servingd.core.ref_count import RefCount
 from servingd.core.resources.placement import Ran
 from servingd.core.types import Signature, Tensors
 from servingd.errors import (
@@ -154,7 +154,7 @@ class RunningSession:
     """
 
     __slots__ = (
-        "_body",
+        "_backend",
         "_idle",
         "_lock",
         "_narrow",
@@ -174,12 +174,12 @@ class RunningSession:
 
     def __init__(
         self,
-        body: Openable | ObjectModel,
+        backend: Openable | ObjectModel,
         signatures: Mapping[str, Signature],
         options: SessionOptions,
         optimised: bool = False,
     ) -> None:
-        self._body = body
+        self._backend = backend
         self.options = options
         self.optimised = optimised
         self.ran: Ran | None = None  # what its operations were seen to run on, if anybody looked
@@ -187,16 +187,16 @@ class RunningSession:
         self.interrupted = False
         self.on_overdue: Callable[[RunningSession], None] = RunningSession.interrupt
         try:
-            self.calls = _signature_calls(body, signatures, options.timed)
+            self.calls = _signature_calls(backend, signatures, options.timed)
         except BaseException:
-            body.close()
+            backend.close()
             raise
         self.slowest_s = 0.0  # of the signatures' fastest runs while warming; 0: none was measured
         self.mergeable = NOT_TRIED
         self._idle = threading.Event()
         self._lock = threading.Lock()
         self._narrow: dict[tuple[str, frozenset[str]], SignatureCall] = {}  # guarded by _lock
-        self._users = Users(self._idle.set)
+        self._users = RefCount(self._idle.set)
         # Begin a run (False once closing has begun: take the newer session), and end it.
         self.enter = self._users.enter
         self.leave = self._users.leave
@@ -224,7 +224,7 @@ class RunningSession:
                 if len(outputs) == len(signature.outputs) or len(self._narrow) >= _MAX_NARROW:
                     return self.calls[signature.name]
                 narrow = dataclasses.replace(signature, outputs=outputs)
-                self._narrow[key] = _signature_call(self._body, narrow, self.options.timed)
+                self._narrow[key] = _signature_call(self._backend, narrow, self.options.timed)
             return self._narrow[key]
 
     def look(self, signatures: Mapping[str, Signature], warm: Mapping[str, bool]) -> None:
@@ -243,13 +243,13 @@ class RunningSession:
 
     def _trace(self, signature: Signature) -> Any:
         """The trace of a run on made-up inputs; None if there cannot be one."""
-        inputs, body = synthetic_inputs(signature, 1), self._body
-        if inputs is None or isinstance(body, ObjectModel):
+        inputs, backend = synthetic_inputs(signature, 1), self._backend
+        if inputs is None or isinstance(backend, ObjectModel):
             return None
         feeds, fetches = _tensors(signature)
         try:
             with self._made_up(signature.name):
-                return body.trace(feeds, fetches, inputs.values())
+                return backend.trace(feeds, fetches, inputs.values())
         except MadeUpRunEnded:
             raise
         except Exception as error:
@@ -297,7 +297,7 @@ class RunningSession:
     def interrupt(self) -> None:
         """End the runs under way, with CANCELLED. It answers no more calls; close it."""
         self.interrupted = True
-        self._body.interrupt()
+        self._backend.interrupt()
 
     def close(self, patience_s: float = 60.0) -> None:
         """Wait for the runs under way, but no longer than that, then free the session."""
@@ -313,17 +313,17 @@ class RunningSession:
         self.on_overdue = RunningSession.interrupt  # lets go of its servable
         self.calls.clear()
         self._narrow.clear()
-        self._body.close()
+        self._backend.close()
 
 
 def _signature_calls(
-    body: Openable | ObjectModel, signatures: Mapping[str, Signature], timed: bool
+    backend: Openable | ObjectModel, signatures: Mapping[str, Signature], timed: bool
 ) -> dict[str, SignatureCall]:
     """A callable per signature; one that cannot be made costs its signature alone."""
     calls: dict[str, SignatureCall] = {}
     for name, signature in signatures.items():
         try:
-            calls[name] = _signature_call(body, signature, timed)
+            calls[name] = _signature_call(backend, signature, timed)
         except Exception as error:
             failure = translate(error)
             if failure.code not in _OF_THE_SIGNATURE:
@@ -334,16 +334,16 @@ def _signature_calls(
 
 
 def _signature_call(
-    body: Openable | ObjectModel, signature: Signature, timed: bool
+    backend: Openable | ObjectModel, signature: Signature, timed: bool
 ) -> SignatureCall:
     unserved = [alias for alias in signature.inputs if alias in signature.unserved]
     if unserved:  # nobody calls it: see `check_served`
         return SignatureCall(_fails_with(Unimplemented(signature.unserved[unserved[0]])), ())
     outputs = tuple(alias for alias in signature.outputs if alias not in signature.unserved)
-    if isinstance(body, ObjectModel):
+    if isinstance(backend, ObjectModel):
         inputs = list(signature.inputs)
         return SignatureCall(
-            body.make_signature_call(signature.name, inputs, list(outputs)), outputs
+            backend.make_signature_call(signature.name, inputs, list(outputs)), outputs
         )
     feeds, fetches = _tensors(signature)
     given = _given_back(signature)
@@ -351,9 +351,9 @@ def _signature_call(
     if not fetches:
         call = _fails_with(Internal("nothing to run"))
     elif timed:
-        call = TimedRuns(lambda timeout_s: body.make_call(feeds, fetches, None, timeout_s))
+        call = TimedRuns(lambda timeout_s: backend.make_call(feeds, fetches, None, timeout_s))
     else:
-        call = body.make_call(feeds, fetches)
+        call = backend.make_call(feeds, fetches)
     if not given:
         return SignatureCall(call, outputs)
     fetched = tuple(alias for alias in outputs if alias not in given)

@@ -1,0 +1,243 @@
+"""The control plane: which versions ought to be served, and what is done about it.
+
+It owns the manager, the source, the configuration and every public state. It touches no call: it
+commands the data plane (`worker.py`) and hears its events.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+from servingd.config.models import ModelConfig
+from servingd.config.server import ServerConfig
+from servingd.core.lifecycle.states import PublicState, ServableState
+from servingd.core.readiness import Readiness
+from servingd.errors import FailedPrecondition, ServingError
+from servingd.observability.metrics import Metrics
+from servingd.runtime.manager.manager import Manager
+from servingd.runtime.manager.options import manager_options, manager_state, rules_of
+from servingd.runtime.manager.reloader import Reloader, log_reload
+from servingd.runtime.manager.state_monitor import StateMonitor
+from servingd.runtime.threads import WorkerPool
+from servingd.sources.catalogs import (
+    ConfiguredCatalog,
+    RepositoryCatalog,
+    known_models,
+    listed_models,
+    make_catalog,
+)
+from servingd.sources.config_file import ConfigFilePoll
+from servingd.sources.file_system import FileSystemSource, SourceOptions
+from servingd.wire.config.models import configured_models
+from servingd.worker import Worker
+
+_UNLOAD_TIMEOUT_S = 30.0
+_SCAN_THREADS = 4
+
+_log = logging.getLogger(__name__)
+
+
+class Control:
+    """Decides what is served. `start` and `stop` once each, from one thread.
+
+    Whatever it is told of, it is told from the thread of who tells; each such method is short.
+    """
+
+    def __init__(
+        self, config: ServerConfig, metrics: Metrics, monitor: StateMonitor, worker: Worker
+    ) -> None:
+        """Read the models' configuration; raises a ServingError naming the file or flag."""
+        self._config = config
+        self._metrics = metrics
+        self._worker = worker
+        self._on_readiness: Callable[[], None] = _nobody
+        self.states = monitor
+        self._manager = Manager(
+            manager_state(config),
+            worker.loader,
+            worker.models,
+            monitor,
+            worker.dispatcher,
+            manager_options(config, worker.warm_up, worker.platforms.devices),
+            worker.on_load,
+        )
+        worker.connect(self._manager)
+        metrics.placements.watch(lambda: self._manager.plan, worker.platforms.devices)
+        self._catalog = make_catalog(config)
+        self._source = FileSystemSource(
+            self._catalog,
+            worker.platforms.__getitem__,
+            worker.platforms.recognise,
+            self._manager.aspire,
+            self._configure,
+            self._on_no_version,
+            SourceOptions(
+                poll_wait_s=config.file_system_poll_wait_seconds,
+                threads=WorkerPool("scan", _SCAN_THREADS),
+            ),
+        )
+        self._reloader = Reloader(
+            worker.models,
+            monitor,
+            worker.platforms.names,
+            self._replace_models,
+            config.allow_version_labels_for_unavailable_models,
+        )
+        self._config_file = self._build_config_file_poll()
+        self._models_known = False  # written by the source's thread alone
+        self._started = threading.Event()  # every first model has come up, or failed for good
+        self._stopping = False
+        self._stack = ExitStack()
+        monitor.subscribe(self._on_state)
+
+    def check(self) -> None:
+        """Raise InvalidArgument for a model of a type that there is not."""
+        self._reloader.check_platforms(known_models(self._catalog))
+
+    def start(self) -> None:
+        """Load what is there; returns before the models are up."""
+        with ExitStack() as stack:
+            self._reloader.begin(listed_models(self._catalog))
+            self._manager.start()
+            stack.callback(self._manager.stop, _UNLOAD_TIMEOUT_S)
+            stack.callback(self._worker.end_runs)  # first: a load may wait for one
+            self._source.start()
+            stack.callback(self._source.stop)
+            if self._config_file is not None:
+                self._config_file.start()
+                stack.callback(self._config_file.stop)
+            self._stack = stack.pop_all()
+
+    def begin_to_stop(self) -> None:
+        """Be ready no more, and say so."""
+        self._stopping = True
+        self._on_readiness()
+
+    def stop(self) -> None:
+        """Stop the sources and unload everything."""
+        self._stack.close()
+
+    # Readiness ------------------------------------------------------------------------------------
+
+    def watch_readiness(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever `readiness` may differ, from any thread; set before `start`."""
+        self._on_readiness = changed
+
+    def readiness(self) -> Readiness:
+        """Return how the server is now; from any thread."""
+        rule, stopping, known = self._config.ready_when, self._stopping, self._models_known
+        return Readiness(
+            rule=rule if rule in ("all", "any") else tuple(rule.split(",")),
+            models_known=known,
+            # Until the source has looked, health is told of the models that are to come.
+            configured=self.states.configured() if known else self._listed(),
+            available=frozenset() if stopping else self.states.available(),
+            started=self._started.is_set(),
+            stopping=stopping,
+        )
+
+    def why_not_ready(self) -> str | None:
+        """Return why the server is not ready, with what is wrong with its models; None if it is."""
+        return self.readiness().why_not_ready(self.states.trouble)
+
+    def is_configured(self, name: str) -> bool:
+        """Return whether a model ought to be served."""
+        return name in self.states.configured()
+
+    def _listed(self) -> frozenset[str]:
+        return frozenset(model.name for model in listed_models(self._catalog))
+
+    # What administrators ask ----------------------------------------------------------------------
+
+    def reload(
+        self,
+        models: tuple[ModelConfig, ...],
+        timeout_s: float | None,
+        done: Callable[[ServingError | None], None],
+        *,
+        by_call: bool = True,
+    ) -> None:
+        """Replace the models that were configured; see `Reloader.reload`.
+
+        Raises FailedPrecondition where the models are those of a repository's folders.
+        """
+        if not isinstance(self._catalog, ConfiguredCatalog):
+            raise FailedPrecondition(
+                f"the models are those of {self._config.model_repository}: they cannot be reloaded"
+            )
+        longest = self._config.reload_timeout_s
+        self._reloader.reload(models, min(longest, timeout_s or longest), done, by_call)
+
+    def reread(self) -> None:
+        """Read the configuration files again and apply what they say of models. Does not wait."""
+        if self._config_file is None:
+            _log.warning("there is no configuration file to read again")
+        else:
+            _log.info("reading the configuration files again")
+            self._config_file.read_now()
+
+    def _replace_models(self, models: tuple[ModelConfig, ...]) -> None:
+        assert isinstance(self._catalog, ConfiguredCatalog)  # only such a one is reloaded
+        self._catalog.replace(models)
+        self._source.look_soon()
+
+    def _build_config_file_poll(self) -> ConfigFilePoll | None:
+        config, catalog = self._config, self._catalog
+        if not (config.model_config_file or config.servingd_config_file):
+            return None
+        wait_s = config.model_config_file_poll_wait_seconds
+        ended = self._metrics.on_config_reload
+        if isinstance(catalog, RepositoryCatalog):
+            yaml = config.servingd_config_file
+            return ConfigFilePoll(
+                lambda: catalog.reread(yaml), lambda models: self._source.look_soon(), wait_s, ended
+            )
+        return ConfigFilePoll(
+            lambda: configured_models(config, self._reloader.models),
+            lambda models: self.reload(models, None, log_reload, by_call=False),
+            wait_s,
+            ended,
+        )
+
+    # What the source and the manager tell ---------------------------------------------------------
+
+    def _configure(self, configured: Mapping[str, ModelConfig]) -> None:
+        """These models ought to be served from now on; the source's thread, before their versions.
+
+        Each part gets the same snapshot, in the place of the last one.
+        """
+        names, models = frozenset(configured), tuple(configured.values())
+        self.states.configure(names)
+        self._metrics.configure(names)
+        self._worker.configure(models)
+        self._manager.configure(rules_of(self._config, models))
+        if not self._models_known:
+            self._models_known = True
+            self.states.notify_when(names, PublicState.AVAILABLE, self._on_all_up)
+        self._worker.first_calls.expect(names)
+        self._on_readiness()
+
+    def _on_no_version(self, name: str, reason: str) -> None:
+        self.states.report_absent(name, reason)
+        if reason:
+            self._worker.first_calls.settle(name)
+
+    def _on_state(self, state: ServableState) -> None:
+        self._on_readiness()
+        if not self._worker.first_calls.over:
+            states = {s.state for s in self.states.of_model(state.id.name)}
+            if not states & {PublicState.START, PublicState.LOADING}:
+                self._worker.first_calls.settle(state.id.name)
+
+    def _on_all_up(self, all_available: bool) -> None:
+        gc.freeze()  # what lives now lives long: no collection needs to look at it again
+        self._started.set()
+        _log.info("started%s", "" if all_available else ", but not every model is available")
+
+
+def _nobody() -> None:
+    """Whom a change of readiness is told before anybody has asked."""

@@ -1,0 +1,76 @@
+"""Whether the server is ready, and what each health check is told: one moment, judged purely.
+
+`/readyz`, `/startupz`, gRPC health and the log all ask the same value, so that they never differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+PREDICTION_SERVICES = ("tensorflow.serving.PredictionService", "PredictionService")
+MODEL_SERVICES = ("tensorflow.serving.ModelService", "ModelService")
+"""TensorFlow Serving registers the unqualified names; health clients expect the others."""
+
+_SHOWN_TROUBLES = 10
+"""Of so many models the reason for not being ready says what is wrong with them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """How the server is at one moment."""
+
+    rule: str | Sequence[str] = "all"
+    """When it is ready: `all` or `any` of its models are available, or those that are named."""
+    models_known: bool = True
+    """Whether the source has told by now which models there are."""
+    configured: frozenset[str] = frozenset()
+    """The models that ought to be served."""
+    available: frozenset[str] = frozenset()
+    """Those with a version that is AVAILABLE."""
+    started: bool = False
+    """Whether every first model has come up, or has failed for good."""
+    stopping: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may be sent calls."""
+        if self.stopping or not self.models_known:
+            return False
+        if self.rule == "any":
+            return bool(self.available)
+        names = self.configured if self.rule == "all" else self.rule
+        return all(name in self.available for name in names)
+
+    def why_not_ready(self, trouble: Callable[[str], str] = lambda name: "") -> str | None:
+        """Return the reason for `/readyz`; None if it is ready.
+
+        `trouble` tells what keeps a model from being available; empty where nothing is known.
+        """
+        if self.stopping:
+            return "stopping"
+        if not self.models_known:
+            return "starting: the models are not known yet"
+        if self.ready:
+            return None
+        missing = sorted(self.configured - self.available)
+        named = ", ".join(missing) or "none is configured"
+        rule = self.rule if isinstance(self.rule, str) else ",".join(self.rule)
+        lines = [f"not ready by rule {rule}; not available: {named}"]
+        lines += filter(None, map(trouble, missing[:_SHOWN_TROUBLES]))
+        return "\n".join(lines)
+
+    def why_not_started(self) -> str | None:
+        """Return the reason for `/startupz`; None once the first models have come up."""
+        return None if self.started else "starting: not every model has come up yet"
+
+    def health(self) -> dict[str, bool]:
+        """Return for each health service, and each model by its name, whether it serves.
+
+        The empty name is the server. The model service answers from the start.
+        """
+        goes_on = not self.stopping
+        services = dict.fromkeys(("", *PREDICTION_SERVICES), self.ready)
+        services |= dict.fromkeys(MODEL_SERVICES, goes_on)
+        services |= {name: name in self.available and goes_on for name in self.configured}
+        return services

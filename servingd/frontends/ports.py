@@ -1,0 +1,250 @@
+"""All ports of a server: gRPC, HTTP, and what answers on them.
+
+Built from two Protocols, so that it does not matter in which process deciding happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from servingd.config.endpoints import MonitoringConfig
+from servingd.config.flag_fields import channel_arguments
+from servingd.config.models import ModelConfig
+from servingd.config.server import ServerConfig
+from servingd.core.calls import Models, States
+from servingd.core.readiness import Readiness
+from servingd.errors import ServingError
+from servingd.frontends.admin.routes import HttpRoutes, Pages, describe_server
+from servingd.frontends.call import CallContext, RequestLog
+from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS
+from servingd.frontends.grpc.transport import GrpcFrontend, GrpcOptions
+from servingd.frontends.grpc.unread import UnreadLimits
+from servingd.frontends.health import Health
+from servingd.frontends.http.connection import HttpLimits
+from servingd.frontends.http.shared_page import SharedPage
+from servingd.frontends.http.transport import HttpTransport
+from servingd.frontends.tfs.rest.api import RestApi, RestOptions
+from servingd.frontends.tfs.rpc.methods import RpcMethods
+from servingd.frontends.tfs.rpc.profiler import Profiler
+from servingd.frontends.tls import ssl_context
+from servingd.inference.calls import Checks
+from servingd.machine.memory import memory_share
+from servingd.observability.metrics import Metrics
+from servingd.runtime.byte_budget import ByteBudget
+from servingd.runtime.first_calls import FirstCalls
+from servingd.runtime.threads import WorkerPool
+from servingd.wire.config.files import read_monitoring, read_tls
+
+_LEAST_UNREAD = 512 << 20
+_MAX_HTTP_BODY = 256 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class DataPlane(Protocol):
+    """Whoever answers calls."""
+
+    @property
+    def models(self) -> Models:
+        """Who is ready."""
+        ...
+
+    @property
+    def request_logs(self) -> RequestLog:
+        """Where calls and their answers are recorded."""
+        ...
+
+    @property
+    def first_calls(self) -> FirstCalls:
+        """Where calls wait for the first models."""
+        ...
+
+    @property
+    def profiler(self) -> Profiler:
+        """Takes traces of this process."""
+        ...
+
+    def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
+        """Return by version of a model what its signatures' queues do."""
+        ...
+
+
+class ControlPlane(Protocol):
+    """Whoever decides what is served."""
+
+    @property
+    def states(self) -> States:
+        """The public state of every version."""
+        ...
+
+    def watch_readiness(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever `readiness` may differ, from any thread; set before `start`."""
+        ...
+
+    def readiness(self) -> Readiness:
+        """Return how the server is now; from any thread."""
+        ...
+
+    def why_not_ready(self) -> str | None:
+        """Return why it is not ready, with the models' troubles; None if it is."""
+        ...
+
+    def is_configured(self, name: str) -> bool:
+        """Return whether a model ought to be served; called for each call that finds none."""
+        ...
+
+    def reload(
+        self,
+        models: tuple[ModelConfig, ...],
+        timeout_s: float | None,
+        done: Callable[[ServingError | None], None],
+    ) -> None:
+        """Replace the models, as a call asks; see `Reloader.reload`."""
+        ...
+
+
+class Ports:
+    """The gRPC and the HTTP port, the admin port and the Unix socket, as far as they are asked for.
+
+    `start`, `refuse`, `wait_idle` and `stop` once each, in this order, from one thread.
+    """
+
+    def __init__(
+        self, config: ServerConfig, metrics: Metrics, data: DataPlane, control: ControlPlane
+    ) -> None:
+        """Read the TLS and monitoring files; raises InvalidConfig or NotFound naming them."""
+        self._config = config
+        self._control = control
+        self._calls = _call_context(config, metrics, data, control)
+        self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
+        self._page_worker = WorkerPool("metrics-page", 1)
+        self._http = self._build_http(metrics, data) if config.rest_api_port else None
+        self._grpc = self._build_grpc(metrics, data)
+        self._health = Health(self._grpc)
+        control.watch_readiness(self.update_health)
+        self._stack = ExitStack()
+
+    def start(self) -> None:
+        """Open the ports. Raises OSError naming a port that is busy; nothing is open then."""
+        self.update_health()  # whoever asks first is told NOT_SERVING
+        with ExitStack() as stack:
+            port = self._grpc.bind()
+            stack.callback(self._grpc.stop)
+            if self._http is not None:
+                self._start_http(self._http, stack)
+            self._grpc.start()
+            for place in self._grpc.places(port):
+                _log.info("Running gRPC ModelServer at %s", place)
+            self._stack = stack.pop_all()
+
+    def update_health(self) -> None:
+        """Tell health checks how the server is from now on; from any thread."""
+        self._health.update(self._control.readiness)
+
+    def refuse(self) -> None:
+        """Refuse new calls from now on; probes and health are answered until the end."""
+        self._grpc.refuse()
+        if self._http is not None:
+            self._http.refuse()
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait for calls in flight; False if some are left at `deadline` (monotonic seconds)."""
+        idle = self._grpc.wait_idle(deadline)
+        if self._http is not None:
+            idle = self._http.wait_idle(deadline) and idle
+        return idle
+
+    def stop(self) -> None:
+        """Close the ports, and cut off what is left in flight."""
+        self._stack.close()
+
+    def _start_http(self, http: HttpTransport, stack: ExitStack) -> None:
+        rest_port = http.bind("", self._config.rest_api_port)
+        for workers in (self._rest_workers, self._page_worker):
+            workers.start()
+            stack.callback(workers.stop, 2.0)
+        stack.callback(http.stop)
+        http.start()
+        _log.info(
+            "Exporting HTTP/REST API at:localhost:%d ... (and at every address of this host)",
+            rest_port,
+        )
+
+    def _build_grpc(self, metrics: Metrics, data: DataPlane) -> GrpcFrontend:
+        config = self._config
+        methods = RpcMethods(
+            self._calls,
+            self._control.states,
+            self._control.reload,
+            metrics.serving_values,
+            data.profiler if config.enable_profiler else None,
+            config.max_request_bytes,
+        )
+        options = GrpcOptions(
+            port=config.port,
+            socket_path=config.grpc_socket_path,
+            admin_port=config.admin_port,
+            transport=config.grpc_transport,
+            max_request_bytes=config.max_request_bytes,
+            ssl=read_tls(config.ssl_config_file) if config.ssl_config_file else None,
+            alts=config.use_alts_credentials,
+            arguments=channel_arguments(config.grpc_channel_arguments),
+            workers=max(DEFAULT_WORKERS, config.grpc_max_threads),
+            unread=UnreadLimits(total_bytes=max(_LEAST_UNREAD, memory_share(0))),
+        )
+        return GrpcFrontend(options, methods.table(), methods.admin_table())
+
+    def _build_http(self, metrics: Metrics, data: DataPlane) -> HttpTransport:
+        config, states = self._config, self._control.states
+        timeout_s = config.rest_api_timeout_in_ms / 1000
+        api = RestApi(
+            self._calls,
+            states,
+            self._rest_workers,
+            RestOptions(
+                timeout_s=timeout_s if timeout_s > 0 else None,
+                cors=config.rest_api_enable_cors_support,
+                max_message_bytes=config.max_request_bytes,
+                large_bodies=ByteBudget(memory_share(config.large_bodies_mb)),
+            ),
+        )
+        file = config.monitoring_config_file
+        monitoring = read_monitoring(file) if file else MonitoringConfig(enabled=True)
+        pages = Pages(
+            metrics=SharedPage(metrics.page, self._page_worker),
+            ready=self._control.why_not_ready,
+            started=lambda: self._control.readiness().why_not_started(),
+            describe=lambda: describe_server(os.getpid()),
+            explain=data.explain,
+            placements=metrics.placements,
+            monitoring_path=monitoring.path if monitoring.enabled else "",
+        )
+        limits = HttpLimits(
+            max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY),
+            sweep_s=min(0.5, max(0.01, timeout_s / 10)) if timeout_s > 0 else 0.5,
+        )
+        tls = config.rest_ssl_config_file
+        return HttpTransport(
+            HttpRoutes(api.handle, states, pages).handle,
+            limits,
+            ssl_context(read_tls(tls)) if tls else None,
+            HttpRoutes(api.handle_elsewhere, states, pages).handle,
+        )
+
+
+def _call_context(
+    config: ServerConfig, metrics: Metrics, data: DataPlane, control: ControlPlane
+) -> CallContext:
+    return CallContext(
+        models=data.models,
+        metrics=metrics.requests,
+        knows=control.is_configured,
+        request_log=data.request_logs,
+        first_calls=data.first_calls,
+        checks=Checks(config.enable_signature_method_name_check, config.check_input_shapes),
+        as_content=config.enable_serialization_as_tensor_content,
+    )

@@ -1,0 +1,186 @@
+"""The data plane: what loads versions, answers calls, and decides nothing.
+
+The control plane (`control.py`) commands it through `loader`, `models`, `dispatcher` and
+`configure`, and hears from it as `WorkerEvents`. That is the cut along which a server becomes one
+control plane and several workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from servingd.config.models import ModelConfig
+from servingd.config.saved_model import SavedModelOptions
+from servingd.config.server import ServerConfig
+from servingd.core.batching.refusal import AdmissionLimits
+from servingd.core.serving import Loader
+from servingd.core.types import Device, ServableId, VersionData
+from servingd.inference.calls import Checks
+from servingd.inference.replay import replay
+from servingd.machine.cpus import cpus
+from servingd.machine.memory import memory_share
+from servingd.observability.metrics import Metrics
+from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions, ModelBatching
+from servingd.runtime.first_calls import FirstCalls
+from servingd.runtime.manager.serving_map import ServingMap
+from servingd.runtime.manager.state_monitor import StateMonitor
+from servingd.runtime.request_log.logs import RequestLogs
+from servingd.runtime.threads import WorkerPool
+from servingd.runtime.warm_up.recorded import WarmUp
+from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
+from servingd.servables.made_up_inputs import synthetic_inputs
+from servingd.servables.registry import Platforms
+from servingd.servables.saved_model.loader import Hooks
+from servingd.wire.config.saved_model import saved_model_options
+
+_GROWN = {"optimised": True, "declined": False}
+"""States of a graph in which nothing more is made of it, and whether it became an optimised one."""
+
+
+class WorkerEvents(Protocol):
+    """What the data plane tells the control plane; from any thread, and each returns at once."""
+
+    def grown(self, servable_id: ServableId, grew: bool) -> None:
+        """A version serves on its optimised graph, or will never have one."""
+        ...
+
+    def replica_failed(self, servable_id: ServableId, device: Device) -> None:
+        """A replica's device fails again and again: it gets no more calls."""
+        ...
+
+
+class Worker:
+    """Everything that a call touches. `start` and `stop` once each."""
+
+    def __init__(self, config: ServerConfig, metrics: Metrics, monitor: StateMonitor) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._events: WorkerEvents | None = None
+        self._stack = ExitStack()
+        options = saved_model_options(config)
+        self._sampling = WorkerPool("samples", 1)
+        self._self_warm_up = self._build_self_warm_up()
+        self.warm_up = self._build_warm_up(options)
+        self.request_logs = RequestLogs(
+            config.request_log_max_bytes,
+            config.request_log_max_files,
+            metrics.counts.logged,
+            options.tags,
+        )
+        hooks = Hooks(
+            self._on_graph_state,
+            self.warm_up.again,
+            metrics.placements.report,
+            self._on_replica_failed,
+            metrics.counts.attempted,
+        )
+        self.platforms = Platforms(options, hooks)
+        self.profiler = self.platforms.profiler
+        self.dispatcher = self._build_dispatcher()
+        self.models = ServingMap(monitor, self.dispatcher)
+        self.first_calls = FirstCalls(self.models, enabled=config.hold_calls_during_start)
+
+    def connect(self, events: WorkerEvents) -> None:
+        """Say who is told of events; once, before `start`."""
+        self._events = events
+
+    def start(self) -> None:
+        """Start what records requests. Raises InvalidConfig for operations that do not load."""
+        self.platforms.prepare()
+        with ExitStack() as stack:
+            self.request_logs.start()
+            stack.callback(self.request_logs.stop)
+            self._sampling.start()
+            stack.callback(self._sampling.stop, 2.0)
+            self._stack = stack.pop_all()
+
+    def end_runs(self) -> None:
+        """End the optimiser and every run of a model: a load may wait for one of them."""
+        self.platforms.stop()
+
+    def stop(self) -> None:
+        """End the threads; everything is unloaded by now."""
+        self._stack.close()
+
+    # Commands -------------------------------------------------------------------------------------
+
+    def configure(self, models: Iterable[ModelConfig]) -> None:
+        """Take the settings of all models that ought to be served, in the place of the last ones.
+
+        They hold for versions that are loaded from now on; logs follow at once.
+        """
+        known = tuple(models)
+        goal_ms = self._config.latency_goal_ms
+        self.dispatcher.configure(
+            {m.name: ModelBatching((m.latency_goal_ms or goal_ms) / 1e3, m.merging) for m in known}
+        )
+        self.request_logs.configure(known)
+        self._self_warm_up.keep_only(frozenset(m.name for m in known))
+
+    def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
+        """Return a loader for one version; cheap. Raises InvalidArgument for an unknown type."""
+        return self.platforms[data.platform].loader(servable_id, data)
+
+    def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
+        """Return by version of a model what its signatures' queues do, for people to read."""
+        return self.dispatcher.explain(name)
+
+    # Events ---------------------------------------------------------------------------------------
+
+    def on_load(self, servable_id: ServableId, seconds: float, succeeded: bool) -> None:
+        """Count one attempt to load; calls held for a model whose first load failed go on."""
+        self._metrics.on_load(servable_id, seconds, succeeded)
+        if not succeeded:
+            self.first_calls.settle(servable_id.name)
+
+    def _on_graph_state(self, servable_id: ServableId, state: str) -> None:
+        self._metrics.on_graph_state(servable_id, state)
+        if state in _GROWN and self._events is not None:
+            self._events.grown(servable_id, _GROWN[state])
+
+    def _on_replica_failed(self, servable_id: ServableId, device: Device) -> None:
+        if self._events is not None:
+            self._events.replica_failed(servable_id, device)
+
+    # Parts ----------------------------------------------------------------------------------------
+
+    def _build_self_warm_up(self) -> SelfWarmUp:
+        metrics = self._metrics
+        built = SelfWarmUp(
+            metrics.batches.rows_in_use,
+            synthetic_inputs,
+            metrics.self_warm_up.warmed,
+            enabled=self._config.self_warm_up,
+            later=self._sampling.submit,
+        )
+        metrics.self_warm_up.kept = built.sizes
+        return built
+
+    def _build_warm_up(self, options: SavedModelOptions) -> WarmUp:
+        config = self._config
+        checks = Checks(config.enable_signature_method_name_check, config.check_input_shapes)
+        return WarmUp(
+            lambda servable, request: replay(servable, request, checks),
+            self._metrics.counts.warmed_up,
+            enabled=options.enable_model_warmup,
+            iterations=options.warmup_iterations,
+            threads=options.warmup_threads,
+            kept=self._self_warm_up,
+        )
+
+    def _build_dispatcher(self) -> Dispatcher:
+        config = self._config
+        options = DispatchOptions(
+            inline_below_s=config.inline_below_us / 1e6,
+            merge=config.merge_waiting_calls,
+            model=ModelBatching(config.latency_goal_ms / 1e3),
+            limits=AdmissionLimits(
+                max_wait_s=config.max_queue_s,
+                max_bytes=memory_share(config.max_queue_mb),
+            ),
+            workers=max(2, cpus()),
+            self_warm_up=self._self_warm_up,
+        )
+        return Dispatcher(options, self._metrics.batches)
