@@ -40,7 +40,10 @@ def pytest_runtest_protocol(item):
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
     """A folder of version folders, by the name of their export."""
-    root = tmp_path_factory.mktemp("exports")
+    return side_by_side.made_once(tmp_path_factory.getbasetemp(), "exports", _export)
+
+
+def _export(root: Path) -> None:
     for export in (
         exports.half_plus_two,
         exports.echo,
@@ -54,7 +57,6 @@ def models(tmp_path_factory) -> Path:
     ):
         export(root / export.__name__)
     exports.half_plus_two(root / "half_plus_three", 3.0)
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""How tests are dealt out to several processes, and which of them wait until they are alone.
+"""How tests are dealt out to several processes, what these share, and which tests run alone.
 
 `make test` runs as many processes as there are cores (`pytest -n auto`). Each takes one group of
 tests after another: a file, or what asks one of the servers that files share.
@@ -7,8 +7,9 @@ tests after another: a file, or what asks one of the servers that files share.
 from __future__ import annotations
 
 import fcntl
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +49,20 @@ class Groups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
+
+
+def made_once(own: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one process makes for all; `own` is where this one's files lie."""
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = root / name
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = root / f"{name}.unfinished"
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 @contextmanager
