@@ -15,7 +15,7 @@ import pytest
 
 from servingd.servables.saved_model.files.completeness import INDEX, pairs_of
 from tests import absent
-from tests.e2e.process import request
+from tests.e2e.process import KEYS, lookup_table, request
 from tests.exports import copy_version
 from tests.tables import SNAPPY, table
 
@@ -182,19 +182,19 @@ def test_a_model_that_never_loads_is_unavailable_with_its_error(start, tmp_path,
     )
 
 
-def test_a_new_folder_in_a_repository_is_a_new_model(start, tmp_path, models):
+def test_a_new_folder_in_a_repository_is_a_new_model(start, tmp_path):
     root = tmp_path / "models"
     root.mkdir()
     server = start(f"--model_repository={root}").wait_until_ready()
-    shutil.copytree(models / "half_plus_two", root / "m" / "1")
+    lookup_table(root / "m" / "1")
     server.wait_for("the model", lambda: server.states("m").get(1) == "AVAILABLE")
-    assert server.predict("m", X)["y"].tolist() == [3.0]
+    assert server.predict("m", KEYS)["values"].tolist() == [b"one"]
     shutil.rmtree(root / "m")
     server.wait_for("the end", lambda: server.states("m") == {})
 
     def forgotten():  # its folder goes a moment after its last version
         with pytest.raises(grpc.RpcError) as failure:
-            server.predict("m", X)
+            server.predict("m", KEYS)
         return failure.value.details() == "Servable not found for request: Latest(m)"
 
     server.wait_for("the model's end", forgotten)
@@ -242,11 +242,9 @@ def test_a_signal_is_heard_whichever_thread_gets_it(start, tmp_path, models):
     assert server.process.wait(20) == 0
 
 
-def test_a_second_signal_exits_at_once(start, tmp_path, models):
-    shutil.copytree(models / "slow", tmp_path / "slow" / "1")
-    server = start(
-        "--model_name=slow", f"--model_base_path={tmp_path}/slow", "--drain_delay_s=60"
-    ).wait_until_ready()
+def test_a_second_signal_exits_at_once(start, tmp_path):
+    lookup_table(tmp_path / "m" / "1")
+    server = start(f"--model_repository={tmp_path}", "--drain_delay_s=60").wait_until_ready()
     server.process.send_signal(signal.SIGTERM)
     server.process.send_signal(signal.SIGINT)  # as of a terminal and a supervisor: one wish
     server.wait_for("the probe", lambda: server.get("/readyz")[0] == 503)
