@@ -79,9 +79,7 @@ def test_a_new_version_has_answered_what_the_old_one_did(serve, repository, mode
     server.wait_for("samples of three forms", three_forms)
     switch(server, repository, models / "half_plus_three", "new")
     lines = server.log.read_text()
-    told = (
-        "{name: new version: 2} is warmed with 3 kept requests (0 failed, 0 skipped), batch "
-    )
+    told = "{name: new version: 2} is warmed with 3 kept requests (0 failed, 0 skipped), batch "
     available = "Successfully loaded servable version {name: new version: 2}"
     assert 0 < lines.index(told) < lines.index(available)
     assert answered(server, "new", 2) == 3
