@@ -30,7 +30,7 @@ def base(models, tmp_path):
 
 
 def one_model(base, *flags):
-    return ("--model_name=m", f"--model_base_path={base}", *flags)
+    return ("--model_name=m", f"--model_base_path={base}", "--optimize_models=off", *flags)
 
 
 @pytest.fixture
