@@ -485,6 +485,22 @@ def serve() -> Iterator[Callable[..., Served]]:
         yield start
 
 
+@pytest.fixture(scope="module")
+def left_by_another(models: Path, tmp_path_factory) -> Callable[[Path], list[Any]]:
+    """Fills a cache with what a server of `half_plus_two` has left there; returns its answers."""
+    left = tmp_path_factory.mktemp("left") / "cache"
+    served = Served(models / "half_plus_two", "wait", left)
+    answers = served.ask()
+    served.unload()
+    served.platform.stop()
+
+    def fill(cache: Path) -> list[Any]:
+        shutil.copytree(left, cache, dirs_exist_ok=True)
+        return answers
+
+    return fill
+
+
 def children() -> set[int]:
     """The processes that this one has started and that are not gone, zombies included."""
     found = set()
@@ -573,21 +589,21 @@ def test_a_kept_graph_that_is_of_no_use_is_made_anew(models, tmp_path, serve, ca
     assert len(logged(caplog, "is made anew")) == 1
 
 
-def test_a_graph_that_has_not_served_in_the_same_setting_is_proven_first(models, tmp_path, serve):
-    serve(models / "half_plus_two", "wait", tmp_path).unload()
+def test_a_graph_that_has_not_served_in_the_same_setting_is_proven_first(
+    models, tmp_path, serve, left_by_another
+):
+    left_by_another(tmp_path)
     served = serve(models / "half_plus_two", "wait", tmp_path, merge_waiting_calls=False)
     assert served.states.seen == ["plain", "optimising", "optimised"]
     assert served.servable.session.mergeable.rows_worth == {}
 
 
 def test_damaged_weights_behind_a_kept_graph_are_told_and_it_serves_on(
-    models, tmp_path, serve, caplog
+    models, tmp_path, serve, left_by_another, caplog
 ):
     model, cache = tmp_path / "1", tmp_path / "cache"
     shutil.copytree(models / "half_plus_two", model)
-    first = serve(model, "wait", cache)
-    answers = first.ask()
-    first.unload()
+    answers = left_by_another(cache)
     (shard,) = model.glob("variables/variables.data-*")
     content = bytearray(shard.read_bytes())
     content[0] ^= 0xFF  # of the right size: only the checksum tells
@@ -602,10 +618,10 @@ def test_damaged_weights_behind_a_kept_graph_are_told_and_it_serves_on(
 
 
 @pytest.mark.parametrize("cut", [7, 100], ids=["it still parses", "it does not parse"])
-def test_a_graph_that_is_not_what_served_here_is_proven_or_made_anew(models, tmp_path, serve, cut):
-    first = serve(models / "half_plus_two", "wait", tmp_path)
-    answers = first.ask()
-    first.unload()
+def test_a_graph_that_is_not_what_served_here_is_proven_or_made_anew(
+    models, tmp_path, serve, left_by_another, cut
+):
+    answers = left_by_another(tmp_path)
     (kept,) = tmp_path.iterdir()
     (kept / "graph.pb").write_bytes((kept / "graph.pb").read_bytes()[:-cut])
     again = serve(models / "half_plus_two", "wait", tmp_path)
@@ -614,9 +630,9 @@ def test_a_graph_that_is_not_what_served_here_is_proven_or_made_anew(models, tmp
 
 
 def test_a_graph_that_served_here_and_cannot_be_opened_is_no_matter(
-    models, tmp_path, serve, caplog
+    models, tmp_path, serve, left_by_another, caplog
 ):
-    serve(models / "half_plus_two", "wait", tmp_path).unload()
+    left_by_another(tmp_path)
     (report,) = tmp_path.glob("*/report.json")
     report.write_text(json.dumps({**json.loads(report.read_text()), "initialiser": "nowhere"}))
     again = serve(models / "half_plus_two", "wait", tmp_path)
@@ -625,8 +641,10 @@ def test_a_graph_that_served_here_and_cannot_be_opened_is_no_matter(
     assert len(logged(caplog, "is made anew")) == 1
 
 
-def test_versions_without_memory_to_grow_start_on_their_plain_graph(models, tmp_path, serve):
-    serve(models / "half_plus_two", "wait", tmp_path).unload()
+def test_versions_without_memory_to_grow_start_on_their_plain_graph(
+    models, tmp_path, serve, left_by_another
+):
+    left_by_another(tmp_path)
     tight = Placement((CPU_0,), may_grow=False)
     assert serve(models / "half_plus_two", "wait", tmp_path, tight).states.seen == ["plain"]
 
