@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ACCELERATOR ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports unit bench protos demo models format clean
+.PHONY: help hooks install run test check lint types imports unit bench protos demo models format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ imports: install
 .PHONY: fresh
 fresh: install
 	$(BIN)/python -m servingd.wire.protos.compile --check
+
+hooks: ## let git run `make check` before each commit
+	git config core.hooksPath .ci/hooks
 
 format: install ## let ruff lay out the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -122,21 +122,13 @@ class Stop:
     """Unload everything and take no more statements from sources."""
 
 
+Progress: TypeAlias = (
+    Estimated | LoadSucceeded | LoadFailed | LoadOverdue | PublishFailed | Drained | Unloaded
+)
+"""What became of a job of one version, which its harness has waited for."""
+
 Event: TypeAlias = (
-    AspiredVersions
-    | Configured
-    | Estimated
-    | LoadSucceeded
-    | LoadFailed
-    | LoadOverdue
-    | PublishFailed
-    | RetryDue
-    | Drained
-    | Unloaded
-    | Grown
-    | ReplicaFailed
-    | Relocated
-    | Stop
+    AspiredVersions | Configured | Progress | RetryDue | Grown | ReplicaFailed | Relocated | Stop
 )
 
 # Commands -----------------------------------------------------------------------------------------

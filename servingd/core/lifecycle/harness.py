@@ -21,7 +21,7 @@ from servingd.core.types import (
     ServableId,
     VersionData,
 )
-from servingd.errors import ServingError
+from servingd.errors import Internal, ServingError
 
 
 class Step(enum.Enum):
@@ -98,6 +98,30 @@ class Stream:
             harness
             for version, harness in sorted(self.harnesses.items())
             if harness.state is HarnessState.READY and version not in self.aspired
+        ]
+
+
+class Streams(dict[str, Stream]):
+    """All models, by name."""
+
+    def find(self, servable_id: ServableId) -> Harness | None:
+        """Return a version's harness; None if it has none."""
+        stream = self.get(servable_id.name)
+        return stream.harnesses.get(servable_id.version) if stream else None
+
+    def harness(self, servable_id: ServableId) -> Harness:
+        """Return a version's harness. Raises Internal if it has none."""
+        harness = self.find(servable_id)
+        if harness is None:
+            raise Internal(f"This servable is not being managed: {servable_id}")
+        return harness
+
+    def harnesses(self) -> list[Harness]:
+        """Return every harness, by name and version."""
+        return [
+            stream.harnesses[version]
+            for _, stream in sorted(self.items())
+            for version in sorted(stream.harnesses)
         ]
 
 

@@ -5,7 +5,6 @@ Pure; `runtime/manager/state_monitor.py` puts a lock around it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -31,11 +30,10 @@ class StateHistory:
     """Last state of each version of each model.
 
     Ended versions are remembered, as TensorFlow Serving does, but only the `max_ended` newest of a
-    model, and none of a model that is not configured any more; `max_log` announcements are kept,
-    oldest first.
+    model, and none of a model that is not configured any more.
     """
 
-    def __init__(self, max_ended: int = 10, max_log: int = 1000) -> None:
+    def __init__(self, max_ended: int = 10) -> None:
         self._max_ended = max_ended
         self._states: dict[str, dict[int, ServableState]] = {}
         self._failed: dict[str, int] = {}  # the announcement of a model's last failure, by number
@@ -44,7 +42,6 @@ class StateHistory:
         self._configured: frozenset[str] = frozenset()
         self._removed: set[str] = set()  # models that were configured, and have versions left
         self._waiters: list[_Waiter] = []
-        self.log: deque[ServableState] = deque(maxlen=max_log)
 
     def record(self, state: ServableState) -> list[tuple[Notify, bool]]:
         """Take an announcement; return the waiters that it satisfies, each with its answer."""
@@ -53,7 +50,6 @@ class StateHistory:
         self._announcements += 1
         if state.state is PublicState.END and state.error is not None and not _cancelled(state):
             self._failed[state.id.name] = self._announcements
-        self.log.append(state)
         ended = sorted(v for v, s in versions.items() if s.state is PublicState.END)
         for version in ended[: -self._max_ended or None]:
             del versions[version]

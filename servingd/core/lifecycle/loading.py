@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from servingd.core.lifecycle.harness import Harness, LoadPlan, PlannedVersion, Stream
+from servingd.core.lifecycle.events import Command, Explain
+from servingd.core.lifecycle.harness import Harness, LoadPlan, PlannedVersion, Stream, Streams
 from servingd.core.resources.placement import LoadRules
 from servingd.core.resources.tracker import (
     Admission,
@@ -58,6 +59,20 @@ def decide(
         f"first, and the model is unavailable until version {servable_id.version} is loaded"
     )
     return Decision(after, stale, note)
+
+
+def waiting(streams: Streams, tracker: ResourceTracker) -> list[Harness]:
+    """Return the loads to which room is promised, in the order in which they arrived."""
+    promised = [i for i, held in tracker.reservations.items() if held.promised]
+    return [streams.harness(servable_id) for servable_id in promised]
+
+
+def explain(harness: Harness, note: str) -> list[Command]:
+    """Return the command that tells what became of a load; none if that was told before."""
+    if harness.note == note:
+        return []
+    harness.note = note
+    return [Explain(harness.id, note)]
 
 
 def plan_of(

@@ -1,16 +1,21 @@
 """The manager's decisions: one event in, a list of commands out.
 
-`ManagerState` owns every harness; nothing else changes a harness's state. It knows no thread, clock
-or file: whoever owns it feeds it events, carries the commands out in their order, and turns each
-completion into the next event.
+Theory of operation. `ManagerState` owns every harness; nothing else changes a harness's state. It
+knows no thread, clock or file: whoever owns it feeds it events, carries the commands out in their
+order, and turns the end of each job into the next event. So every command that starts a job is
+followed by exactly one event about it, and the state says at any time what is under way.
 
-What a source aspires is a stream's target. Harnesses follow it: a version without one gets one, a
-version that is no longer aspired is discarded, cancelled or quiesced, and a version that is aspired
-again while its old harness is on its way out gets a new one when that has gone. A version that
-still serves is simply wanted again (TensorFlow Serving lets such a rollback wait for ever).
+1. An event changes the harness that it is about (the methods under "What each event means").
+2. `_reconcile` then compares the model's harnesses with what its source aspires, which is the
+   target: a version without a harness gets one, one that is no longer aspired is discarded,
+   cancelled or quiesced. It asks the policy for the next action until the policy has none.
+3. `_use_room` lastly looks whether memory was given back, and who has waited for it.
 
-With a tracker, each load is estimated before it starts, and starts when there is room. What is
-refused is tried again when room is given back: by an unload, by a load that failed or took less.
+A version that is aspired again while its old harness is on its way out gets a new one when that has
+gone. One that still serves is simply wanted again (TensorFlow Serving lets such a rollback wait for
+ever). With a resource tracker each load is estimated before it starts, and starts when there is
+room. What is refused is tried again when room is given back: by an unload, or by a load that failed
+or took less than it was estimated to take.
 """
 
 from __future__ import annotations
@@ -26,12 +31,12 @@ from servingd.core.lifecycle.events import (
     Drained,
     Estimated,
     Event,
-    Explain,
     Grown,
     LetGrow,
     LoadFailed,
     LoadOverdue,
     LoadSucceeded,
+    Progress,
     Publish,
     PublishFailed,
     Quiesce,
@@ -48,8 +53,16 @@ from servingd.core.lifecycle.events import (
     Unloaded,
     announcement,
 )
-from servingd.core.lifecycle.harness import UNDER_WAY, Harness, LoadPlan, Step, Stream, same_files
-from servingd.core.lifecycle.loading import Decision, decide, plan_of
+from servingd.core.lifecycle.harness import (
+    UNDER_WAY,
+    Harness,
+    LoadPlan,
+    Step,
+    Stream,
+    Streams,
+    same_files,
+)
+from servingd.core.lifecycle.loading import Decision, decide, explain, plan_of, waiting
 from servingd.core.lifecycle.policies import POLICIES, Load, Policy, availability_preserving
 from servingd.core.lifecycle.states import LEAVING, HarnessState, PublicState, advance
 from servingd.core.resources.placement import LoadRules
@@ -81,7 +94,7 @@ class ManagerState:
         self._tracker = tracker or ResourceTracker()
         self._estimates = tracker is not None
         self._rules: Mapping[str, LoadRules] = {}
-        self._streams: dict[str, Stream] = {}
+        self._streams = Streams()
         self._stopping = False
 
     def handle(self, event: Event) -> list[Command]:
@@ -98,21 +111,11 @@ class ManagerState:
             case Grown() | ReplicaFailed() | Relocated():
                 commands = self._changed(event)
             case _:
-                commands = self._progressed(event, self._harness(event.id))
+                commands = self._progressed(event, self._streams.harness(event.id))
                 commands += self._reconcile(event.id.name)
         return commands + self._use_room()
 
-    def _progressed(
-        self,
-        event: Estimated
-        | LoadSucceeded
-        | LoadFailed
-        | LoadOverdue
-        | PublishFailed
-        | Drained
-        | Unloaded,
-        harness: Harness,
-    ) -> list[Command]:
+    def _progressed(self, event: Progress, harness: Harness) -> list[Command]:
         match event:
             case Estimated():
                 return self._estimated(harness, ResourceRequest(event.estimate, event.devices))
@@ -130,21 +133,9 @@ class ManagerState:
             case Unloaded():
                 return self._unloaded(harness)
 
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is under way and nothing is left to do but wait for events."""
-        return all(
-            h.aspired and h.state in (HarnessState.READY, HarnessState.ERROR)
-            for h in self.harnesses()
-        )
-
     def harnesses(self) -> list[Harness]:
         """Every harness, by name and version."""
-        return [
-            stream.harnesses[version]
-            for _, stream in sorted(self._streams.items())
-            for version in sorted(stream.harnesses)
-        ]
+        return self._streams.harnesses()
 
     def plan(self) -> LoadPlan:
         """Who holds what, and where; for whoever shows it."""
@@ -230,7 +221,7 @@ class ManagerState:
         return [StartUnload(harness.id)]
 
     def _retry_due(self, servable_id: ServableId) -> list[Command]:
-        harness = self._find(servable_id)
+        harness = self._streams.find(servable_id)
         if harness is None or harness.step is not Step.PAUSED:
             return []  # cancelled while the event was on its way
         return self._attempt(harness) + self._reconcile(servable_id.name)
@@ -251,7 +242,7 @@ class ManagerState:
             case Relocated():
                 self._tracker.relocated(event.id, event.devices)
             case ReplicaFailed():
-                harness = self._find(event.id)
+                harness = self._streams.find(event.id)
                 if harness is not None and harness.state is HarnessState.READY:
                     rules = self._rules_of(event.id.name)
                     to = self._tracker.relocate(event.id, event.device, rules)
@@ -369,7 +360,7 @@ class ManagerState:
         starts = admission.verdict is Verdict.START
         news = starts or decision.give_up or harness.step is not Step.WAITING
         harness.step = Step.LOADING if starts else Step.WAITING
-        commands = self._explain(harness, decision.note) if news else []
+        commands = explain(harness, decision.note) if news else []
         for old in decision.give_up:
             commands += self._quiesce(old)
         if starts:
@@ -385,20 +376,15 @@ class ManagerState:
         commands: list[Command] = []
         while self._tracker.more_room:
             self._tracker.more_room = False
-            for harness in self._waiting():
+            for harness in waiting(self._streams, self._tracker):
                 commands += self._admit(harness)
             for harness in self.harnesses():
                 if harness.refused and harness.request is not None and not self._stopping:
                     commands += self._revive(harness, harness.request)
             commands += [LetGrow(servable_id) for servable_id in self._tracker.grow()]
             for servable_id in self._tracker.waiting_to_grow():
-                commands += self._explain(self._harness(servable_id), f"{servable_id} {_SMALL}")
+                commands += explain(self._streams.harness(servable_id), f"{servable_id} {_SMALL}")
         return commands
-
-    def _waiting(self) -> list[Harness]:
-        """Loads to which room is promised, in the order in which they came."""
-        promised = [i for i, held in self._tracker.reservations.items() if held.promised]
-        return [self._harness(servable_id) for servable_id in promised]
 
     def _revive(self, harness: Harness, request: ResourceRequest) -> list[Command]:
         """Begin again with a version that was refused, if there is room for it by now."""
@@ -408,31 +394,12 @@ class ManagerState:
         stream.harnesses[servable_id.version] = Harness(servable_id, harness.data, request=request)
         return [announcement(servable_id, PublicState.START), *self._reconcile(servable_id.name)]
 
-    def _explain(self, harness: Harness, note: str) -> list[Command]:
-        """Tell what became of a load, once."""
-        if harness.note == note:
-            return []
-        harness.note = note
-        return [Explain(harness.id, note)]
-
-    # Who is who -----------------------------------------------------------------------------------
-
     def _rules_of(self, name: str) -> LoadRules:
         return self._rules.get(name, _NO_RULES)
 
     def _policy_of(self, name: str) -> Policy:
         transition = self._rules_of(name).transition
         return POLICIES[transition] if transition else self._policy
-
-    def _find(self, servable_id: ServableId) -> Harness | None:
-        stream = self._streams.get(servable_id.name)
-        return stream.harnesses.get(servable_id.version) if stream else None
-
-    def _harness(self, servable_id: ServableId) -> Harness:
-        harness = self._find(servable_id)
-        if harness is None:
-            raise Internal(f"This servable is not being managed: {servable_id}")
-        return harness
 
 
 def _cancelled() -> Cancelled:

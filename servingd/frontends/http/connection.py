@@ -1,7 +1,20 @@
 """One HTTP/1.1 client: its requests, and its answers, in order.
 
-Everything a client can make the server hold or wait for has a limit (`HttpLimits`), and what
-exceeds one is answered or closed alone.
+Theory of operation. Everything here runs on one loop's thread.
+
+1. Bytes arrive in `data_received`. A request whose head is known is taken at once; the rest goes to
+   `RequestReader`, a piece at a time where one read may hold many requests, so that other clients
+   have their turn (`_take_held`).
+2. `take` queues a reply for each whole request and calls the handler, which answers the reply now
+   or later, from any thread; the owner then calls `flush` on the loop's thread.
+3. `flush` writes the answers whose turn it is: replies leave in the order of their requests. A
+   large answer leaves in parts, and only as fast as the client takes it.
+4. `_regulate` stops reading while too many answers are owed or not taken, so that no client makes
+   the server hold more than `HttpLimits` allows.
+5. `expire` is called twice a second and closes a client whose deadline has passed: one that sends
+   its request or takes its answer too slowly, or is idle. While a client waits for us it has time.
+
+What exceeds a limit is answered or closed alone; no other client notices.
 """
 
 from __future__ import annotations
@@ -27,7 +40,7 @@ _PIECE_BYTES = 512
 _PART_BYTES = 256 << 10
 """A larger answer is written in parts."""
 
-_PART_OF_MANY_BYTES = 64 << 10
+_WRITE_BYTES = 64 << 10
 """What is written before looking whether the client takes it."""
 
 
@@ -166,7 +179,7 @@ class Connection(asyncio.Protocol):
     def flush(self) -> None:
         """Write the answers whose turn it is, as far as the client takes them."""
         while not self._write_paused:
-            data, closes = self._next_part_of_many()
+            data, closes = self._next_data()
             if not data or self._transport.is_closing():
                 return
             self._written += len(data)
@@ -181,14 +194,14 @@ class Connection(asyncio.Protocol):
             if not self._replies:
                 return
 
-    def _next_part_of_many(self) -> tuple[bytes | memoryview, bool]:
+    def _next_data(self) -> tuple[bytes | memoryview, bool]:
         """What to write at once, and whether the connection ends with it."""
         if self._rest is not None:
             return self._next_part(self._rest)
         ready: list[bytes] = []
         size = 0
         closes = False
-        while self._replies and not closes and size < _PART_OF_MANY_BYTES:
+        while self._replies and not closes and size < _WRITE_BYTES:
             payload = self._replies[0].payload
             if payload is None:
                 break

@@ -1,4 +1,18 @@
-"""The queue in front of one signature, and the threads that run what leaves it."""
+"""The queue in front of one signature, and the threads that run what leaves it.
+
+Theory of operation. `BatchQueue` holds the calls and forms batches; the batch policy says how large
+and how late a batch may be now; both are pure. This module adds the lock, the clock and the
+threads:
+
+1. `put` admits a call, or refuses it at once if it could not be answered in time. If a worker could
+   take a batch now, or must wait for the timer of one, one is woken, or started if all are busy.
+2. A worker (`_work`) takes the next batch in `_next`, runs it without the lock, and comes back.
+   What arrives meanwhile is the next batch: nobody waits for a timer unless a policy asks for that.
+3. A worker ends after `idle_s` without work, unless a held batch would be left to nobody.
+
+Every field is guarded by the one condition. `_woken` counts the workers that were told of work and
+have not looked yet, so that one call wakes one worker and not all of them.
+"""
 
 from __future__ import annotations
 

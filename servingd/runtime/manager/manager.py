@@ -1,7 +1,15 @@
-"""The single owner of all harnesses: one thread that asks the core and carries its commands out.
+"""The single owner of all versions: one thread that asks the core and carries its commands out.
 
-It never blocks on a load, a request, a disk or a lock held for long: loads and unloads run on their
-own pools, drained handles and finished jobs come back as events.
+Theory of operation. Everything that happens is an event in one inbox: what a source aspires, the
+end of a load, the last handle of a version that was given back, a retry that is due, the stop. The
+thread `manager` takes one event at a time, asks `ManagerState` what to do, and carries the commands
+out in their order. It never waits for a load, a request, a disk or a lock held for long: estimates,
+loads and moves of replicas run on the pool `load`, unloads on the pool `unload`, and their ends
+come back as events. So no lock guards the state, and the whole life cycle is tested as data.
+
+A command that fails becomes an event too (`PublishFailed`, `LoadFailed`): nothing is only logged. A
+job may be given up when its time is over; whichever of job and deadline comes first decides, and
+the other has no effect (`Attempt`).
 """
 
 from __future__ import annotations

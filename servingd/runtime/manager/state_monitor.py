@@ -22,9 +22,9 @@ class StateMonitor:
     the announcements; they must be short. Subscribe before the manager starts.
     """
 
-    def __init__(self, history: StateHistory | None = None) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._history = history or StateHistory()  # guarded by _lock
+        self._history = StateHistory()  # guarded by _lock
         self._absent: dict[str, str] = {}  # guarded by _lock
         # Constant once the manager runs.
         self._subscribers: list[Subscriber] = []

@@ -3,7 +3,6 @@
 import logging
 import threading
 
-from servingd.core.lifecycle.history import StateHistory
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.errors import DataLoss
@@ -123,14 +122,6 @@ def test_available_are_the_models_with_a_version_that_serves():
     assert monitor.available() == {"a"}
     monitor.announce(state("a", 1, "UNLOADING"))
     assert monitor.available() == set()
-
-
-def test_a_history_may_be_given():
-    history = StateHistory(max_log=1)
-    monitor = StateMonitor(history)
-    monitor.announce(state("m", 1, "START"))
-    monitor.announce(state("m", 1, "LOADING"))
-    assert list(history.log) == [state("m", 1, "LOADING")]
 
 
 def test_readers_on_other_threads_see_whole_answers():

@@ -71,15 +71,6 @@ def test_a_forgotten_waiter_never_fires(steps, wait):
 
 
 @settings(deadline=None)
-@given(st.lists(states, max_size=60), st.integers(1, 10))
-def test_the_log_is_bounded_and_keeps_the_newest_in_order(steps, bound):
-    history = StateHistory(max_log=bound)
-    for count, step in enumerate(steps, start=1):
-        history.record(step)
-        assert list(history.log) == steps[max(0, count - bound) : count]
-
-
-@settings(deadline=None)
 @given(
     st.lists(
         st.builds(

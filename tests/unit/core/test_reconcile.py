@@ -34,6 +34,7 @@ from servingd.core.lifecycle.states import (
 )
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId, VersionData
 from servingd.errors import DataLoss, InvalidArgument
+from tests.unit.core.settled import is_settled
 
 M1, M2, M3 = (ServableId("m", v) for v in (1, 2, 3))
 BROKEN = DataLoss("a shard is short")
@@ -87,7 +88,7 @@ def test_a_first_version_is_announced_and_loaded(state):
     ]
     # reachable first, announced afterwards
     assert state.handle(LoadSucceeded(M1)) == [Publish(M1), say(M1, "AVAILABLE")]
-    assert state.settled
+    assert is_settled(state)
 
 
 def test_a_new_version_takes_over_without_a_gap(serving):
@@ -126,7 +127,7 @@ def test_a_rollback_to_what_still_serves_never_sticks(serving):
     serving.handle(aspire(2))
     serving.handle(LoadFailed(M2, BROKEN, retriable=False))
     assert serving.handle(aspire(1)) == []  # 1 never stopped; 2 is forgotten
-    assert serving.settled
+    assert is_settled(serving)
     assert [h.id for h in serving.harnesses()] == [M1]
 
 
@@ -135,7 +136,7 @@ def test_a_rollback_during_a_load_keeps_the_old_and_cancels_the_new(serving):
     assert serving.handle(aspire(1)) == [CancelLoad(M2)]
     assert serving.handle(LoadSucceeded(M2)) == [StartUnload(M2)]  # never available
     assert said(serving.handle(Unloaded(M2))) == [(2, "END", "CANCELLED")]
-    assert serving.settled
+    assert is_settled(serving)
 
 
 def test_reaspired_while_on_its_way_out_it_gets_a_new_loader_afterwards(serving):
@@ -229,7 +230,7 @@ def test_an_errored_item_only_ends(state):
     error = InvalidArgument("no such platform")
     commands = state.handle(AspiredVersions("m", (AspiredVersion(1, error=error),)))
     assert commands == [say(M1, "END", error)]
-    assert state.settled
+    assert is_settled(state)
 
 
 def test_one_model_never_waits_for_another(serving):

@@ -45,6 +45,7 @@ from servingd.core.types import (
     VersionData,
 )
 from servingd.errors import Code, DataLoss
+from tests.unit.core.settled import is_settled
 
 M1, M2, M3 = (ServableId("m", v) for v in (1, 2, 3))
 N1, O1 = ServableId("n", 1), ServableId("o", 1)
@@ -193,7 +194,7 @@ def test_what_does_not_fit_is_refused_and_the_old_version_serves_on():
     assert ends(commands) == [(M2, Code.RESOURCE_EXHAUSTED)]
     assert house.state_of(M1) is HarnessState.READY
     assert house.handle(aspire(M2)) == []
-    assert house.settled is False  # version 1 is not wanted any more, but serves
+    assert is_settled(house) is False  # version 1 is not wanted any more, but serves
 
 
 def test_what_was_refused_is_tried_again_when_another_model_is_unloaded():
