@@ -28,8 +28,8 @@ LONG = (
 )
 """Groups that take longest: they come first, lest one runs when all others are over."""
 _TRANSPORT = re.compile(r"tests/e2e/[^[]*\[.*\b(native|grpcio)\b")
-_TURNSTILE, _ROOM = Path(__file__), Path(__file__).with_name("conftest.py")
-"""Any two files, to lock."""
+LOCKS = Path(__file__), Path(__file__).with_name("conftest.py")
+"""Any two files, to lock: the turnstile before the room, and the room."""
 
 
 def group_of(nodeid: str) -> str:
@@ -66,12 +66,12 @@ def made_once(own: Path, name: str, make: Callable[[Path], None]) -> Path:
 
 
 @contextmanager
-def in_the_room(*, alone: bool) -> Iterator[None]:
+def in_the_room(*, alone: bool, locks: tuple[Path, Path] = LOCKS) -> Iterator[None]:
     """Wait until nobody is alone, or, to be alone, until all others have left.
 
     Who comes after one that waits to be alone waits behind it.
     """
-    with _TURNSTILE.open() as turnstile, _ROOM.open() as room:
+    with locks[0].open() as turnstile, locks[1].open() as room:
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         if not alone:
