@@ -219,6 +219,15 @@ def run_command(source: Path, target: Path, *more: str) -> subprocess.CompletedP
     )
 
 
+def optimised_into(target: Path, source: Path) -> Any:
+    """Write what the command writes, without a process for it; return the graph."""
+    graph_def, initialiser = optimise(str(source), TAGS)
+    (target / "graph.pb").write_bytes(graph_def.SerializeToString())
+    report = {"initialiser": initialiser.operation, "assets": dict(initialiser.assets)}
+    (target / "report.json").write_text(json.dumps(report))
+    return graph_def
+
+
 def answers(session: Any, path: Path) -> list[Any]:
     found = []
     for name, signature in read_meta_graph(str(path), TAGS).signatures.items():
@@ -292,10 +301,8 @@ def test_shapes_that_the_signature_does_not_name_change_nothing(tmp_path, wanted
     module.f = tf.function(body, input_signature=[spec])
     path = tmp_path / "model"
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.f})
-    target = tmp_path / "out"
-    target.mkdir()
-    assert run_command(path, target).returncode == 0
-    plain, optimised = open_both(path, target)
+    optimised_into(tmp_path, path)
+    plain, optimised = open_both(path, tmp_path)
     for shape in ((3,), (2, 1), (), (2, 3), (2, 2, 2), (0, 4)):
         told = []
         for session in (plain, optimised):
@@ -359,13 +366,10 @@ def test_the_command_ends_when_its_parent_is_gone_already(models, tmp_path):
 )
 def test_it_is_optimised_and_the_answers_stay(path_of, tmp_path, name):
     path = path_of(name)
-    graph_def, initialiser = optimise(str(path), TAGS)
+    graph_def = optimised_into(tmp_path, path)
     ops = {n.op for n in graph_def.node}
     ops |= {n.op for f in graph_def.library.function for n in f.node_def}
     assert not {op for op in ops if "Variable" in op or op.startswith("Resource")}
-    (tmp_path / "graph.pb").write_bytes(graph_def.SerializeToString())
-    report = {"initialiser": initialiser.operation, "assets": dict(initialiser.assets)}
-    (tmp_path / "report.json").write_text(json.dumps(report))
     plain, optimised = open_both(path, tmp_path)
     assert agree(answers(plain, path), answers(optimised, path))
     plain.close()
@@ -406,7 +410,7 @@ def test_inputs_that_do_not_fit_the_signature_are_answered_as_on_the_plain_graph
     path_of, tmp_path, shape
 ):
     path = path_of("asks_for_its_shape")
-    run_command(path, tmp_path)
+    optimised_into(tmp_path, path)
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     one, other = (
         list(session.calls["serving_default"].run({"x": x}).values())
