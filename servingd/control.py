@@ -16,6 +16,7 @@ from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.readiness import Readiness
+from servingd.core.types import AspiredVersions
 from servingd.errors import FailedPrecondition, ServingError
 from servingd.observability.metrics import Metrics
 from servingd.runtime.manager.manager import Manager
@@ -70,11 +71,8 @@ class Control:
         self._catalog = make_catalog(config)
         self._source = FileSystemSource(
             self._catalog,
-            worker.platforms.__getitem__,
-            worker.platforms.recognise,
-            self._manager.aspire,
-            self._configure,
-            self._on_no_version,
+            worker.platforms,
+            self,
             SourceOptions(
                 poll_wait_s=config.file_system_poll_wait_seconds,
                 threads=WorkerPool("scan", _SCAN_THREADS),
@@ -183,7 +181,7 @@ class Control:
     def _replace_models(self, models: tuple[ModelConfig, ...]) -> None:
         assert isinstance(self._catalog, ConfiguredCatalog)  # only such a one is reloaded
         self._catalog.replace(models)
-        self._source.look_soon()
+        self._source.request_scan()
 
     def _build_config_file_poll(self) -> ConfigFilePoll | None:
         config, catalog = self._config, self._catalog
@@ -194,7 +192,10 @@ class Control:
         if isinstance(catalog, RepositoryCatalog):
             yaml = config.servingd_config_file
             return ConfigFilePoll(
-                lambda: catalog.reread(yaml), lambda models: self._source.look_soon(), wait_s, ended
+                lambda: catalog.reread(yaml),
+                lambda models: self._source.request_scan(),
+                wait_s,
+                ended,
             )
         return ConfigFilePoll(
             lambda: configured_models(config, self._reloader.models),
@@ -205,11 +206,8 @@ class Control:
 
     # What the source and the manager tell ---------------------------------------------------------
 
-    def _configure(self, configured: Mapping[str, ModelConfig]) -> None:
-        """These models ought to be served from now on; the source's thread, before their versions.
-
-        Each part gets the same snapshot, in the place of the last one.
-        """
+    def models_configured(self, configured: Mapping[str, ModelConfig]) -> None:
+        """Give each part the models that ought to be served; see `SourceListener`."""
         names, models = frozenset(configured), tuple(configured.values())
         self.states.configure(names)
         self._metrics.configure(names)
@@ -221,7 +219,12 @@ class Control:
         self._worker.first_calls.expect(names)
         self._on_readiness()
 
-    def _on_no_version(self, name: str, reason: str) -> None:
+    def set_aspired_versions(self, aspired: AspiredVersions) -> None:
+        """Let the manager load and unload what differs; see `SourceListener`."""
+        self._manager.aspire(aspired)
+
+    def no_version_found(self, name: str, reason: str) -> None:
+        """Show the reason in the model's status; calls held for the model go on."""
         self.states.report_absent(name, reason)
         if reason:
             self._worker.first_calls.settle(name)

@@ -15,7 +15,8 @@ from servingd.config.models import ModelConfig
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.serving import Loader
+from servingd.core.resources.placement import ReplicaReport
+from servingd.core.serving import Loader, Servable
 from servingd.core.types import Device, ServableId, VersionData
 from servingd.inference.calls import Checks
 from servingd.inference.replay import replay
@@ -30,9 +31,8 @@ from servingd.runtime.request_log.logs import RequestLogs
 from servingd.runtime.threads import WorkerPool
 from servingd.runtime.warm_up.recorded import WarmUp
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
-from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.registry import Platforms
-from servingd.servables.saved_model.loader import Hooks
+from servingd.servables.synthetic_inputs import synthetic_inputs
 from servingd.wire.config.saved_model import saved_model_options
 
 _GROWN = {"optimised": True, "declined": False}
@@ -51,13 +51,45 @@ class WorkerEvents(Protocol):
         ...
 
 
+class SavedModelEvents:
+    """The worker's `SavedModelListener`: counts, warms up, and tells the control plane."""
+
+    def __init__(self, metrics: Metrics, warm_up: WarmUp) -> None:
+        self._metrics = metrics
+        self._warm_up = warm_up
+        self.events: WorkerEvents | None = None
+        """Set before the first load."""
+
+    def graph_state_changed(self, servable_id: ServableId, state: str) -> None:
+        """Show the state in the metrics; say when the version has stopped growing."""
+        self._metrics.on_graph_state(servable_id, state)
+        if state in _GROWN and self.events is not None:
+            self.events.grown(servable_id, _GROWN[state])
+
+    def warm_up(self, servable_id: ServableId, data: VersionData, servable: Servable) -> None:
+        """Run the recorded requests on a session that is to replace the one that serves."""
+        self._warm_up.again(servable_id, data, servable)
+
+    def replicas_changed(self, servable_id: ServableId, replicas: Sequence[ReplicaReport]) -> None:
+        """Show the replicas in the metrics and on the page of devices."""
+        self._metrics.placements.report(servable_id, replicas)
+
+    def replica_failed(self, servable_id: ServableId, device: Device) -> None:
+        """Tell the control plane."""
+        if self.events is not None:
+            self.events.replica_failed(servable_id, device)
+
+    def load_attempted(self, path: str, seconds: float, succeeded: bool) -> None:
+        """Count a load of a SavedModel."""
+        self._metrics.counts.attempted(path, seconds, succeeded)
+
+
 class Worker:
     """Everything that a call touches. `start` and `stop` once each."""
 
     def __init__(self, config: ServerConfig, metrics: Metrics, monitor: StateMonitor) -> None:
         self._config = config
         self._metrics = metrics
-        self._events: WorkerEvents | None = None
         self._stack = ExitStack()
         options = saved_model_options(config)
         self._sampling = WorkerPool("samples", 1)
@@ -69,14 +101,8 @@ class Worker:
             metrics.counts.logged,
             options.tags,
         )
-        hooks = Hooks(
-            self._on_graph_state,
-            self.warm_up.again,
-            metrics.placements.report,
-            self._on_replica_failed,
-            metrics.counts.attempted,
-        )
-        self.platforms = Platforms(options, hooks)
+        self._saved_models = SavedModelEvents(metrics, self.warm_up)
+        self.platforms = Platforms(options, self._saved_models)
         self.profiler = self.platforms.profiler
         self.dispatcher = self._build_dispatcher()
         self.models = ServingMap(monitor, self.dispatcher)
@@ -84,7 +110,7 @@ class Worker:
 
     def connect(self, events: WorkerEvents) -> None:
         """Say who is told of events; once, before `start`."""
-        self._events = events
+        self._saved_models.events = events
 
     def start(self) -> None:
         """Start what records requests. Raises InvalidConfig for operations that do not load."""
@@ -134,15 +160,6 @@ class Worker:
         self._metrics.on_load(servable_id, seconds, succeeded)
         if not succeeded:
             self.first_calls.settle(servable_id.name)
-
-    def _on_graph_state(self, servable_id: ServableId, state: str) -> None:
-        self._metrics.on_graph_state(servable_id, state)
-        if state in _GROWN and self._events is not None:
-            self._events.grown(servable_id, _GROWN[state])
-
-    def _on_replica_failed(self, servable_id: ServableId, device: Device) -> None:
-        if self._events is not None:
-            self._events.replica_failed(servable_id, device)
 
     # Parts ----------------------------------------------------------------------------------------
 

@@ -11,11 +11,12 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.calls import Completion
 from servingd.core.types import Device, Placement, ServableId, VersionData
 from servingd.errors import ServingError
-from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
+from servingd.servables.saved_model.listener import NullListener
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.session.opening import open_plain
 from servingd.servables.saved_model.session.options import SessionOptions
+from servingd.servables.synthetic_inputs import synthetic_inputs
 
 TAGS = ("serve",)
 ID = ServableId("m", 1)
@@ -57,8 +58,8 @@ def stubborn(path: Path) -> None:
 
 def plain(path: Path, options: SessionOptions) -> Any:
     meta_graph = read_meta_graph(str(path), TAGS)
-    warm = dict.fromkeys(meta_graph.signatures, True)
-    return open_plain(str(path), TAGS, options, meta_graph, warm)
+    safe_to_run = dict.fromkeys(meta_graph.signatures, True)
+    return open_plain(str(path), TAGS, options, meta_graph, safe_to_run)
 
 
 def answers(session: Any, path: Path) -> list[Any]:
@@ -86,8 +87,8 @@ class Outcome(Completion):
         raise error
 
 
-class Version:
-    """One version, loaded with a placement."""
+class Version(NullListener):
+    """One version, loaded with a placement, and what it tells its listener."""
 
     def __init__(
         self, path: Path, placement: Placement, mode: str = "off", cache: str = "", cpus: int = 4
@@ -97,15 +98,21 @@ class Version:
         self.failed: list[Device] = []
         self.warmed: list[Any] = []
         options = SavedModelOptions(optimize_models=mode, cache_dir=cache, virtual_cpu_devices=cpus)
-        self.platform = SavedModelPlatform(
-            options,
-            lambda servable, state: self.graph_states.append(state),
-            lambda servable, data, body: self.warmed.append(body),
-            lambda servable, reports: self.reports.append(list(reports)),
-            lambda servable, device: self.failed.append(device),
-        )
+        self.platform = SavedModelPlatform(options, self)
         self.loader: Any = self.platform.loader(ID, VersionData(str(path), "tensorflow"))
         self.body: Any = self.loader.load(placement)
+
+    def graph_state_changed(self, servable_id: Any, state: str) -> None:
+        self.graph_states.append(state)
+
+    def warm_up(self, servable_id: Any, data: Any, servable: Any) -> None:
+        self.warmed.append(servable)
+
+    def replicas_changed(self, servable_id: Any, replicas: Any) -> None:
+        self.reports.append(list(replicas))
+
+    def replica_failed(self, servable_id: Any, device: Device) -> None:
+        self.failed.append(device)
 
     def ask(self, x: float = 2.0) -> float:
         outcome = Outcome()

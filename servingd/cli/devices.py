@@ -57,7 +57,7 @@ def _of_machine() -> Mapping[str, Any]:
                 "description": each.description,
                 "budget_bytes": each.usable_bytes or None,
             }
-            for each in LocalDevices().look()
+            for each in LocalDevices().discover()
         ]
     }
 

@@ -12,7 +12,6 @@ from servingd.core.completeness import Listing
 from servingd.core.resources.estimates import UNKNOWN, Estimate
 from servingd.core.types import (
     ANYWHERE,
-    AspiredVersions,
     Device,
     Placement,
     ServableId,
@@ -170,14 +169,6 @@ class Platform(Protocol):
 
     def stop(self) -> None:
         """End what the loaders share. Servables serve on until they are unloaded."""
-        ...
-
-
-class Aspire(Protocol):
-    """Where a source's statements go."""
-
-    def __call__(self, statement: AspiredVersions) -> None:
-        """Take a statement; returns at once, from any thread."""
         ...
 
 

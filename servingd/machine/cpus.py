@@ -1,4 +1,4 @@
-"""How many cores a process may use: those it may run on, and no more than its control groups pay.
+"""How many cores this process may use: by its affinity, and by the quota of its control groups.
 
 A container with a quota of two cores on a machine of 64 sees all of them; threads for 64 would use
 its quota up in the first milliseconds of each period, and wait for the next.
@@ -17,7 +17,7 @@ _FILES_OF_V1 = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 
 
 def cpus(proc: str = _PROC, groups: str = _GROUPS) -> int:
-    """CPU cores that this process may use; part of one counts as one."""
+    """Return the CPU cores that this process may use; part of one counts as one."""
     if hasattr(os, "sched_getaffinity"):
         there = len(os.sched_getaffinity(0))
     else:
@@ -26,7 +26,7 @@ def cpus(proc: str = _PROC, groups: str = _GROUPS) -> int:
 
 
 def _quotas(proc: str, groups: str) -> Iterator[float]:
-    """In cores, of the group that the process is in, and of those above it."""
+    """Yield the quotas, in cores, of the process's control group and of those above it."""
     for place in sorted(_places(proc, groups)):
         with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
             quota, period = (place / "cpu.max").read_text().split()

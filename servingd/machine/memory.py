@@ -9,13 +9,15 @@ from pathlib import Path
 _STATUS = Path("/proc/self/status")
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
 _UNLIMITED = 1 << 60
-_LEAST_SHARE = 256 << 20
+"""Bytes that stand for no limit; control groups write a number near 2^63."""
+_MIN_SHARE = 256 << 20
+"""Bytes that a kind of buffer gets at least, on small machines."""
 _FOR_THE_PROCESS = 1 << 30
-"""What the interpreter, TensorFlow and calls under way take besides the models."""
+"""Bytes for the interpreter, TensorFlow and calls under way, besides the models."""
 
 
 def ram_budget(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
-    """What models may take of the host's memory: nine tenths, less what the process takes itself.
+    """Return the bytes that models may take of the host: nine tenths, less the process's own.
 
     The limit is the machine's or, where that is lower, that of the control group; 0: not known.
     """
@@ -25,16 +27,16 @@ def ram_budget(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
     return max(limit // 2, limit * 9 // 10 - _FOR_THE_PROCESS)
 
 
-def memory_share(told_mb: int, read: Callable[[], int] = ram_budget) -> int:
-    """Bytes that one kind of buffer may take: as told, or a sixteenth of memory, 256 MiB at least.
+def memory_share(configured_mb: int, read: Callable[[], int] = ram_budget) -> int:
+    """Return the bytes that a kind of buffer may take; 0 MiB configured: a sixteenth of memory.
 
-    That is besides models, whose budget leaves a tenth of memory to everything else.
+    At least 256 MiB. Models do not share it: their budget leaves a tenth of memory to all else.
     """
-    return told_mb << 20 if told_mb else max(_LEAST_SHARE, read() // 16)
+    return configured_mb << 20 if configured_mb else max(_MIN_SHARE, read() // 16)
 
 
 def status_bytes(name: str) -> int:
-    """Bytes in a line of the process's status (`VmRSS`: resident); 0 where there is none."""
+    """Return the bytes in a line of /proc/self/status (`VmRSS`: resident); 0 if it has none."""
     with contextlib.suppress(OSError):
         for line in _STATUS.read_text().splitlines():
             if line.startswith(f"{name}:"):
@@ -51,7 +53,7 @@ def _machine(proc: str) -> int:
 
 
 def _group_limits(proc: str, groups: str) -> Iterator[int]:
-    """The limits of the group that the process is in, and of those above it."""
+    """Yield the limits, in bytes, of the process's control group and of those above it."""
     places = {Path(groups), Path(groups, "memory")}
     with contextlib.suppress(OSError):
         for line in Path(proc, "self", "cgroup").read_text().splitlines():

@@ -125,7 +125,7 @@ def _replica_families(found: Mapping[ServableId, Sequence[ReplicaReport]]) -> tu
 def _moved(reports: Sequence[ReplicaReport]) -> Counter[tuple[str, str, str]]:
     counts: Counter[tuple[str, str, str]] = Counter()
     for report in reports:
-        for runs_on, kinds in report.ran.moved.items() if report.ran else ():
+        for runs_on, kinds in report.observed.moved.items() if report.observed else ():
             for kind, count in kinds.items():
                 counts[report.device.name, runs_on, kind] += count
     return counts

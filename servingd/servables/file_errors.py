@@ -1,4 +1,4 @@
-"""What it means for a servable when one of its files cannot be read."""
+"""Errors of the file system as a servable's errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from servingd.errors import Internal, NotFound, PermissionDenied, ServingError
 
 
 def error_of_file(error: OSError) -> ServingError:
-    """A failure of the file system as ours; its text names the file."""
+    """Return the ServingError for an error of the file system; its text names the file."""
     match error:
         case FileNotFoundError() | NotADirectoryError():
             return NotFound(str(error))

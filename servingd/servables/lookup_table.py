@@ -48,11 +48,11 @@ class LookupTablePlatform:
     name = "lookup_table"
 
     def recognises(self, listing: Listing) -> bool:
-        """Whether there is a table file; a version that is itself a file counts too."""
+        """Return whether there is a table file; a version that is itself a file counts too."""
         return _table_in(listing) is not None or "" in listing.sizes
 
     def missing(self, listing: Listing) -> str | None:
-        """A table is complete when it parses: JSON ends, and the last line of a CSV does."""
+        """Return what a table lacks to be complete: it must parse, and its last line must end."""
         name = "" if "" in listing.sizes else _table_in(listing)
         if name is None:
             return f"there is no {' or '.join(_NAMES)}"
@@ -67,11 +67,11 @@ class LookupTablePlatform:
         return None
 
     def loader(self, servable_id: ServableId, data: VersionData) -> LookupTableLoader:
-        """A loader for one version."""
+        """Return a loader for one version."""
         return LookupTableLoader(data.path)
 
     def stop(self) -> None:
-        """Nothing is shared."""
+        """Do nothing: loaders share nothing."""
 
 
 class LookupTableLoader:
@@ -81,15 +81,15 @@ class LookupTableLoader:
         self._path = Path(path)
 
     def estimate(self) -> Estimate:
-        """Short strings take many times their bytes; the file is there once more while it loads."""
+        """Return many times the file's size: short strings take that; more while it loads."""
         size = self._file().stat().st_size
         return Estimate(steady=Footprint(12 * size), peak=Footprint(16 * size))
 
     def cancel(self) -> None:
-        """A load under way takes its short time."""
+        """Do nothing: a load ends soon by itself."""
 
     def grow(self) -> None:
-        """It stays what it is."""
+        """Do nothing: it does not grow."""
 
     def load(self, placement: Placement = ANYWHERE) -> Servable:
         """Read the file. Raises NotFound, or InvalidArgument with the line."""
@@ -124,19 +124,19 @@ class LookupTable:
     ruled_batching: RuledBatching | None = None
 
     def rows_worth_merging(self, signature: str) -> int:
-        """A look-up costs less than merging would."""
+        """Return 0: a look-up costs less than merging would."""
         return 0
 
     def why_not_merged(self, signature: str) -> str:
-        """Why a look-up runs by itself."""
+        """Return why look-ups are not merged."""
         return "a look-up costs less than merging would"
 
     def may_be_repeated(self, signature: str) -> bool:
-        """A look-up changes nothing."""
+        """Return True: a look-up changes nothing."""
         return True
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
-        """Look every key up."""
+        """Look up every key."""
         keys = inputs["keys"]
         values = np.empty(keys.shape, object)
         values.ravel()[:] = [self._table.get(key, b"") for key in keys.ravel()]
@@ -148,7 +148,7 @@ class LookupTable:
 
 
 def parse(content: bytes) -> dict[bytes, bytes]:
-    """A table from the content of its file; of two lines with one key the first counts.
+    """Parse a table file; of two lines with one key the first counts.
 
     Raises InvalidArgument naming the line, or the entry, and what was expected.
     """

@@ -22,10 +22,11 @@ CONFIG_FILE = "assets.extra/saved_model_config.pb"
 _log = logging.getLogger(__name__)
 
 
-def batching_of(path: str, options: SavedModelOptions) -> BatchingParameters | None:
-    """How calls of the version under `path` are merged; None: they are not.
+def batching_parameters(path: str, options: SavedModelOptions) -> BatchingParameters | None:
+    """Return the batching parameters of the version under `path`; None: its calls are not batched.
 
-    The threads are those of all models, whatever its own file says of them. Raises InvalidConfig.
+    With `--enable_per_model_batching_parameters` they are those of its own file, if it has one, but
+    the thread pool is that of all models, as in TensorFlow Serving. Raises InvalidConfig.
     """
     shared = options.batching
     if shared is None or not options.enable_per_model_batching:
@@ -45,7 +46,7 @@ def batching_of(path: str, options: SavedModelOptions) -> BatchingParameters | N
 
 
 def check_saved_model_config(path: str) -> None:
-    """Warn of a `saved_model_config.pb` that cannot be read; what it says has no effect here."""
+    """Log a warning if the version's `saved_model_config.pb` cannot be read; it has no effect."""
     file = Path(path, CONFIG_FILE)
     if file.exists() and not file.is_file():
         _log.warning("Failed to load saved model config: %s is not a regular file", file)
@@ -58,8 +59,8 @@ def check_saved_model_config(path: str) -> None:
         _log.warning("Failed to load saved model config: %s: %s", file, error)
 
 
-def ruled(parameters: BatchingParameters | None) -> RuledBatching | None:
-    """The rules; None where nobody has asked for batching."""
+def ruled_batching(parameters: BatchingParameters | None) -> RuledBatching | None:
+    """Return batching parameters as the core's rules; None where batching is off."""
     if parameters is None:
         return None
     return RuledBatching(

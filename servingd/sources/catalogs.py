@@ -1,4 +1,4 @@
-"""Which models there are: those of a configuration, or whatever a folder holds."""
+"""The catalogs of models: those of a configuration, or the subfolders of a repository."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ _log = logging.getLogger(__name__)
 
 
 class ModelCatalog(Protocol):
-    """Says which models there are."""
+    """Says which models there are. Used by one thread at a time."""
 
     def models(self) -> tuple[ModelConfig, ...]:
-        """All models now. Raises OSError if that cannot be told; then the last answer stands."""
+        """Return all models now. Raises OSError if they cannot be listed."""
         ...
 
     def watched(self) -> str | None:
-        """A folder whose entries change the answer."""
+        """Return the folder whose entries are the models, to be watched; None if there is none."""
         ...
 
 
 class ConfiguredCatalog:
-    """The models of a configuration, which may be replaced; from any thread."""
+    """The models of a configuration, which may be replaced. From any thread."""
 
     def __init__(self, configured: tuple[ModelConfig, ...]) -> None:
         self._configured = configured  # replaced whole; readers take the reference
 
     def models(self) -> tuple[ModelConfig, ...]:
-        """All of them."""
+        """Return all of them."""
         return self._configured
 
     def replace(self, configured: tuple[ModelConfig, ...]) -> None:
-        """Others from the next look on."""
+        """Take other models; the next scan finds them."""
         self._configured = configured
 
     def watched(self) -> str | None:
-        """Nothing."""
+        """Return None: no folder changes the answer."""
         return None
 
 
 @dataclass(slots=True)
 class RepositoryCatalog:
-    """Every subfolder of a folder is a model, unless its name begins with a dot or underscore.
+    """A model per subfolder of a folder, unless its name begins with a dot or underscore.
 
-    What `servingd.yaml` says of one of them counts, and its other models are served besides.
+    `servingd.yaml` may set options of these models, and add others.
     """
 
     folder: str
     entries: tuple[ModelEntry, ...] = ()
-    """Replaced whole, from any thread."""
-    _passed_over: set[str] = field(default_factory=set)
-    """Folders that are told of once. Harmless if two threads tell of one."""
+    """The models in `servingd.yaml`. Replaced whole, from any thread."""
+    _ignored: set[str] = field(default_factory=set)
+    """Folders that were logged as ignored. Harmless if two threads log one."""
 
     def models(self) -> tuple[ModelConfig, ...]:
-        """The subfolders now."""
+        """Return the models now. Raises OSError."""
         return self._merged(self.entries)
 
     def _merged(self, entries: tuple[ModelEntry, ...]) -> tuple[ModelConfig, ...]:
@@ -80,20 +80,20 @@ class RepositoryCatalog:
             if not entry.is_dir():
                 return False
             expected = is_model_name(entry.name)
-            trouble = f"expected {expected}" if expected else ""
+            problem = f"expected {expected}" if expected else ""
         except OSError as error:  # such as a link to itself: it must not hide the others
-            trouble = str(error)
-        if trouble and entry.name not in self._passed_over:
-            self._passed_over.add(entry.name)
-            _log.warning("%r in %s is passed over: %s", entry.name, self.folder, trouble)
-        return not trouble
+            problem = str(error)
+        if problem and entry.name not in self._ignored:
+            self._ignored.add(entry.name)
+            _log.warning("%r in %s is passed over: %s", entry.name, self.folder, problem)
+        return not problem
 
     def watched(self) -> str | None:
-        """The folder itself."""
+        """Return the repository itself."""
         return self.folder
 
     def reread(self, servingd_yaml: str) -> tuple[ModelConfig, ...]:
-        """Take what `servingd.yaml` says by now; all models now.
+        """Read `servingd.yaml` again; return all models now.
 
         Raises NotFound, InvalidConfig or OSError, with nothing changed.
         """
@@ -104,7 +104,7 @@ class RepositoryCatalog:
 
 
 def make_catalog(config: ServerConfig) -> ModelCatalog:
-    """The catalog that a configuration means. Reads files; raises NotFound or InvalidConfig."""
+    """Make the catalog of a configuration. Reads files; raises NotFound or InvalidConfig."""
     if config.model_repository and not config.model_config_file:
         yaml = config.servingd_config_file
         try:
@@ -123,7 +123,7 @@ def make_catalog(config: ServerConfig) -> ModelCatalog:
 
 
 def known_models(catalog: ModelCatalog) -> tuple[ModelConfig, ...]:
-    """The models that are there; none where that cannot be told."""
+    """Return the models that are there; none where they cannot be listed."""
     try:
         return catalog.models()
     except OSError:
@@ -131,5 +131,5 @@ def known_models(catalog: ModelCatalog) -> tuple[ModelConfig, ...]:
 
 
 def listed_models(catalog: ModelCatalog) -> tuple[ModelConfig, ...]:
-    """The models that a configuration lists by name."""
+    """Return the models that a configuration lists by name; none of a repository."""
     return catalog.models() if isinstance(catalog, ConfiguredCatalog) else ()

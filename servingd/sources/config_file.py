@@ -1,46 +1,47 @@
-"""The configuration file, read and applied again: at an interval, and when somebody asks for it."""
+"""Reads the configuration file again and applies it: at an interval, and on request."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
-from typing import TypeAlias
 
 from servingd.config.models import ModelConfig
 from servingd.errors import ServingError
-
-Apply: TypeAlias = Callable[[tuple[ModelConfig, ...]], None]
-"""Replaces all models; returns at once. Raises a ServingError, with nothing changed."""
 
 _log = logging.getLogger(__name__)
 
 
 class ConfigFilePoll:
-    """Owns the thread `config-file`. What has been reloaded by a call meanwhile is overruled.
+    """Owns the thread `config-file`.
 
-    Without a wait above 0 it reads when it is told to, and only then.
+    As in TensorFlow Serving, the file overrules what a ReloadConfig call has set since.
     """
 
     def __init__(
         self,
         read: Callable[[], tuple[ModelConfig, ...]],
-        apply: Apply,
+        apply: Callable[[tuple[ModelConfig, ...]], None],
         wait_s: float,
-        ended: Callable[[bool], None] = lambda succeeded: None,
+        on_applied: Callable[[bool], None] = lambda succeeded: None,
     ) -> None:
-        """`ended` is told of each reading whether what the file says holds now."""
+        """`read` returns all models; `apply` replaces them, and returns at once.
+
+        Both may raise a ServingError, with nothing changed. `wait_s` is the interval; 0 or below:
+        read on request only. `on_applied` is called after each reading, with whether it was
+        applied.
+        """
         self._read = read
         self._apply = apply
         self._wait_s = wait_s if wait_s > 0 else None
-        self._ended = ended
+        self._on_applied = on_applied
         self._due = threading.Event()
         self._stopping = False
-        self._trouble = ""
+        self._problem = ""
         self._thread = threading.Thread(target=self._run, name="config-file", daemon=True)
 
     def start(self) -> None:
-        """Begin to wait for the first reading."""
+        """Begin; the first reading is after one interval, or on request."""
         self._thread.start()
 
     def read_now(self) -> None:
@@ -48,23 +49,23 @@ class ConfigFilePoll:
         self._due.set()
 
     def stop(self) -> None:
-        """End."""
+        """End the thread."""
         self._stopping = True
         self._due.set()
         self._thread.join(5)
 
     def _run(self) -> None:
         while True:
-            asked = self._due.wait(self._wait_s)
+            requested = self._due.wait(self._wait_s)
             if self._stopping:
                 return
             self._due.clear()
-            trouble = self._read_and_apply()
-            self._complain(trouble, always=asked)
-            self._ended(not trouble)
+            problem = self._read_and_apply()
+            self._log_problem(problem, always=requested)
+            self._on_applied(not problem)
 
     def _read_and_apply(self) -> str:
-        """What went wrong, or nothing."""
+        """Return what went wrong; empty if nothing did."""
         try:
             models = self._read()
         except (ServingError, OSError) as error:
@@ -81,8 +82,8 @@ class ConfigFilePoll:
             return f"PollFilesystemAndReloadConfig failed to ReloadConfig: {error!r}"
         return ""
 
-    def _complain(self, trouble: str, always: bool) -> None:
-        """Log a trouble when it begins, or when somebody has asked."""
-        if trouble and (always or trouble != self._trouble):
-            _log.error("%s", trouble)
-        self._trouble = trouble
+    def _log_problem(self, problem: str, always: bool) -> None:
+        """Log a problem when it begins; `always`: whenever it is found."""
+        if problem and (always or problem != self._problem):
+            _log.error("%s", problem)
+        self._problem = problem

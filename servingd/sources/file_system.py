@@ -1,9 +1,9 @@
-"""The file-system source: watches model directories and states which versions ought to be loaded.
+"""The file-system source: watches model directories and aspires the versions that it finds.
 
-Events of the file system make it look at once; polling is the safety net, and the only means where
-there are no events, as on network mounts. Each model is looked at by itself, on a thread that may
-hang in a file system: a directory that is missing, cannot be read or does not answer concerns that
-model alone, and what it serves stays.
+It is TensorFlow Serving's FileSystemStoragePathSource. Events of the file system make it scan at
+once; polling is the safety net, and the only means where there are no events, as on network mounts.
+Each model is scanned by itself, on a thread that may hang in a file system: a directory that is
+missing, cannot be read or does not answer concerns that model alone, and its versions keep serving.
 """
 
 from __future__ import annotations
@@ -12,44 +12,38 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from servingd.config.models import ModelConfig
-from servingd.core.serving import Aspire
 from servingd.core.types import AspiredVersions
 from servingd.sources.catalogs import ModelCatalog
-from servingd.sources.model_directory import ModelDirectory, PlatformNamed, Recognise
-from servingd.sources.scans import Look, Patience, next_check, to_give_up, to_tell
+from servingd.sources.listener import SourceListener
+from servingd.sources.model_directory import ModelDirectory, PlatformTable
+from servingd.sources.scans import Scan, ScanLimits, next_check, to_abandon, to_report
 from servingd.sources.watcher import Watcher
 
-Configure = Callable[[Mapping[str, ModelConfig]], None]
-"""Told of all models that ought to be served, before anything is stated about a new one."""
+_MIN_INTERVAL_S = 0.05
+"""Seconds between two scans, at least: a copy under way sends events without end."""
 
-Absent = Callable[[str, str], None]
-"""Told, at each look, of a model of which no version can be loaded, or whose folder does not
-answer, and why; and once, with no reason, when its folder answers again."""
-
-_MIN_GAP_S = 0.05
-"""At least this long between two looks: a copy under way sends events without end."""
-
-_UNWATCHED_GAP_S = 1.0
-"""Looks are so far apart at most where folders cannot be watched for want of an answer."""
+_UNWATCHED_INTERVAL_S = 1.0
+"""Seconds between two scans, at most, while a folder that does not answer cannot be watched."""
 
 _STOP_S = 2.0
+"""Seconds that the scans' threads get to end before they are left behind."""
 
-_ROSTER, _WATCH = ("the list of models", ""), ("what is watched", "")
-"""What is looked at besides the models' directories."""
+_MODEL_LIST, _WATCHES = ("the list of models", ""), ("what is watched", "")
+"""What is scanned besides the models' directories; see `FileSystemSource._begin`."""
 
 _log = logging.getLogger(__name__)
 
 
 class Threads(Protocol):
-    """Threads for looks: those of `runtime.threads.WorkerPool`."""
+    """The threads of scans; see `runtime.threads.WorkerPool`."""
 
     def start(self) -> None:
-        """Start them."""
+        """Start the threads."""
         ...
 
     def submit(self, job: Callable[[], None]) -> None:
@@ -57,300 +51,284 @@ class Threads(Protocol):
         ...
 
     def give_up(self, job: Callable[[], None]) -> bool:
-        """Replace the thread that runs this job; False if none does."""
+        """Replace the thread that runs a job; return False if none does."""
         ...
 
     def stop(self, timeout_s: float) -> list[str]:
-        """End them; the names of those that do not."""
+        """End the threads; return the names of those that do not end in time."""
         ...
-
-
-class AtOnce:
-    """No threads: who submits a job runs it."""
-
-    def start(self) -> None:
-        """Nothing."""
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """Run it."""
-        job()
-
-    def give_up(self, job: Callable[[], None]) -> bool:
-        """Nothing runs."""
-        return False
-
-    def stop(self, timeout_s: float) -> list[str]:
-        """Nothing."""
-        return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
-    """How it is looked."""
+    """When and how a source scans."""
+
+    threads: Threads
+    """The scans' threads: the source starts and stops them."""
 
     poll_wait_s: float = 1.0
-    """Above 0: look at least so often; 0: look once, and when the catalog has changed; below 0:
-    look upon events only."""
+    """`--file_system_poll_wait_seconds`. Above 0: scan at least so often; 0: scan once, and when
+    the catalog has changed; below 0: scan upon events only."""
 
-    threads: Threads = field(default_factory=AtOnce)
-    """The source's own: it starts and stops them."""
-
-    patience: Patience = field(default_factory=Patience)
-    """What is done about looks that do not end."""
+    limits: ScanLimits = field(default_factory=ScanLimits)
+    """What is done about scans that do not end."""
 
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    look: Look
+    """A scan that was submitted."""
+
+    scan: Scan
     job: Callable[[], None]
-    overdue: Callable[[], None]
+    on_unresponsive: Callable[[], None]
     """Called once, by the source's thread."""
 
 
 class FileSystemSource:
-    """Owns the thread `file-system-source`, those for looks, and watchdog's."""
+    """Owns the thread `file-system-source`, the scans' threads, and watchdog's."""
 
     def __init__(
         self,
         catalog: ModelCatalog,
-        platform_named: PlatformNamed,
-        recognise: Recognise,
-        aspire: Aspire,
-        configure: Configure,
-        absent: Absent = lambda name, reason: None,
-        options: SourceOptions | None = None,
+        platforms: PlatformTable,
+        listener: SourceListener,
+        options: SourceOptions,
     ) -> None:
+        """Scan nothing yet. `catalog` says which models there are."""
         self._catalog = catalog
-        self._absent = absent
-        self._platform_named = platform_named
-        self._recognise = recognise
-        self._aspire = aspire
-        self._configure = configure
-        self._options = options or SourceOptions()
-        self._threads = self._options.threads
-        self._patience = self._options.patience
-        self._watcher = Watcher(self.look_soon)  # one look's thread at a time
-        self._asked = True  # a look is due; set by any thread
-        self._bell = threading.Event()
+        self._platforms = platforms
+        self._listener = listener
+        self._options = options
+        self._threads = options.threads
+        self._limits = options.limits
+        self._watcher = Watcher(self.request_scan)  # used by one scan's thread at a time
+        self._requested = True  # a scan is due; set by any thread
+        self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._ended: deque[Callable[[], None]] = deque()  # filled by looks' threads
+        self._results: deque[Callable[[], None]] = deque()  # filled by the scans' threads
         # All below: the source's thread only.
-        self._directories: dict[str, ModelDirectory] = {}
-        self._last: dict[str, AspiredVersions] = {}
-        self._answered: set[str] = set()  # base paths
-        self._told = False  # whether `configure` has been called
-        self._trouble = ""  # with the catalog
-        self._looks: dict[tuple[str, str], _UnderWay] = {}
+        self._directories: dict[str, ModelDirectory] = {}  # by model
+        self._last: dict[str, AspiredVersions] = {}  # by model
+        self._responsive: set[str] = set()  # base paths that answered a scan
+        self._models_known = False  # whether `models_configured` has been called
+        self._catalog_problem = ""
+        self._scans: dict[tuple[str, str], _UnderWay] = {}
         self._thread = threading.Thread(target=self._run, name="file-system-source", daemon=True)
 
     def start(self) -> None:
-        """Begin to look; returns at once."""
+        """Begin to scan; returns at once."""
         self._threads.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """End; afterwards nothing is stated and no statement is on its way."""
+        """End; afterwards no method of the listener is called, and none is under way."""
         self._stopping.set()
-        self._bell.set()
+        self._wake.set()
         self._thread.join(10)
         self._threads.stop(_STOP_S)
         self._watcher.stop()
 
-    def look_soon(self) -> None:
-        """Look now, also where polling is off: the catalog has changed. From any thread."""
-        self._asked = True
-        self._bell.set()
+    def request_scan(self) -> None:
+        """Scan soon, also where polling is off: the catalog has changed. From any thread."""
+        self._requested = True
+        self._wake.set()
 
     def scan(self) -> None:
-        """Look at every model once. On the source's thread, or before `start` in a test."""
-        if _ROSTER in self._looks:
-            self._look_at_all()  # the list that is known has to do
+        """Begin a scan of every model. On the source's thread, or before `start` in a test."""
+        if _MODEL_LIST in self._scans:
+            self._scan_all()  # the list that is known has to do
         else:
-            self._begin(_ROSTER, self._list_models, self._roster_is_silent)
+            self._begin(_MODEL_LIST, self._list_models, self._on_list_unresponsive)
         self._take_results()
 
     # The source's thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        looked = 0.0
+        scanned_at = 0.0
         while True:
-            self._bell.clear()
-            if self._stopping.is_set():  # after `clear`: who stops it rings
+            self._wake.clear()
+            if self._stopping.is_set():  # after `clear`: `stop` sets this first, then wakes us
                 return
             try:
-                if self._is_due(looked):
-                    self._asked = False
-                    looked = time.monotonic()
+                if time.monotonic() >= self._next_scan(scanned_at):
+                    self._requested = False
+                    scanned_at = time.monotonic()
                     if self._options.poll_wait_s != 0:
                         self._begin_to_watch()
                     self.scan()
                 self._take_results()
-                self._mind_the_time()
-            except BaseException:  # whatever one model's name or folder does: look on
+                self._check_limits()
+            except BaseException:  # whatever one model's name or folder causes: go on
                 _log.exception("the models cannot be looked at")
-            self._bell.wait(self._rest_s(looked))
+            self._wake.wait(self._wait_s(scanned_at))
 
-    def _is_due(self, looked: float) -> bool:
-        return time.monotonic() >= self._due(looked)
+    def _next_scan(self, scanned_at: float) -> float:
+        """Return when to scan next, in monotonic seconds; infinity: when something happens."""
+        if self._requested:
+            return scanned_at + _MIN_INTERVAL_S
+        wait_s = self._options.poll_wait_s
+        if wait_s > 0:
+            return scanned_at + max(_MIN_INTERVAL_S, wait_s)
+        unresponsive = any(under_way.scan.reported for under_way in self._scans.values())
+        if wait_s < 0 and unresponsive:
+            return scanned_at + _UNWATCHED_INTERVAL_S
+        return float("inf")
 
-    def _due(self, looked: float) -> float:
-        """When to look next; infinity: when something happens."""
-        if self._asked:
-            return looked + _MIN_GAP_S
-        if self._options.poll_wait_s > 0:
-            return looked + max(_MIN_GAP_S, self._options.poll_wait_s)
-        silent = any(u.look.told for u in self._looks.values())
-        return (
-            looked + _UNWATCHED_GAP_S if self._options.poll_wait_s < 0 and silent else float("inf")
-        )
-
-    def _rest_s(self, looked: float) -> float | None:
+    def _wait_s(self, scanned_at: float) -> float | None:
+        """Return how long there is nothing to do unless something happens; None: for ever."""
         now = time.monotonic()
-        looks = [under_way.look for under_way in self._looks.values()]
-        due = min(self._due(looked), next_check(looks, now, self._patience))
+        scans = [under_way.scan for under_way in self._scans.values()]
+        due = min(self._next_scan(scanned_at), next_check(scans, now, self._limits))
         return None if due == float("inf") else max(0.0, due - now)
 
     def _begin(
         self,
         key: tuple[str, str],
         find: Callable[[], Callable[[], None]],
-        overdue: Callable[[], None],
+        on_unresponsive: Callable[[], None],
     ) -> None:
-        """Let a thread find something out, unless one still does; what it returns is done here."""
-        if key in self._looks:
+        """Run `find` on a scan's thread, unless a scan of `key` is under way.
+
+        What it returns is then called on the source's thread. `key` is what is scanned, in words
+        for the log, and its path.
+        """
+        if key in self._scans:
             return
-        look = Look()
+        scan = Scan()
 
         def job() -> None:
-            look.begun = time.monotonic()
-            outcome: Callable[[], None] | None = None
+            scan.begun = time.monotonic()
+            result: Callable[[], None] | None = None
             try:
-                outcome = find()
+                result = find()
             except BaseException:  # one model's directory must not end the watch of the others
                 _log.exception("%s cannot be looked at", " ".join(key))
-            self._ended.append(lambda: self._end(key, outcome))
-            self._bell.set()
+            self._results.append(lambda: self._end(key, result))
+            self._wake.set()
 
-        self._looks[key] = _UnderWay(look, job, overdue)
+        self._scans[key] = _UnderWay(scan, job, on_unresponsive)
         self._threads.submit(job)
 
-    def _end(self, key: tuple[str, str], outcome: Callable[[], None] | None) -> None:
-        if self._looks.pop(key).look.told:
+    def _end(self, key: tuple[str, str], result: Callable[[], None] | None) -> None:
+        if self._scans.pop(key).scan.reported:
             _log.info("%s answers again", " ".join(key))
-        if outcome is not None:
-            outcome()
+        if result is not None:
+            result()
 
     def _take_results(self) -> None:
-        while self._ended and not self._stopping.is_set():
-            self._ended.popleft()()
+        while self._results and not self._stopping.is_set():
+            self._results.popleft()()
 
-    def _mind_the_time(self) -> None:
+    def _check_limits(self) -> None:
+        """Replace the threads of slow scans, and report those that do not answer."""
         now = time.monotonic()
-        looks = {u.look: u for u in self._looks.values()}
-        for look in to_give_up(looks.keys(), now, self._patience):
-            look.given_up = self._threads.give_up(looks[look].job)
-        for look in to_tell(looks.keys(), now, self._patience):
-            look.told = True
-            looks[look].overdue()
+        scans = {under_way.scan: under_way for under_way in self._scans.values()}
+        for scan in to_abandon(scans.keys(), now, self._limits):
+            scan.abandoned = self._threads.give_up(scans[scan].job)
+        for scan in to_report(scans.keys(), now, self._limits):
+            scan.reported = True
+            scans[scan].on_unresponsive()
 
-    # What is looked at ----------------------------------------------------------------------------
+    # One model's directory ------------------------------------------------------------------------
 
-    def _look_at_all(self) -> None:
+    def _scan_all(self) -> None:
         for name, directory in self._directories.items():
-            self._look_at(name, directory)
+            self._scan_model(name, directory)
 
-    def _look_at(self, name: str, directory: ModelDirectory) -> None:
+    def _scan_model(self, name: str, directory: ModelDirectory) -> None:
         path = directory.model.base_path
 
         def find() -> Callable[[], None]:
-            statement = directory.scan()
-            return lambda: self._found(directory, statement)
+            aspired = directory.scan()
+            return lambda: self._on_scanned(directory, aspired)
 
-        def silent() -> None:
+        def on_unresponsive() -> None:
             if self._directories.get(name) is directory:
                 reason = (
                     f"base path {path} of servable {name} does not answer: a look at it has been "
-                    f"under way for {self._patience.told_s:g} s"
+                    f"under way for {self._limits.unresponsive_s:g} s"
                 )
                 _log.warning("%s", reason)
-                directory.silent = True
-                self._absent(name, reason)
+                directory.unresponsive = True
+                self._listener.no_version_found(name, reason)
 
-        self._begin((f"the directory of model {name}:", path), find, silent)
+        self._begin((f"the directory of model {name}:", path), find, on_unresponsive)
 
-    def _found(self, directory: ModelDirectory, statement: AspiredVersions | None) -> None:
+    def _on_scanned(self, directory: ModelDirectory, aspired: AspiredVersions | None) -> None:
         name = directory.model.name
         if self._directories.get(name) is not directory:
-            self._asked = True  # its model is another by now, and has waited for this look
+            self._requested = True  # its model is another by now, and has waited for this scan
             return
-        if directory.absent or directory.silent:
-            self._absent(name, directory.absent)
-        directory.silent = False
-        if statement is None:
+        if directory.no_version or directory.unresponsive:
+            self._listener.no_version_found(name, directory.no_version)
+        directory.unresponsive = False
+        if aspired is None:
             return
-        if directory.model.base_path not in self._answered:
-            self._answered.add(directory.model.base_path)
-            self._asked = self._asked or self._options.poll_wait_s != 0  # it can be watched now
-        if statement != self._last.get(name):
-            self._last[name] = statement
-            self._state(statement)
+        if directory.model.base_path not in self._responsive:
+            self._responsive.add(directory.model.base_path)
+            self._requested = self._requested or self._options.poll_wait_s != 0  # to be watched now
+        if aspired != self._last.get(name):
+            self._last[name] = aspired
+            self._aspire(aspired)
+
+    def _aspire(self, aspired: AspiredVersions) -> None:
+        if not self._stopping.is_set():
+            self._listener.set_aspired_versions(aspired)
+
+    # What is watched ------------------------------------------------------------------------------
 
     def _begin_to_watch(self) -> None:
-        """Watch what answers; what happens before it is watched is looked for once more."""
+        """Watch the folders that answer, and scan once more if any of them was not watched."""
         repository = self._catalog.watched()
-        silent = any(under_way.look.told for under_way in self._looks.values())
-        if repository is not None and silent:
-            return  # the walk through it would hang too
+        unresponsive = any(under_way.scan.reported for under_way in self._scans.values())
+        if repository is not None and unresponsive:
+            return  # watchdog's walk through it would hang too
         paths = {directory.model.base_path for directory in self._directories.values()}
-        folders = paths & self._answered if repository is None else {repository}
+        folders = paths & self._responsive if repository is None else {repository}
 
         def watch() -> Callable[[], None]:
             more = self._watcher.watch(folders)
-            return self.look_soon if more else lambda: None
+            return self.request_scan if more else lambda: None
 
-        self._begin(_WATCH, watch, self._watching_is_silent)
+        self._begin(_WATCHES, watch, self._on_watching_unresponsive)
 
-    def _watching_is_silent(self) -> None:
+    def _on_watching_unresponsive(self) -> None:
         _log.warning("folders are polled: one that is to be watched does not answer")
 
-    def _state(self, statement: AspiredVersions) -> None:
-        if not self._stopping.is_set():
-            self._aspire(statement)
+    # The list of models ---------------------------------------------------------------------------
 
     def _list_models(self) -> Callable[[], None]:
         try:
             models = {model.name: model for model in self._catalog.models()}
         except Exception as error:  # the last answer stands
-            trouble = f"the models cannot be listed: {error}"
-            return lambda: self._keep_models(trouble)
+            problem = f"the models cannot be listed: {error}"
+            return lambda: self._keep_models(problem)
         return lambda: self._update_models(models)
 
-    def _roster_is_silent(self) -> None:
+    def _on_list_unresponsive(self) -> None:
         self._keep_models("the models cannot be listed: their folder does not answer")
 
-    def _keep_models(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            _log.warning("%s", trouble)
-        self._trouble = trouble
-        self._look_at_all()
+    def _keep_models(self, problem: str) -> None:
+        if problem != self._catalog_problem:
+            _log.warning("%s", problem)
+        self._catalog_problem = problem
+        self._scan_all()
 
     def _update_models(self, models: dict[str, ModelConfig]) -> None:
-        self._trouble = ""
-        if not self._told or {n: d.model for n, d in self._directories.items()} != models:
-            self._told = True
-            self._configure(models)
+        self._catalog_problem = ""
+        if not self._models_known or {n: d.model for n, d in self._directories.items()} != models:
+            self._models_known = True
+            self._listener.models_configured(models)
             self._replace_directories(models)
-        self._look_at_all()
+        self._scan_all()
 
     def _replace_directories(self, models: dict[str, ModelConfig]) -> None:
         for name in self._directories.keys() - models.keys():
             del self._directories[name]
             self._last.pop(name, None)
-            self._state(AspiredVersions(name, ()))  # once: everything of it is to be unloaded
+            self._aspire(AspiredVersions(name, ()))  # all of its versions are to be unloaded
         for name, model in models.items():
             known = self._directories.get(name)
             if known is None or known.model != model:
-                self._directories[name] = ModelDirectory(
-                    model, self._platform_named, self._recognise
-                )
-        self._answered &= {model.base_path for model in models.values()}
+                self._directories[name] = ModelDirectory(model, self._platforms)
+        self._responsive &= {model.base_path for model in models.values()}

@@ -1,4 +1,4 @@
-"""The files of one version on disk."""
+"""The files of one version on disk, and reading files that may be anything."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 class DiskListing:
-    """What lies under one version's path at one moment; see `core.completeness.Listing`.
+    """The files under one version's path at one moment; see `core.completeness.Listing`.
 
-    Links are followed, as a load follows them; a file that vanishes meanwhile is not there, and
-    neither is a FIFO, a socket or a device: who opens it may wait for ever.
+    Links are followed, as a load follows them. A file that vanishes meanwhile does not count, and
+    neither does a FIFO, a socket or a device: opening it may wait for ever.
     """
 
     def __init__(self, path: str) -> None:
@@ -26,17 +26,17 @@ class DiskListing:
             line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
             digest.update(line.encode(errors="surrogateescape"))  # names need not be UTF-8
         self.fingerprint = digest.hexdigest()
-        """A digest of the files' names, sizes and times: another one if any of them changes."""
+        """A digest of the files' names, sizes and times: it differs if any of them does."""
 
     def read(self, name: str) -> bytes:
-        """A file's content. Raises OSError."""
+        """Return a file's content. Raises OSError."""
         return read_regular(self._path / name if name else self._path)
 
 
 def read_regular(path: str | os.PathLike[str], at_most: int = -1) -> bytes:
-    """A file's content, or its first bytes. Raises OSError, also for what is no file.
+    """Return a file's content, or its first `at_most` bytes. Raises OSError, also for a FIFO.
 
-    To open a FIFO would wait for somebody who writes to it, and a device may never end.
+    Opening a FIFO would wait for a writer, and a device may never end.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
@@ -46,7 +46,7 @@ def read_regular(path: str | os.PathLike[str], at_most: int = -1) -> bytes:
 
 
 def names_in(path: str) -> list[str]:
-    """The names in a folder; none where it cannot be read, or is none."""
+    """Return the names in a folder; none where it cannot be read, or is none."""
     try:
         return os.listdir(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Folders that were meant otherwise than they were named: what they look like, and what to type."""
+"""Base paths and repositories that hold something else: what it looks like, and what to type."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from collections.abc import Callable, Collection
 
 from servingd.core.lifecycle.versions import versions_in
 
-Names = Callable[[str], Collection[str]]
-"""The names in a folder; none where it cannot be read, or is none."""
+ListNames = Callable[[str], Collection[str]]
+"""Return the names in a folder; none where it cannot be read, or is none."""
 
-_OF_A_VERSION = frozenset(
+_FILES_OF_A_VERSION = frozenset(
     ("saved_model.pb", "saved_model.pbtxt", "variables", "table.csv", "table.json", "model.tflite")
 )
-_LOOKED_AT = 20
-"""Of the entries of a folder so many are looked into."""
+_MAX_LISTED = 20
+"""Entries of a folder that are listed in turn: a guess must not walk a large tree."""
 
 
-def why_no_versions(base_path: str, names: Collection[str], look: Names) -> str:
-    """What a base path without versions seems to be, and what would serve it; empty: no idea."""
+def why_no_versions(base_path: str, names: Collection[str], list_names: ListNames) -> str:
+    """Return what a base path without versions seems to be, and how to serve it; empty: no idea."""
     if _is_version(names):
         folder, _, number = base_path.rpartition("/")
         if versions_in([number]):
             return f"it is a version itself: serve its model by --model_base_path={folder}"
         return f"it is a model without a version folder: move its files to {base_path}/1"
-    for name in sorted(names)[:_LOOKED_AT]:
-        inside = look(f"{base_path}/{name}")
+    for name in sorted(names)[:_MAX_LISTED]:
+        inside = list_names(f"{base_path}/{name}")
         if _is_version(inside):
             return (
                 f"{name} holds a model, but its name is no version number: rename it to "
                 f"{base_path}/1, or move its files to "
                 f"{base_path}/{name}/1 and serve --model_repository={base_path}"
             )
-        if any(_is_version(look(f"{base_path}/{name}/{n}")) for n in _versions(inside)):
+        if any(_is_version(list_names(f"{base_path}/{name}/{n}")) for n in _versions(inside)):
             return f"it is a folder of models: serve it by --model_repository={base_path}"
     return ""
 
 
-def why_no_repository(folder: str, names: Collection[str], look: Names) -> str:
-    """Why a folder is not one of models, and what would serve it; empty where it may be one."""
+def why_no_repository(folder: str, names: Collection[str], list_names: ListNames) -> str:
+    """Return why a folder is no repository of models, and how to serve it; empty: it may be one."""
     parent, _, name = folder.rpartition("/")
     if _is_version(names):
         if versions_in([name]):
@@ -46,7 +46,7 @@ def why_no_repository(folder: str, names: Collection[str], look: Names) -> str:
         serve = _serve(name, folder)
         return f"{folder} is one model: move its files to {folder}/1 and serve it by {serve}"
     numbers = _versions(names)
-    if numbers and any(_is_version(look(f"{folder}/{number}")) for number in numbers):
+    if numbers and any(_is_version(list_names(f"{folder}/{number}")) for number in numbers):
         return f"{folder} is one model with versions: serve it by {_serve(name, folder)}"
     return ""
 
@@ -56,9 +56,9 @@ def _serve(name: str, folder: str) -> str:
 
 
 def _is_version(names: Collection[str]) -> bool:
-    return not _OF_A_VERSION.isdisjoint(names)
+    return not _FILES_OF_A_VERSION.isdisjoint(names)
 
 
 def _versions(names: Collection[str]) -> list[str]:
     found = versions_in(list(names))
-    return [found[version] for version in sorted(found)][:_LOOKED_AT]
+    return [found[version] for version in sorted(found)][:_MAX_LISTED]

@@ -1,11 +1,11 @@
-"""One model's directory, looked at once per scan: which of its versions are there and complete."""
+"""One model's directory: which of its versions are there and complete, and which ought to serve."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from servingd.config.models import ModelConfig
 from servingd.core.lifecycle.versions import Latest, Specific, aspired, versions_in
@@ -18,19 +18,27 @@ from servingd.sources.lookalikes import why_no_versions
 PLATFORM_FILE = "platform"
 """A file of this name beside the versions may name their servable type."""
 
-_LONGEST_NAME = 100
-
-PlatformNamed = Callable[[str], Platform]
-"""Raises InvalidArgument for a name that there is not."""
-
-Recognise = Callable[[DiskListing], str | None]
+_MAX_NAME_BYTES = 100
+"""Bytes of that file that are read."""
 
 _log = logging.getLogger(__name__)
 
 
+class PlatformTable(Protocol):
+    """The servable types; see `servables.registry.Platforms`."""
+
+    def __getitem__(self, name: str) -> Platform:
+        """Return the type called `name`. Raises InvalidArgument for an unknown one."""
+        ...
+
+    def recognise(self, listing: DiskListing) -> str | None:
+        """Return the name of the type that a version's files look like; None if none does."""
+        ...
+
+
 @dataclass(slots=True)
-class _Seen:
-    """What was found out about a version's files, until they change."""
+class _CheckResult:
+    """What was found out about a version's files; it holds until they change."""
 
     fingerprint: str
     platform: str
@@ -39,48 +47,47 @@ class _Seen:
 
 @dataclass(slots=True)
 class ModelDirectory:
-    """The state of one model between scans. Used by one look's thread at a time."""
+    """The state of one model between scans. Used by one scan's thread at a time."""
 
     model: ModelConfig
-    platform_named: PlatformNamed
-    recognise: Recognise
-    _seen: dict[int, _Seen] = field(default_factory=dict)
+    platforms: PlatformTable
+    _checked: dict[int, _CheckResult] = field(default_factory=dict)
     _published: dict[int, VersionData] = field(default_factory=dict)
-    absent: str = ""
-    """Why no version of it can be loaded, as of the last look; empty if one can."""
-    silent: bool = False
-    """Whether a look at it was overdue; the source's thread only."""
-    _trouble: str = ""
+    no_version: str = ""
+    """Why no version of the model can be loaded, as of the last scan; empty if one can."""
+    unresponsive: bool = False
+    """Whether a scan was reported as unresponsive; the source's thread only."""
+    _problem: str = ""
 
     def scan(self) -> AspiredVersions | None:
-        """Look, and say which versions ought to be loaded; None if the directory cannot be read.
+        """Return which versions ought to be loaded; None if the directory cannot be read.
 
-        A version is published when it is complete, and from then on for as long as it is there: a
-        directory that is being removed harms nothing that serves. One whose files change is
-        published anew when they are complete again.
+        A version is published when it is complete, and from then on for as long as its folder is
+        there: removing its files harms nothing that serves. One whose files change is published
+        anew when they are complete again.
         """
         try:
             present = self._list()
         except (OSError, ValueError) as error:  # ValueError: it is no path
-            self.absent = (
+            self.no_version = (
                 f"Could not find base path {self.model.base_path} for servable "
                 f"{self.model.name} with error {error}"
             )
-            self._complain(self.absent)
+            self._log_once(self.no_version)
             return None
         incomplete: dict[int, str] = {}
-        for version in self._worth_a_look(present):
-            reason = self._look(version, os.path.join(self.model.base_path, present[version]))
+        for version in self._relevant(present):
+            reason = self._check(version, os.path.join(self.model.base_path, present[version]))
             if reason is not None:
                 incomplete[version] = reason
             if self._enough(version, present):
                 break
-        for gone in (self._seen.keys() | self._published.keys()) - present.keys():
-            self._seen.pop(gone, None)
+        for gone in (self._checked.keys() | self._published.keys()) - present.keys():
+            self._checked.pop(gone, None)
             self._published.pop(gone, None)
         wanted = aspired(self._published.keys() & present.keys(), self.model.version_policy)
-        self.absent = "" if wanted else self._why_absent(incomplete)
-        self._complain("" if incomplete else self.absent)
+        self.no_version = "" if wanted else self._why_no_version(incomplete)
+        self._log_once("" if incomplete else self.no_version)
         return AspiredVersions(
             self.model.name,
             tuple(AspiredVersion(v, self._published[v]) for v in wanted),
@@ -88,58 +95,61 @@ class ModelDirectory:
         )
 
     def _list(self) -> dict[int, str]:
-        """Version to name. An entry that cannot be told yet, for instance a broken link, counts."""
+        """Return the folders' names by version. A broken link counts: it may be mended."""
         return versions_in(os.listdir(self.model.base_path))
 
-    def _worth_a_look(self, present: dict[int, str]) -> list[int]:
+    def _relevant(self, present: dict[int, str]) -> list[int]:
         newest_first = sorted(present, reverse=True)
         if isinstance(self.model.version_policy, Specific):
             return [v for v in newest_first if v in self.model.version_policy.versions]
         return newest_first
 
     def _enough(self, version: int, present: dict[int, str]) -> bool:
-        """Whether versions older than this one cannot matter: those wanted are all newer."""
+        """Return whether older versions cannot matter: enough newer ones are published."""
         if not isinstance(self.model.version_policy, Latest):
             return False
         newer = [v for v in self._published if v >= version and v in present]
         return len(newer) >= max(1, self.model.version_policy.num_versions)
 
-    def _look(self, version: int, path: str) -> str | None:
-        """Publish a version whose files have changed if they are complete; else say what lacks."""
+    def _check(self, version: int, path: str) -> str | None:
+        """Publish a changed version if it is complete; return what it lacks, None if nothing."""
         try:
             listing = DiskListing(path)
             name = self._platform_of(listing)
-            seen = self._seen.get(version)
-            if seen is None or (seen.fingerprint, seen.platform) != (listing.fingerprint, name):
+            checked = self._checked.get(version)
+            if checked is None or (checked.fingerprint, checked.platform) != (
+                listing.fingerprint,
+                name,
+            ):
                 missing = self._what_is_missing(name, listing)
-                seen = self._seen[version] = _Seen(listing.fingerprint, name, missing)
+                checked = self._checked[version] = _CheckResult(listing.fingerprint, name, missing)
                 if missing is None:
                     self._published[version] = VersionData(path, name, listing.fingerprint)
         except Exception as error:  # one version must not hide the others
-            self._seen.pop(version, None)
+            self._checked.pop(version, None)
             if not isinstance(error, (OSError, UnicodeError)):
                 _log.exception("version %d of model %s cannot be judged", version, self.model.name)
             return f"it cannot be judged: {error}"
-        return seen.missing
+        return checked.missing
 
     def _platform_of(self, listing: DiskListing) -> str:
         if self.model.platform:
             return self.model.platform
         try:
             file = os.path.join(self.model.base_path, PLATFORM_FILE)
-            return read_regular(file, _LONGEST_NAME).decode().strip()
+            return read_regular(file, _MAX_NAME_BYTES).decode().strip()
         except FileNotFoundError:
-            return self.recognise(listing) or ""
+            return self.platforms.recognise(listing) or ""
 
     def _what_is_missing(self, platform: str, listing: DiskListing) -> str | None:
         if not platform:
             return "its contents are of no known servable type"
         try:
-            return self.platform_named(platform).missing(listing)
+            return self.platforms[platform].missing(listing)
         except InvalidArgument as error:
             return error.message
 
-    def _why_absent(self, incomplete: dict[int, str]) -> str:
+    def _why_no_version(self, incomplete: dict[int, str]) -> str:
         for version, reason in incomplete.items():
             return f"version {version} of model {self.model.name} is incomplete: {reason}"
         path = self.model.base_path.rstrip("/")
@@ -148,8 +158,8 @@ class ModelDirectory:
             advice or "Did you forget to name your leaf directory as a number (eg. '/1/')?"
         )
 
-    def _complain(self, trouble: str) -> None:
-        """Log a trouble once, when it begins."""
-        if trouble and trouble != self._trouble:
-            _log.warning("%s", trouble)
-        self._trouble = trouble
+    def _log_once(self, problem: str) -> None:
+        """Log a problem when it begins; an empty text ends it."""
+        if problem and problem != self._problem:
+            _log.warning("%s", problem)
+        self._problem = problem

@@ -1,7 +1,7 @@
-"""Looks at folders that are under way: which thread to give up, and of which folder to tell.
+"""Scans under way: which thread to stop waiting for, and which folder to report as unresponsive.
 
-A file system that does not answer keeps a thread for as long as it likes. So each look has a
-deadline, and is one folder's affair. Decided here; the source's thread acts.
+A file system that does not answer keeps a thread for as long as it likes. So each scan has time
+limits, and concerns one folder alone. Decided here, from values; the source's thread acts.
 """
 
 from __future__ import annotations
@@ -12,50 +12,55 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a look may take."""
+class ScanLimits:
+    """How long a scan may take, and how many may hold a thread."""
 
-    stand_in_s: float = 1.0
-    """After that another thread takes the place of its own, for others that wait."""
+    replace_thread_s: float = 1.0
+    """Seconds after which another thread takes over the scans that wait for this one's thread."""
 
-    told_s: float = 30.0
-    """After that its folder counts as one that does not answer."""
+    unresponsive_s: float = 30.0
+    """Seconds after which the scan's folder is reported as one that does not answer."""
 
-    most_given_up: int = 64
-    """So many threads may be held by folders at a time, and no more."""
+    max_abandoned: int = 64
+    """Threads that scans may hold at a time after they were replaced."""
 
 
 @dataclass(slots=True, eq=False)
-class Look:
-    """One look at one thing."""
+class Scan:
+    """One scan of one folder, or of the list of models."""
 
     begun: float = math.inf
-    """When a thread began with it; written by that thread, once."""
-    given_up: bool = False
-    told: bool = False
+    """Monotonic seconds when a thread began with it; written by that thread, once."""
+    abandoned: bool = False
+    """Whether its thread was replaced."""
+    reported: bool = False
+    """Whether it was reported as unresponsive."""
 
 
-def to_give_up(looks: Collection[Look], now: float, patience: Patience) -> list[Look]:
-    """Those whose threads are to be replaced: only where others wait for one."""
-    if all(look.begun <= now for look in looks):
+def to_abandon(scans: Collection[Scan], now: float, limits: ScanLimits) -> list[Scan]:
+    """Return the scans whose threads are to be replaced: none unless another scan waits for one."""
+    if all(scan.begun <= now for scan in scans):
         return []
-    room = patience.most_given_up - sum(look.given_up for look in looks)
-    slow = [k for k in looks if not k.given_up and now - k.begun >= patience.stand_in_s]
+    room = limits.max_abandoned - sum(scan.abandoned for scan in scans)
+    slow = [s for s in scans if not s.abandoned and now - s.begun >= limits.replace_thread_s]
     return slow[: max(0, room)]
 
 
-def to_tell(looks: Collection[Look], now: float, patience: Patience) -> list[Look]:
-    """Those that have become overdue."""
-    return [look for look in looks if not look.told and now - look.begun >= patience.told_s]
+def to_report(scans: Collection[Scan], now: float, limits: ScanLimits) -> list[Scan]:
+    """Return the scans that have become unresponsive and were not reported yet."""
+    return [s for s in scans if not s.reported and now - s.begun >= limits.unresponsive_s]
 
 
-def next_check(looks: Collection[Look], now: float, patience: Patience) -> float:
-    """When one of these answers may change by time alone, at the latest; infinity: never."""
+def next_check(scans: Collection[Scan], now: float, limits: ScanLimits) -> float:
+    """Return when to ask again at the latest: an answer may change by time alone.
+
+    Monotonic seconds; infinity: no answer will.
+    """
     due = [math.inf]
-    for look in looks:
-        if math.isinf(look.begun):  # a thread may begin with it at any moment
-            due.append(now + patience.stand_in_s)
-        elif not look.told:
-            slow_at = look.begun + patience.stand_in_s
-            due.append(slow_at if slow_at > now else look.begun + patience.told_s)
+    for scan in scans:
+        if math.isinf(scan.begun):  # a thread may begin with it at any moment
+            due.append(now + limits.replace_thread_s)
+        elif not scan.reported:
+            slow_at = scan.begun + limits.replace_thread_s
+            due.append(slow_at if slow_at > now else scan.begun + limits.unresponsive_s)
     return min(due)

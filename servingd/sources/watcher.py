@@ -1,4 +1,4 @@
-"""Events of the file system, where there are any."""
+"""Events of the file system, where it sends any."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ _log = logging.getLogger(__name__)
 
 
 class Watcher:
-    """watchdog on a set of folders. Where it cannot watch, polling has to do.
+    """Watches a set of folders by watchdog. A folder that cannot be watched is polled instead.
 
     A folder that is removed and made anew is another folder: it is watched anew.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
+        """`wake` is called from watchdog's threads when something has happened."""
         self._handler = _Handler(wake)
         self._observer: Any = None  # made when first needed: it takes a resource of the system
         self._watches: dict[tuple[str, int], Any] = {}  # by path and inode
         self._failed: set[str] = set()
 
     def watch(self, folders: set[str]) -> bool:
-        """Watch exactly these folders, and what is below them, as far as that is possible.
+        """Watch these folders and what is below them, and no others, as far as that is possible.
 
-        Whether one of them was not watched before.
+        Returns whether one of them was not watched before.
         """
         more = False
         wanted = {(folder, inode) for folder in folders if (inode := _inode(folder))}
@@ -76,7 +77,7 @@ def _inode(folder: str) -> int:
 
 
 class _Handler(FileSystemEventHandler):
-    """Anything that happens is a reason to look; reading is not."""
+    """Calls `wake` for every event but those of reading."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -89,6 +90,6 @@ class _Handler(FileSystemEventHandler):
             self._wake()
 
     def take_removed(self) -> set[str]:
-        """The paths that were removed since the last call: a watch on one of them is dead."""
+        """Return the paths removed since the last call: a watch on one of them is dead."""
         removed, self._removed = self._removed, set()
         return removed

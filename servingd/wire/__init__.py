@@ -1,4 +1,4 @@
-"""Formats: from bytes to our values and back.
+"""Wire formats: from bytes to our values and back.
 
 Here: protobuf messages, tensors, JSON, text configuration files and TFRecords.
 Not here: who sends them, and what they mean for a call. Start with `tensors/proto.py` or

@@ -1,4 +1,4 @@
-"""Requests of Examples, kept as their client wrote them, and what answers them."""
+"""Requests of Examples, left serialised as their client wrote them, and their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 
 def serialized_examples(content: bytes) -> list[bytes]:
-    """The Examples of a serialised `Input`; a context's bytes stand in front of each of them.
+    """Return the Examples of a serialised `Input`; a context's bytes precede those of each.
 
     So the Example's own features win over the context's: that is how messages merge. TensorFlow
     Serving answers INTERNAL where the bytes do not parse; they are the caller's.
@@ -65,7 +65,7 @@ def regression_result(values: Array, into: RegressionResult) -> None:
 
 
 def _texts(labels: Array | None) -> list[list[str]] | None:
-    """Labels are proto3 strings: bytes that are no UTF-8 cannot travel, and are marked."""
+    """Return labels as text: proto3 strings must be UTF-8, so that other bytes are replaced."""
     if labels is None:
         return None
     return [[label.decode("utf-8", "replace") for label in row] for row in labels.tolist()]

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 _KNOWN = frozenset(map(int, DataType))
 
 _REFERENCE = 100
-"""What `DT_FLOAT_REF` and its like are more than the type that they refer to."""
+"""The difference of `DT_FLOAT_REF` and its like to the type that they refer to."""
 
 
 def signature_from_def(name: str, definition: SignatureDef) -> Signature:
-    """A signature as its definition has it; the aliases are in order.
+    """Return a SignatureDef as a signature; its aliases are sorted.
 
     A tensor without a name of its own (a sparse or composite one) gets an empty `tensor_name`. It
     is shown, and cannot be fed or fetched; so is one of a type that is not served.
@@ -38,7 +38,7 @@ def signature_from_def(name: str, definition: SignatureDef) -> Signature:
 
 
 def _why_not(info: TensorInfo) -> str:
-    """Why a tensor cannot be fed or fetched; empty if it can."""
+    """Return why a tensor cannot be fed or fetched; empty if it can."""
     if not info.name:
         kind = {"coo_sparse": "sparse", "composite_tensor": "composite"}
         return f"a {kind.get(info.WhichOneof('encoding') or '', 'nameless')} tensor is not served"
@@ -50,7 +50,7 @@ def _why_not(info: TensorInfo) -> str:
 
 
 def signature_def(signature: Signature) -> SignatureDef:
-    """The definition that the model brought, or one made from the specs."""
+    """Return the signature's own SignatureDef, or one made from its specs."""
     if signature.definition:
         brought: SignatureDef = protos.SignatureDef.FromString(signature.definition)
         return brought
@@ -68,7 +68,7 @@ def signature_def(signature: Signature) -> SignatureDef:
 
 
 def signature_def_map(signatures: Mapping[str, Signature]) -> SignatureDefMap:
-    """What GetModelMetadata answers."""
+    """Return the SignatureDefMap of a GetModelMetadata response."""
     result = protos.SignatureDefMap()
     for name, signature in signatures.items():
         result.signature_def[name].CopyFrom(signature_def(signature))
@@ -80,7 +80,7 @@ def _spec(info: TensorInfo) -> TensorSpec:
 
 
 def _data_type(info: TensorInfo) -> DataType:
-    """Its type; INVALID where we know none of that number.
+    """Return a tensor's type; INVALID for a number that we do not know.
 
     An old graph may refer to a variable; what is fed or fetched is its value.
     """

@@ -11,7 +11,7 @@ _CHUNK = 4096
 
 
 def varint(value: int) -> bytes:
-    """The bytes of one number, 0 to 2^64 - 1."""
+    """Return the bytes of one number, 0 to 2^64 - 1."""
     if value < 128:
         return _SMALL[value]
     groups = bytearray()
@@ -26,7 +26,7 @@ _SMALL = [bytes((value,)) for value in range(128)]
 
 
 def varints(values: np.ndarray[Any, Any]) -> bytes:
-    """The bytes of all numbers of a flat integer array, one after the other.
+    """Return the bytes of all numbers of a flat integer array, one after the other.
 
     Negative numbers take ten bytes, as those of protobuf's int32 and int64 do.
     """
@@ -62,7 +62,7 @@ def _chunk_varints(values: np.ndarray[Any, Any]) -> bytes:
 
 
 def read_varint32(content: bytes, position: int) -> tuple[int, int]:
-    """The number at `position` and the position behind it.
+    """Return the number at `position`, and the position behind it.
 
     Raises:
         ValueError: it does not end within five bytes, or within `content`.
@@ -80,7 +80,7 @@ def read_varint32(content: bytes, position: int) -> tuple[int, int]:
 
 
 def read_varint64(content: bytes | memoryview, position: int) -> tuple[int, int]:
-    """The number of up to 64 bits at `position`, and the position behind it.
+    """Return the number of up to 64 bits at `position`, and the position behind it.
 
     Raises ValueError where it does not end within `content`, or has more bits.
     """

@@ -41,8 +41,8 @@ def run(folder: Path) -> Iterator[Row]:
     )
     report = json.loads((target / "report.json").read_text())
     meta_graph = read_meta_graph(str(source), ("serve",))
-    warm = dict.fromkeys(meta_graph.signatures, True)
-    plain = open_plain(str(source), ("serve",), ONE_THREAD, meta_graph, warm)
+    safe_to_run = dict.fromkeys(meta_graph.signatures, True)
+    plain = open_plain(str(source), ("serve",), ONE_THREAD, meta_graph, safe_to_run)
     optimised = open_optimised(
         str(target / "graph.pb"),
         str(source),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from servingd.core.types import DataType
-from servingd.servables.saved_model.files.completeness import pairs_of
+from servingd.servables.saved_model.files.completeness import table_entries
 from tests import exports
 from tests.tables import SNAPPY, table
 
@@ -170,7 +170,7 @@ def _compressed(export: Callable[[Path], None]) -> Callable[[Path], None]:
     def exported(path: Path) -> None:
         export(path)
         index = path / "variables" / "variables.index"
-        index.write_bytes(table(list(pairs_of(index.read_bytes())), kind=SNAPPY))
+        index.write_bytes(table(list(table_entries(index.read_bytes())), kind=SNAPPY))
 
     return exported
 

@@ -13,6 +13,7 @@ import pytest
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, ServingError
+from servingd.servables.saved_model.listener import NullListener
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.tensorflow.runtime import clean
 from tests import exports
@@ -308,10 +309,12 @@ def test_each_load_is_told_with_its_outcome(tmp_path):
     half(tmp_path / "1")
     graph(_unknown_operation)(tmp_path / "2")
     told = []
-    platform = SavedModelPlatform(
-        SavedModelOptions(optimize_models="off"),
-        on_attempt=lambda path, seconds, succeeded: told.append((path, succeeded)),
-    )
+
+    class Listener(NullListener):
+        def load_attempted(self, path, seconds, succeeded):
+            told.append((path, succeeded))
+
+    platform = SavedModelPlatform(SavedModelOptions(optimize_models="off"), Listener())
     for version in (1, 2):
         path = str(tmp_path / str(version))
         loader = platform.loader(ServableId("m", version), VersionData(path, "tensorflow"))

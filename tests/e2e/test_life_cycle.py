@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from servingd.servables.saved_model.files.completeness import INDEX, pairs_of
+from servingd.servables.saved_model.files.completeness import INDEX, table_entries
 from tests import absent
 from tests.e2e.process import KEYS, Process, lookup_table, request
 from tests.exports import copy_version
@@ -141,7 +141,7 @@ def test_a_model_whose_index_is_compressed_is_served(start, tmp_path, models):
     version = tmp_path / "base" / "1"
     shutil.copytree(models / "half_plus_two", version)
     index = version / INDEX
-    index.write_bytes(table(list(pairs_of(index.read_bytes())), kind=SNAPPY))
+    index.write_bytes(table(list(table_entries(index.read_bytes())), kind=SNAPPY))
     server = start("--model_name=m", f"--model_base_path={version.parent}").wait_until_ready()
     assert server.predict("m", {"x": np.array([1.0, 2.0, 5.0], np.float32)})["y"].tolist() == [
         2.5,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from servingd.servables.saved_model.files.completeness import pairs_of
+from servingd.servables.saved_model.files.completeness import table_entries
 from tests import absent
 from tests.e2e.process import free_port
 from tests.http_client import Answers, connect, post
@@ -72,7 +72,7 @@ def half_plus_two(path: Path) -> None:
         builder.save()
     asset.unlink()
     index = path / "variables" / "variables.index"
-    index.write_bytes(table(list(pairs_of(index.read_bytes())), kind=SNAPPY))
+    index.write_bytes(table(list(table_entries(index.read_bytes())), kind=SNAPPY))
 
 
 def as_text(path: Path) -> None:

@@ -10,7 +10,7 @@ from servingd.servables.saved_model.session.devices import LocalDevice, LocalDev
 @pytest.fixture(scope="session")
 def gpus() -> list[LocalDevice]:
     """The GPUs that there are, printed once."""
-    found = [each for each in LocalDevices().look() if not each.device.is_host]
+    found = [each for each in LocalDevices().discover() if not each.device.is_host]
     if not found:
         pytest.skip("TensorFlow sees no GPU here")
     for each in found:

@@ -45,8 +45,8 @@ def test_what_has_kernels_runs_on_the_gpu_and_answers_as_on_the_host(gpus, model
     path = (more if (more / name).exists() else models) / name
     session, host = plain(path, ON_GPU), plain(path, ONE_THREAD)
     try:
-        print(name, session.ran)
-        assert session.ran.devices["GPU:0"] > 0
+        print(name, session.observed)
+        assert session.observed.devices["GPU:0"] > 0
         assert agree(answers(session, path), answers(host, path))
     finally:
         session.close()
@@ -57,7 +57,7 @@ def test_tables_and_strings_are_moved_to_the_host_and_that_is_reported(version, 
     served = version(models / "tf1_with_table", Placement((GPU_0,)))
     (report,) = served.reports[-1]
     print(report)
-    assert any("Table" in kind for kind in report.ran.moved["CPU:0"])
+    assert any("Table" in kind for kind in report.observed.moved["CPU:0"])
     assert "operations run elsewhere, on CPU:0" in caplog.text
 
 
@@ -84,7 +84,7 @@ def test_memory_in_use_is_seen(gpus, version, tmp_path):
 
     weights(tmp_path / "m")
     devices = LocalDevices()
-    devices.look()
+    devices.discover()
     before = devices.in_use()[GPU_0]
     version(tmp_path / "m", Placement((GPU_0,)))
     grown = devices.in_use()[GPU_0] - before

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from servingd.servables.saved_model.row_wise.values import Why
+from servingd.servables.saved_model.row_wise.values import Reason
 
 ROWS = ("float32", None, 4)
 """The input `x`, where nothing else is said."""
@@ -30,17 +30,17 @@ class Mixer(NamedTuple):
     """A function of `x`, and of `z` where there is one."""
 
     operation: str
-    why: Why
+    reason: Reason
     build: Callable[..., Any]
     inputs: tuple[tuple[Any, ...], ...] = (ROWS,)
-    also: tuple[tuple[str, Why], ...] = ()
+    also: tuple[tuple[str, Reason], ...] = ()
     """Locks that would refuse it as well: left open, so that this one stands alone."""
 
 
 def _mixers() -> dict[str, Mixer]:
     import tensorflow as tf
 
-    raw, w = tf.raw_ops, Why
+    raw, w = tf.raw_ops, Reason
     rows = lambda x: tf.shape(x)[0]  # noqa: E731
     row4 = tf.constant([[1.0, 2.0, 3.0, 4.0]])
 

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from servingd.servables.saved_model.files.completeness import INDEX, pairs_of, what_is_missing
+from servingd.servables.saved_model.files.completeness import INDEX, table_entries, what_is_missing
 from servingd.sources.listing import DiskListing
 from tests.tables import PLAIN, SNAPPY, table
 
@@ -20,7 +20,7 @@ def test_an_index_is_read_as_tensorflow_reads_it(models, tmp_path, kind):
     folder = tmp_path / "1"
     shutil.copytree(models / "keras_exported", folder)
     plain = (folder / INDEX).read_bytes()
-    (folder / INDEX).write_bytes(table(list(pairs_of(plain)), kind=kind))
+    (folder / INDEX).write_bytes(table(list(table_entries(plain)), kind=kind))
     assert what_is_missing(DiskListing(str(folder)), TAGS) is None
 
     served = tf.saved_model.load(str(folder)).signatures["serve"]

@@ -12,7 +12,8 @@ import pytest
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Cancelled, DeadlineExceeded, ServingError, Unavailable
-from servingd.servables.saved_model.loader import Hooks, SavedModelLoader
+from servingd.servables.saved_model.listener import NO_LISTENER
+from servingd.servables.saved_model.loader import SavedModelLoader
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.session.run_watch import RunWatch
 from servingd.wire.records.prediction_logs import WARM_UP_FILE
@@ -29,17 +30,20 @@ QUICK = np.float32([0.5])
 @pytest.fixture
 def load():
     """Load a SavedModel, its runs watched: `load(path)`; the loader and the servable."""
-    watch = RunWatch(grace_s=0.0, look_s=0.01)
+    watch = RunWatch(grace_s=0.0, interval_s=0.01)
     optimisers = []
 
-    def make(path, made_up_s=0.3, cache_dir="", made_up_bytes=0):
-        optimiser = GraphOptimiser(cache_dir, False, lambda servable, state: None)
+    def make(path, max_synthetic_s=0.3, cache_dir="", max_synthetic_growth_bytes=0):
+        optimiser = GraphOptimiser(cache_dir, False, NO_LISTENER)
         optimisers.append(optimiser)
         data = VersionData(str(path), "tensorflow")
         loader = SavedModelLoader(
-            ID, data, SavedModelOptions(optimize_models="off"), optimiser, Hooks(), watch
+            ID, data, SavedModelOptions(optimize_models="off"), optimiser, NO_LISTENER, watch
         )
-        loader._limits = loader._limits._replace(made_up_s=made_up_s, made_up_bytes=made_up_bytes)
+        sessions = loader._sessions
+        sessions.limits = sessions.limits._replace(
+            max_synthetic_s=max_synthetic_s, max_synthetic_growth_bytes=max_synthetic_growth_bytes
+        )
         return loader
 
     yield make
@@ -124,7 +128,7 @@ def test_made_up_inputs_that_loop_cost_the_warm_up_alone(tmp_path, load):
 
 def test_made_up_inputs_that_take_ever_more_memory_are_ended(tmp_path, load, caplog):
     exports.endless(tmp_path / "1", above=-1.0, hoards=4 << 20)
-    loader = load(tmp_path / "1", made_up_s=3600.0, made_up_bytes=512 << 20)
+    loader = load(tmp_path / "1", max_synthetic_s=3600.0, max_synthetic_growth_bytes=512 << 20)
     body = loader.load()
     assert "or takes too much memory" in caplog.text
     assert answered(body, np.float32([-2.0]))["y"] == np.float32([-2.0])
@@ -136,7 +140,7 @@ def test_recorded_requests_are_run_instead_of_made_up_ones(tmp_path, load):
     file = tmp_path / "1" / WARM_UP_FILE
     file.parent.mkdir(parents=True)
     file.touch()
-    loader = load(tmp_path / "1", made_up_s=3600.0)
+    loader = load(tmp_path / "1", max_synthetic_s=3600.0)
     loader.unload(loader.load())
 
 
@@ -158,7 +162,7 @@ def test_made_up_inputs_that_ended_a_server_are_not_run_again(tmp_path, models, 
 
 def test_a_load_that_is_not_wanted_any_more_ends(tmp_path, load):
     exports.endless(tmp_path / "1", above=-1.0)
-    loader = load(tmp_path / "1", made_up_s=3600.0)
+    loader = load(tmp_path / "1", max_synthetic_s=3600.0)
     failures = []
 
     def run():

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
+from servingd.servables.saved_model.listener import NullListener
 from servingd.servables.saved_model.platform import SavedModelPlatform
 
 class Outcome:
@@ -37,7 +38,10 @@ threads = 1 if optimize_models == "off" else 0  # else two may be tried, if one 
 options = SavedModelOptions(
     optimize_models=optimize_models, cache_dir=cache, intra_op_threads=threads
 )
-platform = SavedModelPlatform(options, lambda servable, state: states.append(state))
+class Listener(NullListener):
+    def graph_state_changed(self, servable_id, state): states.append(state)
+
+platform = SavedModelPlatform(options, Listener())
 after, loaded = [], []
 for version in range(12):
     if version % 2 == 0:  # it starts on its plain graph

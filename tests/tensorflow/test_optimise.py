@@ -24,8 +24,8 @@ import pytest
 from servingd import __version__
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
-from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
+from servingd.servables.saved_model.listener import NullListener
 from servingd.servables.saved_model.optimise.child import Declined, optimise
 from servingd.servables.saved_model.optimise.freeze import freeze
 from servingd.servables.saved_model.optimise.graph_cache import GraphCache, model_key
@@ -37,6 +37,7 @@ from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.session.opening import open_optimised, open_plain
 from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.trials.parity import agree
+from servingd.servables.synthetic_inputs import synthetic_inputs
 from tests.placed import Outcome
 
 pytestmark = pytest.mark.tf
@@ -242,7 +243,7 @@ def answers(session: Any, path: Path) -> list[Any]:
 
 def open_both(path: Path, target: Path) -> tuple[Any, Any]:
     meta_graph = read_meta_graph(str(path), TAGS)
-    warm = dict.fromkeys(meta_graph.signatures, True)
+    safe_to_run = dict.fromkeys(meta_graph.signatures, True)
     report = json.loads((target / "report.json").read_text())
     optimised = open_optimised(
         str(target / "graph.pb"),
@@ -251,7 +252,7 @@ def open_both(path: Path, target: Path) -> tuple[Any, Any]:
         ONE_THREAD,
         meta_graph.signatures,
     )
-    return open_plain(str(path), TAGS, ONE_THREAD, meta_graph, warm), optimised
+    return open_plain(str(path), TAGS, ONE_THREAD, meta_graph, safe_to_run), optimised
 
 
 @pytest.mark.parametrize(
@@ -428,14 +429,14 @@ def test_a_batch_norm_is_folded_away(models):
 # The optimiser of a server ----------------------------------------------------------------------
 
 
-class States:
+class States(NullListener):
     """What a platform tells of its graphs, and a way to wait for it."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
         self._changed = threading.Condition()
 
-    def __call__(self, servable: ServableId, state: str) -> None:
+    def graph_state_changed(self, servable_id: ServableId, state: str) -> None:
         with self._changed:
             self.seen.append(state)
             self._changed.notify_all()
@@ -713,7 +714,7 @@ def test_a_folder_that_others_can_write_to_is_no_cache(
     assert served.states.seen == ["plain", "optimising", "optimised"]
     assert len(logged(caplog, f"others can write to {cache}")) == 1
     assert list(cache.iterdir()) == []
-    assert list(elsewhere.iterdir()) == [], "the workplace stays behind"
+    assert list(elsewhere.iterdir()) == [], "the work_folder stays behind"
 
 
 def test_an_unload_ends_the_child_at_once(models, tmp_path, serve):
@@ -766,13 +767,13 @@ def test_too_little_memory_for_the_child_leaves_the_plain_graph(models, tmp_path
     caplog.set_level(logging.INFO)
     path, states = models / "half_plus_two", States()
     meta_graph = read_meta_graph(str(path), TAGS)
-    warm = dict.fromkeys(meta_graph.signatures, True)
-    plain = open_plain(str(path), TAGS, ONE_THREAD, meta_graph, warm)
+    safe_to_run = dict.fromkeys(meta_graph.signatures, True)
+    plain = open_plain(str(path), TAGS, ONE_THREAD, meta_graph, safe_to_run)
     servable = SavedModelServable(meta_graph, plain)
     optimiser = GraphOptimiser(str(tmp_path), True, states, memory_limit=1_200_000_000)
-    improvement = OptimisationJob(ID, str(path), TAGS, meta_graph, warm, 1, (servable,))
-    optimiser.submit(improvement)
-    assert improvement.over.wait(TIMEOUT)
+    job = OptimisationJob(ID, str(path), TAGS, meta_graph, safe_to_run, 1, (servable,))
+    optimiser.submit(job)
+    assert job.finished.wait(TIMEOUT)
     assert states.seen == ["optimising", "declined"]
     (line,) = logged(caplog, "not optimised: the optimiser ended with ")
     assert re.search("exit code 1: optimise: out of memory|exit code 1: |signal SIGABRT", line)
@@ -811,9 +812,9 @@ def test_calls_go_on_while_a_graph_is_replaced(models, tmp_path, serve):
 
 
 def put(cache: GraphCache, key: str, size: int) -> Path:
-    workplace = cache.workplace()
-    (workplace / "graph.pb").write_bytes(b"x" * size)
-    return cache.keep(workplace, key)
+    work_folder = cache.make_work_folder()
+    (work_folder / "graph.pb").write_bytes(b"x" * size)
+    return cache.store(work_folder, key)
 
 
 def test_the_least_recently_used_graph_goes_first(tmp_path):
@@ -823,7 +824,7 @@ def test_the_least_recently_used_graph_goes_first(tmp_path):
         if key != "c":
             os.utime(tmp_path / key, (1000 + age, 1000 + age))
     assert cache.find("a") is not None  # now b is the oldest
-    working = cache.workplace()
+    working = cache.make_work_folder()
     os.utime(working, (1, 1))
     put(cache, "c", 100)
     assert cache.find("b") is None
@@ -840,8 +841,8 @@ def test_a_graph_that_another_server_kept_first_is_not_replaced(tmp_path):
     second = put(cache, "a", 20)
     assert second != first
     assert (first / "graph.pb").stat().st_size == 10
-    cache.drop(second)
-    cache.drop(first)
+    cache.discard(second)
+    cache.discard(first)
     assert (second.exists(), first.exists()) == (False, True)
 
 

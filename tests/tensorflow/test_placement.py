@@ -16,7 +16,10 @@ from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.session import c_api, opening
-from servingd.servables.saved_model.session.device_assignment import names_devices, without_devices
+from servingd.servables.saved_model.session.device_assignment import (
+    graph_without_devices,
+    has_device_names,
+)
 from servingd.servables.saved_model.session.devices import LocalDevices
 from servingd.servables.saved_model.session.opening import open_plain
 from servingd.servables.saved_model.session.options import ONE_THREAD, SessionOptions
@@ -59,10 +62,10 @@ every = pytest.mark.parametrize(
 def test_everything_runs_on_the_planned_device(path):
     session, host = plain(path, THIRD), plain(path, ONE_THREAD)
     try:
-        assert set(session.ran.devices) == {"CPU:2"}
-        assert not session.ran.moved
+        assert set(session.observed.devices) == {"CPU:2"}
+        assert not session.observed.moved
         assert agree(answers(session, path), answers(host, path))
-        assert host.ran is None, "there is no other device, so nobody looks"
+        assert host.observed is None, "there is no other device, so nobody looks"
     finally:
         session.close()
         host.close()
@@ -72,7 +75,7 @@ def test_everything_runs_on_the_planned_device(path):
 def test_the_public_way_obeys_as_well(path, monkeypatch):
     monkeypatch.setattr(c_api, "is_sound", lambda: False)
     session = plain(path, THIRD)
-    assert set(session.ran.devices) == {"CPU:2"}
+    assert set(session.observed.devices) == {"CPU:2"}
     session.close()
 
 
@@ -90,29 +93,29 @@ def test_the_host_keeps_tensorflows_own_loader_unless_a_graph_names_other_device
         return load(*arguments)
 
     monkeypatch.setattr(c_api, "load_saved_model", spy)
-    assert names_devices(read_meta_graph(str(path), TAGS).graph_def) is names
+    assert has_device_names(read_meta_graph(str(path), TAGS).graph_def) is names
     plain(path, ONE_THREAD).close()
     assert bool(used) is not names
 
 
 def test_a_graph_that_names_nothing_is_not_copied():
-    assert without_devices(b"no device here") == b"no device here"
+    assert graph_without_devices(b"no device here") == b"no device here"
 
 
 def test_what_runs_elsewhere_is_seen(more, monkeypatch):
     """As on a GPU, where TensorFlow moves what has no kernel for it: here, nodes that insist."""
     graph = read_meta_graph(str(more / "loop_and_branch"), TAGS).graph_def
-    monkeypatch.setattr(opening, "without_devices", lambda graph_def: insistent(graph))
+    monkeypatch.setattr(opening, "graph_without_devices", lambda graph_def: insistent(graph))
     session = plain(more / "loop_and_branch", THIRD)
-    assert session.ran.devices["CPU:1"] > 0
-    assert session.ran.moved.keys() == {"CPU:1"}
+    assert session.observed.devices["CPU:1"] > 0
+    assert session.observed.moved.keys() == {"CPU:1"}
     session.close()
 
 
 def insistent(graph_def: bytes) -> bytes:
     from tensorflow.core.framework import graph_pb2
 
-    graph = graph_pb2.GraphDef.FromString(without_devices(graph_def))
+    graph = graph_pb2.GraphDef.FromString(graph_without_devices(graph_def))
     for function in graph.library.function:
         for node in function.node_def:
             if node.op in ("MatMul", "AddV2"):
@@ -125,7 +128,7 @@ def test_signatures_that_keep_state_are_not_run_and_said_to_be_unseen(models):
     session = open_plain(
         str(models / "counter"), TAGS, THIRD, meta_graph, {"serving_default": False}
     )
-    assert (session.ran.devices, session.ran.unseen) == ({}, ("serving_default",))
+    assert (session.observed.devices, session.observed.unseen) == ({}, ("serving_default",))
     session.close()
 
 
@@ -167,7 +170,7 @@ def break_(replica: Any, error: ServingError) -> Callable[[], None]:
 def test_each_replica_has_its_device_and_each_gets_calls(models, version):
     served = version(models / "half_plus_two", on(1, 3, 3))
     assert served.devices() == ["CPU:1", "CPU:3", "CPU:3"]
-    assert all(set(r.ran.devices) == {r.device.name} for r in served.reports[-1])
+    assert all(set(r.observed.devices) == {r.device.name} for r in served.reports[-1])
     ran = []
     for replica in served.body.replicas:
         replica.run = lambda *a, r=replica: (ran.append(r), type(r).run(r, *a))
@@ -201,14 +204,14 @@ def test_every_replica_gets_the_optimised_graph_on_its_own_device(models, versio
         ("CPU:0", "optimised"),
         ("CPU:2", "optimised"),
     ]
-    assert all(set(r.ran.devices) == {r.device.name} for r in served.reports[-1])
+    assert all(set(r.observed.devices) == {r.device.name} for r in served.reports[-1])
     worth = {replica.rows_worth_merging("serving_default") for replica in served.body.replicas}
     assert len(worth) == 1
 
 
 def test_every_new_session_answers_the_recorded_requests_first(models, version, tmp_path):
     served = version(models / "half_plus_two", on(0, 2), "background", str(tmp_path))
-    served.loader._improvement.over.wait(TIMEOUT)
+    served.loader._job.finished.wait(TIMEOUT)
     assert served.graph_states[-1] == "optimised"
     assert len(served.warmed) == 2
 
@@ -218,21 +221,21 @@ def test_a_replica_on_an_accelerator_would_keep_its_plain_graph(models, version,
     served = version(models / "half_plus_two", on(1), "off")
     (replica,) = served.body.replicas
     replica.session.options = THIRD._replace(device=Device("GPU", 0))
-    improvement = sessions_to_improve(served)
+    job = job_of(served)
     served.platform._optimiser._enabled = True
-    served.platform._optimiser.submit(improvement)
-    assert improvement.over.wait(TIMEOUT)
+    served.platform._optimiser.submit(job)
+    assert job.finished.wait(TIMEOUT)
     assert served.graph_states[-1] == "declined"
     assert "not optimised: placed on GPU:0" in caplog.text
 
 
-def sessions_to_improve(served: Version) -> Any:
+def job_of(served: Version) -> Any:
     from servingd.servables.saved_model.optimise.job import OptimisationJob
 
     path = served.loader._path
     meta_graph = read_meta_graph(path, TAGS)
-    warm = dict.fromkeys(meta_graph.signatures, True)
-    return OptimisationJob(ID, path, TAGS, meta_graph, warm, 1, served.body.replicas)
+    safe_to_run = dict.fromkeys(meta_graph.signatures, True)
+    return OptimisationJob(ID, path, TAGS, meta_graph, safe_to_run, 1, served.body.replicas)
 
 
 # Devices that fail ------------------------------------------------------------------------------
@@ -318,7 +321,7 @@ def test_a_move_to_where_it_cannot_be_opened_leaves_the_rest_as_it_is(models, ve
     def refuse(*arguments: Any) -> Any:
         raise ResourceExhausted("no memory there")
 
-    monkeypatch.setattr(served.loader, "_open", refuse)
+    monkeypatch.setattr(served.loader._sessions, "open_on", refuse)
     assert served.loader.relocate(CPUS[1], CPUS[2]) == (CPUS[3],)
     assert served.devices("out") == ["CPU:1"]
     assert not served.body.replicas[0].session.enter(), "it is closed"

@@ -16,8 +16,9 @@ from servingd.core.types import ModelSpec, ServableId, TensorSpec, VersionData
 from servingd.errors import InvalidArgument, InvalidConfig, ServingError
 from servingd.inference.replay import replay
 from servingd.runtime.warm_up.recorded import WarmUp
+from servingd.servables.saved_model.listener import NullListener
 from servingd.servables.saved_model.platform import SavedModelPlatform
-from servingd.servables.sidecar_files import batching_of, check_saved_model_config
+from servingd.servables.sidecar_files import batching_parameters, check_saved_model_config
 from servingd.wire import protos
 from servingd.wire.records.prediction_logs import WARM_UP_FILE, examples_request, predict_request
 from servingd.wire.records.tf_records import frame
@@ -120,13 +121,17 @@ def optimised(data, warm_up, tmp_path, mode="background"):
     """Load a version and wait until its graph is optimised or not; the states, and its answer."""
     states, over = [], threading.Event()
 
-    def on_state(servable, state):
-        states.append(state)
-        if state in ("optimised", "declined"):
-            over.set()
+    class Listener(NullListener):
+        def graph_state_changed(self, servable_id, state):
+            states.append(state)
+            if state in ("optimised", "declined"):
+                over.set()
+
+        def warm_up(self, servable_id, data, servable):
+            warm_up(servable_id, data, servable)
 
     options = SavedModelOptions(optimize_models=mode, cache_dir=str(tmp_path / "cache"))
-    platform = SavedModelPlatform(options, on_state, warm_up)
+    platform = SavedModelPlatform(options, Listener())
     loader = platform.loader(M1, data)
     servable = loader.load()
     try:
@@ -210,7 +215,7 @@ def test_a_versions_own_batching_replaces_all_but_the_threads(version):
     data = version("half_plus_two")
     own_batching(data, "max_batch_size { value: 8 } num_batch_threads { value: 9 }")
     options = SavedModelOptions(batching=SHARED, enable_per_model_batching=True)
-    assert batching_of(data.path, options) == BatchingParameters(
+    assert batching_parameters(data.path, options) == BatchingParameters(
         max_batch_size=8, num_batch_threads=3, thread_pool_name="all"
     )
 
@@ -220,7 +225,7 @@ def test_a_pipe_in_their_place_is_refused(version, caplog):
     os.mkfifo(f"{data.path}/batching_params.pbtxt")
     options = SavedModelOptions(batching=SHARED, enable_per_model_batching=True)
     with pytest.raises(InvalidConfig, match=r"batching_params.pbtxt is not a regular file"):
-        batching_of(data.path, options)
+        batching_parameters(data.path, options)
     os.makedirs(f"{data.path}/assets.extra", exist_ok=True)
     os.mkfifo(f"{data.path}/assets.extra/saved_model_config.pb")
     check_saved_model_config(data.path)
@@ -233,7 +238,7 @@ def test_a_pipe_in_their_place_is_refused(version, caplog):
 )
 def test_without_a_file_of_its_own(tmp_path, batching, per_model, wanted):
     options = SavedModelOptions(batching=batching, enable_per_model_batching=per_model)
-    assert batching_of(str(tmp_path), options) == wanted
+    assert batching_parameters(str(tmp_path), options) == wanted
 
 
 @pytest.mark.parametrize("text", ["max_batch_size {", "max_batch_size { value: 0 }"])

@@ -13,7 +13,7 @@ import pytest
 from servingd.core.batching.merge import merge
 from servingd.servables.saved_model.row_wise import analysis
 from servingd.servables.saved_model.row_wise.rules import RULES
-from servingd.servables.saved_model.row_wise.values import Why
+from servingd.servables.saved_model.row_wise.values import Reason
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import SEEDS, example_features, varied_inputs
 from tests.tensorflow.mixers import MIXERS, MORE
@@ -63,14 +63,14 @@ def test_a_lock_keeps_out_what_mixes_rows_and_says_why(name):
     mixer, function = MIXERS[name], traced(name)
     verdict = analysis.Analysis(function.graph, mixer.also).verdict(function.signature)
     assert not verdict.row_wise
-    assert f"({mixer.operation}): {mixer.why.value}" in verdict.reason
+    assert f"({mixer.operation}): {mixer.reason.value}" in verdict.reason
 
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_without_its_lock_it_would_be_merged(name):
     mixer, function = MIXERS[name], traced(name)
-    open_locks = {(mixer.operation, mixer.why), *mixer.also}
-    verdict = analysis.Analysis(function.graph, open_locks).verdict(function.signature)
+    left_out = {(mixer.operation, mixer.reason), *mixer.also}
+    verdict = analysis.Analysis(function.graph, left_out).verdict(function.signature)
     assert verdict.row_wise, verdict.reason
 
 
@@ -90,7 +90,7 @@ def test_what_mixes_rows_in_other_ways_is_refused(name):
 
 # Every lock -----------------------------------------------------------------------------------
 
-KNOWS_TOO_LITTLE = {Why.NOT_CONSTANT, Why.NO_SHAPE, Why.NO_RULE, Why.TOO_LARGE}
+KNOWS_TOO_LITTLE = {Reason.NOT_CONSTANT, Reason.NO_SHAPE, Reason.NO_RULE, Reason.TOO_LARGE}
 """Locks that say nothing of rows: what the analysis cannot follow."""
 
 PART_OF = {
@@ -112,61 +112,61 @@ PART_OF = {
 OF_PARAMETERS = {
     # Rows as a parameter. It would have as many entries as there are rows, or be a scalar, which
     # rows never are: TensorFlow refuses it, but for one number of rows.
-    ("_batch_norm", Why.MISALIGNED),
-    ("_bias", Why.MISALIGNED),
-    ("_broadcast_to", Why.MISALIGNED),
-    ("_count_in_rows", Why.DATA_SIZED),
-    ("_count_in_rows", Why.MISALIGNED),
-    ("_fill", Why.MISALIGNED),
-    ("_find", Why.MISALIGNED),
-    ("_get_item", Why.PICKED),
-    ("_list_of_rows", Why.DATA_SIZED),
-    ("_new_list", Why.DATA_SIZED),
-    ("_one_hot", Why.MISALIGNED),
-    ("_pad", Why.MISALIGNED),
-    ("_parse_examples", Why.MISALIGNED),
-    ("_reshape", Why.DATA_SIZED),
-    ("_resize", Why.DATA_SIZED),
-    ("_select", Why.MISALIGNED),
-    ("_set_item", Why.PICKED),
-    ("_slice", Why.DATA_SIZED),
-    ("_stack", Why.DATA_SIZED),
-    ("_strided_slice", Why.DATA_SIZED),
-    ("_switch_or_merge", Why.DECIDED),
-    ("_top_k", Why.DATA_SIZED),
-    ("_transposed_convolution", Why.CONTRACTED),
-    ("_transposed_convolution", Why.MISALIGNED),
-    ("_transposed_convolution", Why.WINDOWED),
-    ("_unpack", Why.JOINED),
-    ("_within_matrices", Why.DATA_SIZED),
+    ("_batch_norm", Reason.MISALIGNED),
+    ("_bias", Reason.MISALIGNED),
+    ("_broadcast_to", Reason.MISALIGNED),
+    ("_count_in_rows", Reason.DATA_SIZED),
+    ("_count_in_rows", Reason.MISALIGNED),
+    ("_fill", Reason.MISALIGNED),
+    ("_find", Reason.MISALIGNED),
+    ("_get_item", Reason.PICKED),
+    ("_list_of_rows", Reason.DATA_SIZED),
+    ("_new_list", Reason.DATA_SIZED),
+    ("_one_hot", Reason.MISALIGNED),
+    ("_pad", Reason.MISALIGNED),
+    ("_parse_examples", Reason.MISALIGNED),
+    ("_reshape", Reason.DATA_SIZED),
+    ("_resize", Reason.DATA_SIZED),
+    ("_select", Reason.MISALIGNED),
+    ("_set_item", Reason.PICKED),
+    ("_slice", Reason.DATA_SIZED),
+    ("_stack", Reason.DATA_SIZED),
+    ("_strided_slice", Reason.DATA_SIZED),
+    ("_switch_or_merge", Reason.DECIDED),
+    ("_top_k", Reason.DATA_SIZED),
+    ("_transposed_convolution", Reason.CONTRACTED),
+    ("_transposed_convolution", Reason.MISALIGNED),
+    ("_transposed_convolution", Reason.WINDOWED),
+    ("_unpack", Reason.JOINED),
+    ("_within_matrices", Reason.DATA_SIZED),
     # The number of rows as a parameter: what comes of it is refused a second time where it meets
     # rows, as `MORE` shows.
-    ("_broadcast_to", Why.COUNTED),
-    ("_concat", Why.COUNTED),
-    ("_gather", Why.COUNTED),
-    ("_join_tensors", Why.COUNTED),
-    ("_made_rows", Why.COUNTED),
-    ("_new_list", Why.COUNTED),
-    ("_pack", Why.COUNTED),
-    ("_range", Why.COUNTED),
-    ("_reduce", Why.COUNTED),
-    ("_reshape", Why.COUNTED),
-    ("_set_item", Why.COUNTED),
-    ("_solved", Why.COUNTED),
-    ("_transpose", Why.COUNTED),
-    ("_transposed_convolution", Why.COUNTED),
-    ("_unary", Why.COUNTED),
-    ("_unpack", Why.COUNTED),
+    ("_broadcast_to", Reason.COUNTED),
+    ("_concat", Reason.COUNTED),
+    ("_gather", Reason.COUNTED),
+    ("_join_tensors", Reason.COUNTED),
+    ("_made_rows", Reason.COUNTED),
+    ("_new_list", Reason.COUNTED),
+    ("_pack", Reason.COUNTED),
+    ("_range", Reason.COUNTED),
+    ("_reduce", Reason.COUNTED),
+    ("_reshape", Reason.COUNTED),
+    ("_set_item", Reason.COUNTED),
+    ("_solved", Reason.COUNTED),
+    ("_transpose", Reason.COUNTED),
+    ("_transposed_convolution", Reason.COUNTED),
+    ("_unary", Reason.COUNTED),
+    ("_unpack", Reason.COUNTED),
     # Values that are unknown without a lock: an output that is one is refused.
-    ("_join_tensors", Why.DECIDED),
-    ("_lookup", Why.CYCLE),
-    ("_parse_examples", Why.DATA_SIZED),
-    ("_refusal", Why.FIXED),
+    ("_join_tensors", Reason.DECIDED),
+    ("_lookup", Reason.CYCLE),
+    ("_parse_examples", Reason.DATA_SIZED),
+    ("_refusal", Reason.FIXED),
 }
 """Locks that no graph shows alone."""
 
 
-def locks() -> set[tuple[str, Why]]:
+def locks() -> set[tuple[str, Reason]]:
     """Each condition in a rule's code, by the rule that it belongs to."""
     found = set()
     for path in Path(inspect.getfile(analysis)).parent.glob("*.py"):
@@ -175,7 +175,7 @@ def locks() -> set[tuple[str, Why]]:
                 continue
             for node in ast.walk(function):
                 if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "Why":
-                    found.add((PART_OF.get(function.name, function.name), Why[node.attr]))
+                    found.add((PART_OF.get(function.name, function.name), Reason[node.attr]))
     return {lock for lock in found if lock[1] not in KNOWS_TOO_LITTLE}
 
 
@@ -183,7 +183,7 @@ def test_every_lock_is_shown_to_be_needed():
     shown = set()
     for mixer in MIXERS.values():
         rule = RULES.get(mixer.operation)
-        shown.add((rule.__name__ if rule else mixer.operation, mixer.why))
+        shown.add((rule.__name__ if rule else mixer.operation, mixer.reason))
     assert locks() - shown == {lock for lock in OF_PARAMETERS if lock not in shown}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
-from servingd.servables.saved_model.optimise.graph_safety import may_be_run
+from servingd.servables.saved_model.optimise.graph_safety import safe_signatures
 from servingd.servables.saved_model.optimise.merge_trial import MAX_ROWS, find_mergeable
 from servingd.servables.saved_model.session.opening import open_plain
 from servingd.servables.saved_model.session.options import ONE_THREAD
@@ -65,10 +65,10 @@ def signatures(tmp_path_factory):
 
 def test_only_what_works_row_by_row_is_merged(signatures):
     meta_graph = read_meta_graph(str(signatures), TAGS)
-    warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
-    session = open_plain(str(signatures), TAGS, ONE_THREAD, meta_graph, warm)
+    safe_to_run = safe_signatures(meta_graph.graph(), meta_graph.signatures)
+    session = open_plain(str(signatures), TAGS, ONE_THREAD, meta_graph, safe_to_run)
     try:
-        found = find_mergeable(session, meta_graph, warm)
+        found = find_mergeable(session, meta_graph, safe_to_run)
     finally:
         session.close()
     assert set(meta_graph.signatures) == ROW_WISE | OTHERS
@@ -80,11 +80,11 @@ def test_only_what_works_row_by_row_is_merged(signatures):
 
 def test_what_is_known_of_its_kind_is_not_measured_but_proven(signatures):
     meta_graph = read_meta_graph(str(signatures), TAGS)
-    warm = may_be_run(meta_graph.graph(), meta_graph.signatures)
-    session = open_plain(str(signatures), TAGS, ONE_THREAD, meta_graph, warm)
+    safe_to_run = safe_signatures(meta_graph.graph(), meta_graph.signatures)
+    session = open_plain(str(signatures), TAGS, ONE_THREAD, meta_graph, safe_to_run)
     try:
         known = dict.fromkeys(meta_graph.signatures, 3)  # no power of two is ever measured so
-        found = find_mergeable(session, meta_graph, warm, known).rows_worth
+        found = find_mergeable(session, meta_graph, safe_to_run, known).rows_worth
     finally:
         session.close()
     assert found == dict.fromkeys(ROW_WISE, 3)
@@ -97,7 +97,7 @@ def test_what_cannot_be_run_is_not_merged(models):
         TAGS,
         ONE_THREAD,
         meta_graph,
-        may_be_run(meta_graph.graph(), meta_graph.signatures),
+        safe_signatures(meta_graph.graph(), meta_graph.signatures),
     )
     try:
         nothing = dict.fromkeys(meta_graph.signatures, False)

@@ -19,7 +19,6 @@ import pytest
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, ServingError
-from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.session import c_api
@@ -32,6 +31,7 @@ from servingd.servables.saved_model.session.python_session import (
 )
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.trials.parity import agree
+from servingd.servables.synthetic_inputs import synthetic_inputs
 from servingd.wire.tensors.proto import numpy_dtype
 from tests.compat.models import keras_compiled
 
@@ -53,8 +53,8 @@ def open_by(way: str, path: Path) -> RunningSession:
 
 def plain(path: Path, tags: tuple[str, ...] = TAGS) -> RunningSession:
     meta_graph = read_meta_graph(str(path), tags)
-    warm = dict.fromkeys(meta_graph.signatures, True)
-    return open_plain(str(path), tags, ONE_THREAD, meta_graph, warm)
+    safe_to_run = dict.fromkeys(meta_graph.signatures, True)
+    return open_plain(str(path), tags, ONE_THREAD, meta_graph, safe_to_run)
 
 
 def inputs_for(path: Path, signature: str, batch: int = 2) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from servingd.errors import (
 from servingd.servables.registry import Platforms
 from servingd.servables.tflite import interpreters
 from servingd.servables.tflite.interpreters import Pool
-from servingd.servables.tflite.model_file import FILE, what_is_wrong
+from servingd.servables.tflite.model_file import FILE, find_damage
 from servingd.sources.listing import DiskListing
 
 pytestmark = pytest.mark.tf
@@ -143,8 +143,8 @@ def test_one_that_is_half_there_is_waited_for_whatever_else_is(models, tflite_mo
 @pytest.mark.parametrize("export", ["tflite", "tflite_without_signatures"])
 def test_whatever_is_cut_off_is_noticed(tflite_models, export):
     whole = (tflite_models / export / FILE).read_bytes()
-    assert what_is_wrong(whole) is None
-    assert [n for n in range(len(whole)) if what_is_wrong(whole[:n]) is None] == []
+    assert find_damage(whole) is None
+    assert [n for n in range(len(whole)) if find_damage(whole[:n]) is None] == []
 
 
 def test_bytes_that_lie_behind_the_flatbuffer_count(models):
@@ -164,15 +164,15 @@ def test_bytes_that_lie_behind_the_flatbuffer_count(models):
     builder.Finish(builder.EndObject(), b"TFL3")
     content = bytes(builder.Output())
     assert len(content) < 200
-    assert what_is_wrong(content.ljust(250)) is None
-    assert "ends before" in what_is_wrong(content.ljust(249))
+    assert find_damage(content.ljust(250)) is None
+    assert "ends before" in find_damage(content.ljust(249))
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\x1c\0\0\0TFL", b"\x1c\0\0\0TFL3", b"\xff" * 4 + b"TFL3"]
 )
 def test_what_is_no_model_is_noticed(content):
-    assert what_is_wrong(content) is not None
+    assert find_damage(content) is not None
 
 
 # Signatures -------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ import pytest
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import DataType, ServableId, Signature, TensorSpec, VersionData
-from servingd.servables.made_up_inputs import synthetic_inputs, varies
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.session.opening import open_plain
 from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.session import RunningSession
+from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
 from servingd.wire.tensors.proto import numpy_dtype
 
 pytestmark = pytest.mark.tf
@@ -58,9 +58,9 @@ class Outcome:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_made_up_inputs_fit_every_export_and_are_answered(models: Path, name: str, batch: int):
     meta_graph = read_meta_graph(str(models / name), ("serve",))
-    warm = dict.fromkeys(meta_graph.signatures, True)
+    safe_to_run = dict.fromkeys(meta_graph.signatures, True)
     session: RunningSession = open_plain(
-        str(models / name), ("serve",), ONE_THREAD, meta_graph, warm
+        str(models / name), ("serve",), ONE_THREAD, meta_graph, safe_to_run
     )
     for each in meta_graph.signatures.values():
         inputs = synthetic_inputs(each, batch)
@@ -125,7 +125,7 @@ def test_values_are_small_and_the_same_for_the_same_seed():
     ],
 )
 def test_a_batch_may_vary_if_every_input_lets_it(inputs, wanted):
-    assert varies(signature(**inputs)) is wanted
+    assert has_open_rows(signature(**inputs)) is wanted
 
 
 @pytest.mark.parametrize("optimize_models", ["off", "wait"])

@@ -310,3 +310,19 @@ class FakePlatforms:
 
     def recognise(self, listing: Listing) -> str | None:
         return next((n for n, p in self._by_name.items() if p.recognises(listing)), None)
+
+
+class InlineThreads:
+    """In the place of a `WorkerPool`: whoever submits a job runs it."""
+
+    def start(self) -> None:
+        pass
+
+    def submit(self, job: Callable[[], None]) -> None:
+        job()
+
+    def give_up(self, job: Callable[[], None]) -> bool:
+        return False
+
+    def stop(self, timeout_s: float) -> list[str]:
+        return []

@@ -225,7 +225,7 @@ def is_broken(failures: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class ObservedDevices:
     """Where the operations of a replica were seen to run, when it was warmed."""
 
     devices: Mapping[str, int]
@@ -250,5 +250,5 @@ class ReplicaReport:
     """`plain` or `optimised`."""
 
     threads: int
-    ran: Ran | None = None
+    observed: ObservedDevices | None = None
     """None: nobody looked, since there is no other device; or nobody could."""

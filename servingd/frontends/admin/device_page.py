@@ -68,14 +68,14 @@ def _planned(version: PlannedVersion) -> Mapping[str, Any]:
 
 
 def _replica(report: ReplicaReport) -> Mapping[str, Any]:
-    ran = report.ran
+    observed = report.observed
     return {
         "device": report.device.name,
         "state": report.state,
         "graph": report.graph,
         "threads": report.threads,
         # null: there is no other device, so nobody looked
-        "operations_by_device": ran and ran.devices,
-        "moved_operations": ran and ran.moved,
-        "signatures_not_traced": ran and list(ran.unseen),
+        "operations_by_device": observed and observed.devices,
+        "moved_operations": observed and observed.moved,
+        "signatures_not_traced": observed and list(observed.unseen),
     }

@@ -1,81 +1,55 @@
-"""Loads one SavedModel: a session on each device that was planned, warm, and better ones later."""
+"""Loads one SavedModel: a warm session on each planned device, to be optimised afterwards."""
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.estimates import Estimate
-from servingd.core.resources.placement import FAILURES_IN_A_ROW, Ran, ReplicaReport
 from servingd.core.serving import Servable
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
-from servingd.errors import ServingError, as_serving_error
 from servingd.machine.cpus import cpus
 from servingd.servables.saved_model.files.estimate import estimate
 from servingd.servables.saved_model.files.meta_graph import MetaGraph, read_meta_graph
-from servingd.servables.saved_model.files.weights import MAX_WEIGHTS, WeightsCheck, weights_of
-from servingd.servables.saved_model.optimise.cached_graph import open_kept
-from servingd.servables.saved_model.optimise.graph_safety import may_be_run
+from servingd.servables.saved_model.files.weights import WeightsCheck
+from servingd.servables.saved_model.listener import SavedModelListener
+from servingd.servables.saved_model.optimise.cached_graph import open_cached
 from servingd.servables.saved_model.optimise.job import OptimisationJob
 from servingd.servables.saved_model.optimise.merge_trial import find_mergeable
-from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser, OnGraphState
-from servingd.servables.saved_model.optimise.thread_tuning import WORTH_A_LOOK_S
-from servingd.servables.saved_model.optimise.tuning import setting
+from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
+from servingd.servables.saved_model.optimise.thread_tuning import MIN_TUNED_CALL_S
+from servingd.servables.saved_model.optimise.tuning import settings_digest
+from servingd.servables.saved_model.relocation import Relocation
 from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.servable import SavedModelServable
-from servingd.servables.saved_model.session.opening import open_plain
-from servingd.servables.saved_model.session.options import RunLimits, SessionOptions
 from servingd.servables.saved_model.session.run_watch import RunWatch
 from servingd.servables.saved_model.session.session import RunningSession
-from servingd.servables.sidecar_files import batching_of, check_saved_model_config
-from servingd.servables.tensorflow.extensions import bring, bring_for
+from servingd.servables.saved_model.session_factory import SessionFactory, find_safe_to_run
+from servingd.servables.sidecar_files import batching_parameters, check_saved_model_config
+from servingd.servables.tensorflow.extensions import load_extensions, load_extensions_for
 from servingd.servables.tensorflow.runtime import give_memory_back
-from servingd.wire.records.prediction_logs import WARM_UP_FILE
-
-WarmUp: TypeAlias = Callable[[ServableId, VersionData, Servable], None]
-OnPlacement: TypeAlias = Callable[[ServableId, Sequence[ReplicaReport]], None]
-"""Told where a version's replicas lie and how they are; nowhere once it is unloaded."""
-OnFailure: TypeAlias = Callable[[ServableId, Device], None]
-"""Told of a replica whose device fails again and again."""
-OnAttempt: TypeAlias = Callable[[str, float, bool], None]
-"""Told of each load: the version's path, the seconds that it took, and whether it succeeded."""
 
 _RUNS_PER_HOST_REPLICA = 1
-"""A CPU that was planned for is one worker."""
+"""Batches of a signature at a time: a CPU device that was planned for is one worker."""
 _RUNS_PER_ACCELERATOR_REPLICA = 2
-"""While one batch is computed there, the next one is prepared here."""
-
-_PATIENCE_S = 1.0
-"""Calls on a session that is ended for one of its runs may take so long, or are run again."""
+"""Batches of a signature at a time: while one is computed there, the next one is prepared here."""
 
 _log = logging.getLogger(__name__)
-
-
-class Hooks(NamedTuple):
-    """Whom a SavedModel tells, and asks."""
-
-    on_graph_state: OnGraphState = lambda servable_id, state: None
-    warm_up: WarmUp = lambda servable_id, data, servable: None
-    on_placement: OnPlacement = lambda servable_id, replicas: None
-    on_failure: OnFailure = lambda servable_id, device: None
-    on_attempt: OnAttempt = lambda path, seconds, succeeded: None
 
 
 class _Model(NamedTuple):
     """What is known of a model before a session is opened."""
 
     meta_graph: MetaGraph
-    warm: MutableMapping[str, bool]
-    """Which signatures may be called with made-up inputs."""
-    merges: bool
+    safe_to_run: MutableMapping[str, bool]
+    """By signature, whether it may be run on synthetic inputs."""
+    may_merge: bool
     """Whether calls that wait together may run together."""
-    setting: str
+    settings_digest: str
     """What a tuning depends on besides the graph."""
 
 
@@ -88,358 +62,204 @@ class SavedModelLoader:
         data: VersionData,
         options: SavedModelOptions,
         optimiser: GraphOptimiser,
-        hooks: Hooks,
+        listener: SavedModelListener,
         watch: RunWatch | None = None,
     ) -> None:
-        """`watch` ends runs that are over; None: nobody does."""
-        self._limits = RunLimits(watch, threading.Event())
+        """`watch` ends runs that nobody waits for; None: nobody does."""
         self._id = servable_id
         self._data = data
         self._path = data.path
         self._attempt = sha256(f"{data.path}\0{data.fingerprint}".encode()).hexdigest()[:32]
         self._options = options
         self._optimiser = optimiser
-        self._hooks = hooks
+        self._listener = listener
+        self._sessions = SessionFactory(data.path, options, watch)
         self._check: WeightsCheck | None = None  # written by the load, read by the unload
-        self._improvement: OptimisationJob | None = None
-        self._put_off: OptimisationJob | None = None
-        """What is to be done when there is memory for it."""
-        self._body: SavedModelServable | ReplicatedServable | None = None
-        self._told: list[Ran] = []
-        """What was logged of operations that were moved."""
-        self._moving = threading.Lock()
-        """Held while a replica is moved, and by the unload."""
+        self._job: OptimisationJob | None = None
+        self._deferred_job: OptimisationJob | None = None  # until there is memory for it
+        self._relocation: Relocation | None = None  # None unless loaded
 
     def estimate(self) -> Estimate:
-        """What the version takes, by the sizes of its files."""
+        """Return what the version takes, by the sizes of its files."""
         return estimate(self._path, self._options)
 
     def load(self, placement: Placement = ANYWHERE) -> Servable:
-        """Open the sessions in this thread, warm them, and hand them to the optimiser.
+        """Open the sessions in this thread, warm them, and submit them to the optimiser.
 
-        It has nothing to do where the same files served on an optimised graph before.
+        Where the same files served an optimised graph before, the sessions open that one, and there
+        is nothing to optimise.
         """
         started = time.monotonic()
         try:
             servable = self._load(placement)
         except BaseException:
-            self._hooks.on_attempt(self._path, time.monotonic() - started, False)
+            self._listener.load_attempted(self._path, time.monotonic() - started, False)
             raise
-        self._hooks.on_attempt(self._path, time.monotonic() - started, True)
+        self._listener.load_attempted(self._path, time.monotonic() - started, True)
         return servable
 
     def _load(self, placement: Placement) -> Servable:
         meta_graph = read_meta_graph(self._path, self._options.tags)
-        batching = batching_of(self._path, self._options)
+        batching = batching_parameters(self._path, self._options)
         check_saved_model_config(self._path)
-        bring(self._options.extensions)
-        bring_for(meta_graph.graph())
-        model = self._model(meta_graph, len(placement.devices), batching is None)
+        load_extensions(self._options.extensions)
+        load_extensions_for(meta_graph.graph())
+        model = self._describe(meta_graph, len(placement.devices), batching is None)
         with self._optimiser.attempts.during(self._attempt, self._path):
-            kept = self._open_kept(placement, model)
-            sessions = kept or self._open_all(placement, model)
-        replicas = [SavedModelServable(meta_graph, s, batching, model.warm) for s in sessions]
-        servable = self._body = _together(replicas)
-        for replica in replicas:
-            replica.on_broken, replica.on_recovered = self._broken, self._recovered
-            replica.on_overdue = self._open_timed
-        self._hooks.on_graph_state(self._id, "optimised" if kept else "plain")
-        self._tell()
-        if kept:
+            cached = self._open_cached(placement, model)
+            sessions = cached or self._sessions.open_all(
+                placement.devices, meta_graph, model.safe_to_run
+            )
+        replicas = [
+            SavedModelServable(meta_graph, session, batching, model.safe_to_run)
+            for session in sessions
+        ]
+        servable = _as_one_servable(replicas)
+        self._relocation = Relocation(
+            self._id, self._data, servable, self._sessions, self._listener, self._cancel_job
+        )
+        self._listener.graph_state_changed(self._id, "optimised" if cached else "plain")
+        self._relocation.report()
+        if cached:
             self._check = WeightsCheck(self._id, self._path)
             self._optimiser.check(self._check)
         else:
-            self._improve_later(replicas, placement, model)
+            self._optimise_later(replicas, placement, model, self._relocation)
         return servable
 
     def cancel(self) -> None:
-        """End the load that is under way: what it runs is ended."""
-        self._limits.cancelled.set()
+        """End the load under way: the runs of its sessions are ended."""
+        self._sessions.cancel()
 
     def grow(self) -> None:
-        """Hand the sessions to the optimiser now: there was no memory for it before."""
-        improvement, self._put_off = self._put_off, None
-        if improvement is not None:
-            self._improve(improvement)
-        elif self._body is not None:  # a replica was moved: its sessions stay as they are
-            self._hooks.on_graph_state(self._id, "declined")
+        """Submit the job that was deferred for want of memory."""
+        job, self._deferred_job = self._deferred_job, None
+        if job is not None:
+            self._submit(job)
+        elif self._relocation is not None:  # a replica was relocated: its sessions stay as they are
+            self._listener.graph_state_changed(self._id, "declined")
+
+    def relocate(self, failed: Device, to: Device | None) -> tuple[Device, ...]:
+        """Move the failed replica on one device to another, or free it; see `Relocates`."""
+        relocation = self._relocation
+        return relocation.relocate(failed, to) if relocation is not None else ()
 
     def unload(self, servable: Servable) -> None:
         """Free the sessions and give their memory back to the system."""
-        self._limits.cancelled.set()
-        with self._moving:
-            self._put_off = None
-            if self._improvement is not None:
-                self._optimiser.cancel(self._improvement)
-            self._body = None
-            servable.close()
-            self._improvement = None
+        self._sessions.cancel()
+        if self._relocation is not None:
+            self._relocation.stop()
+        self._deferred_job = self._relocation = None
+        if self._job is not None:
+            self._optimiser.cancel(self._job)
+        servable.close()
+        self._job = None
         if self._check is not None:
             self._check.cancel()
-        self._hooks.on_graph_state(self._id, "")
-        self._hooks.on_placement(self._id, ())
+        self._listener.graph_state_changed(self._id, "")
+        self._listener.replicas_changed(self._id, ())
         del servable
         give_memory_back()
 
     # Sessions -------------------------------------------------------------------------------------
 
-    def _model(self, meta_graph: MetaGraph, replicas: int, merges: bool) -> _Model:
-        """What is known of it before a session is opened."""
-        merges = merges and self._options.merge_waiting_calls
-        made = setting(self._options, replicas, cpus(), merges)
-        warm = _warm(meta_graph)
+    def _describe(self, meta_graph: MetaGraph, replicas: int, may_merge: bool) -> _Model:
+        """Find out what is known of the model before a session is opened."""
+        may_merge = may_merge and self._options.merge_waiting_calls
+        digest = settings_digest(self._options, replicas, cpus(), may_merge)
+        safe = find_safe_to_run(meta_graph)
         if fatal := self._optimiser.attempts.fatal(self._attempt):
-            warm = dict.fromkeys(warm, False)
+            safe = dict.fromkeys(safe, False)
             text = (
                 "%s is not run on made-up inputs: a server ended meanwhile. To try again remove %s"
             )
             _log.warning(text, self._id, fatal)
-        return _Model(meta_graph, warm, merges, made)
+        return _Model(meta_graph, safe, may_merge, digest)
 
-    def _open_kept(self, placement: Placement, model: _Model) -> list[RunningSession]:
-        """A session on each device over the optimised graph, if these files served on it before."""
+    def _open_cached(self, placement: Placement, model: _Model) -> list[RunningSession]:
+        """Open the cached optimised graph on each device; none if these files have none there."""
         on_host = all(device.is_host for device in placement.devices)
         if not on_host or not placement.may_grow:
             return []
         try:
-            kept = self._optimiser.kept(self._path, self._options.tags, model.setting)
-            if kept is None:
+            cached = self._optimiser.find_cached(
+                self._path, self._options.tags, model.settings_digest
+            )
+            if cached is None:
                 return []
-            options = [self._session_options(device) for device in placement.devices or (None,)]
-            sessions = open_kept(kept, self._path, options, model.meta_graph, model.warm)
+            options = [self._sessions.session_options(d) for d in placement.devices or (None,)]
+            sessions = open_cached(cached, self._path, options, model.meta_graph, model.safe_to_run)
         except Exception as error:
             _log.warning("%s starts on its plain graph, not on a kept one: %s", self._id, error)
             return []
-        _log.info("%s starts on the optimised graph in %s", self._id, kept.place)
+        _log.info("%s starts on the optimised graph in %s", self._id, cached.folder)
         return sessions
 
-    def _open_all(self, placement: Placement, model: _Model) -> list[RunningSession]:
-        sessions: list[RunningSession] = []
-        try:
-            for device in placement.devices or (None,):
-                sessions.append(self._open(device, model.meta_graph, model.warm))
-        except BaseException:
-            for session in sessions:
-                session.close()
-            raise
-        return sessions
+    # Optimisation ---------------------------------------------------------------------------------
 
-    def _open(
-        self, device: Device | None, meta_graph: MetaGraph, warm: MutableMapping[str, bool]
-    ) -> RunningSession:
-        """A session that has run what was made up, unless the model says what it is to run."""
-        options = self._session_options(device)
-        if self._has_recorded_requests():
-            warm = dict.fromkeys(warm, False)
-        return open_plain(self._path, self._options.tags, options, meta_graph, warm)
-
-    def _has_recorded_requests(self) -> bool:
-        return self._options.enable_model_warmup and os.path.lexists(
-            os.path.join(self._path, WARM_UP_FILE)
-        )
-
-    def _session_options(self, device: Device | None) -> SessionOptions:
-        return SessionOptions(
-            max(1, self._options.intra_op_threads),
-            self._options.session_config,
-            device,
-            self._options.virtual_cpu_devices,
-            self._limits,
-        )
-
-    def _improve_later(
-        self, replicas: Sequence[SavedModelServable], placement: Placement, model: _Model
+    def _optimise_later(
+        self,
+        replicas: Sequence[SavedModelServable],
+        placement: Placement,
+        model: _Model,
+        relocation: Relocation,
     ) -> None:
-        """Have better sessions made, and find out what is worth merging: there or here."""
+        """Submit a job that finds better sessions, or defer it until there is memory for it.
+
+        What is worth merging is found out by the job, or here where there is none for now.
+        """
         options, first = self._options, replicas[0].session
-        heavy = first.slowest_s >= WORTH_A_LOOK_S or self._has_recorded_requests()
+        slow = first.slowest_s >= MIN_TUNED_CALL_S or self._sessions.has_recorded_requests
         device = first.options.device
         on_host = device is None or device.is_host
-        wide = heavy and on_host and len(replicas) == 1 and not options.intra_op_threads
-        threads = cpus() if wide else first.threads
-        improves = options.optimize_models != "off" or threads > first.threads
-        if improves:
-            improvement = OptimisationJob(
+        tune = slow and on_host and len(replicas) == 1 and not options.intra_op_threads
+        threads = cpus() if tune else first.threads
+        needs_job = options.optimize_models != "off" or threads > first.threads
+        if needs_job:
+            job = OptimisationJob(
                 self._id,
                 self._path,
                 options.tags,
                 model.meta_graph,
-                model.warm,
+                model.safe_to_run,
                 threads,
                 replicas,
-                merges=model.merges,
-                setting=model.setting,
+                may_merge=model.may_merge,
+                settings_digest=model.settings_digest,
                 attempt=self._attempt,
-                swapped=self._tell,
+                on_swapped=relocation.report,
             )
             if placement.may_grow:
-                self._improve(improvement)
+                self._submit(job)
             else:
-                self._put_off = improvement
-        if model.merges and not (improves and placement.may_grow):
-            mergeable = find_mergeable(first, model.meta_graph, model.warm)
+                self._deferred_job = job
+        if model.may_merge and not (needs_job and placement.may_grow):
+            mergeable = find_mergeable(first, model.meta_graph, model.safe_to_run)
             for replica in replicas:
                 replica.session.mergeable = mergeable
 
-    def _improve(self, improvement: OptimisationJob) -> None:
-        self._improvement = improvement
+    def _submit(self, job: OptimisationJob) -> None:
+        self._job = job
         if self._options.optimize_models == "wait":
-            self._optimiser.submit(improvement)
-            improvement.over.wait()
+            self._optimiser.submit(job)
+            job.finished.wait()
             return
         # Unlike above, the version is warmed up on its first session: the new one needs its own.
-        improvement.warm_up = lambda servable: self._hooks.warm_up(self._id, self._data, servable)
-        self._optimiser.submit(improvement)
+        job.warm_up = lambda servable: self._listener.warm_up(self._id, self._data, servable)
+        self._optimiser.submit(job)
 
-    # Runs that do not end -------------------------------------------------------------------------
-
-    def _open_timed(self, replica: SavedModelServable) -> None:
-        """A run goes on that nobody waits for: open the session anew, with runs that are timed.
-
-        Where two sessions would take too much memory the old one goes first, and calls that come
-        meanwhile fail.
-        """
-        with self._moving:
-            old = replica.session
-            if self._body is None or old.options.timed or old.interrupted:
-                old.interrupt()
-                return
-            self._stop_improving()
-            _log.warning("%s: a run goes on that nobody waits for; it is ended", self._id)
-            if _is_large(self._path) or not replica.device.is_host:
-                old.interrupt()
-            try:
-                meta_graph = read_meta_graph(self._path, self._options.tags)
-                options = old.options._replace(timed=True)
-                warm = _warm(meta_graph)
-                session = open_plain(self._path, self._options.tags, options, meta_graph, warm)
-                session.mergeable = old.mergeable
-            except Exception as error:
-                _log.error("%s cannot be opened anew: %s", self._id, _text(error))
-                return
-            replica.swap(session, _PATIENCE_S)
-            self._tell()
-
-    # Devices that fail ----------------------------------------------------------------------------
-
-    def relocate(self, failed: Device, to: Device | None) -> tuple[Device, ...]:
-        """Open what failed on one device anew on another, or free it; where all lie afterwards.
-
-        The last replica that serves is not freed: it may work again.
-        """
-        with self._moving:
-            servable = self._body
-            if servable is None:  # unloaded meanwhile
-                return ()
-            self._stop_improving()
-            for replica in servable.replicas:
-                if replica.device == failed and replica.failures >= FAILURES_IN_A_ROW:
-                    self._relocate(servable, replica, to)
-                    break
-            self._tell()
-            return tuple(r.device for r in servable.reports() if r.state != "out")
-
-    def _relocate(
-        self,
-        servable: SavedModelServable | ReplicatedServable,
-        replica: SavedModelServable,
-        to: Device | None,
-    ) -> None:
-        failed = replica.device
-        if to is not None and self._open_anew(replica, to):
-            servable.put_back(replica)
-            _log.warning("%s: the replica of %s serves on %s now", self._id, failed, to)
-        elif servable.take_out(replica):
-            _log.warning("%s: the replica of %s stays out of service", self._id, failed)
-            try:
-                replica.close()
-            except Exception as error:
-                _log.error("%s: what it held on %s is lost: %s", self._id, failed, _text(error))
-        give_memory_back()
-
-    def _open_anew(self, replica: SavedModelServable, to: Device) -> bool:
-        """Whether a replica runs on another device from now on."""
-        try:
-            meta_graph = read_meta_graph(self._path, self._options.tags)
-            warm = _warm(meta_graph)
-            session = self._open(to, meta_graph, warm)
-            session.mergeable = replica.session.mergeable
-            self._rehearse(meta_graph, session, warm)
-            replica.failures = 0
-            replica.swap(session)
-        except Exception as error:
-            _log.error("%s cannot be moved to %s: %s", self._id, to, _text(error))
-        return replica.device == to
-
-    def _rehearse(
-        self, meta_graph: MetaGraph, session: RunningSession, warm: Mapping[str, bool]
-    ) -> None:
-        """Warm a session as the version was; whatever fails, it is needed."""
-        trial = SavedModelServable(meta_graph, session, None, warm)
-        try:
-            self._hooks.warm_up(self._id, self._data, trial)
-        except ServingError as error:
-            _log.warning("%s: a recorded request fails on a new replica: %s", self._id, error)
-
-    def _stop_improving(self) -> None:
-        """Sessions must not be swapped by two."""
-        improvement, self._put_off = self._improvement or self._put_off, None
-        if improvement is not None and not improvement.over.is_set():
-            if improvement is self._improvement:
-                self._optimiser.cancel(improvement)
-            self._hooks.on_graph_state(self._id, "declined")
-
-    def _broken(self, replica: SavedModelServable) -> None:
-        servable = self._body
-        if servable is None:
-            return
-        out = servable.take_out(replica)
-        fate = "it gets no more calls" if out else "it serves on, as the last one"
-        _log.error(
-            "%s on %s failed %d times in a row: %s",
-            self._id,
-            replica.device,
-            FAILURES_IN_A_ROW,
-            fate,
-        )
-        self._tell()
-        self._hooks.on_failure(self._id, replica.device)
-
-    def _recovered(self, replica: SavedModelServable) -> None:
-        self._tell()
-
-    def _tell(self) -> None:
-        """Report where the replicas lie, and what was moved elsewhere."""
-        servable = self._body
-        if servable is None:
-            return
-        reports = servable.reports()
-        for report in reports:
-            if report.ran is not None and report.ran.moved and report.ran not in self._told:
-                self._told.append(report.ran)
-                _log.warning("%s on %s: %s", self._id, report.device, _moved(report.ran.moved))
-        self._hooks.on_placement(self._id, reports)
+    def _cancel_job(self) -> None:
+        """End the job, or drop it, before a session is replaced for another reason."""
+        job, self._deferred_job = self._job or self._deferred_job, None
+        if job is not None and not job.finished.is_set():
+            if job is self._job:
+                self._optimiser.cancel(job)
+            self._listener.graph_state_changed(self._id, "declined")
 
 
-def _is_large(path: str) -> bool:
-    """Whether a second session for a while is too much."""
-    return weights_of(path) > MAX_WEIGHTS
-
-
-def _warm(meta_graph: MetaGraph) -> dict[str, bool]:
-    """Which signatures may be called with made-up inputs: those that can be called at all."""
-    signatures = meta_graph.signatures
-    safe = may_be_run(meta_graph.graph(), signatures)
-    return {
-        name: safe[name] and not signature.unserved.keys() & signature.inputs.keys()
-        for name, signature in signatures.items()
-    }
-
-
-def _together(
+def _as_one_servable(
     replicas: Sequence[SavedModelServable],
 ) -> SavedModelServable | ReplicatedServable:
-    """The replicas as one servable."""
     options = replicas[0].session.options
     runs = 0
     if options.has_choice:
@@ -450,18 +270,3 @@ def _together(
         return ReplicatedServable(replicas, runs)
     replicas[0].runs_at_once = runs
     return replicas[0]
-
-
-def _moved(moved: Mapping[str, Mapping[str, int]]) -> str:
-    """Which operations run elsewhere, in words."""
-    total = sum(count for kinds in moved.values() for count in kinds.values())
-    places = (
-        f"{device} ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
-        for device, kinds in moved.items()
-    )
-    return f"{total} operations run elsewhere, on {'; '.join(places)}"
-
-
-def _text(error: Exception) -> str:
-    blamed: ServingError = as_serving_error(error)
-    return f"{blamed.code.name}: {blamed.message}"

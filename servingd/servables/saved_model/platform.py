@@ -1,6 +1,7 @@
 """The platform `tensorflow`: what a SavedModel's folder looks like, and who loads it.
 
-Where TF Lite is preferred, a version with such a model is its affair, whatever else lies there.
+With `--prefer_tflite_model` a version that holds a TF Lite model is loaded as such, whatever else
+lies in its folder, as TensorFlow Serving does.
 """
 
 from __future__ import annotations
@@ -11,17 +12,11 @@ from servingd.core.serving import Loader
 from servingd.core.types import ServableId, VersionData
 from servingd.servables.saved_model.files.completeness import what_is_missing
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
-from servingd.servables.saved_model.loader import (
-    Hooks,
-    OnAttempt,
-    OnFailure,
-    OnPlacement,
-    SavedModelLoader,
-    WarmUp,
-)
-from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser, OnGraphState
+from servingd.servables.saved_model.listener import NO_LISTENER, SavedModelListener
+from servingd.servables.saved_model.loader import SavedModelLoader
+from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.session.run_watch import RunWatch
-from servingd.servables.tensorflow.extensions import bring
+from servingd.servables.tensorflow.extensions import load_extensions
 from servingd.servables.tflite.platform import TfLite
 
 
@@ -33,30 +28,26 @@ class SavedModelPlatform:
     def __init__(
         self,
         options: SavedModelOptions | None = None,
-        on_graph_state: OnGraphState = lambda servable_id, state: None,
-        warm_up: WarmUp = lambda servable_id, data, body: None,
-        on_placement: OnPlacement = lambda servable_id, replicas: None,
-        on_failure: OnFailure = lambda servable_id, device: None,
-        on_attempt: OnAttempt = lambda path, seconds, succeeded: None,
+        listener: SavedModelListener = NO_LISTENER,
     ) -> None:
-        """`warm_up` runs a version's recorded requests on a session that is to take over."""
+        """Start nothing yet, and import no TensorFlow."""
         self._options = options or SavedModelOptions()
-        self._hooks = Hooks(on_graph_state, warm_up, on_placement, on_failure, on_attempt)
+        self._listener = listener
         self._tflite = TfLite(self._options) if self._options.prefer_tflite_model else None
         self._watch = RunWatch()
         self._optimiser = GraphOptimiser(
             self._options.cache_dir,
             self._options.optimize_models != "off",
-            on_graph_state,
+            listener,
             extensions=self._options.extensions,
         )
 
     def prepare(self) -> None:
         """Load the operations that an operator named. Raises InvalidConfig naming the flag."""
-        bring(self._options.extensions)
+        load_extensions(self._options.extensions)
 
     def recognises(self, listing: Listing) -> bool:
-        """Whether a version's folder holds a SavedModel, complete or not, or what is preferred."""
+        """Return whether a version holds a SavedModel, complete or not, or a preferred model."""
         if self._tflite is not None and self._tflite.recognises(listing):
             return True
         sizes = listing.sizes
@@ -65,20 +56,20 @@ class SavedModelPlatform:
         return any(name.startswith("variables/") for name in sizes)
 
     def missing(self, listing: Listing) -> str | None:
-        """What a version still lacks, or None if it is complete."""
+        """Return what a version still lacks, or None if it is complete."""
         if self._tflite is not None and self._tflite.recognises(listing):
             return self._tflite.missing(listing)
         return what_is_missing(listing, self._options.tags)
 
     def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
-        """A loader for one version."""
+        """Return a loader for one version."""
         if self._tflite is not None and self._tflite.is_at(data.path):
             return self._tflite.loader(data)
         return SavedModelLoader(
-            servable_id, data, self._options, self._optimiser, self._hooks, self._watch
+            servable_id, data, self._options, self._optimiser, self._listener, self._watch
         )
 
     def stop(self) -> None:
-        """End the optimiser, and from now on every run of a model."""
+        """End the optimiser, and every run of a model: those under way, and those that begin."""
         self._watch.stop()
         self._optimiser.stop()

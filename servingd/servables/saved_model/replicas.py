@@ -12,7 +12,7 @@ from servingd.servables.saved_model.servable import SavedModelServable
 
 
 class _Slot:
-    """One replica and what it has in hand."""
+    """One replica, and the number of its runs under way."""
 
     __slots__ = ("outstanding", "replica")
 
@@ -22,12 +22,13 @@ class _Slot:
 
 
 class ReplicatedServable:
-    """Hands each call to the replica with the least in hand; see `core.serving.Servable`.
+    """Hands each call to the replica with the fewest runs under way; see `core.serving.Servable`.
 
-    One that is out gets no calls; the last that serves is never taken out.
+    A replica that is out of service gets no calls. The last one is never taken out of service.
     """
 
     def __init__(self, replicas: Sequence[SavedModelServable], runs_at_once: int = 0) -> None:
+        """`replicas` run one graph. `runs_at_once`: see `core.serving.Replicated`."""
         first = replicas[0]
         self.replicas = tuple(replicas)
         self.runs_at_once = runs_at_once
@@ -35,28 +36,28 @@ class ReplicatedServable:
         self.signatures: Mapping[str, Signature] = first.signatures
         self.metadata: Mapping[str, Signature] = first.metadata
         self._lock = threading.Lock()
-        self._turn = 0  # guarded by _lock
+        self._runs = 0  # begun so far; guarded by _lock
         self._slots = [_Slot(replica) for replica in replicas]
         self._serving = tuple(self._slots)  # guarded by _lock
 
     def rows_worth_merging(self, signature: str) -> int:
-        """As measured on one of them."""
+        """Return up to how many rows merging pays, as measured on one replica."""
         return self._serving[0].replica.rows_worth_merging(signature)
 
     def why_not_merged(self, signature: str) -> str:
-        """That of the first replica: all run one graph."""
+        """Return the first replica's reason: all run one graph."""
         return self._serving[0].replica.why_not_merged(signature)
 
     def may_be_repeated(self, signature: str) -> bool:
-        """Whether its graph reaches nothing that keeps state."""
+        """Return whether the signature reaches no operation that keeps state."""
         return self.replicas[0].may_be_repeated(signature)
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
-        """Run in this thread on one replica; raises TensorFlow's errors, translated."""
+        """Run in this thread on one replica; see `SavedModelServable.run`."""
         with self._lock:
             serving = self._serving
-            self._turn += 1
-            slot = serving[choose_replica([s.outstanding for s in serving], self._turn)]
+            self._runs += 1
+            slot = serving[choose_replica([s.outstanding for s in serving], self._runs)]
             slot.outstanding += 1
         try:
             slot.replica.run(signature, inputs, done)
@@ -64,22 +65,22 @@ class ReplicatedServable:
             with self._lock:
                 slot.outstanding -= 1
 
-    def take_out(self, replica: SavedModelServable) -> bool:
-        """Give it no calls from now on, unless it is the last; whether it gets none."""
+    def take_out_of_service(self, replica: SavedModelServable) -> bool:
+        """Give a replica no more calls, unless it is the last; return whether it gets none."""
         with self._lock:
             others = tuple(slot for slot in self._serving if slot.replica is not replica)
             if others:
                 self._serving = others
             return bool(others)
 
-    def put_back(self, replica: SavedModelServable) -> None:
-        """Give it calls again."""
+    def return_to_service(self, replica: SavedModelServable) -> None:
+        """Give a replica calls again."""
         with self._lock:
             serving = {slot.replica for slot in self._serving} | {replica}
             self._serving = tuple(slot for slot in self._slots if slot.replica in serving)
 
     def reports(self) -> list[ReplicaReport]:
-        """Each replica as operators see it."""
+        """Return each replica's report, as operators see it."""
         with self._lock:
             serving = {slot.replica for slot in self._serving}
         return [replica.report(_state(replica, replica in serving)) for replica in self.replicas]

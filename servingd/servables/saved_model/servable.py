@@ -1,4 +1,4 @@
-"""A loaded SavedModel: its session may be replaced by a better one while it serves."""
+"""One replica of a loaded SavedModel: its session may be replaced while it serves."""
 
 from __future__ import annotations
 
@@ -19,68 +19,77 @@ from servingd.core.types import CPU_0, Device, Signature, Tensors
 from servingd.errors import ServingError, Unavailable
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.session.session import RunningSession
-from servingd.servables.sidecar_files import ruled
+from servingd.servables.sidecar_files import ruled_batching
 from servingd.servables.tensorflow.runtime import translate
 
-OnBroken: TypeAlias = "Callable[[SavedModelServable], None]"
+ReplicaCallback: TypeAlias = "Callable[[SavedModelServable], None]"
+"""Called from the thread of a run, or of the run watch."""
 
 
 class SavedModelServable:
-    """One replica: answers calls with all outputs of a signature; see `core.serving.Servable`.
+    """One replica of a SavedModel; see `core.serving.Servable`.
 
-    It may serve by itself, or as one of several; see `ReplicatedServable`.
+    It serves by itself, or as one of several; see `ReplicatedServable`.
     """
 
     runs_at_once = 0
-    """How many batches may run at a time; 0: as many as the server likes."""
+    """Batches of a signature that may run at a time; 0: as many as the server likes."""
 
     def __init__(
         self,
         meta_graph: MetaGraph,
         session: RunningSession,
         batching: BatchingParameters | None = None,
-        may_be_run: Mapping[str, bool] | None = None,
+        safe_to_run: Mapping[str, bool] | None = None,
     ) -> None:
-        """`may_be_run` tells which signatures leave nothing behind; of others it is not known."""
-        self.ruled_batching = ruled(batching)
+        """`safe_to_run` says by signature whether it keeps no state; without it none counts so."""
+        self.ruled_batching = ruled_batching(batching)
         self.signatures = meta_graph.signatures
         self.metadata: Mapping[str, Signature] = {
             **meta_graph.signatures,
             **meta_graph.internal_signatures,
         }
-        self._may_be_run = may_be_run or {}
+        self._safe_to_run = safe_to_run or {}
         self._session = session  # replaced whole, by `swap`; readers take the reference
         self.failures = 0
-        """Of its device, in a row. Threads may race on it: then it takes one more or less."""
-        self.on_broken: OnBroken = _nobody
-        self.on_recovered: OnBroken = _nobody
-        self.on_overdue: OnBroken = _end_runs
+        """Failures of its device in a row. Threads may race on it: one more or less is harmless."""
+        self.on_broken: ReplicaCallback = _ignore
+        """Called when the device has failed `FAILURES_IN_A_ROW` times."""
+        self.on_recovered: ReplicaCallback = _ignore
+        """Called when a run succeeds after failures."""
+        self.on_overdue: ReplicaCallback = _interrupt
+        """Called when a run goes on that nobody waits for; it has to end that run."""
         session.on_overdue = self._overdue
 
     @property
     def session(self) -> RunningSession:
-        """What it runs on now."""
+        """The session that serves now."""
         return self._session
 
     def rows_worth_merging(self, signature: str) -> int:
-        """As measured on the session that serves; 0 unless the graph works row by row."""
+        """Return up to how many rows merging pays, as measured on the session that serves.
+
+        0 unless the graph works row by row.
+        """
         return self._session.mergeable.rows_worth.get(signature, 0)
 
     def why_not_merged(self, signature: str) -> str:
-        """What the analysis of its graph, or the trial of its session, found against it."""
+        """Return what the analysis of the graph, or the trial of the session, found against it."""
         mergeable = self._session.mergeable
         if signature in mergeable.rows_worth:
             return ""
         return mergeable.refused.get(signature, "its graph was not looked through yet")
 
     def may_be_repeated(self, signature: str) -> bool:
-        """Whether its graph reaches nothing that keeps state."""
-        return self._may_be_run.get(signature, False)
+        """Return whether the signature reaches no operation that keeps state."""
+        return self._safe_to_run.get(signature, False)
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
-        """Run in this thread, without the GIL; raises TensorFlow's errors, translated.
+        """Run in this thread, without the GIL. Raises a ServingError with TensorFlow's code.
 
-        Where `done` says by its `output_filter` which outputs are wanted, they alone are computed.
+        Where `done` has an `output_filter`, those outputs alone are computed, as
+        `PredictRequest.output_filter` asks. A run that was ended for another run's sake is repeated
+        on the session that replaced its own.
         """
         session = self._session
         while not session.enter():  # it was replaced between the two lines
@@ -95,10 +104,10 @@ class SavedModelServable:
             outputs = call.run(inputs, done.deadline)
         except Exception as error:
             if not session.interrupted:
-                raise explained(self._blamed(translate(error)), signature, inputs) from error
+                raise explained(self._count(translate(error)), signature, inputs) from error
             if session is self._session or not done.alive():
                 raise Unavailable("the run was ended: its session is closed") from error
-            outputs = None  # it was ended for another one's sake
+            outputs = None  # its session was closed to end another run: run again
         finally:
             del session.runs[thread]
             session.leave()
@@ -109,8 +118,8 @@ class SavedModelServable:
             self._recover()
         done.succeed(outputs)
 
-    def _blamed(self, error: ServingError) -> ServingError:
-        """Count a failure that is the device's."""
+    def _count(self, error: ServingError) -> ServingError:
+        """Count a failure if it is the device's; return it."""
         if blames_device(error):
             self.failures += 1
             if is_broken(self.failures):
@@ -123,39 +132,40 @@ class SavedModelServable:
 
     @property
     def device(self) -> Device:
-        """Where it lies; where nobody planned, the host stands for it."""
+        """The device that it was planned for; the first CPU where there was no plan."""
         return self._session.options.device or CPU_0
 
     @property
     def replicas(self) -> Sequence[SavedModelServable]:
-        """Itself."""
+        """The replica itself."""
         return (self,)
 
-    def take_out(self, replica: SavedModelServable) -> bool:
-        """Whether it gets no calls from now on: it is the only one, so it does."""
+    def take_out_of_service(self, replica: SavedModelServable) -> bool:
+        """Return False: the only replica stays in service."""
         return False
 
-    def put_back(self, replica: SavedModelServable) -> None:
-        """It never was out."""
+    def return_to_service(self, replica: SavedModelServable) -> None:
+        """Do nothing: it never was out of service."""
 
     def reports(self) -> list[ReplicaReport]:
-        """The one replica as operators see it."""
+        """Return the replica's report, as operators see it."""
         return [self.report("failing" if self.failures >= FAILURES_IN_A_ROW else "serving")]
 
     def report(self, state: str) -> ReplicaReport:
-        """This replica as operators see it."""
+        """Return this replica's report, with the state that whoever routes calls to it knows."""
         session = self._session
         graph = "optimised" if session.optimised else "plain"
-        return ReplicaReport(self.device, state, graph, session.threads, session.ran)
+        return ReplicaReport(self.device, state, graph, session.threads, session.observed)
 
-    def swap(self, session: RunningSession, patience_s: float = 60.0) -> None:
-        """Run on another session from now on; the old one is freed when its runs have ended.
+    def swap(self, session: RunningSession, timeout_s: float = 60.0) -> None:
+        """Run on another session from now on; free the old one when its runs have ended.
 
-        They are ended after `patience_s`; what is still waited for then runs on the new one.
+        They are interrupted after `timeout_s`; those that a client still waits for are then run
+        again on the new session.
         """
         session.on_overdue = self._overdue
         old, self._session = self._session, session
-        old.close(patience_s)
+        old.close(timeout_s)
 
     def _overdue(self, session: RunningSession) -> None:
         if session is self._session:
@@ -168,10 +178,10 @@ class SavedModelServable:
         self._session.close()
 
 
-def _end_runs(replica: SavedModelServable) -> None:
-    """End its runs, and so its session."""
+def _interrupt(replica: SavedModelServable) -> None:
+    """End the replica's runs, and so its session."""
     replica.session.interrupt()
 
 
-def _nobody(replica: SavedModelServable) -> None:
-    """Nobody is told."""
+def _ignore(replica: SavedModelServable) -> None:
+    """Do nothing."""

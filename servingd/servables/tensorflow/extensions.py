@@ -1,6 +1,7 @@
-"""Operations that TensorFlow does not bring: who registers them, and what to say where nobody does.
+"""Operations that TensorFlow does not have: loads the libraries and modules that register them.
 
-Only flags name libraries and modules; of a model no more is taken than the names of its operations.
+Only flags name libraries and modules. Of a model no more is taken than the names of its operations:
+a model must not choose what code runs.
 """
 
 from __future__ import annotations
@@ -18,25 +19,28 @@ from servingd.wire import protos
 
 _log = logging.getLogger(__name__)
 
-_one_at_a_time = threading.Lock()
+_loading = threading.Lock()
 
 
-def bring(said: Extensions) -> None:
-    """Load what an operator named, each once per process. Raises InvalidConfig naming the flag."""
-    with _one_at_a_time:
-        for path in said.op_libraries:
+def load_extensions(configured: Extensions) -> None:
+    """Load the libraries and modules that flags name, each once per process.
+
+    Raises InvalidConfig naming the flag.
+    """
+    with _loading:
+        for path in configured.op_libraries:
             _load_library(path)
-        for name in said.python_imports:
+        for name in configured.python_imports:
             _import(name)
 
 
-def bring_for(graph: protos.Graph) -> None:
-    """Import the packages that bring a graph's operations, where they are installed."""
+def load_extensions_for(graph: protos.Graph) -> None:
+    """Import TensorFlow Text if a graph has operations of it, and it is installed."""
     if not any(map(is_of_text, _operations(graph))):
         return
-    with _one_at_a_time:
+    with _loading:
         if importlib.util.find_spec(TEXT_PACKAGE) is None:
-            return  # TensorFlow says which operation it lacks, and we add what brings it
+            return  # TensorFlow names the operation that it lacks, and `clean` adds how to get it
         try:
             _import(TEXT_PACKAGE)
         except ServingError as error:

@@ -10,7 +10,7 @@ from servingd.errors import AlreadyExists, InvalidArgument, ServingError, as_ser
 from servingd.servables.tensorflow.runtime import is_loaded
 
 MAX_SECONDS = 60.0
-"""A trace grows for as long as it is taken, in memory."""
+"""Seconds of a trace, at most: it grows in memory."""
 
 Done = Callable[[bytes | ServingError], None]
 
@@ -25,7 +25,7 @@ class Profiler:
         self._ended: threading.Event | None = None  # of the trace under way; guarded by _lock
 
     def profile(self, seconds: float, levels: tuple[int, int, int], done: Done) -> None:
-        """Trace for so long, then hand over a serialised `tensorflow.profiler.XSpace`.
+        """Trace for `seconds`, then call `done` with a serialised `tensorflow.profiler.XSpace`.
 
         `levels` are those of the host, device and Python tracers. Raises InvalidArgument for a time
         that is too long, or AlreadyExists while another trace is taken. `done` is called from the
@@ -44,7 +44,7 @@ class Profiler:
         ).start()
 
     def terminate(self) -> None:
-        """End the trace under way, if there is one: it is handed over as far as it goes."""
+        """End the trace under way, if there is one; `done` gets it as far as it goes."""
         with self._lock:
             if self._ended is not None:
                 self._ended.set()
@@ -64,9 +64,9 @@ class Profiler:
 
 
 def _trace(seconds: float, levels: tuple[int, int, int], ended: threading.Event) -> bytes:
-    """What TensorFlow does for so long: nothing, while no model has needed it.
+    """Return a trace of what TensorFlow does; empty while no model has needed it.
 
-    Then it is not imported for a trace either: that takes longer than clients wait.
+    TensorFlow is not imported for a trace: that takes longer than clients wait.
     """
     if not is_loaded():
         ended.wait(seconds)

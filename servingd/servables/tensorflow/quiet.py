@@ -1,9 +1,9 @@
-"""An import of TensorFlow without what its libraries say of themselves while they are loaded.
+"""Imports TensorFlow without the log lines that its libraries write while they load.
 
-`TF_CPP_MIN_LOG_LEVEL` silences what TensorFlow says later, but not the lines of its static
-initialisers. While it is imported, stderr goes through a process that drops those and passes on
-the rest at once: a process, because an import that aborts (a CPU that lacks something) has a last
-word that must not be lost, and because a library that is loaded lets no thread of ours run.
+`TF_CPP_MIN_LOG_LEVEL` silences what TensorFlow logs later, but not the lines of its static
+initialisers. While it is imported, stderr goes through a process that drops those lines and passes
+on the rest at once. A thread would not do: none of ours runs while a library is loaded, and if the
+import aborts (a CPU that lacks an instruction), its last line must not be lost.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import sys
 from collections.abc import Iterator
 
 _GONE_S = 2.0
-"""Whoever was started meanwhile has the filter as its stderr: it may live on."""
+"""Seconds to wait for the filter: a process started meanwhile may keep it alive."""
 
 
 @contextlib.contextmanager
 def without_noise() -> Iterator[None]:
-    """Stderr is filtered meanwhile, for the whole process, where that can be done."""
+    """Filter stderr for the time of the block, for the whole process, where possible."""
     try:
         own = os.dup(2)
     except OSError:  # there is no stderr
@@ -43,7 +43,7 @@ def without_noise() -> Iterator[None]:
 
 
 def _start(own: int) -> subprocess.Popen[bytes]:
-    """Put a filter before `own`, which was stderr. Raises OSError, with nothing changed."""
+    """Start a filter that writes to `own`, which was stderr. Raises OSError; no change then."""
     if not sys.executable:
         raise FileNotFoundError("this process does not know its Python")
     read, write = os.pipe()
@@ -66,7 +66,7 @@ NOISE = re.compile(
     rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I [\w./]+:\d+\] "
     rb"|To enable the following instructions: "
 )
-"""How lines begin that tell an operator nothing: all are INFO."""
+"""How the lines begin that are dropped: TensorFlow's own INFO lines."""
 
 
 def _filter() -> None:

@@ -58,7 +58,7 @@ _OF_TEXT = frozenset(
         "WordpieceTokenizeWithOffsets",
     ]
 )
-"""Those without its prefix."""
+"""Its operations without the prefix `TFText>`."""
 _HEAD = "Graph execution error:\n\n"
 
 _importing = threading.Lock()
@@ -73,7 +73,7 @@ _ENVIRONMENT = {
 
 
 def tensorflow() -> ModuleType:
-    """The `tensorflow` module. The first call takes seconds; others wait for it.
+    """Return the `tensorflow` module. The first call takes seconds; others wait for it.
 
     Raises Unimplemented where it is not installed, or cannot be imported.
     """
@@ -82,7 +82,7 @@ def tensorflow() -> ModuleType:
 
 
 def is_loaded() -> bool:
-    """Whether it is imported, all of it; never waits."""
+    """Return whether TensorFlow is imported, all of it; never waits."""
     return _import_tensorflow.cache_info().currsize > 0
 
 
@@ -117,7 +117,7 @@ def _import_tensorflow() -> ModuleType:
 
 
 def translate(error: Exception) -> ServingError:
-    """A failure of TensorFlow as ours: its canonical code, and its text without the tail."""
+    """Return TensorFlow's error as ours: its canonical code, and its text without the tail."""
     if isinstance(error, UnicodeDecodeError):
         # TensorFlow quotes the caller's bytes in a text that should be UTF-8, and its code is lost.
         return InvalidArgument(clean(error.object.decode(errors="replace")))
@@ -128,18 +128,18 @@ def translate(error: Exception) -> ServingError:
 
 
 def clean(message: str) -> str:
-    """TensorFlow's text as a caller should read it, with what would bring an unknown operation."""
+    """Return TensorFlow's text for callers, with how to get an unknown operation."""
     text = _TAIL.sub("", message.removeprefix(_HEAD)).strip()
     unknown = _UNKNOWN.search(text)
-    return f"{text} ({_what_brings(unknown[1])})" if unknown else text
+    return f"{text} ({_how_to_register(unknown[1])})" if unknown else text
 
 
 def is_of_text(operation: str) -> bool:
-    """Whether an operation is TensorFlow Text's."""
+    """Return whether an operation is TensorFlow Text's."""
     return operation.startswith("TFText>") or operation in _OF_TEXT
 
 
-def _what_brings(operation: str) -> str:
+def _how_to_register(operation: str) -> str:
     if is_of_text(operation):
         return (
             f"{operation} is TensorFlow Text's: install the package tensorflow-text of "
@@ -152,7 +152,7 @@ def _what_brings(operation: str) -> str:
 
 
 def give_memory_back() -> None:
-    """Return to the system what a session that was closed leaves behind."""
+    """Return the memory that closed sessions leave behind to the system."""
     gc.collect()  # graphs are cyclic
     try:
         ctypes.CDLL(None).malloc_trim(0)

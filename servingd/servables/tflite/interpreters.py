@@ -22,18 +22,18 @@ from servingd.errors import (
     Unavailable,
     Unimplemented,
 )
-from servingd.servables.made_up_inputs import synthetic_inputs
+from servingd.servables.synthetic_inputs import synthetic_inputs
 from servingd.servables.tensorflow.runtime import tensorflow
 from servingd.servables.tflite.signature_defs import signature_defs
 from servingd.wire.tensors.proto import data_type_of
 
 DEFAULT_SIGNATURE = "serving_default"
 
-_PATIENCE_S = 600.0
-"""How long a call without a deadline waits for an interpreter."""
+_MAX_WAIT_S = 600.0
+"""Seconds that a call without a deadline waits for an interpreter."""
 
-_MAX_SAID = 64 << 10
-"""An interpreter keeps all that it ever complained of; with so many bytes it is made anew."""
+_MAX_ERROR_BYTES = 64 << 10
+"""Bytes of error texts: an interpreter keeps all of them, and is made anew with so many."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,26 +66,27 @@ class Interpreter:
         warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
         lite = tensorflow().lite
         try:
-            self._body = lite.Interpreter(model_content=self._content, num_threads=1)
+            self._interpreter = lite.Interpreter(model_content=self._content, num_threads=1)
         except (ValueError, RuntimeError) as error:
             raise DataLoss(f"the TF Lite model cannot be read: {error}") from error
-        self._said = 0
+        self._error_bytes = 0
         self._allocate()
         self._calls: dict[str, _Call] = self._defined_calls() or {
-            name: self._body.get_signature_runner(name) for name in self._body.get_signature_list()
+            name: self._interpreter.get_signature_runner(name)
+            for name in self._interpreter.get_signature_list()
         }
         if not self._calls:
             inputs, outputs = self._tensors()
-            self._calls[DEFAULT_SIGNATURE] = _PlainCall(self._body, inputs, outputs)
+            self._calls[DEFAULT_SIGNATURE] = _PlainCall(self._interpreter, inputs, outputs)
 
     def _defined_calls(self) -> dict[str, _Call]:
-        """By the SignatureDefs in the metadata; one that names what there is not is left out."""
+        """Return a call per SignatureDef in the metadata whose tensors all exist."""
         calls: dict[str, _Call] = {}
         inputs, outputs = self._tensors()
         for name, signature in self._defined.items():
             try:
                 calls[name] = _PlainCall(
-                    self._body,
+                    self._interpreter,
                     {a: _named(spec, inputs) for a, spec in signature.inputs.items()},
                     {a: _named(spec, outputs) for a, spec in signature.outputs.items()},
                 )
@@ -94,26 +95,26 @@ class Interpreter:
         return calls
 
     def _tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the model says of its inputs and outputs, by the names of their tensors."""
-        body = self._body
+        """Return the details of the model's inputs and outputs, by the names of their tensors."""
+        body = self._interpreter
         sides = (body.get_input_details(), body.get_output_details())
         inputs, outputs = ({d["name"]: d for d in side} for side in sides)
         return inputs, outputs
 
     def _allocate(self) -> None:
-        """Plan the memory, if the sizes that the model itself has allow it."""
+        """Plan the memory, if the model's own shapes allow it."""
         try:
-            self._body.allocate_tensors()
+            self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            text = self._complaint(error)
+            text = self._new_error_text(error)
             if "custom op" in text or "Select TensorFlow op" in text:
                 raise Unimplemented(f"the TF Lite model cannot be run: {text}") from error
-            if not any(-1 in d["shape_signature"] for d in self._body.get_input_details()):
+            if not any(-1 in d["shape_signature"] for d in self._interpreter.get_input_details()):
                 raise Internal(f"the TF Lite model cannot be run: {text}") from error
             _log.debug("a TF Lite model needs other sizes than its own: %s", text)
 
     def signatures(self) -> dict[str, Signature]:
-        """How the model may be called. Raises Unimplemented for types that are not served."""
+        """Return the model's signatures. Raises Unimplemented for types that are not served."""
         return {
             name: self._signature(
                 name, _specs(call.get_input_details()), _specs(call.get_output_details())
@@ -130,7 +131,7 @@ class Interpreter:
         return Signature(name, inputs, outputs, defined.method_name, definition=defined.definition)
 
     def run(self, name: str, inputs: Tensors) -> Tensors:
-        """All outputs of a signature; they are copies. Raises a ServingError."""
+        """Run a signature; return copies of all its outputs. Raises a ServingError."""
         try:
             return self._calls[name](**inputs)
         except ValueError as error:  # a type or a value that cannot be set
@@ -139,14 +140,14 @@ class Interpreter:
             raise self._failure(error) from error
 
     def check_that_it_runs(self, signatures: Mapping[str, Signature]) -> None:
-        """Raise Internal if no made-up input of any signature can be run, whatever it holds.
+        """Raise Internal if no signature can be run on any synthetic inputs.
 
         Inputs that it refuses for their sizes or types prove nothing, nor does one that is too
-        large to be made up: clients may have better ones.
+        large to be made: clients may have better ones.
         """
         last: ServingError | None = None
         for name, signature in signatures.items():
-            for made in _made_up(signature):
+            for made in _synthetic_inputs(signature):
                 if made is None:
                     return
                 try:
@@ -161,22 +162,26 @@ class Interpreter:
             raise Internal(f"the TF Lite model fails whatever it is given: {last.message}")
 
     def _failure(self, error: RuntimeError) -> ServingError:
-        text = self._complaint(error)
-        if self._said > _MAX_SAID:
+        text = self._new_error_text(error)
+        if self._error_bytes > _MAX_ERROR_BYTES:
             self._make()
         # It is prepared for the sizes of the inputs, and invoked with their values.
         return InvalidArgument(text) if "failed to prepare" in text else Internal(text)
 
-    def _complaint(self, error: Exception) -> str:
-        """What is new in a failure's text: TF Lite repeats what other calls were told."""
+    def _new_error_text(self, error: Exception) -> str:
+        """Return what is new in an error's text: TF Lite repeats the errors of earlier calls."""
         text = str(error)
-        new = text[self._said :] if isinstance(error, RuntimeError) else text
-        self._said = max(self._said, len(text)) if isinstance(error, RuntimeError) else self._said
+        new = text[self._error_bytes :] if isinstance(error, RuntimeError) else text
+        self._error_bytes = (
+            max(self._error_bytes, len(text))
+            if isinstance(error, RuntimeError)
+            else self._error_bytes
+        )
         return new.strip() or "TF Lite does not say why"
 
 
-def _made_up(signature: Signature) -> Iterator[Tensors | None]:
-    """Inputs of one row and of two: noughts, ones, and what lies between."""
+def _synthetic_inputs(signature: Signature) -> Iterator[Tensors | None]:
+    """Yield inputs of one row and of two: zeros, ones, and what lies between."""
     for rows in (1, 2):
         made = synthetic_inputs(signature, rows)
         if made is None:
@@ -194,7 +199,7 @@ def _filled(array: np.ndarray[Any, Any], value: int) -> np.ndarray[Any, Any]:
 
 
 def _named(spec: TensorSpec, tensors: Mapping[str, Any]) -> Any:
-    """A tensor by the name that a SignatureDef gives it; raises KeyError."""
+    """Return a tensor by the name that a SignatureDef gives it. Raises KeyError."""
     name = spec.tensor_name
     return tensors[name if name in tensors else name.removesuffix(":0")]
 
@@ -203,7 +208,7 @@ class _PlainCall:
     """Runs a model by its tensors, as a signature runner would; tensors by alias."""
 
     def __init__(self, body: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        self._body = body
+        self._interpreter = body
         self._inputs = inputs
         self._outputs = outputs
         self._shapes: dict[str, tuple[int, ...]] = {}  # those that memory is planned for
@@ -219,13 +224,13 @@ class _PlainCall:
         if shapes != self._shapes:
             self._shapes = {}  # if this fails, nothing is planned
             for alias, shape in shapes.items():
-                self._body.resize_tensor_input(self._inputs[alias]["index"], shape)
-            self._body.allocate_tensors()
+                self._interpreter.resize_tensor_input(self._inputs[alias]["index"], shape)
+            self._interpreter.allocate_tensors()
             self._shapes = shapes
         for alias, array in inputs.items():
-            self._body.set_tensor(self._inputs[alias]["index"], array)
-        self._body.invoke()
-        return {a: self._body.get_tensor(d["index"]) for a, d in self._outputs.items()}
+            self._interpreter.set_tensor(self._inputs[alias]["index"], array)
+        self._interpreter.invoke()
+        return {a: self._interpreter.get_tensor(d["index"]) for a, d in self._outputs.items()}
 
 
 def _specs(details: Mapping[str, Any]) -> dict[str, TensorSpec]:
@@ -255,15 +260,15 @@ class Pool:
 
     @contextmanager
     def borrow(self, deadline: float | None) -> Iterator[Interpreter]:
-        """An interpreter for one call, as soon as one is free.
+        """Lend an interpreter for one call, as soon as one is free.
 
         Raises DeadlineExceeded, or Unavailable where the call has no deadline.
         """
-        patience = _PATIENCE_S if deadline is None else max(0.0, deadline - time.monotonic())
+        wait_s = _MAX_WAIT_S if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            interpreter = self._idle.get(timeout=patience)
+            interpreter = self._idle.get(timeout=wait_s)
         except queue.Empty:
-            text = f"none of {self._size} TF Lite interpreters was free for {patience:.3f} s"
+            text = f"none of {self._size} TF Lite interpreters was free for {wait_s:.3f} s"
             raise (Unavailable if deadline is None else DeadlineExceeded)(text) from None
         try:
             yield interpreter

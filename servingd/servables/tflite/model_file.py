@@ -1,4 +1,4 @@
-"""Whether a `.tflite` file is whole, read without TensorFlow.
+"""Checks that a `.tflite` file is whole, without TensorFlow.
 
 It is a flatbuffer: tables with offsets to strings, vectors and other tables, written from its end
 to its beginning. So a file that was cut off has an offset that leads out of it.
@@ -22,7 +22,7 @@ class _Part(Enum):
     INTS = 4
     STRING = 5
     OUTSIDE = 6
-    """The place of bytes behind the flatbuffer; the next field is their number."""
+    """The offset of bytes behind the flatbuffer; the next field is their number."""
 
 
 _Fields: TypeAlias = "Mapping[int, _Part | _Fields]"
@@ -53,26 +53,26 @@ _MODEL: _Fields = {
 }
 
 
-class _Broken(ValueError):
+class _OutOfFile(ValueError):
     pass
 
 
-def what_is_wrong(content: bytes) -> str | None:
-    """Why a file's content is no whole TF Lite model; None if it is one as far as can be seen."""
+def find_damage(content: bytes) -> str | None:
+    """Return why a file's content is no whole TF Lite model; None if it seems to be one."""
     if content[4:8] != _IDENTIFIER:
         return f"it does not begin as a TF Lite model does ({len(content)} bytes)"
     try:
         _table(content, _U32.unpack_from(content)[0], _MODEL)
-    except (_Broken, struct.error):
+    except (_OutOfFile, struct.error):
         return f"it ends before its model does ({len(content)} bytes)"
     return None
 
 
 def _table(content: bytes, at: int, fields: _Fields) -> None:
-    """Follow all that a table leads to; raises _Broken or struct.error if that lies outside."""
+    """Follow all that a table leads to; raises _OutOfFile or struct.error if that lies outside."""
     layout = at - _I32.unpack_from(content, at)[0]
     if layout < 0:
-        raise _Broken
+        raise _OutOfFile
     size = _U16.unpack_from(content, layout)[0]
     _check(content, layout + size)
     _check(content, at + _U16.unpack_from(content, layout + 2)[0])
@@ -87,7 +87,7 @@ def _table(content: bytes, at: int, fields: _Fields) -> None:
 
 
 def _field(content: bytes, at: int, layout: int, number: int) -> int | None:
-    """Where a field of a table lies; None if it is left out."""
+    """Return where a field of a table lies; None if it is left out."""
     slot = 4 + 2 * number
     if slot + 2 > _U16.unpack_from(content, layout)[0]:
         return None
@@ -119,4 +119,4 @@ def _outside(content: bytes, offset: int, size: int | None) -> None:
 
 def _check(content: bytes, end: int) -> None:
     if end > len(content):
-        raise _Broken
+        raise _OutOfFile

@@ -1,6 +1,7 @@
-"""Versions with a `model.tflite`: what makes them complete, and who loads them.
+"""Versions with a `model.tflite`: when they are complete, and their loader.
 
-No platform of its own: `tensorflow` prefers such a file to a SavedModel where that is asked for.
+They are no platform of their own: with `--prefer_tflite_model`, the platform `tensorflow` prefers
+such a file to a SavedModel.
 """
 
 from __future__ import annotations
@@ -20,36 +21,36 @@ from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, Version
 from servingd.errors import DeadlineExceeded, ServingError
 from servingd.machine.cpus import cpus
 from servingd.servables.file_errors import error_of_file
-from servingd.servables.sidecar_files import batching_of, ruled
+from servingd.servables.sidecar_files import batching_parameters, ruled_batching
 from servingd.servables.tensorflow.runtime import give_memory_back
 from servingd.servables.tflite.interpreters import Pool
-from servingd.servables.tflite.model_file import FILE, what_is_wrong
+from servingd.servables.tflite.model_file import FILE, find_damage
 
 _INTERPRETER_BYTES = 1 << 20
-"""What an interpreter takes besides; models with large activations take more."""
+"""Bytes that an interpreter takes besides the file; models with large activations take more."""
 
 
 class TfLite:
-    """What the platform `tensorflow` asks of versions with a TF Lite model."""
+    """Handles versions with a TF Lite model, for the platform `tensorflow`."""
 
     def __init__(self, options: SavedModelOptions) -> None:
         self._options = options
 
     def recognises(self, listing: Listing) -> bool:
-        """Whether a version has such a file."""
+        """Return whether a version has such a file."""
         return FILE in listing.sizes
 
     def is_at(self, path: str) -> bool:
-        """Whether the version under `path` has such a file now."""
+        """Return whether the version under `path` has such a file now."""
         return os.path.lexists(os.path.join(path, FILE))
 
     def missing(self, listing: Listing) -> str | None:
-        """What its file still lacks, or None if it is whole. Raises OSError."""
-        reason = what_is_wrong(listing.read(FILE))
+        """Return what its file still lacks, or None if it is whole. Raises OSError."""
+        reason = find_damage(listing.read(FILE))
         return None if reason is None else f"{FILE}: {reason}"
 
     def loader(self, data: VersionData) -> TfLiteLoader:
-        """A loader for one version."""
+        """Return a loader for one version."""
         return TfLiteLoader(data.path, self._options)
 
 
@@ -61,20 +62,20 @@ class TfLiteLoader:
         self._options = options
 
     def estimate(self) -> Estimate:
-        """The file, which all interpreters share, and something for each of them."""
+        """Return the size of the file, which all interpreters share, and of each interpreter."""
         size = os.stat(os.path.join(self._path, FILE)).st_size
         return Estimate(steady=Footprint(size * 6 // 5 + self._interpreters * _INTERPRETER_BYTES))
 
     def cancel(self) -> None:
-        """A load under way takes its short time."""
+        """Do nothing: a load ends soon by itself."""
 
     def grow(self) -> None:
-        """It stays what it is."""
+        """Do nothing: it does not grow."""
 
     def load(self, placement: Placement = ANYWHERE) -> Servable:
-        """Read the file, and make all interpreters."""
+        """Read the file, and make all interpreters. Raises a ServingError."""
         options = self._options
-        batching = batching_of(self._path, options)
+        batching = batching_parameters(self._path, options)
         try:
             # Not mapped: whoever writes to the file must not reach a model that serves.
             content = Path(self._path, FILE).read_bytes()
@@ -98,21 +99,21 @@ class TfLiteServable:
     """Answers calls with all outputs of a signature; see `core.serving.Servable`."""
 
     def __init__(self, pool: Pool, batching: BatchingParameters | None = None) -> None:
-        self.ruled_batching = ruled(batching)
+        self.ruled_batching = ruled_batching(batching)
         self.signatures: Mapping[str, Signature] = pool.signatures
         self.metadata = self.signatures
         self._pool = pool
 
     def rows_worth_merging(self, signature: str) -> int:
-        """Nothing is merged unless rules say so."""
+        """Return 0: calls are merged by batching parameters alone."""
         return 0
 
     def why_not_merged(self, signature: str) -> str:
-        """Nobody has looked through its graph."""
+        """Return why calls are not merged."""
         return "TF Lite models are merged by batching parameters alone"
 
     def may_be_repeated(self, signature: str) -> bool:
-        """Interpreters take turns: nobody could rely on what one of them keeps."""
+        """Return True: interpreters take turns, so that no call can rely on another's state."""
         return True
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:

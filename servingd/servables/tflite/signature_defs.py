@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def signature_defs(content: bytes) -> dict[str, Signature]:
-    """The signatures by name; none if the metadata holds none, or does not parse."""
+    """Return the signatures by name; none if the metadata holds none, or does not parse."""
     found: dict[str, Signature] = {}
     try:
         for name, serialised in _entries(content):
@@ -32,7 +32,7 @@ def signature_defs(content: bytes) -> dict[str, Signature]:
 
 
 def _entries(content: bytes) -> list[tuple[str, bytes]]:
-    """Names and serialised SignatureDefs: a map of flexbuffers, in a buffer of its own."""
+    """Return names and serialised SignatureDefs: they are a map of flexbuffers in a buffer."""
     tensorflow()  # brings flatbuffers
     from flatbuffers import flexbuffers
     from tensorflow.lite.python import schema_py_generated as schema

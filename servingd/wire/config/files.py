@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 def parse_text(path: str, message_class: type[M], *, secret: bool = False) -> M:
-    """The message in a file; a file of white space is an empty message.
+    """Parse the message in a file; a file of white space is an empty message.
 
     Errors show nothing of the contents of a file that is `secret`.
 
@@ -84,7 +84,7 @@ def _reason(error: text_format.ParseError | RecursionError, secret: bool) -> str
 
 
 def read_batching(path: str) -> BatchingParameters:
-    """The file of --batching_parameters_file, or a version's `batching_params.pbtxt`.
+    """Read the file of --batching_parameters_file, or a version's `batching_params.pbtxt`.
 
     Raises NotFound, or InvalidConfig naming the file and the field.
     """
@@ -94,7 +94,7 @@ def read_batching(path: str) -> BatchingParameters:
 
 
 def batching_from_message(message: BatchingParametersMessage) -> BatchingParameters:
-    """The parameters of a message; what it leaves out is the default. Raises InvalidConfig."""
+    """Return a message's parameters; fields left out have defaults. Raises InvalidConfig."""
     given = {field.name: value.value for field, value in message.ListFields() if _is_wrapper(field)}
     return BatchingParameters(
         **given,
@@ -104,7 +104,7 @@ def batching_from_message(message: BatchingParametersMessage) -> BatchingParamet
 
 
 def read_monitoring(path: str) -> MonitoringConfig:
-    """The file of --monitoring_config_file. Raises NotFound or InvalidConfig."""
+    """Read the file of --monitoring_config_file. Raises NotFound or InvalidConfig."""
     message = parse_text(path, protos.MonitoringConfig)
     prometheus = message.prometheus_config
     with _errors_name(path):
@@ -114,7 +114,10 @@ def read_monitoring(path: str) -> MonitoringConfig:
 
 
 def read_tls(path: str) -> SSLConfig:
-    """The file of --ssl_config_file or --rest_ssl_config_file. Raises NotFound or InvalidConfig."""
+    """Read a file of --ssl_config_file or --rest_ssl_config_file.
+
+    Raises NotFound or InvalidConfig.
+    """
     message = parse_text(path, protos.SSLConfig, secret=True)
     with _errors_name(path):
         return SSLConfig(
@@ -126,7 +129,7 @@ def read_tls(path: str) -> SSLConfig:
 
 
 def read_session_config(path: str) -> bytes:
-    """The file of --tensorflow_session_config_file, as a serialised `tensorflow.ConfigProto`.
+    """Read the file of --tensorflow_session_config_file as a serialised `tensorflow.ConfigProto`.
 
     Raises NotFound or InvalidConfig, the latter also for a field that we do not know.
     """
@@ -136,9 +139,9 @@ def read_session_config(path: str) -> bytes:
 
 
 def read_platform(path: str) -> SavedModelOptions:
-    """The file of --platform_config_file: how SavedModels are loaded, whatever the flags say.
+    """Read the file of --platform_config_file: how SavedModels are loaded, whatever the flags say.
 
-    What the file leaves out is as protobuf has it, and not the flag's default: no warm-up, say.
+    A field that the file leaves out has protobuf's default, not the flag's: no warm-up, say.
     Raises NotFound, InvalidConfig, or Unimplemented for what TensorFlow Serving lacks as well.
     """
     message = parse_text(path, protos.PlatformConfigMap)
@@ -155,7 +158,7 @@ def read_platform(path: str) -> SavedModelOptions:
 
 
 def _adapter(packed: AnyMessage) -> protos.SavedModelBundleSourceAdapterConfig:
-    """The message that a platform's entry holds, with TensorFlow Serving's errors for others."""
+    """Return the message in a platform's entry, with TensorFlow Serving's errors for others."""
     wanted = protos.SavedModelBundleSourceAdapterConfig
     _, slash, name = packed.type_url.rpartition("/")
     if not (slash and name):
@@ -215,7 +218,7 @@ def _is_wrapper(field: FieldDescriptor) -> bool:
 
 @contextmanager
 def _errors_name(path: str) -> Iterator[None]:
-    """Errors of what a file says begin with the file's name."""
+    """Put the file's name before the errors of what it says."""
     try:
         yield
     except (InvalidConfig, Unimplemented) as error:

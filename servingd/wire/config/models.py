@@ -1,4 +1,4 @@
-"""ModelServerConfig, and what else names models, as the models that we serve."""
+"""The models to serve, from flags and from ModelServerConfig files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TENSORFLOW, _OTHER = 1, 2  # enum ModelType
 def configured_models(
     config: ServerConfig, now: tuple[ModelConfig, ...] = ()
 ) -> tuple[ModelConfig, ...]:
-    """The models that flags and files name, all but those of a watched repository. Reads files.
+    """Return the models that flags and files name, but not those of a repository. Reads files.
 
     `now` are those that are served already. Raises NotFound, InvalidConfig naming the file and the
-    field, or FailedPrecondition for a file that says nothing any more: half of it may be written.
+    field, or FailedPrecondition for a file that is empty now: it may be half written.
     """
     yaml = config.servingd_config_file
     entries = read_servingd_yaml(yaml).models if yaml else ()
@@ -52,7 +52,7 @@ def _local(flag: str, text: str) -> str:
 
 
 def read_models(path: str, may_be_unset: bool = True) -> tuple[ModelConfig, ...]:
-    """The models of a configuration file; none if it says nothing, where that may be.
+    """Read the models of a configuration file; none if it is empty and `may_be_unset`.
 
     Raises NotFound, InvalidConfig naming the file and the field, or FailedPrecondition.
     """
@@ -69,9 +69,9 @@ def read_models(path: str, may_be_unset: bool = True) -> tuple[ModelConfig, ...]
 
 
 def models_from_message(message: ModelServerConfig, where: str = "") -> tuple[ModelConfig, ...]:
-    """The models of a message; `where` stands before the names of fields in errors.
+    """Return the models of a message; `where` stands before the names of fields in errors.
 
-    Raises InvalidConfig; what TensorFlow Serving has a text for is told in that text alone.
+    Raises InvalidConfig; where TensorFlow Serving has a text for the error, it is that text alone.
     """
     before = f"{where}." if where else ""
     if message.HasField("custom_model_config"):

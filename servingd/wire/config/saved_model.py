@@ -12,7 +12,7 @@ from servingd.wire.config.files import read_batching, read_platform, read_sessio
 
 
 def saved_model_options(config: ServerConfig) -> SavedModelOptions:
-    """The options of the platform `tensorflow`. Reads files.
+    """Return the options of the platform `tensorflow`. Reads files.
 
     A platform file replaces the flags that it stands for, and servingd's own flags count as well.
     Raises NotFound or InvalidConfig, naming the file and the field.
@@ -53,7 +53,7 @@ def _from_flags(config: ServerConfig) -> SavedModelOptions:
 
 
 def _session(config: ServerConfig) -> protos.ConfigProto:
-    """The session file with the flags that are set in it.
+    """Return the session file's ConfigProto with the flags set in it.
 
     TensorFlow Serving overwrites the file's thread counts and memory share even with flags that
     nobody set; here what the file says stays.

@@ -24,18 +24,17 @@ _MAX_INT64 = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class ExamplesBody:
-    """What a classify or regress request asks for, apart from the model."""
+    """The body of a classify or regress request."""
 
     signature_name: str
     examples: list[bytes]
-    """Each a serialised Example; the context, if there is one, stands in front of its features."""
+    """Serialised Examples; the context, if there is one, precedes the features of each."""
 
 
 def read_examples(body: bytes, method: str) -> ExamplesBody:
-    """The examples of a request to `method`, at least one.
+    """Read the Examples of a request to `method`, at least one.
 
-    The method does not matter to any check, nor to a text: TensorFlow Serving says `classify` of
-    both.
+    The method changes no check and no error text: TensorFlow Serving writes `classify` for both.
 
     Raises:
         InvalidArgument: with TensorFlow Serving's text.
@@ -77,7 +76,7 @@ def _example(value: Any) -> bytes:
 
 
 def _fill(feature: Feature, name: str, values: list[Any]) -> None:
-    """Puts values of one kind into a feature; it gets no kind if there are none."""
+    """Put values of one kind into a feature; without values it gets no kind."""
     if not values:
         return
     first_kind = _kind(values[0], name)

@@ -1,4 +1,4 @@
-"""Large bodies that are numbers and little else, read in C. Whatever does not fit is None.
+"""Large bodies that are numbers and little else, read in C; None for any other body.
 
 The parser gives the numbers of nested lists, but not where the lists begin and end. So the text,
 without what numbers and white space consist of, must be what the first row's shapes make of it.
@@ -36,7 +36,7 @@ _LARGE_FRONT = re.compile(
 _LARGE_BACK = re.compile(f"{_WS}(?:,{_WS}{_NAME}{_WS})?\\}}{_WS}".encode())
 _LAST_NAME = re.compile(f",{_WS}{_NAME}{_WS}\\}}{_WS}\\Z".encode())
 _END_BYTES = 4096
-"""How far from the end of a large body its signature's name is looked for."""
+"""Bytes at the end of a large body in which its signature's name is searched."""
 
 # What stands behind the last list.
 _BACK = re.compile(f"({_WS}\\}})??{_WS}(?:,{_WS}{_NAME}{_WS})?\\}}{_WS}".encode())
@@ -81,7 +81,7 @@ _READINGS = {
 
 
 class NumericBody:
-    """A predict request that is valid JSON and looks like numbers."""
+    """A predict request that is valid JSON and seems to hold numbers alone."""
 
     __slots__ = ("_text", "_value", "columnar", "signature_name")
 
@@ -92,7 +92,7 @@ class NumericBody:
         self._value = value
 
     def inputs(self, specs: Mapping[str, TensorSpec]) -> dict[str, Array] | None:
-        """The tensors by alias, if all of it are numbers of the right types in regular lists."""
+        """Return the tensors by alias; None unless all are regular lists of the right types."""
         readings = {alias: _READINGS.get(spec.data_type) for alias, spec in specs.items()}
         value, text = self._value, self._text
         try:
@@ -106,7 +106,7 @@ class NumericBody:
 
 
 class LargeBody:
-    """A large predict request that looks regular; its text is read when it is known what for."""
+    """A large predict request that seems regular; it is read once the signature is known."""
 
     __slots__ = ("_at", "_body", "columnar", "signature_name")
 
@@ -117,7 +117,7 @@ class LargeBody:
         self._at = at  # where `instances` or `inputs` begins
 
     def inputs(self, specs: Mapping[str, TensorSpec]) -> dict[str, Array] | None:
-        """The tensors by alias, if it is regular lists of the right types all through."""
+        """Return the tensors by alias; None unless all are regular lists of the right types."""
         body, at = self._body, self._at
         pieces = Pieces(body, parse, read_list)
         try:
@@ -134,7 +134,7 @@ class LargeBody:
         return found if self._ends(end) else None
 
     def _ends(self, at: int) -> bool:
-        """Whether nothing follows but the signature's name."""
+        """Return whether nothing follows but the signature's name."""
         if len(self._body) - at > _END_BYTES:
             return False
         back = _LARGE_BACK.fullmatch(self._body, at)
@@ -144,7 +144,7 @@ class LargeBody:
 
 
 def read_large(body: bytes) -> LargeBody | None:
-    """`body` as such a request, if it begins as one."""
+    """Return `body` as a LargeBody; None unless it begins as one."""
     front = _LARGE_FRONT.match(body, 0, _END_BYTES)
     if not front:
         return None
@@ -156,7 +156,7 @@ def read_large(body: bytes) -> LargeBody | None:
 
 
 def read_list(text: bytes, data_type: DataType) -> Array | None:
-    """A list of numbers of the right type, in regular lists."""
+    """Read a regular list of numbers of one type; None if it is anything else."""
     try:
         found = _plain(simdjson.Parser().parse(text), {"": _READINGS.get(data_type)}, text)
     except (_Unfit, IndexError, TypeError, ValueError, RuntimeError):
@@ -177,7 +177,7 @@ class _Unfit(Exception):
 
 
 def read_numeric(body: bytes) -> NumericBody | None:
-    """`body` as such a request, if it is one."""
+    """Return `body` as a NumericBody; None if it is none."""
     front = _FRONT.match(body)
     if not front:
         return None
@@ -197,7 +197,7 @@ def read_numeric(body: bytes) -> NumericBody | None:
 def _plain(
     value: Any, readings: Mapping[str, _Reading | None], text: bytes
 ) -> dict[str, Array] | None:
-    """A nested list of numbers, for the one input that there is."""
+    """Return a nested list of numbers as the tensor of the only input."""
     if len(readings) > 1:
         return None
     ((alias, reading),) = readings.items()
@@ -212,7 +212,7 @@ def _plain(
 def _objects(
     rows: Sequence[Any], readings: Mapping[str, _Reading | None], text: bytes, *, batch: bool
 ) -> dict[str, Array] | None:
-    """Objects with the same members in the same order, each a number or a nested list of them."""
+    """Return the tensors of objects with the same members in the same order."""
     keys = list(rows[0])
     if len(keys) != len(readings) or set(keys) != readings.keys():
         return None
@@ -235,7 +235,7 @@ def _objects(
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """What the first elements announce."""
+    """Return the shape that the first elements announce."""
     shape: list[int] = []
     while type(value) is simdjson.Array and len(shape) < MAX_RANK:
         shape.append(len(value))
@@ -244,7 +244,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _skeleton(shape: tuple[int, ...], limit: int) -> bytes:
-    """The text of a nested list without its numbers."""
+    """Return the text of a nested list without its numbers."""
     text = b""
     for size in reversed(shape):
         text = _list(text, size, limit)

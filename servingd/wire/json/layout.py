@@ -20,11 +20,11 @@ from servingd.wire.json.lists import Array, to_bytes
 from servingd.wire.tensors.proto import numpy_dtype, type_name
 
 _PIECE = 32 << 10
-"""So many elements are written at once: the interpreter is held meanwhile."""
+"""Elements written at a time: the interpreter lock is held meanwhile."""
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _HALVES = (DataType.HALF, DataType.BFLOAT16)
-"""Written as the floats that they are."""
+"""Types that are written as floats."""
 _FLOATS = (DataType.FLOAT, DataType.DOUBLE, *_HALVES)
 _DTYPES = {
     data_type: numpy_dtype(data_type)
@@ -61,19 +61,19 @@ _SHORT_ESCAPES = {
 
 
 def line(depth: int) -> bytes:
-    """A new line, indented."""
+    """Return a line feed and the indentation of a depth."""
     return b"\n" + b"    " * depth
 
 
 def quoted(text: bytes) -> bytes:
-    """A string, byte for byte but for what must be escaped."""
+    """Return bytes as a JSON string; only what must be escaped is."""
     if _ESCAPED.search(text):
         text = _ESCAPED.sub(_escape, text)
     return b'"%b"' % text
 
 
 def quoted_text(text: str) -> bytes:
-    """A text as a JSON string; what a request had that is not UTF-8 comes back as it was."""
+    """Return a text as a JSON string; surrogate escapes become the bytes that they stand for."""
     try:
         return quoted(text.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
@@ -94,7 +94,7 @@ def on_one_line(
     before: bytes = b"",
     after: bytes = b"]",
 ) -> bytes:
-    """A whole array, its elements separated by a comma and a blank.
+    """Write an array on one line, its elements separated by a comma and a blank.
 
     Args:
         value: an array, or what numpy makes one of.
@@ -123,7 +123,7 @@ def on_lines(
     before: bytes = b"",
     after: bytes = b"",
 ) -> bytes:
-    """As `on_one_line`, with every element of every list on a line of its own; `after` is added."""
+    """Write an array with every element of every list on its own line; then `after`."""
     array = _as_array(value, data_type)
     if data_type is DataType.STRING:
         text = _joined(_strings(array, as_base64, depth + array.ndim), array.shape, depth)
@@ -156,7 +156,7 @@ def _large_on_lines(
 
 
 def rows_on_lines(value: Any, data_type: DataType, as_base64: bool, depth: int) -> list[bytes]:
-    """Each row of an array, on one line; arguments and errors as `on_one_line` has them."""
+    """Write each row of an array on one line; arguments and errors as in `on_one_line`."""
     array = _as_array(value, data_type)
     if len(array) == 0:
         return []
@@ -184,7 +184,7 @@ def rows_on_lines(value: Any, data_type: DataType, as_base64: bool, depth: int) 
 
 
 def _as_array(value: Any, data_type: DataType) -> Array:
-    """`value` in its own type, in C order and aligned."""
+    """Return `value` as an array of its type, in C order and aligned."""
     dtype = _DTYPES.get(data_type)
     if dtype is None:
         raise InvalidArgument(f"Failed to write JSON value for tensor type: {type_name(data_type)}")
@@ -198,7 +198,7 @@ def _as_array(value: Any, data_type: DataType) -> Array:
 
 
 def _rows_of_a_piece(array: Array) -> int:
-    """How many rows of an array that has any are written at once."""
+    """Return how many rows of a non-empty array are written at a time."""
     return max(1, _PIECE * len(array) // max(1, array.size))
 
 
@@ -211,7 +211,7 @@ def _parts(array: Array, rows: int) -> Iterator[Array]:
 def _numbers(
     array: Array, data_type: DataType, comma: bytes = b",", before: bytes = b"", after: bytes = b"]"
 ) -> bytes:
-    """The text, without white space but what `comma` has; a large one in pieces."""
+    """Write numbers without white space but what `comma` has; many of them in pieces."""
     if array.size <= _PIECE:
         text = _small_numbers(array, data_type)
         if comma != b",":
@@ -237,7 +237,7 @@ def _small_numbers(array: Array, data_type: DataType) -> bytes:
 
 
 def _with_not_finite(text: bytes, array: Array) -> bytes:
-    """`text` with the right words for each `null`."""
+    """Replace each `null` in `text` by the word for the number that is not finite."""
     odd = array[~np.isfinite(array)]
     kinds = np.where(np.isnan(odd), _NAN, np.where(odd > 0, _INFINITY, _MINUS_INFINITY))
     parts: list[bytes] = [b""] * (2 * odd.size + 1)
@@ -247,7 +247,7 @@ def _with_not_finite(text: bytes, array: Array) -> bytes:
 
 
 def _spread(text: bytes, rank: int, depth: int) -> bytes:
-    """A list of numbers without empty lists, with every element on a line of its own."""
+    """Put every element of a nested list without empty lists on its own line."""
     separators = []
     for outer in range(rank):
         inner = rank - 1 - outer
@@ -267,7 +267,7 @@ def _openings(depth: int, count: int) -> bytes:
 
 
 def _joined(tokens: list[bytes], shape: tuple[int, ...], depth: int | None) -> bytes:
-    """A nested list of tokens: on one line, or on lines if its depth is given."""
+    """Write a nested list of tokens: on one line, or on lines if its depth is given."""
     lists = tokens
     count = 1
     counts = [count := count * size for size in (1, *shape)]
@@ -285,7 +285,7 @@ def _joined(tokens: list[bytes], shape: tuple[int, ...], depth: int | None) -> b
 
 
 def _strings(array: Array, as_base64: bool, depth: int) -> list[bytes]:
-    """The elements' texts."""
+    """Return the JSON texts of an array's strings."""
     values = array.reshape(-1).tolist()
     strings = values if set(map(type, values)) == {bytes} else list(map(_as_bytes, values))
     if not as_base64:

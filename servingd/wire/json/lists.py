@@ -1,6 +1,7 @@
 """Nested lists of one type, as arrays: without a Python loop per element, and without error texts.
 
-What does not fit exactly is None; `json_values` reads that, or says what is wrong with it.
+The result is None for values that do not fit exactly; `values.py` reads those, or says what is
+wrong with them.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from servingd.wire.tensors.proto import numpy_dtype
 Array: TypeAlias = np.ndarray[Any, Any]
 
 MAX_RANK = 63
-"""The dimensions of a value; a batch of them has one more, which is all that numpy has."""
+"""Dimensions of a value, at most; a batch has one more, and numpy has 64."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Numbers:
-    """How numbers of one type are read: their array's type, and the types of JSON that they are."""
+    """How numbers of one type are read: the dtype of their array, and their JSON types."""
 
     code: str
     read: np.dtype[Any]
@@ -52,7 +53,7 @@ _NUMBERS = {
 
 
 def regular_array(values: list[Any], data_type: DataType) -> Array | None:
-    """The array of a nested list that is regular, not empty and of `data_type` all through."""
+    """Return a nested list as an array; None unless it is regular, and `data_type` throughout."""
     flat = values
     shape: list[int] = []
     while flat and type(flat[0]) is list:
@@ -72,7 +73,7 @@ def regular_array(values: list[Any], data_type: DataType) -> Array | None:
 
 
 def flat_array(values: list[Any], data_type: DataType) -> Array | None:
-    """The array of values of JSON, at least one; strings are `str` or `bytes`."""
+    """Return JSON values, at least one, as a flat array; strings are `str` or `bytes`."""
     types = set(map(type, values))
     form = _NUMBERS.get(data_type)
     if form is None:
@@ -100,5 +101,5 @@ def _other_array(values: list[Any], data_type: DataType, types: set[type]) -> Ar
 
 
 def to_bytes(text: str | bytes) -> bytes:
-    """The bytes of a string as they stood in the document."""
+    """Return the bytes of a string as they stood in the document."""
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")

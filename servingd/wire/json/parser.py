@@ -45,7 +45,7 @@ _HEX = re.compile(rb"[0-9a-fA-F]{4}")
 _NUMBERS = re.compile(rb"\[[-+0-9.eENaInfity, \t\r\n]*+\]")
 _RUN = re.compile(rb"[-+0-9.eENaInfity, \t\r\n]*+")
 _RUN_BYTES = 128 << 10
-"""At most so much at once: the interpreter is held meanwhile."""
+"""Bytes read at a time: the interpreter lock is held meanwhile."""
 _WORTH_IT_BYTES = 64
 # What the standard library reads otherwise: integers beyond 64 bits, and numbers beyond a double.
 _HARD_NUMBER = re.compile(rb"[0-9]{19}|[eE]\+?0*[1-9][0-9]{2}")
@@ -74,11 +74,11 @@ _ESCAPES = {
     b"t": b"\t",
 }
 _LONG_INTEGER = 20
-"""An integer of more characters than this needs more than 64 bits."""
+"""Characters: a longer integer needs more than 64 bits."""
 
 
 def parse_exactly(body: bytes) -> Any:
-    """The first value in `body`, which is not empty.
+    """Return the first value in `body`, which is not empty.
 
     Raises:
         InvalidArgument: `JSON Parse error: <text> at offset: <n>`.
@@ -104,14 +104,14 @@ class _Parser:
         return value
 
     def _next(self) -> bytes:
-        """The first byte behind white space; empty at the end. It is still to be read."""
+        """Return the first byte behind white space, without taking it; empty at the end."""
         found = _SPACE.match(self._body, self._at)
         if found:  # always: it matches nothing, too
             self._at = found.end()
         return self._body[self._at : self._at + 1]
 
     def _value(self) -> Any:
-        """Opens lists and dicts until a value is complete, and returns that."""
+        """Open lists and dicts until a value is complete; return that."""
         while True:
             head = self._next()
             if head == b"[":
@@ -131,7 +131,7 @@ class _Parser:
                 return self._scalar(head)
 
     def _place(self, value: Any) -> Any:
-        """Puts a complete value where it belongs; returns the next one that is complete."""
+        """Put a complete value where it belongs; return the next one that is complete."""
         innermost = self._open[-1]
         if isinstance(innermost, list):
             innermost.append(value)
@@ -152,7 +152,7 @@ class _Parser:
         return self._value()
 
     def _key(self) -> str:
-        """A member's name and the colon behind it."""
+        """Read a member's name and the colon behind it."""
         if self._next() != b'"':
             raise _error(_NO_NAME, self._at)
         key: str = self._scalar(b'"')
@@ -162,7 +162,7 @@ class _Parser:
         return key
 
     def _numbers(self) -> list[Any] | None:
-        """All of a flat list of numbers, or of nothing, at once; None if it is something else."""
+        """Read a flat list of numbers, or an empty list, at once; None if it is anything else."""
         found = _NUMBERS.match(self._body, self._at, self._at + _RUN_BYTES)
         if not found:
             return None
@@ -214,7 +214,7 @@ class _Parser:
         return _error(_NO_EXPONENT, self._at + 1 + signed)
 
     def _not_a_value(self, head: bytes, start: int | None = None) -> InvalidArgument:
-        """The error at the first byte that no value can have at its place."""
+        """Return the error at the first byte that no value can have at its place."""
         at = self._at if start is None else start
         if head == b"-":
             at += 1
@@ -228,7 +228,7 @@ class _Parser:
         return _error(_INVALID, at)
 
     def _string(self) -> str:
-        """A string with escapes, or one that is wrong."""
+        """Read a string that has escapes, or is wrong."""
         parts = []
         self._at += 1
         while True:
@@ -273,7 +273,7 @@ class _Parser:
 
 
 def _load(text: bytes) -> list[Any] | None:
-    """A list of numbers, by parsers in C; None where they do not read what it means."""
+    """Read a list of numbers by parsers in C; None where the dialect differs from theirs."""
     try:
         numbers: list[Any] = orjson.loads(text)
     except ValueError:

@@ -20,7 +20,7 @@ from servingd.errors import InvalidArgument
 from servingd.wire.json.lists import Array, regular_array
 
 LARGE_BYTES = 1 << 20
-"""A document of so many bytes is read in pieces."""
+"""Bytes from which on a document is read in pieces."""
 
 _PIECE_BYTES = 128 << 10
 _SPACE_BYTES = 1 << 20
@@ -43,7 +43,7 @@ ReadPlain = Callable[[bytes, DataType], "Array | None"]
 
 
 class Unfit(Exception):
-    """The document is broken, or not of the form that was looked for."""
+    """The document is broken, or not of the expected form."""
 
 
 class Pieces:
@@ -59,11 +59,11 @@ class Pieces:
     # Documents ------------------------------------------------------------------------------------
 
     def document(self) -> Any:
-        """The first value, as the parser of small texts would read it. Raises Unfit."""
+        """Return the first value, as the parser of small texts would read it. Raises Unfit."""
         return self._value(0, 0)[0]
 
     def _value(self, at: int, depth: int) -> tuple[Any, int]:
-        """The value at a place, and where it ends."""
+        """Return the value at a place, and where it ends."""
         at = self.skip(at)
         head = self._at(at)
         if depth > _MAX_DEPTH:
@@ -105,7 +105,7 @@ class Pieces:
     # Tensors --------------------------------------------------------------------------------------
 
     def array(self, at: int, data_type: DataType, depth: int = 0) -> tuple[Array, int]:
-        """The regular list at a place, and where it ends. Raises Unfit."""
+        """Return the regular list at a place, and where it ends. Raises Unfit."""
         if self._at(at) != _LIST or depth > _MAX_DEPTH - 2:
             raise Unfit
         parts: list[Array] = []
@@ -124,7 +124,7 @@ class Pieces:
         return _joined(parts), end
 
     def _element(self, at: int, data_type: DataType, depth: int) -> tuple[Array, int]:
-        """One large element, as a list of one."""
+        """Return one large element, as a list of one."""
         if self._at(at) == _QUOTE:
             text, end = self._text(at)
             return self._regular([text], data_type), end
@@ -132,7 +132,7 @@ class Pieces:
         return array[np.newaxis], end
 
     def rows(self, at: int, specs: Mapping[str, TensorSpec]) -> tuple[dict[str, Array], int]:
-        """A list of objects with the same members, by member, and where it ends. Raises Unfit."""
+        """Return a list of objects, by member, and where it ends. Raises Unfit."""
         parts: dict[str, list[Array]] = {alias: [] for alias in specs}
 
         def take(piece: bytes) -> None:
@@ -152,7 +152,7 @@ class Pieces:
         return {alias: _joined(of) for alias, of in parts.items()}, end
 
     def members(self, at: int, specs: Mapping[str, TensorSpec]) -> tuple[dict[str, Array], int]:
-        """An object with a tensor for each of `specs`, and where it ends. Raises Unfit."""
+        """Return an object's tensors, one for each of `specs`, and its end. Raises Unfit."""
         found: dict[str, Array] = {}
         if self._at(at) != _OBJECT:
             raise Unfit
@@ -185,7 +185,7 @@ class Pieces:
     # Places ---------------------------------------------------------------------------------------
 
     def skip(self, at: int) -> int:
-        """Where white space ends. Raises Unfit where there is very much of it."""
+        """Return where white space ends. Raises Unfit where there is very much of it."""
         found = _SPACE.match(self._body, at, at + _SPACE_BYTES)
         end = found.end() if found else at  # it always matches
         if end - at >= _SPACE_BYTES:
@@ -227,9 +227,9 @@ class Pieces:
             at = cut + 1
 
     def _cut(self, at: int) -> int:
-        """Where a run of whole elements ends, at a comma or bracket; -1 if the first is too large.
+        """Return where a run of whole elements ends; -1 if the first is too large.
 
-        What ends a list is not looked at here: a text with wrong brackets is told by its parser.
+        Which bracket ends it is not checked here: the parser of the text refuses a wrong one.
         """
         window = self._body[at : at + _PIECE_BYTES]
         if b"\\" in window:
@@ -249,14 +249,14 @@ class Pieces:
         return at + int(cuts[-1]) if cuts.size else -1
 
     def _key(self, at: int) -> tuple[str, int]:
-        """A member's name, and where its value begins."""
+        """Return a member's name, and where its value begins."""
         found = _KEY.match(self._body, at, at + _PIECE_BYTES)
         if not found:
             raise Unfit
         return found[1].decode("utf-8", "surrogateescape"), found.end()
 
     def _text(self, at: int) -> tuple[str, int]:
-        """A long string, and where it ends."""
+        """Return a long string, and where it ends."""
         end = at
         while True:
             end = self._body.find(b'"', end + 1)
@@ -286,7 +286,7 @@ class Pieces:
 
 
 def _joined(parts: list[Array]) -> Array:
-    """All rows; the parts are given up one by one, so that they are not there twice."""
+    """Join the parts of all rows; frees each part, so that rows are not in memory twice."""
     if not parts or len({part.shape[1:] for part in parts}) > 1:
         raise Unfit
     if len(parts) == 1:

@@ -1,4 +1,4 @@
-"""Answers of the REST API's predict, classify and regress, and its errors.
+"""Responses of the REST API's predict, classify and regress, and its errors.
 
 The white space is TensorFlow Serving's to the byte. Its floats are not: ours are the shortest text
 that reads back equal, where it writes six digits or, if those do not suffice, nine or seventeen.
@@ -26,12 +26,12 @@ _END = b"\n}"
 
 
 def encode_error(message: str) -> bytes:
-    """The body of every reply that is an error."""
+    """Return the body of an error response."""
     return b'{\n    "error": %b\n}' % quoted_text(message)
 
 
 def encode_predictions(outputs: Tensors, specs: Mapping[str, TensorSpec], columnar: bool) -> bytes:
-    """The answer to a predict request.
+    """Return the body of a predict response.
 
     Args:
         outputs: all of them are written, in their order.
@@ -86,7 +86,7 @@ def _key(alias: str) -> bytes:
 
 
 def _form(alias: str, specs: Mapping[str, TensorSpec]) -> tuple[DataType, bool]:
-    """An output's type, and whether its strings are written as base64."""
+    """Return an output's type, and whether its strings are written as base64."""
     data_type = specs[alias].data_type
     return data_type, data_type is DataType.STRING and alias.endswith(_BYTES_SUFFIX)
 
@@ -95,7 +95,7 @@ def _form(alias: str, specs: Mapping[str, TensorSpec]) -> tuple[DataType, bool]:
 
 
 def encode_classifications(labels: Array | None, scores: Array | None) -> bytes:
-    """The answer to a classify request; both are [examples, classes], and one may be missing.
+    """Return the body of a classify response; both are [examples, classes]; one may be None.
 
     Raises:
         InvalidArgument: there are no examples.
@@ -120,7 +120,7 @@ def encode_classifications(labels: Array | None, scores: Array | None) -> bytes:
 
 
 def encode_regressions(values: Array) -> bytes:
-    """The answer to a regress request: a float per example.
+    """Return the body of a regress response; `values` are float32 [examples].
 
     Raises:
         InvalidArgument: there are no examples.

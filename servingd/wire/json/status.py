@@ -1,4 +1,4 @@
-"""Answers of the REST API about a model: the state of its versions, and its signatures."""
+"""Responses of the REST API about a model: the state of its versions, and its signatures."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class NamedState(Protocol):
 
 
 class VersionStatusLike(Protocol):
-    """What is known of one version."""
+    """The state of one version."""
 
     @property
     def version(self) -> int:
-        """Its number."""
+        """The version's number."""
 
     @property
     def state(self) -> NamedState:
-        """Where it is in its life."""
+        """Its public state."""
 
     @property
     def code(self) -> Code:
-        """OK, or the kind of what went wrong."""
+        """OK, or the error's code."""
 
     @property
     def message(self) -> str:
-        """What went wrong; empty if nothing did."""
+        """The error's message; empty for OK."""
 
 
 _STATUS = b"""\
@@ -72,7 +72,7 @@ _METADATA = b"""\
 
 
 def encode_status(statuses: Sequence[VersionStatusLike]) -> bytes:
-    """GetModelStatusResponse in protobuf's JSON, in the order given."""
+    """Return a GetModelStatusResponse in protobuf's JSON, in the order given."""
     if not statuses:
         return b'{\n "model_version_status": []\n}\n'
     shown = [
@@ -89,7 +89,7 @@ def encode_status(statuses: Sequence[VersionStatusLike]) -> bytes:
 
 
 def encode_metadata(name: str, version: int, signature_def_map: SignatureDefMap) -> bytes:
-    """ModelSpec and SignatureDefMap, each in protobuf's JSON, in the frame of the original."""
+    """Return ModelSpec and SignatureDefMap in protobuf's JSON, laid out as by the original."""
     signatures: str = json_format.MessageToJson(
         signature_def_map,
         preserving_proto_field_name=True,
@@ -102,7 +102,7 @@ def encode_metadata(name: str, version: int, signature_def_map: SignatureDefMap)
 
 
 def encode_models(models: Sequence[tuple[str, Sequence[VersionStatusLike]]]) -> bytes:
-    """All models: a route of our own, in the shapes that KServe's and OpenAI's clients look for.
+    """Return all models, in the shapes that KServe's and OpenAI's clients expect.
 
     `models` has their names; `data` an object for each, with whether it is `ready` and the
     `versions` as `encode_status` shows them.
@@ -124,5 +124,5 @@ def encode_models(models: Sequence[tuple[str, Sequence[VersionStatusLike]]]) -> 
 
 
 def _shown(name: str) -> str:
-    """A name as JSON can hold it, whatever bytes it came from."""
+    """Return a name as JSON can hold it, whatever bytes it came from."""
     return name.encode("utf-8", "replace").decode()

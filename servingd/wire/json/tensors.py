@@ -18,11 +18,11 @@ _INSTANCES = "instances"
 _INPUTS = "inputs"
 
 _LARGE = 2048
-"""From so many bytes on, it pays to look for a body of numbers."""
+"""Bytes from which on trying the fast reader for numbers pays."""
 
 
 def read_object(body: bytes) -> tuple[dict[str, Any], str]:
-    """The object that a request is, and its signature name; empty if it has none.
+    """Return a request's JSON object, and its signature name; empty if it has none.
 
     Raises:
         InvalidArgument: it is no JSON or no object, or the name is not a string.
@@ -42,7 +42,7 @@ def read_object(body: bytes) -> tuple[dict[str, Any], str]:
 class PredictBody:
     """A body that is an object with a proper signature name; its tensors are still to be read.
 
-    `columnar` tells, once `inputs` has returned, the format that came: the answer has the same.
+    `columnar` is set once `inputs` has returned: the response has the request's format.
     """
 
     __slots__ = ("_body", "_document", "_numeric", "columnar", "signature_name")
@@ -61,11 +61,11 @@ class PredictBody:
         self._body = body
 
     def release(self) -> None:
-        """Give up the text and what was read of it; `inputs` is not asked again."""
+        """Free the text and what was read of it; call no method afterwards."""
         self._document, self._numeric, self._body = None, None, b""
 
     def inputs(self, signature: Signature) -> dict[str, Array]:
-        """The tensors by alias. A default of the signature is not looked at: all must be there.
+        """Return the tensors by alias. Defaults of the signature do not count: all must be there.
 
         Raises:
             InvalidArgument, Unimplemented: with TensorFlow Serving's text.
@@ -121,7 +121,7 @@ class PredictBody:
 
 
 def read_predict(body: bytes) -> PredictBody:
-    """What can be said of a request before its signature is known.
+    """Read a request as far as possible without its signature.
 
     Raises:
         InvalidArgument: as `read_object`.
@@ -166,7 +166,7 @@ def _tensor(value: Any, spec: TensorSpec, fast: bool) -> Array:
 
 
 def _fast_rows(instances: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, Array] | None:
-    """Rows that are regular and of the right types; None where it must be looked at each."""
+    """Read rows that are regular and of the right types; None where each must be checked."""
     if type(instances[0]) is not dict:
         if len(specs) > 1:
             return None
@@ -186,7 +186,7 @@ def _fast_rows(instances: list[Any], specs: Mapping[str, TensorSpec]) -> dict[st
 
 
 def _rows(instances: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    """Rows one by one; the first one says whether they are objects."""
+    """Read rows one by one; the first one decides whether they are objects."""
     columns = {alias: _Column(spec) for alias, spec in specs.items()}
     first = instances[0]
     if type(first) is dict and not is_base64(first):
@@ -259,7 +259,7 @@ class _Column:
             raise InvalidArgument(f"Expecting shape {_shown(self._shape)} but got: {_shown(shape)}")
 
     def array(self, rows: int) -> Array:
-        """All rows, each an element of the first dimension."""
+        """Return the rows as an array, [rows, ...]."""
         return make_array(self._elements, (rows, *(self._shape or ())), self._data_type)
 
 

@@ -14,7 +14,7 @@ from servingd.wire.json.parser import parse_exactly
 from servingd.wire.json.pieces import LARGE_BYTES, Pieces, Unfit
 
 DUMP_BYTES = 256
-"""A value in an error text ends at the first token behind so many bytes."""
+"""Bytes of a value in an error text: it ends at the first token behind them."""
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
@@ -30,7 +30,7 @@ _SHORT_ESCAPES = {
 
 
 def parse(body: bytes) -> Any:
-    """The first JSON value in `body`.
+    """Return the first JSON value in `body`.
 
     Bytes of strings that are not UTF-8 become surrogates, which `surrogateescape` turns back.
 
@@ -55,13 +55,13 @@ def parse(body: bytes) -> Any:
 
 
 def _has_all_members(document: Any, body: bytes) -> bool:
-    """Whether `document` has as many members as `body`, which is valid: none was given twice."""
+    """Return whether `document` has as many members as `body`: no name was given twice."""
     members = _count_members(document, body.count(b"{"))
     return members == body.count(b":") or members == _STRING.sub(b"", body).count(b":")
 
 
 def _count_members(document: Any, objects: int) -> int:
-    """The members of all objects, of which there are no more than so many."""
+    """Count the members of all objects, of which there are `objects` at most."""
     members = 0
     level = [document]
     while level and objects:
@@ -81,7 +81,7 @@ def _count_members(document: Any, objects: int) -> int:
 
 
 def dump_value(value: Any) -> str:
-    """`value` as error texts show it: lists on one line, an object's members on lines of their own.
+    """Return `value` as error texts show it: lists on one line, an object's members on lines.
 
     It is cut behind DUMP_BYTES, and where a number is not finite.
     """
@@ -96,7 +96,7 @@ def dump_value(value: Any) -> str:
 
 
 def quote(text: str) -> str:
-    """`text` as a JSON string; only what must be escaped is."""
+    """Return `text` as a JSON string; only what must be escaped is."""
     if _ESCAPED.search(text):
         text = _ESCAPED.sub(_escape, text)
     return f'"{text}"'
@@ -108,7 +108,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _tokens(value: Any) -> Iterator[str]:
-    """The text in parts, each with the white space in front of it."""
+    """Yield the text in parts, each with the white space in front of it."""
     # The members that are still to come, the bracket that ends them, and whether there were any.
     rest: list[tuple[Iterator[tuple[str, Any]], str]] = []
     prefix = ""
@@ -162,7 +162,7 @@ def _scalar(value: Any) -> str:
 
 
 def _decimal(number: float) -> str:
-    """The shortest text that reads back equal; up to 21 digits in front of the point."""
+    """Return the shortest text that reads back equal; up to 21 digits before the point."""
     sign = "-" if math.copysign(1.0, number) < 0 else ""
     mantissa, _, exponent = f"{abs(number)!r}".partition("e")
     whole, _, fraction = mantissa.partition(".")

@@ -1,4 +1,4 @@
-"""Any JSON value as a tensor, element by element; TensorFlow Serving's texts where it is none."""
+"""Any JSON value as a tensor, element by element, with TensorFlow Serving's error texts."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ _FLOATS = (DataType.FLOAT, DataType.DOUBLE, DataType.HALF, DataType.BFLOAT16)
 
 
 def json_type(value: Any) -> str:
-    """TensorFlow Serving's name of a value's type."""
+    """Return TensorFlow Serving's name of a value's type."""
     if type(value) is bool:
         return "True" if value else "False"
     return _TYPE_NAMES[type(value)]
 
 
 def is_base64(value: Any) -> bool:
-    """Whether `value` is an object that stands for bytes."""
+    """Return whether `value` is an object that stands for bytes: `{"b64": ...}`."""
     return type(value) is dict and len(value) == 1 and type(value.get(_B64)) is str
 
 
 def decode_base64(value: dict[str, Any]) -> bytes:
-    """The bytes of an object that `is_base64`. Padding may be missing, white space is ignored.
+    """Return the bytes of an object that `is_base64`; padding is optional, white space ignored.
 
     Raises:
         InvalidArgument: it is not of the standard alphabet, or its padding is wrong.
@@ -73,7 +73,7 @@ def decode_base64(value: dict[str, Any]) -> bytes:
 
 
 def read_tensor(value: Any, data_type: DataType) -> Array:
-    """The tensor of one value, of any rank.
+    """Return one value as a tensor, of any rank.
 
     Raises:
         InvalidArgument: it is ragged, or an element is of another type.
@@ -86,7 +86,7 @@ def read_tensor(value: Any, data_type: DataType) -> Array:
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape that the first elements announce."""
+    """Return the shape that the first elements announce."""
     shape = []
     first = value
     while type(first) is list:
@@ -104,7 +104,7 @@ def shape_of(value: Any) -> tuple[int, ...]:
 def collect(
     value: Any, shape: tuple[int, ...], data_type: DataType, elements: list[Any], level: int = 0
 ) -> None:
-    """Appends all elements of `value`, which must have `shape`."""
+    """Append all elements of `value`, which must have `shape`."""
     if type(value) is not list:
         if level != len(shape):
             raise InvalidArgument(
@@ -127,13 +127,13 @@ def collect(
 
 
 def make_array(elements: list[Any], shape: tuple[int, ...], data_type: DataType) -> Array:
-    """The array of what `collect` collected."""
+    """Return what `collect` collected as an array."""
     array = flat_array(elements, data_type) if elements else None
     return np.empty(shape, numpy_dtype(data_type)) if array is None else array.reshape(shape)
 
 
 def _element(value: Any, data_type: DataType) -> Any:
-    """One element, if it is one of `data_type`; strings as bytes."""
+    """Return one element of `data_type`; strings as bytes."""
     if data_type is DataType.STRING:
         return _string(value)
     if type(value) is dict:

@@ -33,7 +33,7 @@ def _load() -> tuple[descriptor_pool.DescriptorPool, list[FileDescriptor]]:
 
 
 POOL, _files = _load()
-"""All descriptors of servingd's wire, and nothing else."""
+"""The pool of all descriptors that servingd uses, and no others."""
 
 FILES: Mapping[str, FileDescriptor] = MappingProxyType(
     {service.full_name: file for file in _files for service in file.services_by_name.values()}

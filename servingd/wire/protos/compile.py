@@ -35,7 +35,7 @@ _ABSOLUTE_IMPORT = re.compile(r"^from (tensorflow|tensorflow_serving|servingd)\b
 
 
 def compile_protos(sources: Path, target: Path) -> None:
-    """Writes `protos.pb` and `_pb/` below `target`, from all `.proto` files below `sources`.
+    """Write `protos.pb` and `_pb/` below `target`, from all `.proto` files below `sources`.
 
     Raises:
         RuntimeError: protoc found a mistake; it has written what it is to stderr.
@@ -65,12 +65,12 @@ def _protoc(*arguments: str) -> None:
 
 
 def _with_private_imports(stub: str) -> str:
-    """`stub` importing its neighbours from here, not from the real packages of those names."""
+    """Return `stub` with imports from this package, not from the real ones of those names."""
     return _ABSOLUTE_IMPORT.sub(rf"from servingd.wire.protos.{_STUBS}.\1", stub)
 
 
 def _exports(descriptors: Path) -> str:
-    """Import lines that give every top-level message of the descriptor set its short name."""
+    """Return import lines that give every top-level message its short name."""
     files = descriptor_pb2.FileDescriptorSet.FromString(descriptors.read_bytes()).file
     return _with_private_imports(
         "".join(
@@ -83,13 +83,13 @@ def _exports(descriptors: Path) -> str:
 
 
 def _outputs(folder: Path) -> dict[Path, bytes]:
-    """All files that the compiler owns in `folder`, by relative path."""
+    """Return all files that the compiler owns in `folder`, by relative path."""
     paths = [folder / _DESCRIPTORS, *(folder / _STUBS).rglob("*.pyi")]
     return {path.relative_to(folder): path.read_bytes() for path in paths if path.is_file()}
 
 
 def stale_outputs(fresh: Path, committed: Path) -> list[str]:
-    """The relative paths that differ between two folders, or are in one of them only."""
+    """Return the relative paths that differ between two folders, or are in one of them only."""
     wanted, present = _outputs(fresh), _outputs(committed)
     return sorted(
         path.as_posix()
@@ -108,7 +108,7 @@ def _replace_outputs(fresh: Path, committed: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(description="compile protos/ into servingd/wire/protos")
     parser.add_argument("--check", action="store_true", help="only say whether they are fresh")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""PredictionLog records: put together from messages that are serialised already, and read."""
+"""PredictionLog records: written from messages that are serialised already, and read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from servingd.wire.varints import read_varint32, varint
 Array: TypeAlias = np.ndarray[Any, Any]
 
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
-"""Where a SavedModel has the requests that were recorded for it."""
+"""The file in a SavedModel with the requests to warm it up."""
 
 _LENGTH_DELIMITED = 2
 _LOG_METADATA, _REQUEST, _RESPONSE = 1, 1, 2
@@ -38,7 +38,7 @@ class RecordedRequest:
 
 
 def recorded_request(record: bytes) -> RecordedRequest | None:
-    """What a serialised PredictionLog recorded; None where it has no kind.
+    """Return the request of a serialised PredictionLog; None where it has no kind.
 
     The bytes are empty where the kind has many requests. Raises InvalidArgument where the record
     does not parse.
@@ -68,7 +68,7 @@ class Provenance(NamedTuple):
 def prediction_log(
     servable_id: ServableId, kind: str, request: bytes, response: bytes, origin: Provenance
 ) -> bytes:
-    """A serialised PredictionLog with a serialised request and response of `kind`."""
+    """Return a serialised PredictionLog with a serialised request and response of `kind`."""
     metadata = protos.LogMetadata(timestamp_secs=origin.timestamp_s, dc=origin.dc)
     metadata.saved_model_tags.extend(origin.tags)
     metadata.sampling_config.sampling_rate = origin.sampling_rate
@@ -105,14 +105,14 @@ def _number(kind: str) -> int:
 
 
 def _head(number: int, length: int) -> bytes:
-    """What stands in front of a field's bytes."""
+    """Return the tag and the length that precede a field's bytes."""
     return varint(number << 3 | _LENGTH_DELIMITED) + varint(length)
 
 
 def _field(content: bytes, number: int) -> bytes:
-    """The last field of that number in a message all of whose fields are messages; else empty.
+    """Return the last field of a number in a message of messages; empty if there is none.
 
-    It steps over the others, however long they are.
+    Other fields are skipped by their length.
     """
     found, at = b"", 0
     try:
@@ -130,7 +130,7 @@ def _field(content: bytes, number: int) -> bytes:
 
 
 def predict_request(spec: ModelSpec, inputs: Tensors, specs: Mapping[str, TensorSpec]) -> bytes:
-    """A serialised PredictRequest with these inputs."""
+    """Return a serialised PredictRequest with these inputs."""
     request = protos.PredictRequest()
     _fill_spec(request.model_spec, spec)
     for alias, array in inputs.items():
@@ -140,7 +140,7 @@ def predict_request(spec: ModelSpec, inputs: Tensors, specs: Mapping[str, Tensor
 
 
 def examples_request(spec: ModelSpec, examples: Sequence[bytes]) -> bytes:
-    """A serialised ClassificationRequest or RegressionRequest with these Examples."""
+    """Return a serialised ClassificationRequest or RegressionRequest with these Examples."""
     source = protos.SerializedInput()
     source.example_list.examples.extend(examples)
     request = protos.ExamplesRequest(input=source.SerializeToString())
@@ -150,14 +150,14 @@ def examples_request(spec: ModelSpec, examples: Sequence[bytes]) -> bytes:
 
 
 def classification_response(labels: Array | None, scores: Array | None, model_spec: bytes) -> bytes:
-    """A serialised ClassificationResponse; `model_spec` is what `encode_model_spec` made."""
+    """Return a serialised ClassificationResponse; `model_spec` is from `encode_model_spec`."""
     response = protos.ClassificationResponse()
     classification_result(labels, scores, response.result)
     return _with_spec(response, model_spec)
 
 
 def regression_response(values: Array, model_spec: bytes) -> bytes:
-    """A serialised RegressionResponse; `model_spec` is what `encode_model_spec` made."""
+    """Return a serialised RegressionResponse; `model_spec` is from `encode_model_spec`."""
     response = protos.RegressionResponse()
     regression_result(values, response.result)
     return _with_spec(response, model_spec)

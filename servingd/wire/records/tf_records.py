@@ -1,4 +1,4 @@
-"""TFRecord files: each record between two checksums, one after the other, nothing around them.
+"""TFRecord files: records one after the other, each with its length and two checksums.
 
 A record is its length (uint64), the masked CRC-32C of those eight bytes, its data, and the masked
 CRC-32C of the data; all numbers are little-endian.
@@ -21,13 +21,13 @@ _MASK = 0xA282EAD8
 
 
 def frame(data: bytes) -> bytes:
-    """A record as it stands in a file."""
+    """Return a record as it stands in a file."""
     length = _LENGTH.pack(len(data))
     return b"".join((length, _CRC.pack(_masked_crc(length)), data, _CRC.pack(_masked_crc(data))))
 
 
 def read_records(path: str) -> Iterator[bytes]:
-    """The records of a file, in order, one in memory at a time.
+    """Yield the records of a file, in order, one in memory at a time.
 
     Raises OSError, and DataLoss at the first record that is cut off or does not fit its checksums;
     the text says where it begins.
@@ -53,6 +53,6 @@ def read_records(path: str) -> Iterator[bytes]:
 
 
 def _masked_crc(data: bytes) -> int:
-    """The checksum, rotated and moved: a CRC of data that holds CRCs is weak."""
+    """Return TensorFlow's masked CRC32C: a CRC of data that holds CRCs is weak."""
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF

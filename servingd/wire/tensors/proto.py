@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import ml_dtypes
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from servingd.core.types import DataType, Tensors, TensorSpec
 from servingd.errors import InvalidArgument, Unimplemented
@@ -21,14 +22,14 @@ from servingd.wire import protos
 from servingd.wire.varints import read_varint32, varint, varints
 
 if TYPE_CHECKING:
-    from servingd.wire.protos import TensorProto
+    from servingd.wire.protos import InputTensor, TensorProto
 
 Array: TypeAlias = np.ndarray[Any, Any]
 # `bytes`, or an array: what bytes.join takes.
 _Part: TypeAlias = Any
 
 MAX_PADDED_BYTES = 64 << 20
-"""A tensor larger than this must carry all its elements; a few bytes could announce it."""
+"""Bytes: a larger tensor must carry all its elements, as a few bytes could announce it."""
 
 # Up to so many numbers, it is faster to write integers by protobuf than by numpy, and to read a
 # list of protobuf's as a list of Python's.
@@ -36,7 +37,7 @@ _FEW_TO_WRITE = 512
 _FEW_TO_READ = 32
 
 _LONG_SHAPE = 256
-"""A shape of so many bytes (names of dimensions, most likely) is not worth remembering."""
+"""Bytes: a longer serialised shape (with names of dimensions) is not cached."""
 
 _BOOL = np.dtype(bool)
 _OBJECT = np.dtype(object)
@@ -45,7 +46,7 @@ _CONTENT_TAG = b"\x22"
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How the elements of one type travel: the list field's name and number, and two dtypes more.
+    """How elements of one type travel: the list field's name and number, and two dtypes.
 
     `listed` is what the list field holds; `item` is what the array is made of when it goes into
     the list or comes from it (bit patterns of halves, parts of complex numbers). The list of a type
@@ -92,7 +93,7 @@ _DATA_TYPES = {form.dtype: DataType(number) for number, form in _FORMS.items()}
 
 
 def numpy_dtype(data_type: DataType) -> np.dtype[Any]:
-    """The dtype of arrays of `data_type`; strings are objects (`bytes`).
+    """Return the dtype of arrays of `data_type`; strings are objects (`bytes`).
 
     Raises:
         InvalidArgument: it is INVALID, or no number of a type.
@@ -102,7 +103,7 @@ def numpy_dtype(data_type: DataType) -> np.dtype[Any]:
 
 
 def data_type_of(dtype: np.dtype[Any]) -> DataType:
-    """The type of arrays of `dtype`, whatever its byte order; all texts and objects are STRING.
+    """Return the type of arrays of `dtype`, in any byte order; texts and objects are STRING.
 
     Raises:
         Unimplemented: there is none.
@@ -115,8 +116,17 @@ def data_type_of(dtype: np.dtype[Any]) -> DataType:
     return found
 
 
+def fixed_list_field(data_type: int) -> int | None:
+    """The number of the list field whose packed bytes are the array's memory; None: there is none.
+
+    Bytes of such a list may be any; those of a truth value may not, and it has none.
+    """
+    form = _FORMS.get(data_type)
+    return form.number if form is not None and form.fixed and form.dtype is not _BOOL else None
+
+
 def type_name(data_type: int) -> str:
-    """TensorFlow's name in error texts: `float`, `int32`, `string`; also of what is none."""
+    """Return TensorFlow's name of a type in error texts: `float`; also for an unknown number."""
     try:
         return DataType(data_type).name.lower()
     except ValueError:
@@ -135,8 +145,8 @@ def _form_of(data_type: int) -> _Form:
 # ---- from the wire
 
 
-def decode(proto: TensorProto, alias: str) -> Array:
-    """The array that `proto` describes; the model's input `alias`. Never write to it.
+def decode(proto: TensorProto | InputTensor, alias: str) -> Array:
+    """Return the array of `proto` or its twin, the value of input `alias`; read-only by contract.
 
     Numbers in `tensor_content` are not copied once more. A list that is too short repeats its last
     value, an empty one gives zeros, a long one is cut; a list of another type's is not looked at.
@@ -146,27 +156,52 @@ def decode(proto: TensorProto, alias: str) -> Array:
             that does not fit it.
         Unimplemented: the type is not served here.
     """
-    form = _FORMS.get(proto.dtype)
     try:
-        if form is None:
-            form = _form_of(proto.dtype)
-        # A shape is one of few: looking it up by its bytes is cheaper than reading its fields.
-        shape = proto.tensor_shape.SerializeToString()
-        sizes, count = _shape(shape) if len(shape) < _LONG_SHAPE else _parse_shape(shape)
+        data_type, shape = proto.dtype, proto.tensor_shape
+        if not isinstance(shape, bytes):  # it was parsed
+            shape = shape.SerializeToString()
+        # A layout is one of few: looking it up by its bytes is cheaper than reading its fields.
+        known = len(shape) < _LONG_SHAPE
+        layout = _layout(data_type, shape) if known else _read_layout(data_type, shape)
+        form, sizes, count, nbytes = layout
         if count == 0:
             return np.empty(sizes, form.dtype)
         content = proto.tensor_content  # every reading of this attribute copies it
         if content:
-            flat = _from_content(form, content, count)
+            if nbytes:
+                if len(content) != nbytes:
+                    raise ValueError("tensor_content has not the size of the shape")
+                return np.ndarray(sizes, form.dtype, content)
+            flat = _from_looked_at_content(form, content, count)
         else:
             flat = _from_list(form, getattr(proto, form.field), count)
         return flat if len(sizes) == 1 else flat.reshape(sizes)
-    except (InvalidArgument, ValueError, OverflowError) as error:
+    except (InvalidArgument, ValueError, OverflowError, DecodeError) as error:
         raise InvalidArgument(f"tensor parsing error: {alias}") from error
 
 
+class _Layout(NamedTuple):
+    """What a tensor's type and shape say of it."""
+
+    form: _Form
+    sizes: tuple[int, ...]
+    elements: int
+    nbytes: int
+    """Of its content; 0 where content must be looked at, or there is none."""
+
+
+def _read_layout(data_type: int, shape: bytes) -> _Layout:
+    form = _form_of(data_type)
+    sizes, count = _parse_shape(shape)
+    looked_at = form.dtype is _OBJECT or form.dtype is _BOOL
+    return _Layout(form, sizes, count, 0 if looked_at else count * form.dtype.itemsize)
+
+
+_layout = lru_cache(maxsize=4096)(_read_layout)
+
+
 def _parse_shape(content: bytes) -> tuple[tuple[int, ...], int]:
-    """The sizes of a serialised TensorShapeProto, and how many elements they make."""
+    """Return the sizes of a serialised TensorShapeProto, and their product."""
     shape = protos.TensorShapeProto.FromString(content)
     sizes = tuple(dim.size for dim in shape.dim)
     if shape.unknown_rank or min(sizes, default=0) < 0:
@@ -174,22 +209,19 @@ def _parse_shape(content: bytes) -> tuple[tuple[int, ...], int]:
     return sizes, math.prod(sizes)
 
 
-_shape = lru_cache(maxsize=4096)(_parse_shape)
-
-
-def _from_content(form: _Form, content: bytes, count: int) -> Array:
+def _from_looked_at_content(form: _Form, content: bytes, count: int) -> Array:
     if form.dtype is _OBJECT:
         return _objects(_split_strings(content, count))
     flat = np.frombuffer(content, form.dtype)
     if flat.size != count:
         raise ValueError("tensor_content has not the size of the shape")
-    if form.dtype is _BOOL and flat.view(np.uint8).max() > 1:
+    if flat.view(np.uint8).max() > 1:
         raise ValueError("a truth value is neither 0 nor 1")
     return flat
 
 
 def _split_strings(content: bytes, count: int) -> list[bytes]:
-    """The strings behind `count` lengths."""
+    """Return the strings behind `count` lengths."""
     if count > len(content):
         raise ValueError("tensor_content is shorter than its lengths")
     lengths, position = [], 0
@@ -239,7 +271,7 @@ def _objects(strings: list[bytes]) -> Array:
 
 
 def encode(array: Any, data_type: DataType) -> bytes:
-    """A serialised TensorProto with its values in the list field of `data_type`.
+    """Return a serialised TensorProto with its values in the list field of `data_type`.
 
     `array` may be a numpy scalar, `bytes`, or whatever numpy makes an array of; it is cast where
     its type is another. The shape is always there, also a scalar's.
@@ -252,12 +284,12 @@ def encode(array: Any, data_type: DataType) -> bytes:
 
 
 def encode_as_content(array: Any, data_type: DataType) -> bytes:
-    """As `encode`, with the values in `tensor_content`."""
+    """Return a serialised TensorProto with its values in `tensor_content`."""
     return b"".join(_content_parts(*_prepared(array, data_type), data_type))
 
 
 def encode_model_spec(name: str, version: int, signature_name: str) -> bytes:
-    """The field `model_spec` of a PredictResponse; its version is always there, also if it is 0."""
+    """Return the field `model_spec` of a PredictResponse; its version is always set, also 0."""
     spec = protos.ModelSpec(name=name, signature_name=signature_name)
     spec.version.value = version
     content: bytes = protos.PredictResponse(model_spec=spec).SerializeToString()
@@ -271,7 +303,7 @@ def encode_predict_response(
     *,
     as_content: bool = False,
 ) -> bytes:
-    """A serialised PredictResponse.
+    """Return a serialised PredictResponse.
 
     Args:
         outputs: all of them travel, as `encode` takes them.
@@ -297,7 +329,7 @@ def encode_predict_response(
 
 
 def _prepared(array: Any, data_type: DataType) -> tuple[Array, _Form]:
-    """The array in its own type, in C order."""
+    """Return an array of `data_type`, in C order."""
     form = _FORMS.get(data_type) or _form_of(data_type)
     try:
         return np.asarray(array, form.dtype, order="C"), form
@@ -310,7 +342,7 @@ def _byte_size(part: _Part) -> int:
 
 
 def _list_parts(array: Array, form: _Form, data_type: DataType) -> tuple[_Part, ...]:
-    """The TensorProto in parts, values in the list field."""
+    """Return a TensorProto in parts, its values in the list field."""
     if form.fixed:
         return _fixed_head(data_type, array.shape), array
     head = _head(data_type, array.shape)
@@ -326,7 +358,7 @@ def _list_parts(array: Array, form: _Form, data_type: DataType) -> tuple[_Part, 
 
 
 def _content_parts(array: Array, form: _Form, data_type: DataType) -> tuple[_Part, ...]:
-    """The TensorProto in parts, values in `tensor_content`."""
+    """Return a TensorProto in parts, its values in `tensor_content`."""
     head = _head(data_type, array.shape)
     if array.size == 0:
         return (head,)
@@ -339,14 +371,14 @@ def _content_parts(array: Array, form: _Form, data_type: DataType) -> tuple[_Par
 
 
 def _message(field: str, values: list[Any]) -> bytes:
-    """A serialised TensorProto with nothing but one list field."""
+    """Return a serialised TensorProto with nothing but one list field."""
     fields: dict[str, Any] = {field: values}
     content: bytes = protos.TensorProto(**fields).SerializeToString()
     return content
 
 
 def _strings(array: Array) -> list[bytes]:
-    """The elements; texts as UTF-8."""
+    """Return the elements of an array as bytes; texts as UTF-8."""
     strings: list[Any] = array.reshape(-1).tolist()
     if all(type(string) is bytes for string in strings):
         return strings
@@ -363,7 +395,7 @@ def _as_bytes(string: Any) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _head(data_type: DataType, shape: tuple[int, ...]) -> bytes:
-    """The fields `dtype` and `tensor_shape`."""
+    """Return the fields `dtype` and `tensor_shape`, serialised."""
     dims = b""
     for size in shape:
         dim = b"\x08" + varint(size) if size else b""
@@ -373,7 +405,7 @@ def _head(data_type: DataType, shape: tuple[int, ...]) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _fixed_head(data_type: DataType, shape: tuple[int, ...]) -> bytes:
-    """`_head` and what stands in front of the values, whose size follows from the shape."""
+    """Return `_head` and what precedes the values, whose size follows from the shape."""
     form = _FORMS[data_type]
     size = math.prod(shape) * form.dtype.itemsize
     values = varint(form.number << 3 | 2) + varint(size) if size else b""
@@ -381,7 +413,7 @@ def _fixed_head(data_type: DataType, shape: tuple[int, ...]) -> bytes:
 
 
 def _entry_head(alias: str, tensor_size: int) -> bytes:
-    """What stands in front of a tensor that is an entry of `PredictResponse.outputs`."""
+    """Return what precedes a tensor that is an entry of `PredictResponse.outputs`."""
     key = alias.encode()
     front = b"\x0a" + varint(len(key)) + key + b"\x12" + varint(tensor_size)
     return b"\x0a" + varint(len(front) + tensor_size) + front

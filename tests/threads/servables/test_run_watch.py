@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from servingd.servables.saved_model.session.run_watch import MadeUpRun, RunWatch
+from servingd.servables.saved_model.session.run_watch import RunWatch, SyntheticRun
 from tests.threads.fakes import TIMEOUT
 
 AT_ONCE, NEVER = 0.0, 3600.0
@@ -24,7 +24,7 @@ class Run:
 class Session:
     def __init__(self, *runs):
         self.runs = dict(enumerate(runs))
-        self.unwanted = False
+        self.cancelled = False
         self.ended = threading.Event()
         self.told = []
 
@@ -40,7 +40,7 @@ def watching():
     watches = []
 
     def make(session, grace_s=AT_ONCE):
-        watch = RunWatch(grace_s, look_s=0.001)
+        watch = RunWatch(grace_s, interval_s=0.001)
         watch.add(session)
         watches.append((watch, session))
         return watch
@@ -73,20 +73,20 @@ def test_it_may_go_on_for_a_while(watching):
 
 
 def test_made_up_inputs_have_the_time_that_they_have(watching):
-    session = Session(MadeUpRun(0.0, ENOUGH, threading.Event()))
+    session = Session(SyntheticRun(0.0, ENOUGH, threading.Event()))
     watching(session, NEVER)
     assert session.ended.wait(TIMEOUT)
 
 
 def test_made_up_inputs_have_the_memory_that_they_have(watching):
-    session = Session(MadeUpRun(NEVER, -1 << 30, threading.Event()))
+    session = Session(SyntheticRun(NEVER, -1 << 30, threading.Event()))
     watching(session, NEVER)
     assert session.ended.wait(TIMEOUT)
 
 
 def test_made_up_inputs_are_over_once_the_version_is_not_wanted(watching):
     cancelled = threading.Event()
-    session = Session(MadeUpRun(NEVER, ENOUGH, cancelled))
+    session = Session(SyntheticRun(NEVER, ENOUGH, cancelled))
     watching(session, NEVER)
     cancelled.set()
     assert session.ended.wait(TIMEOUT)
@@ -95,7 +95,7 @@ def test_made_up_inputs_are_over_once_the_version_is_not_wanted(watching):
 def test_every_run_of_a_version_that_is_not_wanted_is_over(watching):
     session = Session(Run())
     watching(session, NEVER)
-    session.unwanted = True
+    session.cancelled = True
     assert session.ended.wait(TIMEOUT)
     assert session.told == [True]
 

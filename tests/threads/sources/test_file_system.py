@@ -19,8 +19,8 @@ from servingd.runtime.threads import WorkerPool
 from servingd.sources.catalogs import ConfiguredCatalog, RepositoryCatalog
 from servingd.sources.file_system import FileSystemSource, SourceOptions
 from servingd.sources.listing import DiskListing
-from servingd.sources.scans import Patience
-from tests.threads.fakes import TIMEOUT, FakePlatform, FakePlatforms, opened
+from servingd.sources.scans import ScanLimits
+from tests.threads.fakes import TIMEOUT, FakePlatform, FakePlatforms, InlineThreads, opened
 
 FOR_EVER = 3600.0
 SOON = 5.0
@@ -41,20 +41,21 @@ class Watch:
         self.on_statement = lambda statement: None
         self._queue = queue.SimpleQueue()
         platforms = platforms or FakePlatforms(self.fake)
+        how.setdefault("threads", InlineThreads())
         self.source = FileSystemSource(
-            catalog,
-            platforms.__getitem__,
-            platforms.recognise,
-            self._aspire,
-            lambda names: self.configured.append(sorted(names)),
-            lambda name, reason: self.absent.put((name, reason)),
-            SourceOptions(poll_wait_s=poll_wait_s, **how),
+            catalog, platforms, self, SourceOptions(poll_wait_s=poll_wait_s, **how)
         )
 
-    def _aspire(self, statement):
-        self.stated.append(statement)
-        self._queue.put(statement)
-        self.on_statement(statement)
+    def models_configured(self, models):
+        self.configured.append(sorted(models))
+
+    def set_aspired_versions(self, aspired):
+        self.stated.append(aspired)
+        self._queue.put(aspired)
+        self.on_statement(aspired)
+
+    def no_version_found(self, name, reason):
+        self.absent.put((name, reason))
 
     def scan(self):
         """Look once; what is said of each model, by name: versions and incomplete ones."""
@@ -877,7 +878,7 @@ def hanging(tmp_path, run):
         FakePlatforms(platform),
         poll_wait_s=0.1,
         threads=WorkerPool("scan", 2),
-        patience=Patience(stand_in_s=0.05, told_s=0.4),
+        limits=ScanLimits(replace_thread_s=0.05, unresponsive_s=0.4),
     )
     watch.fake = platform
     yield run(watch)
@@ -923,7 +924,7 @@ def test_a_repository_that_hangs_keeps_its_models_and_what_they_do(repository, r
 
     catalog = ModelCatalog(str(repository))
     pool = WorkerPool("scan", 1)
-    watch = Watch(catalog, None, 0.05, threads=pool, patience=Patience(0.05, 0.2))
+    watch = Watch(catalog, None, 0.05, threads=pool, limits=ScanLimits(0.05, 0.2))
     run(watch).wait_for("b", 1)
     catalog.may_answer.clear()
     try:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from servingd.cli import devices as command
 from servingd.core.lifecycle.harness import LoadPlan, PlannedVersion
 from servingd.core.lifecycle.states import HarnessState
-from servingd.core.resources.placement import Ran, ReplicaReport
+from servingd.core.resources.placement import ObservedDevices, ReplicaReport
 from servingd.core.types import CPU_0, NO_BYTES, Device, Placement, Resources, ServableId
 from servingd.frontends.admin.device_page import describe_devices, describe_placement
 from servingd.observability.placements import Placements
@@ -22,7 +22,9 @@ MIB = 1 << 20
 GPU_0 = Device("GPU", 0)
 M1, N1 = ServableId("m", 1), ServableId("n", 1)
 MOVED = {"CPU:0": {"HashTableV2": 1, "LookupTableFindV2": 2}}
-ON_GPU = ReplicaReport(GPU_0, "serving", "plain", 1, Ran({"GPU:0": 9, "CPU:0": 3}, MOVED, ("s",)))
+ON_GPU = ReplicaReport(
+    GPU_0, "serving", "plain", 1, ObservedDevices({"GPU:0": 9, "CPU:0": 3}, MOVED, ("s",))
+)
 OUT = ReplicaReport(CPU_0, "out", "optimised", 2)
 
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from servingd.servables.saved_model.files.completeness import (
     INDEX,
     BadIndex,
-    UnknownForm,
+    UnknownFormat,
     shard_bytes,
     what_is_missing,
 )
@@ -100,7 +100,7 @@ def judged(content):
     """What is said of an index; anything but an answer or BadIndex goes through."""
     try:
         needed = shard_bytes(content)
-    except (BadIndex, UnknownForm):
+    except (BadIndex, UnknownFormat):
         return None
     assert all(isinstance(size, int) and size >= 0 for size in needed.values())
     return needed
@@ -147,7 +147,7 @@ def test_a_block_that_says_snappy_and_is_not_is_bad():
 
 
 def test_an_index_in_another_form_is_not_judged():
-    with pytest.raises(UnknownForm, match="not known here"):
+    with pytest.raises(UnknownFormat, match="not known here"):
         shard_bytes(index((0, 0, 1), kind=b"\2"))
 
 

@@ -4,9 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from servingd.core.resources.placement import Ran
+from servingd.core.resources.placement import ObservedDevices
 from servingd.core.types import CPU_0, Device
-from servingd.servables.saved_model.session.device_assignment import names_devices, where_it_ran
+from servingd.servables.saved_model.session.device_assignment import (
+    has_device_names,
+    observe_devices,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +25,7 @@ from servingd.servables.saved_model.session.device_assignment import names_devic
     ],
 )
 def test_a_graph_that_names_another_device_than_the_host_is_found(graph, names):
-    assert names_devices(graph) is names
+    assert has_device_names(graph) is names
 
 
 def trace(**devices):
@@ -53,16 +56,16 @@ def test_operations_are_counted_once_and_those_elsewhere_by_type():
         device_CPU_0=[node("t", "HashTableV2"), node("a", "_Arg"), node("r", "_Retval")],
     )
     second = trace(device_GPU_0=[node("x", "MatMul")], device_CPU_0=[node("u", "HashTableV2")])
-    assert where_it_ran([first, second], Device("GPU", 0), ["s"]) == Ran(
+    assert observe_devices([first, second], Device("GPU", 0), ["s"]) == ObservedDevices(
         {"CPU:0": 2, "GPU:0": 2}, {"CPU:0": {"HashTableV2": 2}}, ("s",)
     )
 
 
 def test_what_the_driver_tells_once_more_is_left_out():
     found = trace(device_GPU_0=[node("x", "MatMul")], device_GPU_0SLASHstream_all=[node("x", "k")])
-    assert where_it_ran([found], Device("GPU", 0), []).devices == {"GPU:0": 1}
+    assert observe_devices([found], Device("GPU", 0), []).devices == {"GPU:0": 1}
 
 
 def test_a_label_without_a_type_counts_as_itself():
     found = trace(device_CPU_0=[("x", ""), ("y", "something")])
-    assert where_it_ran([found], CPU_0, []) == Ran({"CPU:0": 2}, {}, ())
+    assert observe_devices([found], CPU_0, []) == ObservedDevices({"CPU:0": 2}, {}, ())

@@ -7,7 +7,7 @@ import pytest
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.estimates import NOTHING
 from servingd.servables.saved_model.files.estimate import estimate
-from servingd.servables.saved_model.files.weights import MAX_WEIGHTS
+from servingd.servables.saved_model.files.weights import MAX_WEIGHT_BYTES
 
 MB = 1 << 20
 
@@ -98,7 +98,7 @@ def test_one_that_waits_for_its_optimised_graph_takes_that_much_at_once(version)
 
 @pytest.mark.parametrize("name", ["background", "wait"])
 def test_one_that_is_too_large_for_it_stays_plain(version, name):
-    path = version(weights=MAX_WEIGHTS + 1)
+    path = version(weights=MAX_WEIGHT_BYTES + 1)
     assert estimate(path, mode(name)) == estimate(path, mode("off"))
 
 

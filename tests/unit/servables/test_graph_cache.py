@@ -13,7 +13,7 @@ from servingd.servables.saved_model.optimise.graph_cache import GraphCache
 DIES = """
 import os, sys
 from servingd.servables.saved_model.optimise.graph_cache import GraphCache
-GraphCache(sys.argv[1]).workplace()
+GraphCache(sys.argv[1]).make_work_folder()
 os._exit(1)
 """
 DAY_S = 24 * 3600
@@ -26,11 +26,11 @@ def folder(tmp_path):
 
 def kept(cache, key="key"):
     """Keep a graph; whether it can be found."""
-    workplace = cache.workplace()
-    (workplace / "graph.pb").write_bytes(b"x")
-    place = cache.keep(workplace, key)
+    work_folder = cache.make_work_folder()
+    (work_folder / "graph.pb").write_bytes(b"x")
+    place = cache.store(work_folder, key)
     found = cache.find(key)
-    cache.drop(place)
+    cache.discard(place)
     return found is not None and os.listdir(found) == ["graph.pb"]
 
 
@@ -43,7 +43,7 @@ def test_a_folder_that_was_removed_is_made_anew(folder):
     cache = GraphCache(str(folder))
     assert kept(cache)
     for path in folder.iterdir():
-        cache.forget(path)
+        cache.remove(path)
     folder.rmdir()
     assert kept(cache)
 
@@ -76,11 +76,11 @@ def test_a_workplace_of_a_server_that_died_goes_at_the_next_start(folder):
 
 def test_a_workplace_that_somebody_works_in_stays(folder):
     cache = GraphCache(str(folder))
-    workplace = cache.workplace()
-    aged(workplace, 60)
+    work_folder = cache.make_work_folder()
+    aged(work_folder, 60)
     GraphCache(str(folder))
-    assert workplace.exists()
-    cache.drop(workplace)
+    assert work_folder.exists()
+    cache.discard(work_folder)
     assert list(folder.iterdir()) == []
 
 

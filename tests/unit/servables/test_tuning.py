@@ -14,13 +14,13 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import DataType, Signature, TensorSpec
 from servingd.servables.saved_model.optimise.tuning import (
     Tuning,
-    Tunings,
-    kind_of,
+    TuningCache,
+    graph_kind,
     read_tuning,
-    setting,
+    settings_digest,
     write_tuning,
 )
-from servingd.servables.saved_model.row_wise.analysis import Mergeable
+from servingd.servables.saved_model.row_wise.verdicts import Mergeable
 
 TUNING = Tuning(True, 2, Mergeable({"f": 16}, {"g": "it reduces over the rows"}))
 
@@ -42,9 +42,9 @@ PLAIN = graph("VarHandleOp", "PartitionedCall")
 
 
 def test_names_do_not_make_another_kind():
-    one = kind_of(PLAIN, signatures(), 12, "s")
+    one = graph_kind(PLAIN, signatures(), 12, "s")
     other = graph("PartitionedCall", "VarHandleOp", function="f_2")
-    assert kind_of(other, signatures(tensor="y:0"), 12, "s") == one
+    assert graph_kind(other, signatures(tensor="y:0"), 12, "s") == one
 
 
 @pytest.mark.parametrize(
@@ -64,21 +64,21 @@ def test_names_do_not_make_another_kind():
     ids=["operation", "operation in a function", "shape", "weights", "setting"],
 )
 def test_what_makes_another_kind(another):
-    assert kind_of(*another) != kind_of(PLAIN, signatures(), 12, "s")
+    assert graph_kind(*another) != graph_kind(PLAIN, signatures(), 12, "s")
 
 
 def test_what_makes_another_setting():
     usual = SavedModelOptions()
     others = [
-        setting(SavedModelOptions(intra_op_threads=2), 1, 2, True),
-        setting(SavedModelOptions(session_config=b"x"), 1, 2, True),
-        setting(SavedModelOptions(virtual_cpu_devices=2), 1, 2, True),
-        setting(usual, 2, 2, True),
-        setting(usual, 1, 4, True),
-        setting(usual, 1, 2, False),
+        settings_digest(SavedModelOptions(intra_op_threads=2), 1, 2, True),
+        settings_digest(SavedModelOptions(session_config=b"x"), 1, 2, True),
+        settings_digest(SavedModelOptions(virtual_cpu_devices=2), 1, 2, True),
+        settings_digest(usual, 2, 2, True),
+        settings_digest(usual, 1, 4, True),
+        settings_digest(usual, 1, 2, False),
     ]
-    assert len({setting(usual, 1, 2, True), *others}) == 7
-    assert setting(SavedModelOptions(), 1, 2, True) == setting(usual, 1, 2, True)
+    assert len({settings_digest(usual, 1, 2, True), *others}) == 7
+    assert settings_digest(SavedModelOptions(), 1, 2, True) == settings_digest(usual, 1, 2, True)
 
 
 @pytest.fixture
@@ -127,11 +127,11 @@ def test_a_folder_that_is_gone_is_no_matter(tmp_path):
 
 
 def test_the_kinds_that_were_not_used_for_the_longest_time_are_forgotten():
-    tunings = Tunings()
-    tunings.keep("first", TUNING)
+    tunings = TuningCache()
+    tunings.store("first", TUNING)
     for i in range(63):
-        tunings.keep(str(i), TUNING)
+        tunings.store(str(i), TUNING)
     assert tunings.find("first") is TUNING
-    tunings.keep("one more", TUNING)
+    tunings.store("one more", TUNING)
     assert tunings.find("0") is None
     assert tunings.find("first") is TUNING

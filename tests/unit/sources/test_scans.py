@@ -1,49 +1,49 @@
-"""Which looks at folders are given up, and which are told: decisions about values."""
+"""Which scans of folders are abandoned, and which are reported: decisions about values."""
 
 import math
 
 import pytest
 
-from servingd.sources.scans import Look, Patience, next_check, to_give_up, to_tell
+from servingd.sources.scans import Scan, ScanLimits, next_check, to_abandon, to_report
 
-PATIENCE = Patience(stand_in_s=1.0, told_s=30.0, most_given_up=2)
-WAITING = Look()
-
-
-def test_a_thread_is_given_up_only_while_another_look_waits_for_one():
-    slow, quick = Look(begun=0.0), Look(begun=4.5)
-    assert to_give_up([slow, quick], 5.0, PATIENCE) == []
-    assert to_give_up([slow, quick, WAITING], 5.0, PATIENCE) == [slow]
-    slow.given_up = True
-    assert to_give_up([slow, quick, WAITING], 5.0, PATIENCE) == []
+LIMITS = ScanLimits(replace_thread_s=1.0, unresponsive_s=30.0, max_abandoned=2)
+WAITING = Scan()
 
 
-def test_no_more_threads_are_given_up_than_may_be():
-    looks = [Look(begun=0.0) for _ in range(5)]
-    assert to_give_up([*looks, WAITING], 5.0, PATIENCE) == looks[:2]
-    looks[0].given_up = True
-    assert to_give_up([*looks, WAITING], 5.0, PATIENCE) == [looks[1]]
+def test_a_thread_is_replaced_only_while_another_scan_waits_for_one():
+    slow, quick = Scan(begun=0.0), Scan(begun=4.5)
+    assert to_abandon([slow, quick], 5.0, LIMITS) == []
+    assert to_abandon([slow, quick, WAITING], 5.0, LIMITS) == [slow]
+    slow.abandoned = True
+    assert to_abandon([slow, quick, WAITING], 5.0, LIMITS) == []
 
 
-def test_an_overdue_look_is_told_once_and_one_that_waits_for_a_thread_never():
-    overdue = Look(begun=0.0)
-    looks = [overdue, Look(begun=10.0), WAITING]
-    assert to_tell(looks, 29.9, PATIENCE) == []
-    assert to_tell(looks, 30.0, PATIENCE) == [overdue]
-    overdue.told = True
-    assert to_tell(looks, 31.0, PATIENCE) == []
+def test_no_more_threads_are_replaced_than_may_be():
+    scans = [Scan(begun=0.0) for _ in range(5)]
+    assert to_abandon([*scans, WAITING], 5.0, LIMITS) == scans[:2]
+    scans[0].abandoned = True
+    assert to_abandon([*scans, WAITING], 5.0, LIMITS) == [scans[1]]
+
+
+def test_an_unresponsive_scan_is_reported_once_and_one_that_waits_for_a_thread_never():
+    overdue = Scan(begun=0.0)
+    scans = [overdue, Scan(begun=10.0), WAITING]
+    assert to_report(scans, 29.9, LIMITS) == []
+    assert to_report(scans, 30.0, LIMITS) == [overdue]
+    overdue.reported = True
+    assert to_report(scans, 31.0, LIMITS) == []
 
 
 @pytest.mark.parametrize(
-    ("looks", "at"),
+    ("scans", "at"),
     [
         ([], math.inf),
         ([WAITING], 11.0),
-        ([Look(begun=9.5)], 10.5),
-        ([Look(begun=5.0)], 35.0),
-        ([Look(begun=5.0), Look(begun=9.5)], 10.5),
-        ([Look(begun=-30.0, told=True)], math.inf),
+        ([Scan(begun=9.5)], 10.5),
+        ([Scan(begun=5.0)], 35.0),
+        ([Scan(begun=5.0), Scan(begun=9.5)], 10.5),
+        ([Scan(begun=-30.0, reported=True)], math.inf),
     ],
 )
-def test_the_source_looks_at_its_clock_when_an_answer_may_change(looks, at):
-    assert next_check(looks, 10.0, PATIENCE) == at
+def test_the_source_looks_at_its_clock_when_an_answer_may_change(scans, at):
+    assert next_check(scans, 10.0, LIMITS) == at

@@ -3,8 +3,8 @@
 `variables.index` is a table of sorted strings: blocks of prefix-compressed keys with their values,
 an index block, and a footer with a magic number at the very end, so a cut-off index is seen too.
 Each value is a BundleEntry: the place of one tensor in one shard. A block may be compressed by
-snappy as well. Of a table that is whole but written in a way that is not known here, nothing can be
-said: TensorFlow then says whether it can be loaded.
+snappy as well. A table that is whole but written in a format that is not known here counts as
+complete: TensorFlow then decides whether it can be loaded.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _NOT_COMPRESSED = 0
 _SNAPPY = 1
 _SNAPPY_AT_MOST = 64
-"""No byte of snappy stands for more than so many: a block that claims more is damaged."""
+"""Bytes that one byte of snappy stands for, at most: a block that claims more is damaged."""
 _MAX_SHARDS = 100_000
-"""The names of shards have five digits."""
+"""Shards, at most: their names have five digits."""
 
 
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -51,12 +51,12 @@ class BadIndex(ValueError):
     """The index of the variables is not whole; the text says why."""
 
 
-class UnknownForm(ValueError):
-    """The index is written in a way that is not known here."""
+class UnknownFormat(ValueError):
+    """The file is written in a format that is not known here."""
 
 
 def what_is_missing(listing: Listing, tags: tuple[str, ...]) -> str | None:
-    """Why a version's folder is not a complete SavedModel yet; None if it is. Raises OSError."""
+    """Return why a folder is not a complete SavedModel yet; None if it is. Raises OSError."""
     file = TEXT_FILE if FILE not in listing.sizes and TEXT_FILE in listing.sizes else FILE
     if file not in listing.sizes:
         return f"{FILE} is not there"
@@ -65,7 +65,7 @@ def what_is_missing(listing: Listing, tags: tuple[str, ...]) -> str | None:
         graphs = _text_graphs(content) if file == TEXT_FILE else _graphs(content)
     except DecodeError:
         return f"{file} does not parse ({len(content)} bytes)"
-    except UnknownForm as error:
+    except UnknownFormat as error:
         _log.info("%s is left to TensorFlow to judge: %s", file, error)
         return None
     if not graphs:
@@ -88,7 +88,7 @@ def _graphs(content: bytes) -> Sequence[MetaGraph | MetaGraphText]:
 
 
 def _text_graphs(content: bytes) -> Sequence[MetaGraph | MetaGraphText]:
-    """Raises DecodeError if the text was cut off, UnknownForm if something else is wrong."""
+    """Parse the text format. Raises DecodeError if it was cut off, else UnknownFormat."""
     try:
         text = content.decode()
         message = protos.SavedModelText()
@@ -98,7 +98,7 @@ def _text_graphs(content: bytes) -> Sequence[MetaGraph | MetaGraphText]:
         even = left.count(b"{") == left.count(b"}") and b'"' not in left
         if not (even and left.rstrip().endswith(b"}")):
             raise DecodeError(str(error)) from error
-        raise UnknownForm(str(error)) from error
+        raise UnknownFormat(str(error)) from error
     return list(message.meta_graphs)
 
 
@@ -107,13 +107,13 @@ def _what_shards_lack(listing: Listing) -> str | None:
         return shortfall(shard_bytes(listing.read(INDEX)), listing.sizes)
     except BadIndex as error:
         return f"{INDEX}: {error}"
-    except UnknownForm as error:
+    except UnknownFormat as error:
         _log.info("%s is left to TensorFlow to judge: %s", INDEX, error)
         return None
 
 
 def _has_variables(meta_graph: MetaGraph | MetaGraphText) -> bool:
-    """Whether it has something to restore; a graph that does not parse here may have.
+    """Return whether there are variables to restore; True if its graph does not parse.
 
     Exporters write a saver for models without variables too.
     """
@@ -136,11 +136,11 @@ def _assets(meta_graph: MetaGraph | MetaGraphText) -> list[str]:
 
 
 def shard_bytes(index: bytes) -> dict[str, int]:
-    """The bytes that each shard must have, by file name, from the content of `variables.index`.
+    """Return the bytes that each shard must have, by file, from `variables.index`.
 
     Raises BadIndex or UnknownForm.
     """
-    entries = iter(pairs_of(index))
+    entries = iter(table_entries(index))
     key, value = next(entries, (b"?", b""))
     if key != b"":
         raise BadIndex("it has no header")
@@ -160,13 +160,13 @@ def shard_bytes(index: bytes) -> dict[str, int]:
 
 
 def _end(value: bytes) -> tuple[int, int]:
-    """The shard of a tensor, and where in it the tensor ends."""
+    """Return the shard of a tensor, and where in it the tensor ends."""
     entry = protos.BundleEntry.FromString(value)
     return entry.shard_id, entry.offset + entry.size
 
 
-def pairs_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """All keys and values of a table, in order."""
+def table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all keys and values of a table, in order."""
     if len(content) < _FOOTER_BYTES or not content.endswith(_MAGIC):
         raise BadIndex(f"its {len(content)} bytes do not end as a table does")
     footer = len(content) - _FOOTER_BYTES
@@ -179,7 +179,7 @@ def pairs_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             offset, at = read_varint64(handle, 0)
             size, _ = read_varint64(handle, at)
             yield from _block(content, offset, size)
-    except (BadIndex, UnknownForm):
+    except (BadIndex, UnknownFormat):
         raise
     except ValueError as error:
         raise BadIndex(f"it does not parse: {error}") from error
@@ -188,7 +188,7 @@ def pairs_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     if offset + size + 1 > len(content):
         raise BadIndex("a block lies past its end")
-    block = _inflated(content[offset : offset + size], content[offset + size])
+    block = _decompressed(content[offset : offset + size], content[offset + size])
     restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 * (restarts + 1)
     if end < 0:
@@ -206,11 +206,13 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
         at += length
 
 
-def _inflated(block: bytes, form: int) -> bytes:
-    if form == _NOT_COMPRESSED:
+def _decompressed(block: bytes, compression: int) -> bytes:
+    if compression == _NOT_COMPRESSED:
         return block
-    if form != _SNAPPY:
-        raise UnknownForm(f"a block is compressed in a way that is not known here ({form})")
+    if compression != _SNAPPY:
+        raise UnknownFormat(
+            f"a block is compressed in a way that is not known here ({compression})"
+        )
     try:
         size = cramjam.snappy.decompress_raw_len(block)
         if size > _SNAPPY_AT_MOST * len(block):

@@ -1,10 +1,10 @@
-"""What a SavedModel will take in memory, told from the sizes of its files.
+"""Estimates what a SavedModel will take in memory, from the sizes of its files.
 
 Factors were measured on convolutional, dense, embedding, recurrent and frozen models. Weights are
 counted as they lie on disk: some exporters write them twice, and then the estimate is too high by
-as much; the first load that is measured corrects it. A graph takes many times its file, as nodes,
-kernels and plans; the constants in it only some times, as message, graph, session and, packed, in
-kernels.
+as much; the first load that is measured corrects it. A graph takes many times the bytes of its
+file, as nodes, kernels and plans; the constants in it take a few times theirs, as message, graph,
+session and, packed, in kernels.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.estimates import NOTHING, Estimate, Footprint
 from servingd.servables.saved_model.files.graph_bytes import constant_bytes
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
-from servingd.servables.saved_model.files.weights import MAX_WEIGHTS
+from servingd.servables.saved_model.files.weights import MAX_WEIGHT_BYTES
 
 _BASE = 1 << 20
 _GRAPH = 48
-"""Bytes of memory per byte of `saved_model.pb` without its constants, of one session."""
+"""Bytes of memory, per session, per byte of `saved_model.pb` without its constants."""
 _CONSTANTS = 7
 _CONSTANTS_LOADING = 14
-"""Per byte of constants in it, afterwards and meanwhile."""
+"""Bytes of memory per byte of constants in it, after the load and during it."""
 _TEXT = 3
-"""A graph in text format has at least so many times the bytes."""
+"""Bytes of a graph in text format per byte in binary format, at least."""
 _ASSETS = 4
-"""A hash table takes this many times its file."""
+"""Bytes of memory per byte of assets: a hash table takes so much."""
 _PLAIN_WEIGHTS = 1.1
 _FROZEN_WEIGHTS = 5.5
-"""Constants are held by the graph, by the session and, packed, by kernels."""
+"""Bytes per byte of variables, once frozen: graph, session and kernels hold copies."""
 _SWAP_WEIGHTS = 16
-"""Beside the plain session, two frozen ones are there while the better of them is found."""
+"""Bytes per byte of variables during optimisation: one plain and two frozen sessions."""
 _LOADING = 1.1
 
 _ACCELERATOR_WEIGHTS = 1.1
-"""There the graph stays plain, whatever becomes of it on the host: it is optimised for that."""
+"""Bytes on an accelerator per byte of variables: graphs are not frozen there."""
 _ACCELERATOR_WORK = 64 << 20
-"""What libraries take besides, for their work."""
+"""Bytes that libraries take on an accelerator for their work."""
 
 
 def estimate(path: str, options: SavedModelOptions) -> Estimate:
-    """What the version under `path` takes. Raises OSError."""
+    """Return what the version under `path` takes. Raises OSError."""
     folder = Path(path)
     graph = _bytes(folder, FILE) or _bytes(folder, TEXT_FILE) // _TEXT
     constants = _constants(folder / FILE)
@@ -51,7 +51,7 @@ def estimate(path: str, options: SavedModelOptions) -> Estimate:
     rest = nodes + _CONSTANTS * constants
     plain = round(_PLAIN_WEIGHTS * weights) + rest
     loading = round(_LOADING * (plain - _CONSTANTS * constants)) + _CONSTANTS_LOADING * constants
-    if options.optimize_models == "off" or weights > MAX_WEIGHTS:
+    if options.optimize_models == "off" or weights > MAX_WEIGHT_BYTES:
         return _estimate(weights, plain, loading)
     frozen = round(_FROZEN_WEIGHTS * weights) + rest
     swap = _SWAP_WEIGHTS * weights + 2 * rest
@@ -74,7 +74,7 @@ def _estimate(weights: int, steady: int, peak: int, growth: int = 0, grown: int 
 
 
 def _constants(file: Path) -> int:
-    """The bytes of constants in a graph; 0 where that cannot be told."""
+    """Return the bytes of constants in a graph; 0 if there is no such file."""
     try:
         with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
             return constant_bytes(content)

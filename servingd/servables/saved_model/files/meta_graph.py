@@ -1,4 +1,4 @@
-"""What a SavedModel says of itself, read without TensorFlow where it is not text."""
+"""Reads a SavedModel's meta graph, without TensorFlow unless it is in text format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "saved_model.pb"
 TEXT_FILE = "saved_model.pbtxt"
-"""The same in text format: read where there is no other."""
+"""The file in text format: read where there is no binary one."""
 _INTERNAL = "__saved_model"
 """Signatures with this prefix are TensorFlow's own: shown in the metadata, never called."""
 _INIT = "__saved_model_init_op"
@@ -34,7 +34,7 @@ class Initialiser:
 
     operation: str = ""
     assets: Mapping[str, str] = field(default_factory=dict)
-    """Names of files, by the tensor that is fed their path."""
+    """By tensor, the name of the file whose path it is fed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ class MetaGraph:
     restores: str = ""
     """The operation that restores the variables."""
     restores_from: str = ""
-    """The tensor that it is fed the variables' path by."""
+    """The tensor that is fed the path of the variables."""
 
     def graph(self) -> protos.Graph:
-        """The graph, parsed as far as it is looked at here. Raises DataLoss."""
+        """Parse the graph, as far as `servingd.Graph` has its fields. Raises DataLoss."""
         try:
             graph: protos.Graph = protos.Graph.FromString(self.graph_def)
         except DecodeError as error:
@@ -60,7 +60,7 @@ class MetaGraph:
 
 
 def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
-    """The meta graph under `path` whose tags are exactly `tags`.
+    """Return the meta graph under `path` whose tags are exactly `tags`.
 
     Raises NotFound (no SavedModel there, or no such meta graph), PermissionDenied, or DataLoss (it
     does not parse).
@@ -93,8 +93,13 @@ def read_meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraph:
     )
 
 
+def node_name(tensor: str) -> str:
+    """Return the name of the node that a tensor, or a control input (`^node`), belongs to."""
+    return tensor.removeprefix("^").split(":", 1)[0]
+
+
 def _from_text(content: bytes, file: Path) -> bytes:
-    """A SavedModel in text format as bytes: TensorFlow alone knows all of its messages."""
+    """Serialise a SavedModel in text format; TensorFlow alone knows all of its messages."""
     tensorflow()
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -122,7 +127,7 @@ def _from_twin(twin: MetaGraphTwin) -> MetaGraph:
 
 
 def _initialiser(twin: MetaGraphTwin) -> Initialiser:
-    """The init operation, by TensorFlow's three conventions, and the assets it reads."""
+    """Return the init operation, by TensorFlow's three conventions, and the assets it reads."""
     operation = ""
     if _INIT in twin.signature_def:
         operation = twin.signature_def[_INIT].outputs[_INIT].name
@@ -136,7 +141,7 @@ def _initialiser(twin: MetaGraphTwin) -> Initialiser:
 
 
 def _assets(twin: MetaGraphTwin) -> list[protos.AssetFileDef]:
-    """The AssetFileDefs, where TensorFlow 2 keeps them or where TensorFlow 1 does."""
+    """Return the AssetFileDefs, from where TensorFlow 2 stores them, or TensorFlow 1."""
     if twin.asset_file_def or "saved_model_assets" not in twin.collection_def:
         return list(twin.asset_file_def)
     packed = twin.collection_def["saved_model_assets"].any_list.value

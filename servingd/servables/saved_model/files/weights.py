@@ -1,7 +1,7 @@
 """The weights of a SavedModel: how many bytes they have, and whether they are whole.
 
-A version that starts on a cached graph does not read them. It answers all the same, but its next
-start without that graph would fail, and nobody knew: so they are checked afterwards.
+A version that starts on a cached graph does not read them. It answers all the same, but a later
+start without that graph would fail. So they are checked afterwards, and damage is reported.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from servingd.servables.tensorflow.runtime import tensorflow
 
 _PREFIX = "variables/variables"
 
-MAX_WEIGHTS = 256 << 20
-"""Larger models keep their variables: constants take about seven times their size."""
+MAX_WEIGHT_BYTES = 256 << 20
+"""Bytes of variables above which a graph is not frozen: constants take about seven times that."""
 
 
 @dataclass(slots=True, eq=False)
 class WeightsCheck:
-    """That a version's weights are to be looked at, once."""
+    """A check of one version's weights; see `GraphOptimiser.check`. From any thread."""
 
     id: ServableId
     path: str
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _over: bool = False  # guarded by _lock
+    _cancelled: bool = False  # guarded by _lock
 
     def cancel(self) -> None:
-        """Nothing is told of it any more."""
+        """Drop the check: nothing is reported afterwards. Waits for a report that has begun."""
         with self._lock:
-            self._over = True
+            self._cancelled = True
 
     @property
-    def over(self) -> bool:
-        """Whether nobody wants to know."""
-        return self._over
+    def cancelled(self) -> bool:
+        """Whether the check was dropped."""
+        return self._cancelled
 
-    def tell(self, told: Callable[[], None]) -> None:
-        """Call something short, unless it was cancelled; `cancel` waits meanwhile."""
+    def report(self, call: Callable[[], None]) -> None:
+        """Call `call`, which must be short, unless the check was dropped."""
         with self._lock:
-            if not self._over:
-                told()
+            if not self._cancelled:
+                call()
 
 
-def damage(path: str, over: Callable[[], bool] = lambda: False) -> str:
-    """What is wrong with the variables under `path`, by TensorFlow's checksums; empty: nothing.
+def find_damage(path: str, cancelled: Callable[[], bool] = lambda: False) -> str:
+    """Return what is wrong with the variables under `path` by their checksums; empty: nothing.
 
-    Reads all of them, one after the other, until `over` says that nobody wants to know.
+    Reads all of them, one after the other, until `cancelled` returns True.
     """
     if not Path(path, f"{_PREFIX}.index").exists():
         return ""
@@ -58,7 +58,7 @@ def damage(path: str, over: Callable[[], bool] = lambda: False) -> str:
     try:
         reader = tf.train.load_checkpoint(str(Path(path, _PREFIX)))
         for name in sorted(reader.get_variable_to_shape_map()):
-            if over():
+            if cancelled():
                 return ""
             reader.get_tensor(name)
     except damaged as error:
@@ -70,6 +70,6 @@ def damage(path: str, over: Callable[[], bool] = lambda: False) -> str:
     return ""
 
 
-def weights_of(path: str) -> int:
-    """The bytes of the variables of the SavedModel under `path`."""
+def weight_bytes(path: str) -> int:
+    """Return the bytes of the variables of the SavedModel under `path`, as they lie on disk."""
     return sum(f.stat().st_size for f in Path(path, "variables").glob("variables.data-*"))

@@ -1,4 +1,4 @@
-"""Better sessions for a version that serves: made in a child process, proven, then swapped in.
+"""Better sessions for a version that serves: made in a child process, compared, then swapped in.
 
 Here: the thread that owns the work (`optimiser.py`), one version's work (`job.py`), the child's
 program (`child.py`), and the cache of optimised graphs.

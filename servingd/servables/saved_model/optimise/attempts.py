@@ -1,7 +1,7 @@
-"""What a server was about to try when it ended: it is not tried again.
+"""A record of loads and optimisations under way: one that ended a server is not tried again.
 
-A model may abort the process, or take all its memory, on inputs that nobody sent. That cannot be
-kept from happening once; a file that is there only meanwhile keeps it from happening at each start.
+A model may abort the process, or take all its memory, on synthetic inputs. That cannot be kept from
+happening once. A file that exists only during the attempt keeps it from happening at every start.
 """
 
 from __future__ import annotations
@@ -15,31 +15,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = ".trying-"
+"""How the names of the files begin."""
 
 _log = logging.getLogger(__name__)
 
 
 class Attempts:
-    """Files in a folder of our own, each locked by the server that is trying. From any thread."""
+    """Files in a folder, each locked by the server whose attempt it is. From any thread."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Without a folder nothing is remembered."""
+        """`folder` is a private one, or None: then nothing is recorded."""
         self.folder = folder
-        self._mine: set[str] = set()  # of attempts under way; each is added and removed once
+        self._files: set[str] = set()  # of attempts under way; each is added and removed once
 
     def fatal(self, key: str) -> Path | None:
-        """The file of an attempt at `key` that a server did not survive."""
+        """Return the file of an attempt at `key` that a server did not survive; None: none."""
         if self.folder is None:
             return None
         for path in self.folder.glob(f"{PREFIX}{key}-*"):
-            with contextlib.suppress(OSError), path.open("rb") as file:  # locked: it is under way
+            with (
+                contextlib.suppress(OSError),
+                path.open("rb") as file,
+            ):  # locked: the attempt is under way
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return path
         return None
 
     @contextlib.contextmanager
     def during(self, key: str, what: str) -> Iterator[None]:
-        """Be remembered if the process ends meanwhile. `what` is written for operators."""
+        """Record an attempt at `key` for the time of the block; `what` tells operators of what."""
         if self.folder is None:
             yield
             return
@@ -50,18 +54,18 @@ class Attempts:
             yield
             return
         try:
-            self._mine.add(path)
+            self._files.add(path)
             fcntl.flock(handle, fcntl.LOCK_EX)
             os.write(handle, what.encode())
             yield
         finally:
-            self._mine.discard(path)
+            self._files.discard(path)
             with contextlib.suppress(OSError):
                 os.unlink(path)
             os.close(handle)
 
     def forget(self) -> None:
-        """The process ends because it is asked to: what is under way is not to blame."""
-        for path in list(self._mine):
+        """Remove the files: the process is asked to end, so no attempt under way is to blame."""
+        for path in list(self._files):
             with contextlib.suppress(OSError):
                 os.unlink(path)

@@ -1,6 +1,6 @@
 """An optimised graph that served on this machine before: a version of the same files starts on it.
 
-That spares it its plain graph, the proof and the trials. They were there the first time.
+It needs no plain graph, no comparison and no trials: they were passed the first time.
 """
 
 from __future__ import annotations
@@ -12,55 +12,59 @@ from typing import NamedTuple
 
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph
 from servingd.servables.saved_model.optimise.child import GRAPH_FILE, REPORT_FILE
-from servingd.servables.saved_model.optimise.merge_trial import warm_sizes
+from servingd.servables.saved_model.optimise.merge_trial import warm_up_sizes
 from servingd.servables.saved_model.optimise.tuning import Tuning, read_tuning
 from servingd.servables.saved_model.session.opening import open_optimised
 from servingd.servables.saved_model.session.options import SessionOptions
-from servingd.servables.saved_model.session.session import RunningSession, measure
+from servingd.servables.saved_model.session.session import RunningSession
+from servingd.servables.saved_model.session.warm_up import slowest_run_s
 
 
-class Kept(NamedTuple):
-    """Where it lies, what a session over it runs first, and how it is best run."""
+class CachedGraph(NamedTuple):
+    """An optimised graph in the cache, with what a session over it needs."""
 
-    place: Path
+    folder: Path
     initialiser: Initialiser
     tuning: Tuning
 
 
-def kept_in(place: Path, setting: str) -> Kept | None:
-    """What is kept in a folder, if it has served in this setting. Raises OSError or ValueError."""
-    tuning = read_tuning(place / GRAPH_FILE, setting)
+def read_cached_graph(folder: Path, settings_digest: str) -> CachedGraph | None:
+    """Return the graph cached in `folder`; None if it has not served with these settings.
+
+    Raises OSError or ValueError.
+    """
+    tuning = read_tuning(folder / GRAPH_FILE, settings_digest)
     if tuning is None:
         return None
-    report = json.loads((place / REPORT_FILE).read_text())
-    return Kept(place, Initialiser(report["initialiser"], report["assets"]), tuning)
+    report = json.loads((folder / REPORT_FILE).read_text())
+    return CachedGraph(folder, Initialiser(report["initialiser"], report["assets"]), tuning)
 
 
-def open_kept(
-    kept: Kept,
+def open_cached(
+    cached: CachedGraph,
     source: str,
     options: Sequence[SessionOptions],
     meta_graph: MetaGraph,
-    warm: Mapping[str, bool],
+    safe_to_run: Mapping[str, bool],
 ) -> list[RunningSession]:
-    """A warm session for each of `options`, on as many threads as were best.
+    """Open a warm session for each of `options`, with the threads of the graph's tuning.
 
-    `source` is the model's folder; `warm` tells which signatures may be run with made-up inputs.
-    Raises what TensorFlow does, or a ServingError.
+    `source` is the model's folder; `safe_to_run` says which signatures may be run on synthetic
+    inputs. Raises what TensorFlow does, or a ServingError.
     """
     sessions: list[RunningSession] = []
     try:
         for each in options:
             sessions.append(
                 open_optimised(
-                    str(kept.place / GRAPH_FILE),
+                    str(cached.folder / GRAPH_FILE),
                     source,
-                    kept.initialiser,
-                    each._replace(threads=kept.tuning.threads),
+                    cached.initialiser,
+                    each._replace(threads=cached.tuning.threads),
                     meta_graph.signatures,
                 )
             )
-            _warm_up(sessions[-1], kept.tuning, meta_graph, warm)
+            _warm_up(sessions[-1], cached.tuning, meta_graph, safe_to_run)
     except BaseException:
         for session in sessions:
             session.close()
@@ -69,10 +73,10 @@ def open_kept(
 
 
 def _warm_up(
-    session: RunningSession, tuning: Tuning, meta_graph: MetaGraph, warm: Mapping[str, bool]
+    session: RunningSession, tuning: Tuning, meta_graph: MetaGraph, safe_to_run: Mapping[str, bool]
 ) -> None:
     signatures = meta_graph.signatures
-    session.slowest_s = measure(session, signatures, warm)
+    session.slowest_s = slowest_run_s(session, signatures, safe_to_run)
     session.mergeable = tuning.mergeable
-    warm_sizes(session, signatures, tuning.mergeable.rows_worth)
-    session.look(signatures, warm)
+    warm_up_sizes(session, signatures, tuning.mergeable.rows_worth)
+    session.trace_devices(signatures, safe_to_run)

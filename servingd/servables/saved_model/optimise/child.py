@@ -1,9 +1,9 @@
-"""The optimiser: `python -m servingd.servables.saved_model.optimise.child IN OUT`.
+"""The program that optimises a graph; the server runs it as a child process.
 
-Reads the SavedModel in folder IN, turns its variables into constants so that TensorFlow can fold
-and fuse, proves that the answers stay the same, and writes OUT/graph.pb. Where that is not safe it
-writes no graph, and OUT/report.json says why. It runs as a child of the server, one at a time, so
-that serving feels nothing of it; it dies with its parent.
+`python -m servingd.servables.saved_model.optimise.child IN OUT` reads the SavedModel in folder IN,
+turns its variables into constants so that TensorFlow can fold and fuse, checks that the answers
+stay the same, and writes OUT/graph.pb. Where that is not safe it writes no graph, and
+OUT/report.json says why. There is one child at a time, niced, and it dies with its parent.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ import numpy as np
 from servingd.config.saved_model import extensions
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, ServingError
-from servingd.servables.made_up_inputs import synthetic_inputs, varies
-from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
+from servingd.servables.saved_model.files.meta_graph import Initialiser, node_name, read_meta_graph
 from servingd.servables.saved_model.optimise.freeze import freeze, optimise_graph
 from servingd.servables.saved_model.optimise.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.session.c_api import make_call
@@ -39,7 +38,8 @@ from servingd.servables.saved_model.trials.varied import (
     example_features,
     varied_inputs,
 )
-from servingd.servables.tensorflow.extensions import bring, bring_for
+from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
+from servingd.servables.tensorflow.extensions import load_extensions, load_extensions_for
 from servingd.servables.tensorflow.runtime import tensorflow, translate
 
 GRAPH_FILE = "graph.pb"
@@ -48,29 +48,28 @@ REPORT_FILE = "report.json"
 Values = list[np.ndarray[Any, Any]]
 Call = Callable[..., list[Any]]
 
-_PASSING = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS)
-"""What TensorFlow says of files and memory, not of the model."""
-
+_TRANSIENT = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS)
+"""TensorFlow's codes for trouble with files and memory: another try may succeed."""
 
 _PROOF_ROWS = (1, 5, 2, 17, 3, 8)
-"""Rows of each kind of inputs that a proof is tried on."""
+"""Rows of the inputs of each kind, in order of `SEEDS`."""
 
 _RUN_S = 20.0
-"""A run on made-up inputs that takes longer may never end."""
+"""Seconds. A run on synthetic inputs that takes longer may never end."""
 
 _PROOF_S = 5.0
-"""A signature gets no further trials after so many seconds."""
+"""Seconds after which a signature gets no further trials."""
 
 
 class Declined(Exception):
-    """The model is served as it is; the text says why."""
+    """The model is not optimised, or not yet; it serves on as it is. The text says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Optimise one model. 0: the report is written, whatever it says; other: no report.
+    """Optimise one model. Return 0 if the report is written, whatever it says, else 1.
 
-    What is reported holds for this model for good; what another try may mend (a file that is not
-    there, too little memory) is the last line on stderr instead.
+    A report holds for this model for good. A failure that another try might not have (a missing
+    file, too little memory) gives no report: its reason is the last line on stderr.
     """
     parser = argparse.ArgumentParser(prog="optimise", description=__doc__)
     parser.add_argument("source", metavar="IN", help="a SavedModel's folder")
@@ -82,9 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python-imports", default="", help="modules with them, with commas")
     parser.add_argument("--parent", type=int, default=0, help="die when this process is gone")
     options = parser.parse_args(arguments)
-    _be_a_quiet_child(options.parent, options.memory_limit_bytes, options.cpu_limit_seconds)
+    _restrict_process(options.parent, options.memory_limit_bytes, options.cpu_limit_seconds)
     try:
-        bring(extensions(options.op_libraries, options.python_imports))
+        load_extensions(extensions(options.op_libraries, options.python_imports))
         report = _optimise(options.source, options.target, _tags(options.tags))
         Path(options.target, REPORT_FILE).write_text(json.dumps(report))
     except MemoryError:
@@ -104,7 +103,7 @@ def _tags(text: str) -> tuple[str, ...]:
 
 
 def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]:
-    """The report: whether there is a graph, what initialises it, or why there is none.
+    """Write the graph; return the report: what initialises it, or why there is none.
 
     Raises ServingError, OSError or MemoryError where another try may end differently.
     """
@@ -116,7 +115,7 @@ def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]
         raise
     except Exception as error:  # whatever the converter stumbles over, the plain graph serves
         translated = translate(error)
-        if translated.code in _PASSING:
+        if translated.code in _TRANSIENT:
             raise translated from error
         return {"optimised": False, "reason": f"{type(error).__name__}: {translated}"[:2000]}
     Path(target, GRAPH_FILE).write_bytes(graph_def.SerializeToString(deterministic=True))
@@ -128,16 +127,16 @@ def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]
 
 
 def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple[Any, Initialiser]:
-    """The optimised GraphDef of a SavedModel, proven, and what initialises it.
+    """Return the optimised `tensorflow.GraphDef` of a SavedModel, and what initialises it.
 
-    A run on made-up inputs may take `run_s`. Raises Declined where freezing is not safe, the
-    answers differ, or a run does not end.
+    A run on synthetic inputs may take `run_s` seconds. Raises Declined where freezing is not safe,
+    the answers differ from the plain graph's, or a run does not end.
     """
     meta_graph = read_meta_graph(source, tags)
     signatures, initialiser = meta_graph.signatures, meta_graph.initialiser
     if not signatures:
         raise Declined("it has no signature")
-    bring_for(meta_graph.graph())
+    load_extensions_for(meta_graph.graph())
     plain = PythonSession(source, tags, ONE_THREAD)
     tensors = sorted(
         {
@@ -151,16 +150,18 @@ def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple
     roots = [*tensors, *([initialiser.operation] if initialiser.operation else [])]
     _check_safe(plain.graph.as_graph_def(), roots)
     definitions = [plain.meta_graph.signature_def[name] for name in signatures]
-    graph_def = optimise_graph(freeze(plain, [_op(root) for root in roots]), roots, definitions)
+    graph_def = optimise_graph(
+        freeze(plain, [node_name(root) for root in roots]), roots, definitions
+    )
     clear_devices(graph_def)
     features = example_features(meta_graph.graph())
     optimised = _session(graph_def, initialiser, source)
-    _prove(plain.session, optimised, signatures, features, run_s)
+    _compare_sessions(plain.session, optimised, signatures, features, run_s)
     return graph_def, initialiser
 
 
 def _check_safe(graph_def: Any, roots: Sequence[str]) -> None:
-    """Raise Declined if anything reached keeps state that freezing would fix or double."""
+    """Raise Declined if an operation that is reached keeps state: freezing would fix or copy it."""
     types = reachable_ops(graph_def, roots)
     stateful = sorted(t for t in types if keeps_state(t))
     if stateful:
@@ -177,7 +178,7 @@ def _check_safe(graph_def: Any, roots: Sequence[str]) -> None:
 
 
 def _session(graph_def: Any, initialiser: Initialiser, source: str) -> Any:
-    """A session over an optimised graph, initialised."""
+    """Open a `tf.compat.v1.Session` over an optimised graph, and initialise it."""
     tf1 = tensorflow().compat.v1
     graph = tensorflow().Graph()
     with graph.as_default():
@@ -185,11 +186,11 @@ def _session(graph_def: Any, initialiser: Initialiser, source: str) -> Any:
     session = tf1.Session(graph=graph, config=ONE_THREAD.config())
     if initialiser.operation:
         feeds = {n: f"{source}/assets/{file}" for n, file in initialiser.assets.items()}
-        session.run(_op(initialiser.operation), feeds)
+        session.run(node_name(initialiser.operation), feeds)
     return session
 
 
-def _prove(
+def _compare_sessions(
     plain: Any,
     optimised: Any,
     signatures: Mapping[str, Signature],
@@ -198,8 +199,8 @@ def _prove(
 ) -> None:
     """Raise Declined unless both sessions give the same answers, and the plain one twice the same.
 
-    A second lock: what makes them equal is how the graph was made (DESIGN 009). A signature may
-    refuse what is made up, if both do; one at least must answer.
+    This is a second check: they are equal because of how the graph was made (DESIGN 009). Both
+    may refuse synthetic inputs; at least one signature must answer.
     """
     answered = False
     for name, signature in signatures.items():
@@ -218,8 +219,8 @@ def _prove(
 
 
 def _trials(signature: Signature, features: Sequence[ExampleFeature]) -> Iterator[Tensors]:
-    """Inputs of every kind and of several sizes; the mildest first, that one at least is taken."""
-    may_vary = varies(signature)
+    """Make inputs of every kind and several sizes; the mildest first, so that one is accepted."""
+    may_vary = has_open_rows(signature)
     made = [synthetic_inputs(signature, 3 if may_vary else 1, seed=1)]
     made += [
         varied_inputs(signature, rows if may_vary else 1, seed, features)
@@ -229,7 +230,7 @@ def _trials(signature: Signature, features: Sequence[ExampleFeature]) -> Iterato
 
 
 def _compare(name: str, plain: Call, optimised: Call, arrays: Values) -> bool:
-    """Whether there was an answer to compare."""
+    """Raise Declined if the answers differ; return whether there was an answer to compare."""
     first, second, third = (_run(call, arrays) for call in (plain, plain, optimised))
     if not agree(first, second):
         raise Declined(f"signature {name} does not give the same answer twice")
@@ -239,7 +240,7 @@ def _compare(name: str, plain: Call, optimised: Call, arrays: Values) -> bool:
 
 
 def _run(call: Call, arrays: Values) -> Values | str:
-    """The answers, or the kind of error: made-up inputs may be refused, by both sides alike."""
+    """Return the outputs, or the name of the error with which the model refuses the inputs."""
     errors = tensorflow().errors
     try:
         return [np.asarray(value) for value in call(*arrays)]
@@ -249,11 +250,8 @@ def _run(call: Call, arrays: Values) -> Values | str:
         raise Declined("a run on made-up inputs does not end") from None
 
 
-def _op(tensor: str) -> str:
-    return tensor.removeprefix("^").split(":", 1)[0]
-
-
-def _be_a_quiet_child(parent: int, memory_limit_bytes: int, cpu_limit_seconds: int) -> None:
+def _restrict_process(parent: int, memory_limit_bytes: int, cpu_limit_seconds: int) -> None:
+    """Lower this process's priority, limit it, hide GPUs, and die with the process `parent`."""
     os.nice(19)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the server has taken the accelerators' memory
     if memory_limit_bytes:

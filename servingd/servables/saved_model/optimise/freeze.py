@@ -13,10 +13,10 @@ from servingd.servables.tensorflow.runtime import tensorflow
 
 
 def freeze(plain: PythonSession, outputs: Sequence[str]) -> Any:
-    """The part of a session's graph that the operations `outputs` need, without variables.
+    """Return the part of a session's graph that the nodes `outputs` need, without variables.
 
     Only for graphs that keep no state; see `graph_safety`. Each constant is what this session reads
-    from the very handle that it replaces. Raises ValueError where names would lead to another one.
+    from the very handle that it replaces. Raises ValueError where a name leads to another handle.
     """
     from tensorflow.python.framework import convert_to_constants
 
@@ -42,10 +42,10 @@ def freeze(plain: PythonSession, outputs: Sequence[str]) -> Any:
 
 
 def read_then_gather(body: Any) -> None:
-    """Make every gather from a variable in a function's body a read, and a gather from a value.
+    """Replace every gather from a variable in a function's body by a read and a gather.
 
-    The converter leaves a `ResourceGather` in a function as it is, though its input is no variable
-    any more: the embeddings of every model whose signatures are functions.
+    TensorFlow's converter leaves a `ResourceGather` in a function as it is, though its input is no
+    variable any more. Every model with embeddings whose signatures are functions has some.
     """
     for node in [n for n in body if n.op == "ResourceGather"]:
         batch_dims = node.attr["batch_dims"].i
@@ -70,7 +70,7 @@ def read_then_gather(body: Any) -> None:
 
 
 def optimise_graph(graph_def: Any, roots: Sequence[str], signatures: Iterable[Any]) -> Any:
-    """Run Grappler now, so that a server need not; `roots` and what they need stay.
+    """Return the graph optimised by Grappler; the nodes `roots` and what they need stay.
 
     `signatures` are SignatureDefs: what they feed is not folded, though it may be a constant.
     """

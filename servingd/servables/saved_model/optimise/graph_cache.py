@@ -1,4 +1,4 @@
-"""Where optimised graphs are kept between starts: a private folder, size-capped."""
+"""The cache of optimised graphs on disk: a private folder, limited in size."""
 
 from __future__ import annotations
 
@@ -16,135 +16,139 @@ from pathlib import Path
 
 from servingd.servables.saved_model.optimise.attempts import PREFIX as TRYING
 
-_NEW = ".new-"
+_WORK_PREFIX = ".new-"
+"""How the names of work folders begin: those whose graph is still being made."""
 _OWNER = ".owner"
-"""A file in a workplace, locked by the server that works there."""
+"""A file in a work folder, locked by the server that works there."""
 
 _ABANDONED_S = 24 * 3600.0
-"""A workplace of this age without such a file belongs to a server that was killed."""
+"""Seconds: a work folder of this age without such a file belongs to a server that was killed."""
 
-_OLD_S = 30 * 24 * 3600.0
-"""What is half made, or was tried, is of no use any more at this age."""
+_MAX_ATTEMPT_AGE_S = 30 * 24 * 3600.0
+"""Seconds: the files of attempts (`Attempts`) are removed at this age."""
 
-_FORM = "without devices"
-"""Of what is kept: changes with what makes older graphs unusable."""
+_FORMAT = "without devices"
+"""A part of every key: change it when graphs in the cache become unusable."""
 
 _log = logging.getLogger(__name__)
 
 
 class GraphCache:
-    """One folder per key. A cached graph is code that we run: the folder must be ours alone.
+    """One folder per key. A cached graph is code that we run: others must not write to the folder.
 
-    While there is no usable folder nothing is kept, and one log line says so; it is looked for
+    While the folder is not usable nothing is cached, and one log line says so; it is checked again
     whenever it is needed. `find` and `folder` may be used by any thread, the rest by one.
     """
 
     def __init__(self, folder: str, max_bytes: int = 10 << 30) -> None:
         self._max_bytes = max_bytes
         self._folder = Path(folder) if folder else None
-        self._trouble = ""  # what was last told; harmless if two threads tell it
-        self._owned: dict[Path, int] = {}  # the files that keep our workplaces locked
+        self._problem = ""  # the last one logged; harmless if two threads log it
+        self._owned: dict[Path, int] = {}  # by work folder, the locked file in it
         if (there := self.folder) is not None:
             _sweep(there)
 
     @property
     def folder(self) -> Path | None:
-        """Where it is, made if need be; None: nothing is kept for now."""
+        """The cache's folder, made if need be; None: nothing is cached for now."""
         if self._folder is None:
             return None
-        trouble = _trouble_with(self._folder)
-        if trouble and trouble != self._trouble:
-            _log.warning("optimised graphs are not kept: %s", trouble)
-        elif self._trouble and not trouble:
+        problem = _problem_with(self._folder)
+        if problem and problem != self._problem:
+            _log.warning("optimised graphs are not kept: %s", problem)
+        elif self._problem and not problem:
             _log.info("optimised graphs are kept again, in %s", self._folder)
-        self._trouble = trouble
-        return None if trouble else self._folder
+        self._problem = problem
+        return None if problem else self._folder
 
     def find(self, key: str) -> Path | None:
-        """The folder kept under `key`, now the most recently used."""
-        if self._folder is None or self._trouble:
+        """Return the folder cached under `key`, and mark it as used; None if there is none."""
+        if self._folder is None or self._problem:
             return None
-        place = self._folder / key
-        if not place.is_dir():
+        folder = self._folder / key
+        if not folder.is_dir():
             return None
         with contextlib.suppress(OSError):
-            os.utime(place)
-        return place
+            os.utime(folder)
+        return folder
 
-    def workplace(self) -> Path:
-        """A new empty folder, on the cache's file system so that `keep` can rename it."""
-        place = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.folder))
-        owner = os.open(place / _OWNER, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    def make_work_folder(self) -> Path:
+        """Make an empty folder, on the cache's file system so that `store` can rename it."""
+        folder = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=self.folder))
+        owner = os.open(folder / _OWNER, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(owner, fcntl.LOCK_EX)
-        self._owned[place] = owner
-        return place
+        self._owned[folder] = owner
+        return folder
 
-    def keep(self, workplace: Path, key: str) -> Path:
-        """Make a finished workplace findable under `key`; return where it lies now."""
-        if self._folder is None or workplace.parent != self._folder:
-            return workplace
-        place = self._folder / key
+    def store(self, work_folder: Path, key: str) -> Path:
+        """Make a finished work folder findable under `key`; return where it lies now.
+
+        Where that is not possible it stays where it is, for `discard`.
+        """
+        if self._folder is None or work_folder.parent != self._folder:
+            return work_folder
+        folder = self._folder / key
         try:
-            workplace.rename(place)
+            work_folder.rename(folder)
             with contextlib.suppress(OSError):
-                os.unlink(place / _OWNER)
-            self._disown(workplace)
+                os.unlink(folder / _OWNER)
+            self._disown(work_folder)
         except OSError as error:  # another server was faster, or the disk is full
             _log.info("an optimised graph is not kept: %s", error)
-            return workplace
+            return work_folder
         with contextlib.suppress(OSError):
-            os.utime(place)
-            self._make_room(place)
-        return place
+            os.utime(folder)
+            self._evict(folder)
+        return folder
 
-    def drop(self, place: Path) -> None:
-        """Remove a folder that is not kept; one that is kept stays."""
-        if place.name.startswith(_NEW):
-            shutil.rmtree(place, ignore_errors=True)
-            self._disown(place)
+    def discard(self, folder: Path) -> None:
+        """Remove a work folder; a folder that was stored stays."""
+        if folder.name.startswith(_WORK_PREFIX):
+            shutil.rmtree(folder, ignore_errors=True)
+            self._disown(folder)
 
-    def forget(self, place: Path) -> None:
-        """Remove a folder that is kept: it turned out to be of no use."""
-        shutil.rmtree(place, ignore_errors=True)
+    def remove(self, folder: Path) -> None:
+        """Remove a folder that was stored: its graph turned out to be of no use."""
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def _disown(self, workplace: Path) -> None:
-        if (owner := self._owned.pop(workplace, None)) is not None:
+    def _disown(self, work_folder: Path) -> None:
+        if (owner := self._owned.pop(work_folder, None)) is not None:
             os.close(owner)
 
-    def _make_room(self, kept: Path) -> None:
-        """Remove the least recently used, down to the cap; what was just kept stays."""
+    def _evict(self, stored: Path) -> None:
+        """Remove the least recently used folders, down to the limit; `stored` stays."""
         sizes: dict[Path, tuple[float, int]] = {}
-        for place in kept.parent.iterdir():
-            if place.name.startswith(_NEW):
-                continue  # somebody works in it
-            with contextlib.suppress(OSError):  # another server made room, too
-                size = sum(file.stat().st_size for file in place.iterdir())
-                sizes[place] = (place.stat().st_mtime, size)
+        for folder in stored.parent.iterdir():
+            if folder.name.startswith(_WORK_PREFIX):
+                continue  # a graph is being made there
+            with contextlib.suppress(OSError):  # another server evicts, too
+                size = sum(file.stat().st_size for file in folder.iterdir())
+                sizes[folder] = (folder.stat().st_mtime, size)
         excess = sum(size for _, size in sizes.values()) - self._max_bytes
-        for place in sorted(sizes.keys() - {kept}, key=sizes.__getitem__):
+        for folder in sorted(sizes.keys() - {stored}, key=sizes.__getitem__):
             if excess <= 0:
                 return
-            shutil.rmtree(place, ignore_errors=True)
-            excess -= sizes[place][1]
+            shutil.rmtree(folder, ignore_errors=True)
+            excess -= sizes[folder][1]
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what servers that were killed left behind, and what was tried long ago."""
-    for place in folder.glob(f"{_NEW}*"):
+    """Remove the work folders of servers that were killed, and old files of attempts."""
+    for work_folder in folder.glob(f"{_WORK_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if _is_abandoned(place):
-                shutil.rmtree(place, ignore_errors=True)
+            if _is_abandoned(work_folder):
+                shutil.rmtree(work_folder, ignore_errors=True)
     for file in folder.glob(f"{TRYING}*"):
         with contextlib.suppress(OSError):
-            if _age_s(file) > _OLD_S and not _is_locked(file):
+            if _age_s(file) > _MAX_ATTEMPT_AGE_S and not _is_locked(file):
                 file.unlink()
 
 
-def _is_abandoned(place: Path) -> bool:
-    """Raises OSError for one that goes meanwhile."""
-    if (place / _OWNER).exists():
-        return not _is_locked(place / _OWNER)
-    return _age_s(place) > _ABANDONED_S  # of an older release, or just being made
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether no server works there. Raises OSError if the folder goes meanwhile."""
+    if (folder / _OWNER).exists():
+        return not _is_locked(folder / _OWNER)
+    return _age_s(folder) > _ABANDONED_S  # of an older release, or just being made
 
 
 def _is_locked(file: Path) -> bool:
@@ -156,12 +160,12 @@ def _is_locked(file: Path) -> bool:
     return False
 
 
-def _age_s(place: Path) -> float:
-    return time.time() - place.stat().st_mtime
+def _age_s(folder: Path) -> float:
+    return time.time() - folder.stat().st_mtime
 
 
-def _trouble_with(folder: Path) -> str:
-    """Why a folder, made if need be, is not ours alone to write to; empty if it is."""
+def _problem_with(folder: Path) -> str:
+    """Return why a folder, made if need be, is not ours alone to write to; empty if it is."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
@@ -174,9 +178,10 @@ def _trouble_with(folder: Path) -> str:
 
 
 def model_key(path: str, *versions: str) -> str:
-    """The digest of what an optimised graph depends on: the model, the programs, the processor.
+    """Return the digest of what an optimised graph depends on: model, programs, and processor.
 
-    The index of the variables holds a checksum of each, so their bytes need not be read.
+    `versions` are those of the programs, and the tags. The index of the variables holds a checksum
+    of each, so their bytes need not be read.
     """
     digest = hashlib.sha256()
     graph = "saved_model.pb" if Path(path, "saved_model.pb").exists() else "saved_model.pbtxt"
@@ -185,7 +190,7 @@ def model_key(path: str, *versions: str) -> str:
         content = file.read_bytes() if file.exists() else b""
         digest.update(f"{name} {len(content)} ".encode())
         digest.update(content)
-    for part in (_FORM, *versions, _processor()):
+    for part in (_FORMAT, *versions, _processor()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 

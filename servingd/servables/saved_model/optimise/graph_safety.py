@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from servingd.core.types import Signature
+from servingd.servables.saved_model.files.meta_graph import node_name
 
-_KEEPS = (
+_STATEFUL_PREFIXES = (
     # Variables: what is assigned, updated by an optimizer, or a generator's state.
     "Assign",
     "Apply",
@@ -90,9 +91,9 @@ _KEEPS = (
     # The end of any of these.
     "DestroyResourceOp",
 )
-"""How the types of operations begin that keep state."""
+"""How the types of operations begin that keep state between calls."""
 
-_KEEPS_NONE = frozenset(
+_STATELESS = frozenset(
     {
         "MapDataset",  # a description of data, as MapAndBatchDataset and MapDefun
         "MapAndBatchDataset",
@@ -106,12 +107,15 @@ _KEEPS_NONE = frozenset(
 
 
 def keeps_state(op_type: str) -> bool:
-    """Whether an operation changes, or depends on, something that outlives the call."""
-    return op_type.startswith(_KEEPS) and op_type not in _KEEPS_NONE
+    """Return whether an operation changes, or depends on, something that outlives the call."""
+    return op_type.startswith(_STATEFUL_PREFIXES) and op_type not in _STATELESS
 
 
-def may_be_run(graph_def: Any, signatures: Mapping[str, Signature]) -> dict[str, bool]:
-    """Which signatures may be called with made-up inputs: those that leave nothing behind."""
+def safe_signatures(graph_def: Any, signatures: Mapping[str, Signature]) -> dict[str, bool]:
+    """Return by signature whether it reaches no operation that keeps state.
+
+    Such a signature may be run on synthetic inputs, and its calls may be repeated.
+    """
     return {
         name: not any(
             keeps_state(op)
@@ -122,16 +126,15 @@ def may_be_run(graph_def: Any, signatures: Mapping[str, Signature]) -> dict[str,
 
 
 def reachable_ops(graph_def: Any, roots: Iterable[str]) -> set[str]:
-    """The types of all operations that the nodes named `roots` depend on, function bodies included.
+    """Return the types of all operations that the nodes `roots` depend on, in functions as well.
 
-    `graph_def` is a `tensorflow.GraphDef`, or a twin with nodes' names, types, inputs and
-    function-valued attributes.
+    `graph_def` is a `tensorflow.GraphDef`, or a `servingd.Graph`.
     """
     functions = {f.signature.name: f for f in graph_def.library.function}
     bodies_seen: set[str] = set()
     nodes = {node.name: node for node in graph_def.node}
     types: set[str] = set()
-    waiting = [_node_name(root) for root in roots]
+    waiting = [node_name(root) for root in roots]
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
@@ -139,7 +142,7 @@ def reachable_ops(graph_def: Any, roots: Iterable[str]) -> set[str]:
         if name in seen or node is None:
             continue
         seen.add(name)
-        waiting += [_node_name(source) for source in node.input]
+        waiting += [node_name(source) for source in node.input]
         _visit(node, functions, types, bodies_seen)
     return types
 
@@ -156,7 +159,3 @@ def _visit(node: Any, functions: Mapping[str, Any], types: set[str], seen: set[s
 def _functions_of(attr: Any) -> list[str]:
     names = [f.name for f in attr.list.func] if attr.HasField("list") else []
     return [*names, attr.func.name] if attr.HasField("func") else names
-
-
-def _node_name(tensor: str) -> str:
-    return tensor.removeprefix("^").split(":", 1)[0]

@@ -1,4 +1,4 @@
-"""New sessions for a version that serves: opened, proven and rehearsed, then swapped in.
+"""One version's optimisation: new sessions, opened, compared and warmed up, then swapped in.
 
 Whatever fails, the sessions that serve go on serving.
 """
@@ -18,12 +18,13 @@ from servingd.core.serving import Servable
 from servingd.core.types import Device, ServableId, Signature, Tensors
 from servingd.errors import Cancelled, ServingError
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph
-from servingd.servables.saved_model.optimise.child import GRAPH_FILE, REPORT_FILE
-from servingd.servables.saved_model.optimise.thread_tuning import better
+from servingd.servables.saved_model.optimise.child import GRAPH_FILE, REPORT_FILE, Declined
+from servingd.servables.saved_model.optimise.thread_tuning import open_if_faster
 from servingd.servables.saved_model.optimise.tuning import Tuning
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.session.opening import open_optimised, open_plain
-from servingd.servables.saved_model.session.session import RunningSession, same_answers
+from servingd.servables.saved_model.session.session import RunningSession
+from servingd.servables.saved_model.session.warm_up import same_answers
 from servingd.servables.tensorflow.runtime import give_memory_back
 
 _log = logging.getLogger(__name__)
@@ -31,51 +32,53 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class OptimisationJob:
-    """One version whose replicas may get better sessions."""
+    """One version whose replicas may get better sessions; see `GraphOptimiser.submit`."""
 
     id: ServableId
     path: str
     tags: tuple[str, ...]
     meta_graph: MetaGraph
-    warm: MutableMapping[str, bool]
+    safe_to_run: MutableMapping[str, bool]
+    """By signature, whether it may be run on synthetic inputs."""
     threads: int
-    """How many a session may get, if that pays."""
+    """Intra-op threads that a session may get, if that pays."""
     replicas: Sequence[SavedModelServable]
-    merges: bool = True
-    """Whether it is to be found out what is worth merging."""
-    setting: str = ""
+    may_merge: bool = True
+    """Whether to find out which calls may be merged, and what that is worth."""
+    settings_digest: str = ""
     """What a tuning depends on besides the graph."""
     attempt: str = ""
-    """What the files are called where it is noted that they are being tried."""
+    """The key of this version's files in `Attempts`."""
     warm_up: Callable[[Servable], None] = lambda servable: None
-    """Runs the recorded requests on what is to take over; raises a ServingError if one fails."""
-    swapped: Callable[[], None] = lambda: None
-    """Told when the new sessions serve."""
+    """Runs the recorded requests on a servable; raises the ServingError of one that fails."""
+    on_swapped: Callable[[], None] = lambda: None
+    """Called when the new sessions serve."""
     cancelled: threading.Event = field(default_factory=threading.Event)
-    over: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
+    """Set when the job is done, or was dropped: from then on it touches no replica."""
     tuning: Tuning | None = None
-    """What was found out about a graph of its kind."""
+    """The tuning of a graph of the same kind, if one was found before."""
 
-    def threads_known(self, optimised: bool) -> int:
-        """How many a session on the one graph or the other is to get; 0: that is to be tried."""
+    def known_threads(self, optimised: bool) -> int:
+        """Return the threads to use for an optimised or plain graph; 0: not known, to be tried."""
         known = self.tuning
         return known.threads if known is not None and known.optimised == optimised else 0
 
-    def rows_known(self, optimised: bool) -> Mapping[str, int]:
-        """By signature, how many rows are worth merging; empty: that is to be tried."""
+    def known_rows(self, optimised: bool) -> Mapping[str, int]:
+        """Return the rows worth merging by signature; empty: not known, to be tried."""
         known = self.tuning
         if known is None or known.optimised != optimised:
             return {}
         return known.mergeable.rows_worth
 
     @property
-    def may_widen(self) -> bool:
-        """Whether a session on more threads is worth a look."""
-        narrow = self.first.session.threads
-        return len(self.replicas) == 1 and self.threads > narrow and not self.cancelled.is_set()
+    def may_add_threads(self) -> bool:
+        """Whether a session on more threads is worth a trial."""
+        current = self.measured_replica.session.threads
+        return len(self.replicas) == 1 and self.threads > current and not self.cancelled.is_set()
 
     @property
-    def first(self) -> SavedModelServable:
+    def measured_replica(self) -> SavedModelServable:
         """The replica that is measured for all."""
         return self.replicas[0]
 
@@ -86,112 +89,115 @@ class OptimisationJob:
         return next((d for d in devices if d is not None and not d.is_host), None)
 
 
-class Declined(Exception):
-    """The sessions that serve stay; the text says why."""
-
-
-def swap(improvement: OptimisationJob, sessions: list[RunningSession]) -> None:
+def swap_sessions(job: OptimisationJob, sessions: list[RunningSession]) -> None:
     """Let each replica run on its new session from now on."""
-    for replica, session in zip(improvement.replicas, sessions, strict=True):
+    for replica, session in zip(job.replicas, sessions, strict=True):
         replica.swap(session)
-    improvement.swapped()
+    job.on_swapped()
     give_memory_back()
     _log.info(
         "%s runs on a graph that is %s, on %d threads",
-        improvement.id,
+        job.id,
         "optimised" if sessions[0].optimised else "plain",
         sessions[0].threads,
     )
 
 
-def close(sessions: Iterable[RunningSession]) -> None:
-    """Free sessions."""
+def close_sessions(sessions: Iterable[RunningSession]) -> None:
+    """Free sessions that do not serve."""
     for session in sessions:
         session.close()
 
 
-def proven(improvement: OptimisationJob, place: Path) -> list[RunningSession]:
-    """A session for each replica, on the graph in `place`, that answers here as the plain one."""
-    report: dict[str, Any] = json.loads((place / REPORT_FILE).read_text())
+def open_proven(job: OptimisationJob, folder: Path) -> list[RunningSession]:
+    """Open the optimised graph in `folder` for each replica; it answers as the plain one does.
+
+    Raises Declined if it does not, or the child wrote no graph; OSError or ValueError for files
+    that cannot be read; a ServingError.
+    """
+    report: dict[str, Any] = json.loads((folder / REPORT_FILE).read_text())
     if not report["optimised"]:
         raise Declined(report["reason"])
     initialiser = Initialiser(report["initialiser"], report["assets"])
     sessions: list[RunningSession] = []
     try:
-        for replica in improvement.replicas:
-            if improvement.cancelled.is_set():
+        for replica in job.replicas:
+            if job.cancelled.is_set():
                 raise Declined("cancelled")
-            sessions.append(_proven_one(improvement, replica, place, initialiser))
+            sessions.append(_open_proven_replica(job, replica, folder, initialiser))
     except BaseException:
-        close(sessions)
+        close_sessions(sessions)
         raise
     return sessions
 
 
-def _proven_one(
-    improvement: OptimisationJob, replica: SavedModelServable, place: Path, initialiser: Initialiser
+def _open_proven_replica(
+    job: OptimisationJob, replica: SavedModelServable, folder: Path, initialiser: Initialiser
 ) -> RunningSession:
-    signatures, warm = improvement.meta_graph.signatures, improvement.warm
+    signatures, safe_to_run = job.meta_graph.signatures, job.safe_to_run
     options = replica.session.options
 
-    def on(threads: int) -> RunningSession:
+    def open_on(threads: int) -> RunningSession:
         return open_optimised(
-            str(place / GRAPH_FILE),
-            improvement.path,
+            str(folder / GRAPH_FILE),
+            job.path,
             initialiser,
             options._replace(threads=threads),
             signatures,
         )
 
-    known = improvement.threads_known(optimised=True)
-    session = on(known or options.threads)
+    known = job.known_threads(optimised=True)
+    session = open_on(known or options.threads)
     try:
-        if not same_answers(replica.session, session, improvement.meta_graph, warm):
+        if not same_answers(replica.session, session, job.meta_graph, safe_to_run):
             raise Declined("the optimised graph gives other answers here")
-        session.look(signatures, warm)
-        wide = None
-        if improvement.may_widen and not known:
-            wide = better(session, lambda: on(improvement.threads), signatures, warm)
+        session.trace_devices(signatures, safe_to_run)
+        faster = None
+        if job.may_add_threads and not known:
+            faster = open_if_faster(session, lambda: open_on(job.threads), signatures, safe_to_run)
     except BaseException:
         session.close()
         raise
-    if wide is not None:
-        wide.ran = session.ran
+    if faster is not None:
+        faster.observed = session.observed
         session.close()
-    return wide or session
+    return faster or session
 
 
-def wide_plain(improvement: OptimisationJob) -> RunningSession | None:
-    """The plain graph on all threads, if that pays."""
-    signatures, narrow = improvement.meta_graph.signatures, improvement.first.session
-    if improvement.threads_known(optimised=False) == narrow.threads:
+def open_plain_if_faster(job: OptimisationJob) -> RunningSession | None:
+    """Open the plain graph on all threads, warm; None if that does not pay.
+
+    Raises what TensorFlow does, or a ServingError.
+    """
+    signatures, current = job.meta_graph.signatures, job.measured_replica.session
+    if job.known_threads(optimised=False) == current.threads:
         return None
-    session = better(
-        narrow,
+    session = open_if_faster(
+        current,
         lambda: open_plain(
-            improvement.path,
-            improvement.tags,
-            narrow.options._replace(threads=improvement.threads),
-            improvement.meta_graph,
-            improvement.warm,
+            job.path,
+            job.tags,
+            current.options._replace(threads=job.threads),
+            job.meta_graph,
+            job.safe_to_run,
         ),
         signatures,
-        improvement.warm,
+        job.safe_to_run,
     )
     try:
-        return rehearsed(improvement, [session])[0] if session else None
+        return pass_recorded_requests(job, [session])[0] if session else None
     except Declined as reason:
-        if not improvement.cancelled.is_set():
-            _log.warning("%s stays on one thread: %s", improvement.id, reason)
+        if not job.cancelled.is_set():
+            _log.warning("%s stays on one thread: %s", job.id, reason)
         return None
 
 
-class _Trial(SavedModelServable):
-    """A session before its first caller: its runs end when it is not wanted any more."""
+class _Candidate(SavedModelServable):
+    """A session before its first caller: no more runs begin once the job is cancelled."""
 
-    def __init__(self, improvement: OptimisationJob, session: RunningSession) -> None:
-        super().__init__(improvement.meta_graph, session, may_be_run=improvement.warm)
-        self._cancelled = improvement.cancelled
+    def __init__(self, job: OptimisationJob, session: RunningSession) -> None:
+        super().__init__(job.meta_graph, session, safe_to_run=job.safe_to_run)
+        self._cancelled = job.cancelled
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         if self._cancelled.is_set():
@@ -199,13 +205,18 @@ class _Trial(SavedModelServable):
         super().run(signature, inputs, done)
 
 
-def rehearsed(improvement: OptimisationJob, sessions: list[RunningSession]) -> list[RunningSession]:
-    """The sessions, once each has answered the recorded requests; closed if one does not."""
+def pass_recorded_requests(
+    job: OptimisationJob, sessions: list[RunningSession]
+) -> list[RunningSession]:
+    """Run the recorded requests on each session, and return the sessions.
+
+    Raises Declined if a request fails; then all sessions are closed.
+    """
     try:
         for session in sessions:
-            improvement.warm_up(_Trial(improvement, session))
+            job.warm_up(_Candidate(job, session))
     except BaseException as error:
-        close(sessions)
+        close_sessions(sessions)
         if isinstance(error, ServingError):
             raise Declined(f"a recorded request fails on the new session: {error}") from error
         raise

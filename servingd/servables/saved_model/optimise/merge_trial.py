@@ -1,7 +1,7 @@
-"""A second lock on merging, and what merging is worth: real runs on the session that serves.
+"""Checks that calls may be merged, and measures what that is worth, on the session that serves.
 
-Whether a signature may be merged is decided by `analysis`. Here varied rows are run whole and in
-parts, and whatever does not answer alike is not merged, whatever the analysis says.
+Whether a signature's calls may be merged is decided by `row_wise.analysis`. As a second check,
+varied rows are run whole and in parts here: a signature whose answers differ is not merged.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from servingd.core.batching.merge import merge, rows_of
 from servingd.core.types import Signature, Tensors
 from servingd.errors import InvalidArgument
-from servingd.servables.made_up_inputs import synthetic_inputs
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
-from servingd.servables.saved_model.row_wise.analysis import Mergeable, Verdict, row_wise
+from servingd.servables.saved_model.row_wise.analysis import row_wise
+from servingd.servables.saved_model.row_wise.verdicts import Mergeable, RowWiseVerdict
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import (
@@ -28,50 +28,52 @@ from servingd.servables.saved_model.trials.varied import (
     example_features,
     varied_inputs,
 )
+from servingd.servables.synthetic_inputs import synthetic_inputs
 from servingd.servables.tensorflow.runtime import translate
 
 MAX_ROWS = 64
+"""Rows of the largest batch that is measured."""
 
 _PARTS = (1, 2, 4, 9)
-"""Rows of the calls that are merged in a trial."""
+"""Rows of the calls that are merged in a trial of a model that is fast enough for 16 rows."""
 _FEW_PARTS = (1, 3)
-"""Of a model that is slow."""
+"""Rows of the calls that are merged in the first trial, and in all trials of a slow model."""
 _TRIALS = 3
-"""Kinds of inputs that must be answered, of those that are tried."""
+"""Kinds of inputs, of `SEEDS`, that must be answered alike; then no more are tried."""
 
 _MAX_RUN_S = 0.15
-"""A batch that would run longer is not tried: it would not be made either."""
+"""Seconds. A batch that would run longer is not tried: the server would not make it either."""
 
-_ABOUT = 1.1
-"""Costs per row within this factor of the least are as good as that."""
+_COST_TOLERANCE = 1.1
+"""Costs per row within this factor of the lowest count as equally good."""
 
 _HANDOVER_S = 250e-6
-"""What handing a batch over between threads costs besides its run."""
+"""Seconds that handing a batch over between threads costs besides its run."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Call(NamedTuple):
-    """A signature of a session, run on made-up inputs."""
+    """A signature of a session, to be run on synthetic inputs."""
 
     session: RunningSession
     name: str
 
     def run(self, inputs: Tensors) -> dict[str, Any]:
-        return self.session.run_made_up(self.name, inputs)
+        return self.session.run_synthetic(self.name, inputs)
 
 
 def find_mergeable(
     session: RunningSession,
     meta_graph: MetaGraph,
-    warm: Mapping[str, bool],
+    safe_to_run: Mapping[str, bool],
     known: Mapping[str, int] | None = None,
 ) -> Mergeable:
-    """By signature that works row by row, up to how many rows a run gets cheaper.
+    """Find out which signatures' calls may be merged, and up to how many rows that pays.
 
-    `warm` tells which keep no state; `known`, what was found worth while for a graph of the same
-    kind, which is not measured again. Runs each at several sizes, which also warms these. Never
-    raises: what cannot be tried is not merged.
+    `safe_to_run` says which signatures keep no state. `known` are rows worth merging that were
+    measured for a graph of the same kind: they are not measured again. Every signature is run at
+    several sizes, which also warms these. Never raises: what cannot be tried is not merged.
     """
     known = known or {}
     rows_worth: dict[str, int] = {}
@@ -82,14 +84,14 @@ def find_mergeable(
     for name, signature in meta_graph.signatures.items():
         try:
             call = _Call(session, name)
-            reason = _refusal(call, signature, features, verdicts[name], warm[name])
+            reason = _refusal(call, signature, features, verdicts[name], safe_to_run[name])
             if reason:
                 refused[name] = reason
             elif name in known:
                 _warm_up(call, signature, known[name])
                 rows_worth[name] = known[name]
             else:
-                rows_worth[name] = _knee(call, signature)
+                rows_worth[name] = _rows_worth_merging(call, signature)
         except Exception as error:
             refused[name] = f"a trial failed: {translate(error).message}"
         if name in refused:
@@ -97,44 +99,45 @@ def find_mergeable(
     return Mergeable(rows_worth, refused)
 
 
-def warm_sizes(
+def warm_up_sizes(
     session: RunningSession, signatures: Mapping[str, Signature], rows_worth: Mapping[str, int]
 ) -> None:
-    """Run signatures at the sizes that are worth merging. Raises what TensorFlow does."""
+    """Run each signature at the batch sizes up to its rows worth. Raises what TensorFlow does."""
     for name, rows in rows_worth.items():
         _warm_up(_Call(session, name), signatures[name], rows)
 
 
-def _warm_up(call: _Call, signature: Signature, most: int) -> None:
+def _warm_up(call: _Call, signature: Signature, max_rows: int) -> None:
+    """Run batches of 2, 4, 8 ... rows, up to `max_rows`."""
     one, rows = synthetic_inputs(signature, 1), 2
-    while one is not None and rows <= most:
+    while one is not None and rows <= max_rows:
         call.run(merge([one] * rows).inputs)
         rows *= 2
 
 
-# The second lock --------------------------------------------------------------------------------
+# May calls be merged? -------------------------------------------------------------------------
 
 
 def _refusal(
     call: _Call,
     signature: Signature,
     features: Sequence[ExampleFeature],
-    verdict: Verdict,
+    verdict: RowWiseVerdict,
     keeps_no_state: bool,
 ) -> str:
-    """Why rows may not be merged; empty if they answer together as they do apart."""
+    """Return why calls may not be merged; empty if they may."""
     if not verdict.row_wise:
         return verdict.reason
     if not keeps_no_state:
         return "it keeps state"
-    return _tried(call, signature, features)
+    return _trial_refusal(call, signature, features)
 
 
-def _tried(call: _Call, signature: Signature, features: Sequence[ExampleFeature]) -> str:
-    """Why rows may not be merged after all, whatever the analysis says.
+def _trial_refusal(call: _Call, signature: Signature, features: Sequence[ExampleFeature]) -> str:
+    """Return why calls may not be merged though the analysis allows it; empty if they may.
 
-    A model that refuses all that is made up proves nothing against the analysis, but nobody could
-    tell what merging is worth.
+    A model that refuses all synthetic inputs proves nothing against the analysis, but then it
+    cannot be measured what merging is worth.
     """
     parts: Sequence[int] = _FEW_PARTS
     answered = 0
@@ -160,6 +163,7 @@ def _tried(call: _Call, signature: Signature, features: Sequence[ExampleFeature]
 
 
 def _compare(call: _Call, whole: Tensors, parts: Sequence[int]) -> str:
+    """Run rows at once and in `parts` rows; return how the answers differ, empty if they do not."""
     answer = call.run(whole)
     rows = sum(parts)
     if not all(np.ndim(array) and np.shape(array)[0] == rows for array in answer.values()):
@@ -179,14 +183,14 @@ def _rows(inputs: Tensors, start: int, stop: int) -> dict[str, Any]:
     return {alias: np.ascontiguousarray(array[start:stop]) for alias, array in inputs.items()}
 
 
-# What it is worth -------------------------------------------------------------------------------
+# Up to how many rows does it pay? -------------------------------------------------------------
 
 
-def _knee(call: _Call, signature: Signature) -> int:
-    """The smallest number of rows that costs about as little per row as any does.
+def _rows_worth_merging(call: _Call, signature: Signature) -> int:
+    """Return the smallest number of rows that costs about as little per row as any does.
 
-    A batch costs the threads that bring its calls together something as well. It may be wrong, and
-    costs time then: answers do not depend on it.
+    The cost of handing a batch over between threads is part of it. A wrong number costs time, and
+    changes no answer.
     """
     one = synthetic_inputs(signature, 1)
     if one is None:
@@ -200,11 +204,11 @@ def _knee(call: _Call, signature: Signature) -> int:
         costs[rows] = _time(call, inputs) / rows
     whole = {rows: each + _HANDOVER_S / rows for rows, each in costs.items()}
     least = min(whole.values())
-    return min(rows for rows, each in whole.items() if each <= least * _ABOUT)
+    return min(rows for rows, each in whole.items() if each <= least * _COST_TOLERANCE)
 
 
 def _time(call: _Call, inputs: Tensors) -> float:
-    """The faster of a few runs, in seconds; a first one is not counted."""
+    """Return the seconds of the fastest of a few runs; a first one is not counted."""
     call.run(inputs)
     times = []
     for _ in range(3):

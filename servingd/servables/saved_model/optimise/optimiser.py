@@ -1,8 +1,9 @@
-"""The server's side of graph optimisation: one child at a time, and the swap when it is proven.
+"""The server's side of graph optimisation: a queue of jobs, one child process at a time.
 
-A model serves its plain graph at once. In the background a child process writes an optimised graph
-(or finds it in the cache), and the servable is switched over to it. None of this is the manager's
-affair: no state, no event. Whatever fails, the plain graph goes on serving.
+A model serves its plain graph at once. In the background a child process writes an optimised graph,
+unless the cache has one, and the servable's sessions are replaced by sessions over it. The manager
+knows nothing of this: the version's state does not change. Whatever fails, the plain graph goes on
+serving.
 """
 
 from __future__ import annotations
@@ -15,76 +16,83 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO
 
 from servingd import __version__
 from servingd.config.saved_model import NO_EXTENSIONS, Extensions
-from servingd.core.types import ServableId
 from servingd.errors import ServingError
 from servingd.servables.saved_model.files.weights import (
-    MAX_WEIGHTS,
+    MAX_WEIGHT_BYTES,
     WeightsCheck,
-    damage,
-    weights_of,
+    find_damage,
+    weight_bytes,
 )
+from servingd.servables.saved_model.listener import SavedModelListener
 from servingd.servables.saved_model.optimise.attempts import Attempts
-from servingd.servables.saved_model.optimise.cached_graph import Kept, kept_in
-from servingd.servables.saved_model.optimise.child import GRAPH_FILE
+from servingd.servables.saved_model.optimise.cached_graph import CachedGraph, read_cached_graph
+from servingd.servables.saved_model.optimise.child import GRAPH_FILE, Declined
 from servingd.servables.saved_model.optimise.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.optimise.job import (
-    Declined,
     OptimisationJob,
-    close,
-    proven,
-    rehearsed,
-    swap,
-    wide_plain,
+    close_sessions,
+    open_plain_if_faster,
+    open_proven,
+    pass_recorded_requests,
+    swap_sessions,
 )
 from servingd.servables.saved_model.optimise.merge_trial import find_mergeable
-from servingd.servables.saved_model.optimise.tuning import Tuning, Tunings, kind_of, write_tuning
-from servingd.servables.saved_model.row_wise.analysis import NOT_TRIED
+from servingd.servables.saved_model.optimise.tuning import (
+    Tuning,
+    TuningCache,
+    graph_kind,
+    write_tuning,
+)
+from servingd.servables.saved_model.row_wise.verdicts import NOT_TRIED
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.tensorflow.runtime import tensorflow
 
-OnGraphState: TypeAlias = Callable[[ServableId, str], None]
-"""Told of a graph's state: `plain`, `optimising`, `optimised`, `declined`, `damaged weights` (it is
-optimised, and could not be made again); empty once unloaded."""
-
-
-_CHILD_SECONDS = 1800.0  # it is niced: beside a busy server it gets little of each second
+_CHILD_SECONDS = 1800.0
+"""Seconds that a child may take: it is niced, and gets little of each second on a busy server."""
 _CHILD_CPU_SECONDS = 600
+"""Seconds of processor time that a child may take (RLIMIT_CPU)."""
 _CHILD_BASE_BYTES = 6 << 30
+"""Address space that a child may take besides the model (RLIMIT_AS); much of it is never used."""
 _CHILD_BYTES_PER_WEIGHT = 16
+"""Address space that a child may take per byte of variables: it holds many copies of them."""
 
-_PATIENCE_S = 60.0
+_WARN_AFTER_S = 60.0
+"""Seconds that an unload waits for a job to end before it logs that it waits."""
 _STOP_S = 10.0
+"""Seconds that the thread gets to end before it is left behind."""
 
 _log = logging.getLogger(__name__)
 
 
 class GraphOptimiser:
-    """Owns the thread `optimiser` and its child process."""
+    """Owns the thread `optimiser` and its child process. Its methods are called from any thread."""
 
     def __init__(
         self,
         cache_dir: str,
         enabled: bool,
-        on_state: OnGraphState,
+        listener: SavedModelListener,
         memory_limit: int = 0,
         extensions: Extensions = NO_EXTENSIONS,
     ) -> None:
-        """`memory_limit` is the child's, in bytes; 0: by the model's size."""
+        """Start nothing yet. Not `enabled`: jobs only tune threads and merging.
+
+        `memory_limit` is the child's address space in bytes; 0: by the model's size.
+        """
         self._cache_dir = cache_dir
         self._enabled = enabled
-        self._on_state = on_state
+        self._listener = listener
         self._memory_limit = memory_limit
         self._extensions = extensions
         self._cache: GraphCache | None = None  # guarded by _changed; made when first needed
         self._attempts: Attempts | None = None  # guarded by _changed
-        self._tunings = Tunings()
+        self._tunings = TuningCache()  # the optimiser's thread only
         self._changed = threading.Condition()
         self._waiting: deque[OptimisationJob] = deque()  # guarded by _changed
         self._checks: deque[WeightsCheck] = deque()  # guarded by _changed
@@ -93,67 +101,69 @@ class GraphOptimiser:
         self._stopped = False  # guarded by _changed
         self._thread: threading.Thread | None = None  # guarded by _changed; made when first needed
 
-    def submit(self, improvement: OptimisationJob) -> None:
-        """Improve a servable in the background, in order of arrival."""
+    def submit(self, job: OptimisationJob) -> None:
+        """Queue a job; returns at once. `job.finished` is set when it has ended or was dropped."""
         if self._enabled:
-            self._on_state(improvement.id, "optimising")
+            self._listener.graph_state_changed(job.id, "optimising")
         with self._changed:
             if not self._stopped:
-                self._waiting.append(improvement)
+                self._waiting.append(job)
                 self._wake()
                 return
-        improvement.over.set()
+        job.finished.set()
 
     def check(self, check: WeightsCheck) -> None:
-        """Look at weights in the background, once there is nothing to improve."""
+        """Queue a check of weights; returns at once. Jobs go first."""
         with self._changed:
             if not self._stopped:
                 self._checks.append(check)
                 self._wake()
 
     def _wake(self) -> None:
-        """Under _changed."""
+        """Start the thread, or wake it up. Call with `_changed` held."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="optimiser", daemon=True)
             self._thread.start()
         self._changed.notify()
 
-    def kept(self, path: str, tags: tuple[str, ...], setting: str) -> Kept | None:
-        """The graph that was optimised of these files before, and served here in this setting.
+    def find_cached(
+        self, path: str, tags: tuple[str, ...], settings_digest: str
+    ) -> CachedGraph | None:
+        """Return the optimised graph of the files under `path` that served with these settings.
 
-        None if there is none. Thread-safe. Raises OSError or ValueError.
+        None if there is none. Raises OSError or ValueError.
         """
-        if not self._enabled or not c_api.is_sound() or weights_of(path) > MAX_WEIGHTS:
+        if not self._enabled or not c_api.is_sound() or weight_bytes(path) > MAX_WEIGHT_BYTES:
             return None
-        place = self._graphs().find(_key(path, tags))
-        return kept_in(place, setting) if place is not None else None
+        folder = self._graph_cache().find(_cache_key(path, tags))
+        return read_cached_graph(folder, settings_digest) if folder is not None else None
 
     @property
     def attempts(self) -> Attempts:
-        """What is being tried, and what servers did not survive, beside the graphs."""
-        folder = self._graphs().folder
+        """The record of loads and jobs under way, and of those that a server did not survive."""
+        folder = self._graph_cache().folder
         with self._changed:
             if self._attempts is None or (folder is not None and self._attempts.folder is None):
                 self._attempts = Attempts(folder)
             return self._attempts
 
-    def cancel(self, improvement: OptimisationJob) -> None:
-        """Give an improvement up; on return its servable is not touched any more."""
-        improvement.cancelled.set()
+    def cancel(self, job: OptimisationJob) -> None:
+        """Drop a job, or end it; waits until it touches no replica any more."""
+        job.cancelled.set()
         with self._changed:
-            if improvement in self._waiting:
-                self._waiting.remove(improvement)
-                improvement.over.set()
-            elif improvement is self._current and self._child is not None:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                job.finished.set()
+            elif job is self._current and self._child is not None:
                 self._child.kill()
-        while not improvement.over.wait(_PATIENCE_S):
-            _log.warning("%s is not unloaded yet: its graph is being replaced", improvement.id)
+        while not job.finished.wait(_WARN_AFTER_S):
+            _log.warning("%s is not unloaded yet: its graph is being replaced", job.id)
 
     def stop(self) -> None:
-        """End the thread and its child; nobody waits for an improvement any more."""
+        """Drop all jobs; end the thread and its child."""
         with self._changed:
             self._stopped = True
-            abandoned = list(self._waiting)
+            dropped = list(self._waiting)
             self._waiting.clear()
             if self._current is not None:
                 self._current.cancelled.set()
@@ -163,8 +173,8 @@ class GraphOptimiser:
             thread, attempts = self._thread, self._attempts
         if attempts is not None:
             attempts.forget()
-        for improvement in abandoned:
-            improvement.over.set()
+        for job in dropped:
+            job.finished.set()
         if thread is not None:
             thread.join(_STOP_S)
             if thread.is_alive():
@@ -173,35 +183,35 @@ class GraphOptimiser:
     # The optimiser's thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (improvement := self._next()) is not None:
-            if isinstance(improvement, WeightsCheck):
-                self._check(improvement)
+        while (job := self._next()) is not None:
+            if isinstance(job, WeightsCheck):
+                self._check(job)
                 continue
             try:
-                with self.attempts.during(improvement.attempt, improvement.path):
-                    self._improve(improvement)
+                with self.attempts.during(job.attempt, job.path):
+                    self._run_job(job)
             except BaseException:
-                _log.exception("the graph of %s could not be improved", improvement.id)
-                self._on_state(improvement.id, "declined")
+                _log.exception("the graph of %s could not be improved", job.id)
+                self._listener.graph_state_changed(job.id, "declined")
             finally:
                 with self._changed:
                     self._current = None
-                improvement.over.set()
-            del improvement  # else its servable lives until the next one comes
+                job.finished.set()
+            del job  # else its servable lives until the next job comes
 
     def _check(self, check: WeightsCheck) -> None:
         try:
-            trouble = damage(check.path, lambda: check.over or self._stopped)
+            damage = find_damage(check.path, lambda: check.cancelled or self._stopped)
         except BaseException:
             _log.exception("the weights of %s cannot be looked at", check.id)
             return
-        if trouble:
+        if damage:
             text = (
                 "the weights of %s are damaged: %s. It serves on, from an optimised graph that "
                 "was made of them before; without that graph it could not be loaded"
             )
-            _log.warning(text, check.id, trouble)
-            check.tell(lambda: self._on_state(check.id, "damaged weights"))
+            _log.warning(text, check.id, damage)
+            check.report(lambda: self._listener.graph_state_changed(check.id, "damaged weights"))
 
     def _next(self) -> OptimisationJob | WeightsCheck | None:
         with self._changed:
@@ -214,100 +224,112 @@ class GraphOptimiser:
             self._current = self._waiting.popleft()
             return self._current
 
-    def _improve(self, improvement: OptimisationJob) -> None:
+    def _run_job(self, job: OptimisationJob) -> None:
         state: str = "plain"
         sessions: list[RunningSession] = []
-        kind = _kind_of(improvement)
-        improvement.tuning = self._tunings.find(kind)
+        kind = _graph_kind(job)
+        job.tuning = self._tunings.find(kind)
         if self._enabled:
             try:
-                sessions, state = self._optimised(improvement), "optimised"
+                sessions, state = self._open_optimised_sessions(job), "optimised"
             except (Declined, ServingError, OSError) as reason:
                 state = "declined"
-                if not improvement.cancelled.is_set():
-                    _log.info("%s is served as it is, not optimised: %s", improvement.id, reason)
-        if not sessions and improvement.may_widen and (wide := wide_plain(improvement)):
-            sessions = [wide]
-        if improvement.cancelled.is_set():
-            close(sessions)
+                if not job.cancelled.is_set():
+                    _log.info("%s is served as it is, not optimised: %s", job.id, reason)
+        if not sessions and job.may_add_threads and (faster := open_plain_if_faster(job)):
+            sessions = [faster]
+        if job.cancelled.is_set():
+            close_sessions(sessions)
             return
-        chosen = sessions or [replica.session for replica in improvement.replicas]
-        self._tunings.keep(kind, self._tuned(improvement, chosen))
+        chosen = sessions or [replica.session for replica in job.replicas]
+        self._tunings.store(kind, self._tune(job, chosen))
         if sessions:
-            swap(improvement, sessions)
-        self._on_state(improvement.id, state)
+            swap_sessions(job, sessions)
+        self._listener.graph_state_changed(job.id, state)
 
-    def _tuned(self, improvement: OptimisationJob, sessions: list[RunningSession]) -> Tuning:
-        """Find out what is worth merging; note how the graph is best run, if it is kept."""
+    def _tune(self, job: OptimisationJob, sessions: list[RunningSession]) -> Tuning:
+        """Find out what is worth merging, and set it on the sessions; return the tuning.
+
+        It is also written beside the optimised graph, where that is cached.
+        """
         first, mergeable = sessions[0], NOT_TRIED
-        if improvement.merges:
+        if job.may_merge:
             mergeable = find_mergeable(
                 first,
-                improvement.meta_graph,
-                improvement.warm,
-                improvement.rows_known(first.optimised),
+                job.meta_graph,
+                job.safe_to_run,
+                job.known_rows(first.optimised),
             )
             for session in sessions:
                 session.mergeable = mergeable
         tuning = Tuning(first.optimised, first.threads, mergeable)
-        if first.optimised and (place := self._graphs().find(_key_of(improvement))):
-            write_tuning(place / GRAPH_FILE, improvement.setting, tuning)
+        if first.optimised and (folder := self._graph_cache().find(_key_of(job))):
+            write_tuning(folder / GRAPH_FILE, job.settings_digest, tuning)
         return tuning
 
-    def _optimised(self, improvement: OptimisationJob) -> list[RunningSession]:
-        """Each replica's proven session on the optimised graph, from the cache or made now."""
+    def _open_optimised_sessions(self, job: OptimisationJob) -> list[RunningSession]:
+        """Open a session for each replica on the optimised graph, cached or made now.
+
+        Raises Declined, with the reason why the plain graph goes on serving; a ServingError or
+        OSError for a failure that another try might not have.
+        """
         if not c_api.is_sound():
             raise Declined("the C API is not usable with this TensorFlow")
-        if device := improvement.accelerator:  # graphs are optimised for the host
+        if device := job.accelerator:  # graphs are optimised for the host
             raise Declined(f"placed on {device}")
-        weights = weights_of(improvement.path)
-        if weights > MAX_WEIGHTS:
-            raise Declined(f"{weights} bytes of variables are more than {MAX_WEIGHTS}")
-        cache, key = self._graphs(), _key_of(improvement)
-        kept = cache.find(key)
-        if kept is not None:
+        weights = weight_bytes(job.path)
+        if weights > MAX_WEIGHT_BYTES:
+            raise Declined(f"{weights} bytes of variables are more than {MAX_WEIGHT_BYTES}")
+        cache, key = self._graph_cache(), _key_of(job)
+        cached = cache.find(key)
+        if cached is not None:
             try:
-                return rehearsed(improvement, proven(improvement, kept))
+                return pass_recorded_requests(job, open_proven(job, cached))
             except Declined:
                 raise
             except Exception as error:
-                _log.warning("an optimised graph is made anew, not taken from %s: %s", kept, error)
-                cache.forget(kept)
-        place = self._made(improvement, key, weights)
+                _log.warning(
+                    "an optimised graph is made anew, not taken from %s: %s", cached, error
+                )
+                cache.remove(cached)
+        folder = self._optimise_in_child(job, key, weights)
         try:
-            return rehearsed(improvement, proven(improvement, place))
+            return pass_recorded_requests(job, open_proven(job, folder))
         finally:
-            cache.drop(place)
+            cache.discard(folder)
 
-    def _made(self, improvement: OptimisationJob, key: str, weights: int) -> Path:
-        """The folder with what a child makes of the model now."""
-        cache = self._graphs()
-        workplace = cache.workplace()
+    def _optimise_in_child(self, job: OptimisationJob, key: str, weights: int) -> Path:
+        """Let a child optimise the model; return the folder with its result.
+
+        Raises Declined if the child fails, or the model's files changed meanwhile.
+        """
+        cache = self._graph_cache()
+        work_folder = cache.make_work_folder()
         try:
-            self._run_child(improvement, workplace, weights)
-            if _key_of(improvement) != key:
+            self._run_child(job, work_folder, weights)
+            if _key_of(job) != key:
                 raise Declined("the model's files changed meanwhile")
-            return cache.keep(workplace, key)
+            return cache.store(work_folder, key)
         except BaseException:
-            cache.drop(workplace)
+            cache.discard(work_folder)
             raise
 
-    def _run_child(self, improvement: OptimisationJob, workplace: Path, weights: int) -> None:
+    def _run_child(self, job: OptimisationJob, work_folder: Path, weights: int) -> None:
         memory = self._memory_limit or _CHILD_BASE_BYTES + weights * _CHILD_BYTES_PER_WEIGHT
         command = [
             sys.executable,
             "-m",
             "servingd.servables.saved_model.optimise.child",
-            improvement.path,
-            str(workplace),
-            f"--tags={','.join(improvement.tags)}",
+            job.path,
+            str(work_folder),
+            f"--tags={','.join(job.tags)}",
             f"--memory-limit-bytes={memory}",
             f"--cpu-limit-seconds={_CHILD_CPU_SECONDS}",
             f"--parent={os.getpid()}",
             f"--op-libraries={','.join(self._extensions.op_libraries)}",
             f"--python-imports={','.join(self._extensions.python_imports)}",
         ]
-        if improvement.cancelled.is_set():
+        if job.cancelled.is_set():
             raise Declined("cancelled")
         with tempfile.TemporaryFile() as output:
             child = subprocess.Popen(
@@ -315,7 +337,7 @@ class GraphOptimiser:
             )
             with self._changed:
                 self._child = child
-                if improvement.cancelled.is_set():  # before anybody could see the child
+                if job.cancelled.is_set():  # before anybody could see the child
                     child.kill()
             try:
                 code = child.wait(_CHILD_SECONDS)
@@ -327,33 +349,36 @@ class GraphOptimiser:
                 child.kill()  # no effect on one that has ended
                 child.wait()
             if code != 0:
-                raise Declined(f"the optimiser ended with {_outcome(code)}: {_tail(output)}")
+                raise Declined(
+                    f"the optimiser ended with {_describe_exit(code)}: {_last_line(output)}"
+                )
 
-    def _graphs(self) -> GraphCache:
+    def _graph_cache(self) -> GraphCache:
         with self._changed:
             if self._cache is None:
                 self._cache = GraphCache(self._cache_dir)
             return self._cache
 
 
-def _kind_of(improvement: OptimisationJob) -> str:
-    meta_graph, weights = improvement.meta_graph, weights_of(improvement.path)
-    return kind_of(meta_graph.graph(), meta_graph.signatures, weights, improvement.setting)
+def _graph_kind(job: OptimisationJob) -> str:
+    meta_graph, weights = job.meta_graph, weight_bytes(job.path)
+    return graph_kind(meta_graph.graph(), meta_graph.signatures, weights, job.settings_digest)
 
 
-def _key_of(improvement: OptimisationJob) -> str:
-    return _key(improvement.path, improvement.tags)
+def _key_of(job: OptimisationJob) -> str:
+    return _cache_key(job.path, job.tags)
 
 
-def _key(path: str, tags: tuple[str, ...]) -> str:
+def _cache_key(path: str, tags: tuple[str, ...]) -> str:
     return model_key(path, __version__, tensorflow().__version__, *tags)
 
 
-def _outcome(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _tail(errors: Any) -> str:
-    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 2000))
-    lines = [line for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
+def _last_line(output: IO[bytes]) -> str:
+    """Return the last line that a child wrote."""
+    output.seek(max(0, output.seek(0, os.SEEK_END) - 2000))
+    lines = [line for line in output.read().decode(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"

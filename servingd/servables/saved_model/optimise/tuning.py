@@ -1,4 +1,4 @@
-"""How a graph is best run on this machine: found by trying, and kept for the next version of it."""
+"""How a graph is best run on this machine: measured once, and reused for later versions of it."""
 
 from __future__ import annotations
 
@@ -13,55 +13,60 @@ from typing import Any, NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import Signature, TensorSpec
-from servingd.servables.saved_model.row_wise.analysis import REVISION, Mergeable
+from servingd.servables.saved_model.row_wise.rules import REVISION
+from servingd.servables.saved_model.row_wise.verdicts import Mergeable
 
 FILE = "tuning.json"
+"""Written beside the optimised graph that it is about."""
 
-_MOST = 64
+_MAX_TUNINGS = 64
+"""Kinds of graphs that are remembered; the least recently used one goes first."""
 
 
 class Tuning(NamedTuple):
-    """What was found out by running a graph."""
+    """The settings that were found best by running a graph."""
 
     optimised: bool
     """Whether the graph was the optimised one."""
     threads: int
-    """How many an operation gets."""
+    """Intra-op threads of a session."""
     mergeable: Mergeable
-    """What may be merged, and up to how many rows a run gets cheaper."""
+    """Which signatures' calls may be merged, and up to how many rows that pays."""
 
 
-class Tunings:
-    """The tunings of the kinds of graphs that were used last. Used by one thread."""
+class TuningCache:
+    """The tunings of the kinds of graphs that were used last, in memory. Used by one thread."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Tuning] = OrderedDict()
 
     def find(self, kind: str) -> Tuning | None:
-        """That of a graph of this kind, if one was tried."""
+        """Return the tuning of graphs of this kind, if there is one."""
         if kind in self._known:
             self._known.move_to_end(kind)
         return self._known.get(kind)
 
-    def keep(self, kind: str, tuning: Tuning) -> None:
-        """Remember it, in the place of the one that was not used for the longest time."""
+    def store(self, kind: str, tuning: Tuning) -> None:
+        """Remember a tuning; the least recently used one is forgotten."""
         self._known[kind] = tuning
         self._known.move_to_end(kind)
-        if len(self._known) > _MOST:
+        if len(self._known) > _MAX_TUNINGS:
             self._known.popitem(last=False)
 
 
-def setting(options: SavedModelOptions, replicas: int, cores: int, merges: bool) -> str:
-    """What a tuning depends on besides the graph."""
+def settings_digest(options: SavedModelOptions, replicas: int, cores: int, may_merge: bool) -> str:
+    """Return a digest of what a tuning depends on besides the graph: the operator's settings."""
     sessions = (options.intra_op_threads, options.virtual_cpu_devices, options.session_config)
-    return _digest(sessions, replicas, cores, merges, REVISION)
+    return _digest(sessions, replicas, cores, may_merge, REVISION)
 
 
-def kind_of(graph: Any, signatures: Mapping[str, Signature], weights: int, setting: str) -> str:
-    """What versions of a model have in common of which only the weights' values differ.
+def graph_kind(
+    graph: Any, signatures: Mapping[str, Signature], weights: int, settings_digest: str
+) -> str:
+    """Return a digest that versions of a model share if only the values of their weights differ.
 
-    `graph` is a `tensorflow.GraphDef` or a twin with its nodes' types. Names are not compared:
-    those of functions differ from one training to the next.
+    `graph` is a `tensorflow.GraphDef`, or a `servingd.Graph` with its nodes' types; `weights` are
+    bytes. Names are not compared: those of functions differ from one training to the next.
     """
     types = Counter(node.op for node in graph.node)
     for function in graph.library.function:
@@ -70,7 +75,7 @@ def kind_of(graph: Any, signatures: Mapping[str, Signature], weights: int, setti
         sorted(types.items()),
         sorted((name, _specs(s.inputs), _specs(s.outputs)) for name, s in signatures.items()),
         weights,
-        setting,
+        settings_digest,
     )
 
 
@@ -82,14 +87,14 @@ def _digest(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def read_tuning(graph: Path, setting: str) -> Tuning | None:
-    """What was found out about the graph in a file, in this setting; None if nothing was.
+def read_tuning(graph: Path, settings_digest: str) -> Tuning | None:
+    """Return the tuning of the graph in a file with these settings; None if there is none.
 
-    Of a file that was changed or replaced since, nothing is known.
+    A tuning of a file that was changed or replaced since does not count.
     """
     try:
         found = json.loads(graph.with_name(FILE).read_text())
-        if found["setting"] != setting or found["graph"] != _state(graph):
+        if found["setting"] != settings_digest or found["graph"] != _state(graph):
             return None
         rows = {name: int(each) for name, each in found["rows"].items()}
         refused = {name: str(reason) for name, reason in found["refused"].items()}
@@ -98,13 +103,13 @@ def read_tuning(graph: Path, setting: str) -> Tuning | None:
         return None
 
 
-def write_tuning(graph: Path, setting: str, tuning: Tuning) -> None:
-    """Put it beside the graph that it was found out about. Whoever cannot, does without."""
+def write_tuning(graph: Path, settings_digest: str, tuning: Tuning) -> None:
+    """Write a tuning beside its graph. Failures are ignored: it is measured again then."""
     new = graph.with_name(f".{FILE}.{os.getpid()}")
     with contextlib.suppress(OSError):
         found = {
             "graph": _state(graph),
-            "setting": setting,
+            "setting": settings_digest,
             "threads": tuning.threads,
             "rows": dict(tuning.mergeable.rows_worth),
             "refused": dict(tuning.mergeable.refused),
@@ -114,6 +119,6 @@ def write_tuning(graph: Path, setting: str, tuning: Tuning) -> None:
 
 
 def _state(file: Path) -> list[int]:
-    """Size and time of change: a digest takes so long that other models' calls feel it."""
+    """Return size and time of change: a digest takes so long that other models' calls feel it."""
     status = file.stat()
     return [status.st_size, status.st_mtime_ns]

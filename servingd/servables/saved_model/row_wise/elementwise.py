@@ -17,10 +17,10 @@ from servingd.servables.saved_model.row_wise.operations import Operation, types
 from servingd.servables.saved_model.row_wise.sizes import ONE, Size
 from servingd.servables.saved_model.row_wise.values import (
     Content,
+    Reason,
     Shape,
     Tensor,
     Value,
-    Why,
     content_of,
     require,
     tensors,
@@ -57,7 +57,7 @@ _SAME_VALUE = types(
 
 
 def broadcast(op: Operation, args: Sequence[Tensor]) -> tuple[Shape, int | None]:
-    """The shape of what is computed element by element, and the axis of its rows."""
+    """Return the shape of an element-wise result, and the axis of its rows. Raises Mixing."""
     shapes = [arg.dims for arg in args]
     rank = max(map(len, shapes))
     axis = _common_axis(args, rank)
@@ -72,16 +72,16 @@ def _common_axis(args: Sequence[Tensor], rank: int) -> int | None:
     rows = [(arg.axis - arg.rank, arg.dims[arg.axis]) for arg in args if arg.axis is not None]
     if not rows:
         return None
-    require(len(set(rows)) == 1, Why.MISALIGNED)
+    require(len(set(rows)) == 1, Reason.MISALIGNED)
     from_end = rows[0][0]
     for arg in args:
         reaches = arg.axis is None and arg.rank >= -from_end
-        require(not reaches or arg.dims[from_end] == ONE, Why.MISALIGNED)
+        require(not reaches or arg.dims[from_end] == ONE, Reason.MISALIGNED)
     return rank + from_end
 
 
 def _common_size(op: Operation, sizes: Sequence[Size], place: int) -> Size:
-    """The size that all of these, which may be 1, are broadcast to."""
+    """Return the size that all of these, which may be 1, are broadcast to."""
     larger = list(dict.fromkeys(each for each in sizes if each != ONE))
     if not larger:
         return ONE
@@ -93,18 +93,18 @@ def _common_size(op: Operation, sizes: Sequence[Size], place: int) -> Size:
 
 def _unary(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     (x,) = tensors(args)
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     return [Tensor(x.shape, x.axis)]
 
 
 def _broadcast(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Also integers of which the values are known; see `_FOLDS`."""
+    """Rule of element-wise operations; it also computes known integers, see `_FOLDS`."""
     found = tensors(args)
     if op.type in ("Equal", "NotEqual"):  # else a mismatch of shapes gives one value for all
-        require(op.attribute("incompatible_shape_error"), Why.MISALIGNED)
+        require(op.attribute("incompatible_shape_error"), Reason.MISALIGNED)
     content = _fold(op.type, found)
     if content is None:
-        require(not any(x.is_counted for x in found), Why.COUNTED)
+        require(not any(x.is_counted for x in found), Reason.COUNTED)
     shape, axis = broadcast(op, found)
     return [Tensor(shape, axis, content)]
 
@@ -127,7 +127,7 @@ def _of_numbers(compute: Callable[[int, int], Any]) -> Callable[[Size, Size], Si
 def _of_equals(
     equal: bool, compute: Callable[[int, int], Any]
 ) -> Callable[[Size, Size], Size | None]:
-    """A comparison that is known for two equal sizes, whatever they name."""
+    """Return a comparison that is known for two equal sizes, whatever they name."""
     of_numbers = _of_numbers(compute)
 
     def fold(a: Size, b: Size) -> Size | None:
@@ -157,7 +157,7 @@ _FOLDS: Mapping[str, Callable[[Size, Size], Size | None]] = {
 
 
 def _fold(kind: str, args: Sequence[Tensor]) -> Content | None:
-    """The values, where those of both inputs are known, and a quotient is whole."""
+    """Return the values, where those of both inputs are known, and a quotient is whole."""
     fold = _FOLDS.get(kind)
     if fold is None or len(args) != 2 or any(x.content is None for x in args):
         return None
@@ -183,19 +183,19 @@ def _each_same_value(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _cast(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Integers keep known values where the new type can hold any size."""
+    """Rule of Cast: integers keep known values where the new type can hold any size."""
     (x,) = tensors(args)
     wide = op.attribute("DstT") in (DataType.INT32, DataType.INT64)
-    require(wide or not x.is_counted, Why.COUNTED)
+    require(wide or not x.is_counted, Reason.COUNTED)
     return [Tensor(x.shape, x.axis, x.content if wide else None)]
 
 
 def _select(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Where the condition is a vector, it chooses whole rows of the other two."""
+    """Rule of Select: a condition that is a vector chooses whole rows of the other inputs."""
     condition, then, other = tensors(args)
     if condition.rank == 1 and then.rank > 1:
-        require(condition.axis == 0 and then.axis == other.axis == 0, Why.MISALIGNED)
-        require(condition.dims[0] == then.dims[0] == other.dims[0], Why.MISALIGNED)
+        require(condition.axis == 0 and then.axis == other.axis == 0, Reason.MISALIGNED)
+        require(condition.dims[0] == then.dims[0] == other.dims[0], Reason.MISALIGNED)
         return [Tensor(then.shape, 0)]
     return _broadcast(op, args)
 

@@ -14,10 +14,10 @@ from servingd.servables.saved_model.row_wise.operations import Operation, types
 from servingd.servables.saved_model.row_wise.shapes import integers
 from servingd.servables.saved_model.row_wise.sizes import ONE, Size, size
 from servingd.servables.saved_model.row_wise.values import (
+    Reason,
     Shape,
     Tensor,
     Value,
-    Why,
     require,
     tensors,
 )
@@ -26,9 +26,9 @@ from servingd.servables.saved_model.row_wise.values import (
 
 
 def _product(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Matrices in the last two axes, batches of them in those before, which are broadcast."""
+    """Rule of matrix products: matrices in the last two axes; the axes before are broadcast."""
     a, b = tensors(args)
-    require(a.rank >= 2 and b.rank >= 2, Why.NO_SHAPE)
+    require(a.rank >= 2 and b.rank >= 2, Reason.NO_SHAPE)
     flip_a, flip_b = (
         op.attribute(name)
         for name in (("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y"))
@@ -36,7 +36,7 @@ def _product(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     a, b = _flipped(a, flip_a), _flipped(b, flip_b)
     rank = max(a.rank, b.rank)
     in_a, in_b = _from_end(a), _from_end(b)
-    require(in_a != -1 and in_b != -2, Why.CONTRACTED)  # what is summed over
+    require(in_a != -1 and in_b != -2, Reason.CONTRACTED)  # what is summed over
     axis = _axis_of_product(a, b, in_a, in_b, rank)
     heads = [Tensor(x.dims[:-2], x.axis if _in_head(x) else None) for x in (a, b)]
     shape, _ = broadcast(op, heads) if any(h.dims for h in heads) else ((), None)
@@ -46,11 +46,11 @@ def _product(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 def _axis_of_product(
     a: Tensor, b: Tensor, in_a: int | None, in_b: int | None, rank: int
 ) -> int | None:
-    """Where the product has its rows. Raises Mixing where rows meet rows."""
+    """Return where the product has its rows. Raises Mixing where rows meet rows."""
     if in_a is None and in_b is None:
         return None
     if in_a == -2 or in_b == -1:  # rows of matrices: the other factor is the same for each
-        require(in_a is None or in_b is None, Why.CONTRACTED)
+        require(in_a is None or in_b is None, Reason.CONTRACTED)
         return rank + (in_a if in_a is not None else -1)
     return rank + next(place for place in (in_a, in_b) if place is not None)
 
@@ -73,7 +73,7 @@ def _flipped(x: Tensor, flip: bool) -> Tensor:
 
 
 def _einsum(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """The rows' label must be kept, be the same in all inputs with rows, and be in no other."""
+    """Rule of Einsum: the rows' label is kept, and only inputs with rows have it."""
     found = tensors(args)
     lefts, right = op.attribute("equation").replace(" ", "").split("->")
     dots = max(
@@ -89,25 +89,25 @@ def _einsum(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
             if sizes.get(each, ONE) == ONE:
                 sizes[each] = x.dims[i]
             if i == x.axis:
-                require(label in (None, each) and labels.count(each) == 1, Why.CONTRACTED)
+                require(label in (None, each) and labels.count(each) == 1, Reason.CONTRACTED)
                 label = each
     for x, text in zip(found, lefts.split(","), strict=True):
         labels = _spelt_out(text, x.rank - len(text.replace("...", "")))
         apart = x.axis is None or x.dims[x.axis] != sizes[label or ""]
-        require(not apart or label not in labels or _is_one(x, labels, label), Why.CONTRACTED)
-    require(label is None or label in right, Why.CONTRACTED)
+        require(not apart or label not in labels or _is_one(x, labels, label), Reason.CONTRACTED)
+    require(label is None or label in right, Reason.CONTRACTED)
     shape = tuple(sizes[each] for each in right)
     return [Tensor(shape, None if label is None else right.index(label))]
 
 
 def _is_one(x: Tensor, labels: Sequence[str], label: str | None) -> bool:
-    """Whether a label that an ellipsis stands for is broadcast in an input without rows."""
+    """Return whether an ellipsis's label is broadcast in an input without rows."""
     at = labels.index(label or "")
     return x.axis is None and label is not None and label.isdigit() and x.dims[at] == ONE
 
 
 def _spelt_out(text: str, dots: int) -> list[str]:
-    """An input's labels; those of an ellipsis are numbers, counted from its end."""
+    """Return an input's labels; those of an ellipsis are numbers, counted from its end."""
     if "..." not in text:
         return list(text)
     before, after = text.split("...")
@@ -118,13 +118,13 @@ def _spelt_out(text: str, dots: int) -> list[str]:
 
 
 def _first_is_rows(x: Tensor) -> None:
-    require(x.axis in (None, 0), Why.WINDOWED)
+    require(x.axis in (None, 0), Reason.WINDOWED)
 
 
 def _convolution(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, kernel = tensors(args[:2])
     _first_is_rows(x)
-    require(not kernel.is_rows, Why.CONTRACTED)
+    require(not kernel.is_rows, Reason.CONTRACTED)
     spatial = x.rank - 2
     channels = kernel.dims[-1]
     if op.type == "DepthwiseConv2dNative":
@@ -132,7 +132,7 @@ def _convolution(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     strides = op.attribute("strides")
     dilations = op.attribute("dilations") or (1,) * x.rank
     first, last = _spatial(op, x.rank)
-    require(strides[0] == 1 and dilations[0] == 1, Why.WINDOWED)
+    require(strides[0] == 1 and dilations[0] == 1, Reason.WINDOWED)
     lengths = [
         _windows(op, i, x.dims[first + i], kernel.dims[i], strides[first + i], dilations[first + i])
         for i in range(spatial)
@@ -144,10 +144,10 @@ def _pool(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     (x,) = tensors(args)
     _first_is_rows(x)
     windows, strides = op.attribute("ksize"), op.attribute("strides")
-    require(windows[0] == 1 and strides[0] == 1, Why.WINDOWED)
+    require(windows[0] == 1 and strides[0] == 1, Reason.WINDOWED)
     first, last = _spatial(op, x.rank)
     channel = x.rank - 1 if last else 1
-    require(windows[channel] == 1 and strides[channel] == 1, Why.NO_RULE)
+    require(windows[channel] == 1 and strides[channel] == 1, Reason.NO_RULE)
     lengths = [
         _windows(op, i, x.dims[first + i], size(windows[first + i]), strides[first + i], 1)
         for i in range(x.rank - 2)
@@ -156,9 +156,9 @@ def _pool(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _spatial(op: Operation, rank: int) -> tuple[int, bool]:
-    """The first spatial axis, and whether channels come last."""
+    """Return the first spatial axis, and whether channels come last."""
     last = op.attribute("data_format").endswith("C")
-    require(last or op.attribute("data_format").startswith("NC"), Why.NO_RULE)
+    require(last or op.attribute("data_format").startswith("NC"), Reason.NO_RULE)
     return (1 if last else 2), last
 
 
@@ -167,7 +167,7 @@ def _image(rows: Size, lengths: Sequence[Size], channels: Size, last: bool) -> S
 
 
 def _windows(op: Operation, i: int, length: Size, window: Size, stride: int, dilation: int) -> Size:
-    """How many windows fit along one axis."""
+    """Return how many windows fit along one axis."""
     padding = op.attribute("padding")
     explicit = op.attribute("explicit_paddings")
     if length.known is None or window.known is None:
@@ -178,40 +178,40 @@ def _windows(op: Operation, i: int, length: Size, window: Size, stride: int, dil
         first = _spatial(op, len(explicit) // 2)[0] + i
         padded = length.known + explicit[2 * first] + explicit[2 * first + 1]
     else:
-        require(padding == "VALID", Why.NO_RULE)
+        require(padding == "VALID", Reason.NO_RULE)
         padded = length.known
     return size((padded - (window.known - 1) * dilation - 1) // stride + 1)
 
 
 def _transposed_convolution(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Its output's shape is an input; whatever it says of the rows, there are as many as came."""
+    """Rule of Conv2DBackpropInput: its shape is an input, but it has as many rows as its input."""
     shape, kernel, x = tensors(args)
-    require(not kernel.is_rows, Why.CONTRACTED)
+    require(not kernel.is_rows, Reason.CONTRACTED)
     _first_is_rows(x)
     wanted = integers(shape)
-    require(x.axis is None or wanted[0] == x.dims[0], Why.MISALIGNED)
-    require(not any(each.counts_rows for each in wanted[1:]), Why.COUNTED)
-    require(x.axis is not None or not wanted[0].counts_rows, Why.COUNTED)
+    require(x.axis is None or wanted[0] == x.dims[0], Reason.MISALIGNED)
+    require(not any(each.counts_rows for each in wanted[1:]), Reason.COUNTED)
+    require(x.axis is not None or not wanted[0].counts_rows, Reason.COUNTED)
     strides = op.attribute("strides")
-    require(strides[0] == 1, Why.WINDOWED)
+    require(strides[0] == 1, Reason.WINDOWED)
     return [Tensor(tuple(wanted), x.axis)]
 
 
 def _batch_norm(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Not in training, when the statistics are those of the batch."""
+    """Rule of FusedBatchNorm: in training the statistics are those of the batch."""
     x, *rest = tensors(args)
-    require(not op.attribute("is_training"), Why.BATCH_STATISTICS)
-    require(not any(y.is_rows for y in rest), Why.MISALIGNED)
+    require(not op.attribute("is_training"), Reason.BATCH_STATISTICS)
+    require(not any(y.is_rows for y in rest), Reason.MISALIGNED)
     _first_is_rows(x)
     return [Tensor(x.dims, x.axis), *[Tensor(None)] * 5]
 
 
 def _bias(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Added along the channels, which are never the rows."""
+    """Rule of BiasAdd: it adds along the channels, which are never the rows."""
     x, bias = tensors(args)
-    require(not bias.is_rows, Why.MISALIGNED)
+    require(not bias.is_rows, Reason.MISALIGNED)
     channels = x.rank - 1 if op.attribute("data_format").endswith("C") else 1
-    require(x.axis != channels, Why.MISALIGNED)
+    require(x.axis != channels, Reason.MISALIGNED)
     return [Tensor(x.dims, x.axis)]
 
 
@@ -224,7 +224,7 @@ def _within_images(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 def _resize(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, new = tensors(args)
     _first_is_rows(x)
-    require(not new.is_rows, Why.DATA_SIZED)
+    require(not new.is_rows, Reason.DATA_SIZED)
     height, width = integers(new) if new.content else (op.fresh("height"), op.fresh("width"))
     return [Tensor((x.dims[0], height, width, x.dims[3]), x.axis)]
 
@@ -232,7 +232,7 @@ def _resize(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 def _depth_and_space(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     (x,) = tensors(args)
     _first_is_rows(x)
-    require(op.attribute("data_format") == "NHWC", Why.NO_RULE)
+    require(op.attribute("data_format") == "NHWC", Reason.NO_RULE)
     block = size(op.attribute("block_size"))
     rows, height, width, depth = x.dims
     if op.type == "DepthToSpace":

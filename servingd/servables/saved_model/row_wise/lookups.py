@@ -16,12 +16,12 @@ from servingd.servables.saved_model.row_wise.sizes import Size, size
 from servingd.servables.saved_model.row_wise.values import (
     Handle,
     Mixing,
+    Reason,
     Shape,
     Tensor,
     TensorList,
     Unknown,
     Value,
-    Why,
     content_of,
     join,
     listed,
@@ -46,15 +46,15 @@ def _read_variable(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _table_handle(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """A table that only its initialiser fills; those that calls may change are another type."""
+    """Rule of static hash tables: only the initialiser fills them."""
     return [Handle("table")]
 
 
 def _find(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Each key by itself; the values are scalars."""
+    """Rule of LookupTableFind: each key by itself; the values are scalars."""
     _handle(args[0], "table")
     keys, default = tensors(args[1:])
-    require(not default.is_rows, Why.MISALIGNED)
+    require(not default.is_rows, Reason.MISALIGNED)
     return [Tensor(keys.shape, keys.axis)]
 
 
@@ -65,7 +65,7 @@ def _table_size(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 def _handle(value: Value, kind: str) -> Handle:
     if not isinstance(value, Handle) or value.kind != kind:
-        raise Mixing(Why.NO_RULE)
+        raise Mixing(Reason.NO_RULE)
     return value
 
 
@@ -87,7 +87,7 @@ def _gather(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
         shape = tuple(map(size, indices.content.shape))
         array = content_of(found).array.reshape(indices.content.shape)
         return [Tensor(shape, None, content_of(array))]
-    require(not params.is_counted and not indices.is_counted, Why.COUNTED)
+    require(not params.is_counted and not indices.is_counted, Reason.COUNTED)
     return [_gathered(params, indices, axis, op.attribute("batch_dims"))]
 
 
@@ -102,28 +102,28 @@ def _gathered(params: Tensor, indices: Tensor, axis: int, batch_dims: int) -> Te
         return Tensor(shape, axis + indices.axis)
     if params.axis is None:
         return Tensor(shape)
-    require(params.axis != axis, Why.PICKED)
+    require(params.axis != axis, Reason.PICKED)
     return Tensor(shape, params.axis if params.axis < axis else params.axis + indices.rank - 1)
 
 
 def _axis_of_batched(params: Tensor, indices: Tensor, axis: int, batch_dims: int) -> int | None:
-    """Both are asked place by place along the first `batch_dims` axes; rows must be among them."""
+    """Return the axis of rows of a batched gather: rows must be among the `batch_dims` axes."""
     if params.axis is None and indices.axis is None:
         return None
-    require(params.axis == indices.axis, Why.PICKED)
+    require(params.axis == indices.axis, Reason.PICKED)
     assert params.axis is not None
-    require(params.axis < batch_dims, Why.PICKED)
-    require(params.dims[params.axis] == indices.dims[params.axis], Why.PICKED)
+    require(params.axis < batch_dims, Reason.PICKED)
+    require(params.dims[params.axis] == indices.dims[params.axis], Reason.PICKED)
     return params.axis
 
 
 def _gather_nd(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     params, indices = tensors(args)
-    require(not params.is_rows, Why.PICKED)
-    require(indices.axis != indices.rank - 1, Why.PICKED)
+    require(not params.is_rows, Reason.PICKED)
+    require(indices.axis != indices.rank - 1, Reason.PICKED)
     depth = indices.dims[-1].known
     if depth is None:
-        raise Mixing(Why.NO_SHAPE)
+        raise Mixing(Reason.NO_SHAPE)
     return [Tensor((*indices.dims[:-1], *params.dims[depth:]), indices.axis)]
 
 
@@ -131,14 +131,14 @@ def _gather_nd(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _parse_examples(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Features of fixed length are rows. Others are as long as the longest of all rows."""
+    """Rule of ParseExample: features of fixed length are rows; others depend on the longest row."""
     found = tensors(args)
     serialized = found[0]
-    require(serialized.rank == 1, Why.NO_SHAPE)
-    require(not any(x.is_rows for x in found[1:]), Why.MISALIGNED)
+    require(serialized.rank == 1, Reason.NO_SHAPE)
+    require(not any(x.is_rows for x in found[1:]), Reason.MISALIGNED)
     count = serialized.dims[0]
     shapes = op.attribute("dense_shapes") or ()
-    unknown = Unknown(Why.DATA_SIZED, op.name)
+    unknown = Unknown(Reason.DATA_SIZED, op.name)
     dense: list[Value] = [_dense(op, serialized, count, shape) or unknown for shape in shapes]
     sparse = op.attribute("num_sparse" if op.type == "ParseExampleV2" else "Nsparse") or 0
     ragged = 2 * len(op.attribute("ragged_value_types") or ())
@@ -153,7 +153,7 @@ def _dense(op: Operation, serialized: Tensor, count: Size, shape: object) -> Ten
 
 
 def example_outputs(op: Operation) -> dict[str, int]:
-    """Where each list of outputs of a ParseExample begins."""
+    """Return where each list of outputs of a ParseExample begins."""
     sparse = op.attribute("num_sparse" if op.type == "ParseExampleV2" else "Nsparse") or 0
     dense = len(op.attribute("dense_shapes") or ())
     ragged = len(op.attribute("ragged_value_types") or ())
@@ -169,17 +169,17 @@ def example_outputs(op: Operation) -> dict[str, int]:
 
 def _new_list(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     element_shape, count = tensors(args)
-    require(not element_shape.is_rows and not count.is_rows, Why.DATA_SIZED)
-    require(not count.is_counted, Why.COUNTED)
+    require(not element_shape.is_rows and not count.is_rows, Reason.DATA_SIZED)
+    require(not count.is_counted, Reason.COUNTED)
     length = integers(count)[0] if count.content is not None else None
     return [TensorList(None, length)]
 
 
 def _list_of_rows(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """One element for each place along the first axis."""
+    """Rule of TensorListFromTensor: one element for each place along the first axis."""
     x, element_shape = tensors(args)
-    require(x.axis != 0, Why.JOINED)
-    require(not element_shape.is_rows, Why.DATA_SIZED)
+    require(x.axis != 0, Reason.JOINED)
+    require(not element_shape.is_rows, Reason.DATA_SIZED)
     element = Tensor(x.dims[1:], None if x.axis is None else x.axis - 1)
     return [TensorList(_listed(element), x.dims[0])]
 
@@ -187,31 +187,31 @@ def _list_of_rows(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 def _listed(element: Tensor) -> Tensor:
     found = listed(element)
     if found is None:
-        raise Mixing(Why.NO_SHAPE)
+        raise Mixing(Reason.NO_SHAPE)
     return found
 
 
 def _get_item(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     items, index, element_shape = _list(args[0]), *tensors(args[1:])
-    require(index.is_same and not element_shape.is_rows, Why.PICKED)
-    require(items.element is not None, Why.NO_SHAPE)
+    require(index.is_same and not element_shape.is_rows, Reason.PICKED)
+    require(items.element is not None, Reason.NO_SHAPE)
     assert items.element is not None
     return [taken(items.element, op.path)]
 
 
 def _set_item(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     items, index, item = _list(args[0]), *tensors(args[1:])
-    require(index.is_same, Why.PICKED)
-    require(not item.is_counted, Why.COUNTED)
+    require(index.is_same, Reason.PICKED)
+    require(not item.is_counted, Reason.COUNTED)
     new = TensorList(_listed(item), items.length)
     return [join(items, new, op.path)]
 
 
 def _stack(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """What was never set is zeros, in each row alike."""
+    """Rule of TensorListStack: an element that was never set is zeros, in each row alike."""
     items, element_shape = _list(args[0]), *tensors(args[1:])
-    require(not element_shape.is_rows, Why.DATA_SIZED)
-    require(items.element is not None, Why.NO_SHAPE)
+    require(not element_shape.is_rows, Reason.DATA_SIZED)
+    require(items.element is not None, Reason.NO_SHAPE)
     assert items.element is not None
     element = taken(items.element, op.path)
     shape = (items.length or op.fresh("length"), *element.dims)
@@ -225,16 +225,16 @@ def _list_length(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 def _list(value: Value) -> TensorList:
     if not isinstance(value, TensorList):
-        raise Mixing(Why.NO_RULE)
+        raise Mixing(Reason.NO_RULE)
     return value
 
 
 # Of what is the same for all rows, whatever is computed is the same ------------------------------
 
 
-def _only_of_the_same(why: Why) -> Rule:
+def _only_of_the_same(reason: Reason) -> Rule:
     def rule(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-        require(not any(x.is_rows for x in tensors(args)), why)
+        require(not any(x.is_rows for x in tensors(args)), reason)
         return []
 
     return rule
@@ -255,8 +255,8 @@ _PLACES = types(
 )
 
 RULES = {
-    **dict.fromkeys(_DATA_SIZED, _only_of_the_same(Why.DATA_SIZED)),
-    **dict.fromkeys(_PLACES, _only_of_the_same(Why.PICKED)),
+    **dict.fromkeys(_DATA_SIZED, _only_of_the_same(Reason.DATA_SIZED)),
+    **dict.fromkeys(_PLACES, _only_of_the_same(Reason.PICKED)),
     "Gather": _gather,
     "GatherNd": _gather_nd,
     "GatherV2": _gather,

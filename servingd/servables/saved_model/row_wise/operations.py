@@ -13,9 +13,9 @@ from servingd.servables.saved_model.row_wise.sizes import Size, named, size
 from servingd.servables.saved_model.row_wise.values import (
     Content,
     Mixing,
+    Reason,
     Shape,
     Value,
-    Why,
     content_of,
     made,
 )
@@ -55,7 +55,7 @@ DEFAULTS: Mapping[str, Any] = {
     "transpose_a": False,
     "transpose_b": False,
 }
-"""What an attribute is where a graph leaves it out, as TensorFlow's definitions of operations say;
+"""Attributes that a graph leaves out, as TensorFlow's definitions of operations have them;
 by the attribute's name, or by the operation's type and the attribute's name."""
 
 
@@ -73,41 +73,41 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """As in a graph viewer, with its type."""
+        """The node's name, with its type."""
         return f"{self._node.name} ({self.type})"
 
     def has(self, name: str) -> bool:
-        """Whether the graph gives an attribute."""
+        """Return whether the graph gives an attribute."""
         return name in self._attributes
 
     def attribute(self, name: str) -> Any:
-        """A number, a truth value, a text, or a tuple of such. Raises Mixing if it is left open."""
+        """Return an attribute: number, bool, text, or tuple. Raises Mixing if it is open."""
         if name not in self._attributes:
             return DEFAULTS.get(f"{self.type}.{name}", DEFAULTS.get(name))
         attr = self._attributes[name]
         kind = attr.WhichOneof("value")
         if kind is None:  # a function's own parameter
-            raise Mixing(Why.NOT_CONSTANT)
+            raise Mixing(Reason.NOT_CONSTANT)
         value = getattr(attr, kind)
         if kind == "list":
             return tuple(value.i or value.s or value.b or value.type or value.shape)
         return value.decode(errors="replace") if kind == "s" else value
 
     def shape(self, name: str = "shape") -> Shape | None:
-        """A shape that is an attribute; None if its rank is left open."""
+        """Return an attribute that is a shape; None if its rank is left open."""
         proto = self.attribute(name)
         if proto is None or isinstance(proto, (int, str)) or proto.unknown_rank:
             return None
         return self.shape_of(proto)
 
     def shape_of(self, proto: Any) -> Shape:
-        """A TensorShapeProto as sizes; those left open are named by this operation."""
+        """Return a TensorShapeProto as sizes; those left open are named by this operation."""
         return tuple(
             size(d.size) if d.size >= 0 else self.fresh(i) for i, d in enumerate(proto.dim)
         )
 
     def functions(self, *names: str) -> list[str]:
-        """The functions that attributes name."""
+        """Return the names of the functions that attributes name."""
         found = []
         for name in names:
             attr = self._attributes[name]
@@ -118,11 +118,11 @@ class Operation:
         return found
 
     def fresh(self, part: object) -> Size:
-        """A size that is not worked out. The same `part` is the same size."""
+        """Return a size that is not worked out; the same `part` gives the same size."""
         return made(f"{self.path}.{part}")
 
     def constant(self) -> tuple[Shape, Content | None]:
-        """The shape of a Const, and its content if it is small and of integers."""
+        """Return the shape of a Const, and its content if it is small and of integers."""
         try:
             serialized = self._attributes["value"].tensor
             tensor = protos.TensorProto.FromString(serialized)
@@ -131,7 +131,7 @@ class Operation:
                 return shape, None
             array = decode(tensor, "constant")
         except (DecodeError, ServingError, ValueError) as error:
-            raise Mixing(Why.NOT_CONSTANT) from error
+            raise Mixing(Reason.NOT_CONSTANT) from error
         return shape, content_of(array.astype(int)) if array.size <= 256 else None
 
 
@@ -140,10 +140,10 @@ Rule: TypeAlias = Callable[[Operation, Sequence[Value]], Sequence[Value]]
 
 
 def types(text: str) -> list[str]:
-    """Names of types of operations, separated by white space."""
+    """Split a text of operations' types, separated by white space."""
     return text.split()
 
 
 def input_size(alias: str, axis: int) -> Size:
-    """The size of an input's dimension that a signature leaves open: alike in merged calls."""
+    """Return the size of an input's open dimension: merged calls have the same."""
     return named(f"{alias}[{axis}]")

@@ -14,9 +14,9 @@ from servingd.servables.saved_model.row_wise.shapes import integers, number, num
 from servingd.servables.saved_model.row_wise.sizes import ONE, Size, product, size
 from servingd.servables.saved_model.row_wise.values import (
     Mixing,
+    Reason,
     Tensor,
     Value,
-    Why,
     content_of,
     require,
     tensors,
@@ -25,10 +25,10 @@ from servingd.servables.saved_model.row_wise.values import (
 # Along the last axis --------------------------------------------------------------------------
 
 
-def _along_last(why: Why) -> Rule:
+def _along_last(reason: Reason) -> Rule:
     def rule(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
         (x,) = tensors(args[:1])
-        require(x.axis != x.rank - 1, why)
+        require(x.axis != x.rank - 1, reason)
         return [Tensor(x.dims, x.axis)]
 
     return rule
@@ -36,18 +36,18 @@ def _along_last(why: Why) -> Rule:
 
 def _top_k(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, k = tensors(args)
-    require(x.axis != x.rank - 1, Why.ORDERED)
-    require(not k.is_rows, Why.DATA_SIZED)
+    require(x.axis != x.rank - 1, Reason.ORDERED)
+    require(not k.is_rows, Reason.DATA_SIZED)
     last = integers(k)[0] if k.content is not None else op.fresh("k")
     shape = (*x.dims[:-1], last)
     return [Tensor(shape, x.axis), Tensor(shape, x.axis)]
 
 
 def _within_matrices(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Matrices lie along the last two axes."""
+    """Rule of operations on matrices: they lie along the last two axes."""
     x = tensors(args)[0]
-    require(not any(y.is_rows for y in tensors(args[1:])), Why.DATA_SIZED)
-    require(x.axis is None or x.axis < x.rank - 2, Why.MOVED)
+    require(not any(y.is_rows for y in tensors(args[1:])), Reason.DATA_SIZED)
+    require(x.axis is None or x.axis < x.rank - 2, Reason.MOVED)
     return [Tensor(x.dims, x.axis)]
 
 
@@ -59,21 +59,21 @@ def _reduce(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     folds = op.type == "Prod" and x.rank == len(numbers(at)) == 1 and not op.attribute("keep_dims")
     if x.content is not None and folds:
         return [Tensor((), None, content_of(product(x.content.values)))]
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     gone = {place(axis, x.rank) for axis in numbers(at)}
-    require(x.axis not in gone, Why.REDUCED)
+    require(x.axis not in gone, Reason.REDUCED)
     return [_without(x, gone, bool(op.attribute("keep_dims")))]
 
 
 def _arg_reduce(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, at = tensors(args)
     gone = {place(number(at), x.rank)}
-    require(x.axis not in gone, Why.REDUCED)
+    require(x.axis not in gone, Reason.REDUCED)
     return [_without(x, gone, keep=False)]
 
 
 def _without(x: Tensor, gone: set[int], keep: bool) -> Tensor:
-    """What is left of a tensor whose axes `gone` are reduced."""
+    """Return what is left of a tensor whose axes `gone` are reduced."""
     if keep:
         return Tensor(tuple(ONE if i in gone else s for i, s in enumerate(x.dims)), x.axis)
     shape = tuple(s for i, s in enumerate(x.dims) if i not in gone)
@@ -82,37 +82,37 @@ def _without(x: Tensor, gone: set[int], keep: bool) -> Tensor:
 
 def _accumulate(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, at = tensors(args)
-    require(place(number(at), x.rank) != x.axis, Why.ORDERED)
+    require(place(number(at), x.rank) != x.axis, Reason.ORDERED)
     return [Tensor(x.dims, x.axis)]
 
 
 def _reverse(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, at = tensors(args)
-    require(x.axis not in {place(axis, x.rank) for axis in numbers(at)}, Why.ORDERED)
+    require(x.axis not in {place(axis, x.rank) for axis in numbers(at)}, Reason.ORDERED)
     return [Tensor(x.dims, x.axis)]
 
 
 def _roll(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, shift, at = tensors(args)
-    require(not shift.is_rows, Why.ORDERED)
-    require(x.axis not in {place(axis, x.rank) for axis in numbers(at)}, Why.ORDERED)
+    require(not shift.is_rows, Reason.ORDERED)
+    require(x.axis not in {place(axis, x.rank) for axis in numbers(at)}, Reason.ORDERED)
     return [Tensor(x.dims, x.axis)]
 
 
 def _pad(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, padding = tensors(args[:2])
-    require(not any(y.is_rows for y in tensors(args[2:])), Why.MISALIGNED)
+    require(not any(y.is_rows for y in tensors(args[2:])), Reason.MISALIGNED)
     if padding.content is None or padding.content.known is None:
-        raise Mixing(Why.NOT_CONSTANT)
+        raise Mixing(Reason.NOT_CONSTANT)
     widths = padding.content.known
-    require(x.axis is None or not widths[x.axis].any(), Why.JOINED)
+    require(x.axis is None or not widths[x.axis].any(), Reason.JOINED)
     shape = tuple(s + size(int(widths[i].sum())) for i, s in enumerate(x.dims))
     return [Tensor(shape, x.axis)]
 
 
 def _one_hot(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, depth, on, off = tensors(args)
-    require(not any(y.is_rows for y in (depth, on, off)), Why.MISALIGNED)
+    require(not any(y.is_rows for y in (depth, on, off)), Reason.MISALIGNED)
     axis = op.attribute("axis")
     dim = x.rank if axis == -1 else place(axis, x.rank + 1)
     length = integers(depth)[0] if depth.content is not None else op.fresh("depth")
@@ -121,13 +121,13 @@ def _one_hot(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _count_in_rows(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """DenseBincount: a matrix's rows are counted each by itself, a vector as a whole."""
+    """Rule of DenseBincount: a matrix's rows are counted each by itself, a vector as a whole."""
     x, bins, weights = tensors(args)
-    require(x.rank == 2 and x.axis in (None, 0), Why.REDUCED)
-    require(not bins.is_rows, Why.DATA_SIZED)
+    require(x.rank == 2 and x.axis in (None, 0), Reason.REDUCED)
+    require(not bins.is_rows, Reason.DATA_SIZED)
     weighted = weights.is_rows or weights.rank != 1 or weights.dims[0] != size(0)
     if weighted:
-        require(weights.axis == x.axis and weights.dims[0] == x.dims[0], Why.MISALIGNED)
+        require(weights.axis == x.axis and weights.dims[0] == x.dims[0], Reason.MISALIGNED)
     length = integers(bins)[0] if bins.content is not None else op.fresh("bins")
     return [Tensor((x.dims[0], length), x.axis)]
 
@@ -139,7 +139,7 @@ def _split(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     at, x = tensors(args)
     count = op.attribute("num_split")
     dim = place(number(at), x.rank)
-    require(dim != x.axis, Why.JOINED)
+    require(dim != x.axis, Reason.JOINED)
     part = x.dims[dim].divided_by(size(count)) or op.fresh(0)
     return [Tensor((*x.dims[:dim], part, *x.dims[dim + 1 :]), x.axis)] * count
 
@@ -147,7 +147,7 @@ def _split(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 def _split_v(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, lengths, at = tensors(args)
     dim = place(number(at), x.rank)
-    require(dim != x.axis, Why.JOINED)
+    require(dim != x.axis, Reason.JOINED)
     parts = [
         op.fresh(i) if length.known == -1 else length for i, length in enumerate(integers(lengths))
     ]
@@ -159,28 +159,28 @@ def _unpack(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     count = op.attribute("num")
     if x.content is not None and x.rank == 1:
         return [Tensor((), None, content_of(value)) for value in x.content.values]
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     dim = place(op.attribute("axis"), x.rank)
-    require(dim != x.axis, Why.JOINED)
+    require(dim != x.axis, Reason.JOINED)
     return [_without(x, {dim}, keep=False)] * count
 
 
 def _slice(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, begin, length = tensors(args)
-    require(not begin.is_rows and not length.is_rows, Why.DATA_SIZED)
+    require(not begin.is_rows and not length.is_rows, Reason.DATA_SIZED)
     if x.content is not None and x.rank == 1:
         start, count = number(begin), number(length)
         values = x.content.array[start : None if count == -1 else start + count]
         return [Tensor((size(len(values)),), None, content_of(values))]
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     starts = integers(begin) if begin.content is not None else [None] * x.rank
     counts = integers(length) if length.content is not None else [None] * x.rank
     if x.axis is not None:
         whole = counts[x.axis] in (size(-1), x.dims[x.axis])
-        require(starts[x.axis] == size(0) and whole, Why.JOINED)
+        require(starts[x.axis] == size(0) and whole, Reason.JOINED)
     for i, each in enumerate(zip(starts, counts, strict=True)):
         other = i != x.axis and any(v is not None and v.counts_rows for v in each)
-        require(not other, Why.COUNTED)
+        require(not other, Reason.COUNTED)
     shape = tuple(
         _count_left(op, i, dim, start, count)
         for i, (dim, start, count) in enumerate(zip(x.dims, starts, counts, strict=True))
@@ -199,13 +199,13 @@ def _count_left(op: Operation, i: int, dim: Size, start: Size | None, count: Siz
 
 def _strided_slice(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, begin, end, strides = tensors(args)
-    require(not any(y.is_rows for y in (begin, end, strides)), Why.DATA_SIZED)
+    require(not any(y.is_rows for y in (begin, end, strides)), Reason.DATA_SIZED)
     parts = _Parts(op, x.rank, begin, end, strides)
     if x.content is not None:
         index: Any = tuple(part.as_index() for part in parts.each)
         content = content_of(x.content.array[index])
         return [Tensor(tuple(map(size, content.shape)), None, content)]
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     return [_cut(op, x, parts)]
 
 
@@ -221,7 +221,7 @@ class _Part:
         self.kind, self.begin, self.end, self.stride = kind, begin, end, stride
 
     def as_index(self) -> object:
-        """As numpy indexes. Raises Mixing if a number is not known."""
+        """Return the part as numpy indexes. Raises Mixing if a number is not known."""
         if self.kind == "new":
             return None
         if self.kind == "shrink":
@@ -233,23 +233,23 @@ class _Part:
         if value is None:
             return None
         if value.known is None:
-            raise Mixing(Why.NOT_CONSTANT)
+            raise Mixing(Reason.NOT_CONSTANT)
         return value.known
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the number of rows decides what stays."""
+        """Return whether the number of rows decides what stays."""
         values = (self.begin, self.end, self.stride)
         return any(value is not None and value.counts_rows for value in values)
 
     def is_whole(self, dim: Size) -> bool:
-        """Whether all of a dimension stays, in order."""
+        """Return whether all of a dimension stays, in order."""
         from_start = self.begin is None or self.begin == size(0)
         to_end = self.end is None or self.end == dim
         return self.kind == "slice" and from_start and to_end and self.stride == ONE
 
     def length(self, dim: Size) -> Size | None:
-        """How much of a dimension stays; None if that is not worked out."""
+        """Return how much of a dimension stays; None if that is not worked out."""
         if self.is_whole(dim):
             return dim
         values = (self.begin, self.end, self.stride)
@@ -268,7 +268,7 @@ class _Parts:
     ) -> None:
         (count,) = begin.dims
         if count.known is None:
-            raise Mixing(Why.NO_SHAPE)
+            raise Mixing(Reason.NO_SHAPE)
         number = count.known
         masks = {
             name: op.attribute(f"{name}_mask")
@@ -313,10 +313,10 @@ def _cut(op: Operation, x: Tensor, parts: _Parts) -> Tensor:
             continue
         here = x.dims[dim]
         if dim == x.axis:
-            require(part.is_whole(here), Why.JOINED)
+            require(part.is_whole(here), Reason.JOINED)
             axis = len(shape)
         else:
-            require(not part.counts_rows, Why.COUNTED)
+            require(not part.counts_rows, Reason.COUNTED)
         if part.kind == "slice":
             shape.append(part.length(here) or op.fresh(f"length{dim}"))
         dim += 1
@@ -337,18 +337,18 @@ RULES = {
     "Cumsum": _accumulate,
     "CumulativeLogsumexp": _accumulate,
     "DenseBincount": _count_in_rows,
-    "HSVToRGB": _along_last(Why.NORMALISED),
-    "LogSoftmax": _along_last(Why.NORMALISED),
+    "HSVToRGB": _along_last(Reason.NORMALISED),
+    "LogSoftmax": _along_last(Reason.NORMALISED),
     "MatrixBandPart": _within_matrices,
     "MirrorPad": _pad,
     "OneHot": _one_hot,
     "Pad": _pad,
     "PadV2": _pad,
-    "RGBToHSV": _along_last(Why.NORMALISED),
+    "RGBToHSV": _along_last(Reason.NORMALISED),
     "ReverseV2": _reverse,
     "Roll": _roll,
     "Slice": _slice,
-    "Softmax": _along_last(Why.NORMALISED),
+    "Softmax": _along_last(Reason.NORMALISED),
     "Split": _split,
     "SplitV": _split_v,
     "StridedSlice": _strided_slice,

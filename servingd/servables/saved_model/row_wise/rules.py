@@ -4,7 +4,7 @@ A rule takes an operation and what is known of its inputs, and says what is know
 It raises `Mixing` where the operation may mix rows, or where that cannot be told. None of its
 inputs is unknown: the analysis sees to that. An operation that is in no table is unknown, always.
 
-Whoever adds one shows three things: that each row of the output depends on its own row alone, that
+To add a rule, show three things: that each row of the output depends on its own row alone, that
 all rows' parts have one shape that no data decide, and that the output names in `OUTPUTS` are in
 TensorFlow's order. `tests/tensorflow/test_row_rules.py` compares the table with TensorFlow.
 """
@@ -15,6 +15,9 @@ from collections.abc import Mapping
 
 from servingd.servables.saved_model.row_wise import elementwise, layers, lookups, places, shapes
 from servingd.servables.saved_model.row_wise.operations import Rule, types
+
+REVISION = 1
+"""Raise it when a rule changes: tunings that were found by other rules are then not used."""
 
 RULES: Mapping[str, Rule] = {
     **elementwise.RULES,

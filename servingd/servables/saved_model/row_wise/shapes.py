@@ -17,10 +17,10 @@ from servingd.servables.saved_model.row_wise.sizes import ONE, Size, product, si
 from servingd.servables.saved_model.row_wise.values import (
     Content,
     Mixing,
+    Reason,
     Shape,
     Tensor,
     Value,
-    Why,
     content_of,
     require,
     tensors,
@@ -28,31 +28,31 @@ from servingd.servables.saved_model.row_wise.values import (
 
 
 def integers(value: Value) -> list[Size]:
-    """The values of a vector or scalar that is known, row counts included."""
+    """Return the values of a known vector or scalar, row counts included. Raises Mixing."""
     if not isinstance(value, Tensor) or value.content is None or len(value.content.shape) > 1:
-        raise Mixing(Why.NOT_CONSTANT)
+        raise Mixing(Reason.NOT_CONSTANT)
     return list(value.content.values)
 
 
 def numbers(value: Value) -> list[int]:
-    """The values of a constant vector or scalar."""
+    """Return the values of a constant vector or scalar. Raises Mixing."""
     found = [each.known for each in integers(value)]
     if any(number is None for number in found):
-        raise Mixing(Why.NOT_CONSTANT)
+        raise Mixing(Reason.NOT_CONSTANT)
     return [int(number) for number in found if number is not None]
 
 
 def number(value: Value) -> int:
-    """The value of a constant that is a scalar, or a vector of one."""
+    """Return the value of a constant scalar, or vector of one. Raises Mixing."""
     found = numbers(value)
-    require(len(found) == 1, Why.NOT_CONSTANT)
+    require(len(found) == 1, Reason.NOT_CONSTANT)
     return found[0]
 
 
 def place(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
+    """Return an axis counted from the front."""
     found = axis + rank if axis < 0 else axis
-    require(0 <= found < rank, Why.NOT_CONSTANT)
+    require(0 <= found < rank, Reason.NOT_CONSTANT)
     return found
 
 
@@ -62,7 +62,7 @@ def _constant(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _shape(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Of rows, it counts them; that is not the same for all calls, but is no secret of a row."""
+    """Rule of Shape: of rows, it is counted; no row's content decides it."""
     return [_shape_of(x) for x in tensors(args)]
 
 
@@ -90,15 +90,15 @@ def _rank(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 def _reshape(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, target = tensors(args)
-    require(not target.is_rows, Why.DATA_SIZED)
+    require(not target.is_rows, Reason.DATA_SIZED)
     if x.content is not None and target.content is not None:
         return [_reshaped_content(x.content, target)]
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     if x.axis is None and target.content is None:  # of the same, to what is not worked out
         dims = [op.fresh(i) for i in range(_length(target))]
         return [Tensor(tuple(dims))]
     wanted = integers(target)
-    require(all(each.is_positive or each.known == -1 for each in wanted), Why.NOT_CONSTANT)
+    require(all(each.is_positive or each.known == -1 for each in wanted), Reason.NOT_CONSTANT)
     if x.axis is None:
         return [Tensor(_solved(op, wanted, x.shape))]
     return [_reshaped_rows(op, x, x.axis, wanted)]
@@ -112,13 +112,13 @@ def _reshaped_content(content: Content, target: Tensor) -> Tensor:
 def _length(shape: Tensor) -> int:
     (length,) = shape.dims
     if length.known is None:
-        raise Mixing(Why.NO_SHAPE)
+        raise Mixing(Reason.NO_SHAPE)
     return length.known
 
 
 def _solved(op: Operation, wanted: Sequence[Size], shape: Shape | None) -> Shape:
-    """A target's sizes, with that in the place of -1 which the others leave."""
-    require(not any(each.counts_rows for each in wanted), Why.COUNTED)
+    """Return a target's sizes, with -1 replaced by what the other sizes leave."""
+    require(not any(each.counts_rows for each in wanted), Reason.COUNTED)
     rest = product(each for each in wanted if each.known != -1)
     whole = product(shape).divided_by(rest) if shape is not None else None
     return tuple(
@@ -127,25 +127,25 @@ def _solved(op: Operation, wanted: Sequence[Size], shape: Shape | None) -> Shape
 
 
 def _reshaped_rows(op: Operation, x: Tensor, axis: int, wanted: list[Size]) -> Tensor:
-    """Rows cut anew; see above. At most one size is -1."""
+    """Return rows reshaped as the module docstring says. At most one size is -1."""
     before, rest = product(x.dims[:axis]), product(x.dims[axis + 1 :])
     per_row = x.dims[axis].per_row()
     assert per_row is not None  # rows are made of nothing else
     new = next((i for i, each in enumerate(wanted) if each.counts_rows), None)
     open_place = next((i for i, each in enumerate(wanted) if each.known == -1), None)
     if new is None:
-        require(open_place is not None, Why.MOVED)
+        require(open_place is not None, Reason.MOVED)
         assert open_place is not None
         new = open_place
-    require(product(wanted[:new]) == before, Why.MOVED)
+    require(product(wanted[:new]) == before, Reason.MOVED)
     after = wanted[new + 1 :]
-    require(not any(each.counts_rows for each in after), Why.MOVED)
+    require(not any(each.counts_rows for each in after), Reason.MOVED)
     if new == open_place:
         each_row = (per_row * rest).divided_by(product(after))
-        require(each_row is not None, Why.MOVED)
+        require(each_row is not None, Reason.MOVED)
         assert each_row is not None
         wanted[new] = x.dims[axis].divided_by(per_row) * each_row  # type: ignore[operator]
-    require(wanted[new].per_row() is not None, Why.MOVED)
+    require(wanted[new].per_row() is not None, Reason.MOVED)
     if open_place is not None and open_place > new:
         known = product(s for s in (wanted[new].per_row(), *after) if s and s.known != -1)
         wanted[open_place] = (per_row * rest).divided_by(known) or op.fresh(open_place)
@@ -164,14 +164,14 @@ def _expand_dims(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _squeeze(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Without a list of dimensions, one row would lose its axis and two would not."""
+    """Rule of Squeeze: without a list of dimensions one row would lose its axis, two would not."""
     (x,) = tensors(args)
     listed = op.attribute("squeeze_dims")
     gone = {place(dim, x.rank) for dim in listed}
     if not gone:
-        require(all(each.known is not None for each in x.dims), Why.MOVED)
+        require(all(each.known is not None for each in x.dims), Reason.MOVED)
         gone = {i for i, each in enumerate(x.dims) if each == ONE}
-    require(x.axis not in gone, Why.MOVED)
+    require(x.axis not in gone, Reason.MOVED)
     shape = tuple(each for i, each in enumerate(x.dims) if i not in gone)
     axis = None if x.axis is None else x.axis - sum(i < x.axis for i in gone)
     content = content_of(x.content.array.squeeze(tuple(gone))) if x.content else None
@@ -179,43 +179,43 @@ def _squeeze(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _transpose(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Rows stay rows, along the axis that theirs becomes."""
+    """Rule of Transpose: rows stay rows, along the axis that theirs becomes."""
     x, order = tensors(args)
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     new = numbers(order)
-    require(sorted(new) == list(range(x.rank)), Why.NOT_CONSTANT)
+    require(sorted(new) == list(range(x.rank)), Reason.NOT_CONSTANT)
     axis = None if x.axis is None else new.index(x.axis)
     return [Tensor(tuple(x.dims[i] for i in new), axis)]
 
 
 def _fill(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """One value for all: each row gets a part full of it."""
+    """Rule of Fill: one value for all rows."""
     dims, value = tensors(args)
-    require(value.is_same, Why.MISALIGNED)
+    require(value.is_same, Reason.MISALIGNED)
     return [_made_rows(integers(dims))]
 
 
 def _made_rows(shape: Sequence[Size]) -> Tensor:
-    """What is the same everywhere, in a shape that may hold the number of rows once."""
+    """Return one value in a shape that may hold the number of rows once."""
     axes = [i for i, each in enumerate(shape) if each.counts_rows]
     if not axes:
         return Tensor(tuple(shape))
-    require(len(axes) == 1 and shape[axes[0]].per_row() is not None, Why.COUNTED)
+    require(len(axes) == 1 and shape[axes[0]].per_row() is not None, Reason.COUNTED)
     return Tensor(tuple(shape), axes[0])
 
 
 def _broadcast_to(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     x, target = tensors(args)
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     wanted = integers(target)
     found = _made_rows(wanted)
     if x.axis is None:
         if found.axis is not None:
             from_end = found.axis - len(wanted)
-            require(x.rank < -from_end or x.dims[from_end] == ONE, Why.MISALIGNED)
+            require(x.rank < -from_end or x.dims[from_end] == ONE, Reason.MISALIGNED)
         return [found]
-    require(found.axis == x.axis + len(wanted) - x.rank, Why.MISALIGNED)
-    require(wanted[x.axis + len(wanted) - x.rank] == x.dims[x.axis], Why.MISALIGNED)
+    require(found.axis == x.axis + len(wanted) - x.rank, Reason.MISALIGNED)
+    require(wanted[x.axis + len(wanted) - x.rank] == x.dims[x.axis], Reason.MISALIGNED)
     return [found]
 
 
@@ -224,37 +224,37 @@ def _broadcast_args(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     found = []
     for i in range(max(len(one), len(other))):
         both = {s[i] for s in (one, other) if i < len(s) and s[i] != ONE}
-        require(len(both) <= 1, Why.NOT_CONSTANT)
+        require(len(both) <= 1, Reason.NOT_CONSTANT)
         found.append(both.pop() if both else ONE)
     found.reverse()
     return [Tensor((size(len(found)),), None, content_of(_array(found)))]
 
 
 def _tile(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Rows may not be repeated: the copies would come after all rows, not after their own."""
+    """Rule of Tile: rows may not be repeated, as the copies would come after all rows."""
     x, times = tensors(args)
-    require(not x.is_counted, Why.COUNTED)
+    require(not x.is_counted, Reason.COUNTED)
     factors = integers(times)
-    require(len(factors) == x.rank, Why.NOT_CONSTANT)
+    require(len(factors) == x.rank, Reason.NOT_CONSTANT)
     if x.axis is None:
         made = _made_rows([s * f for s, f in zip(x.dims, factors, strict=True)])
         return [made]
-    require(factors[x.axis] == ONE, Why.JOINED)
-    require(not any(f.counts_rows for f in factors), Why.COUNTED)
+    require(factors[x.axis] == ONE, Reason.JOINED)
+    require(not any(f.counts_rows for f in factors), Reason.COUNTED)
     return [Tensor(tuple(s * f for s, f in zip(x.dims, factors, strict=True)), x.axis)]
 
 
 def _concat(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Side by side, rows stay rows; one after the other, they do not."""
+    """Rule of Concat: side by side rows stay rows; one after the other they do not."""
     found = tensors(args)
     at, parts = (found[0], found[1:]) if op.type == "Concat" else (found[-1], found[:-1])
     if all(part.content is not None and part.rank == 1 for part in parts):
         values = [value for part in parts for value in integers(part)]
         return [Tensor((size(len(values)),), None, content_of(_array(values)))]
-    require(not any(part.is_counted for part in parts), Why.COUNTED)
+    require(not any(part.is_counted for part in parts), Reason.COUNTED)
     axis, rank = _aligned(parts)
     dim = place(number(at), rank)
-    require(dim != axis, Why.JOINED)
+    require(dim != axis, Reason.JOINED)
     whole = parts[0].dims[dim]
     for part in parts[1:]:
         whole = whole + part.dims[dim]
@@ -262,12 +262,12 @@ def _concat(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _aligned(parts: Sequence[Tensor]) -> tuple[int | None, int]:
-    """The axis that all have rows along, or none has, and their rank."""
+    """Return the axis that all have rows along, or None, and their rank. Raises Mixing."""
     first = parts[0]
     for part in parts[1:]:
-        require(part.axis == first.axis and part.rank == first.rank, Why.MISALIGNED)
+        require(part.axis == first.axis and part.rank == first.rank, Reason.MISALIGNED)
         if first.axis is not None:
-            require(part.dims[first.axis] == first.dims[first.axis], Why.MISALIGNED)
+            require(part.dims[first.axis] == first.dims[first.axis], Reason.MISALIGNED)
     return first.axis, first.rank
 
 
@@ -276,7 +276,7 @@ def _pack(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
     if all(part.content is not None and part.rank == 0 for part in parts):
         values = [integers(part)[0] for part in parts]
         return [Tensor((size(len(values)),), None, content_of(_array(values)))]
-    require(not any(part.is_counted for part in parts), Why.COUNTED)
+    require(not any(part.is_counted for part in parts), Reason.COUNTED)
     if all(part.rank == 0 for part in parts):
         return [Tensor((size(len(parts)),))]
     axis, rank = _aligned(parts)
@@ -287,13 +287,13 @@ def _pack(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
 
 
 def _range(op: Operation, args: Sequence[Value]) -> Sequence[Value]:
-    """Numbers from 0 to the last row's are row numbers: what they are used for is not followed."""
+    """Rule of Range: up to the number of rows it makes row numbers, which are not followed."""
     found = tensors(args)
-    require(not any(x.is_counted or x.is_rows for x in found), Why.COUNTED)
+    require(not any(x.is_counted or x.is_rows for x in found), Reason.COUNTED)
     try:
         start, limit, delta = (number(x) for x in found)
         values = range(start, limit, delta or 1)
-        require(len(values) <= 256, Why.NOT_CONSTANT)
+        require(len(values) <= 256, Reason.NOT_CONSTANT)
         return [Tensor((size(len(values)),), None, content_of(np.array(values, object)))]
     except Mixing:
         return [Tensor((op.fresh(0),))]

@@ -56,34 +56,34 @@ class Size:
 
     @property
     def known(self) -> int | None:
-        """The number, if it names nothing."""
+        """The number, if the size names nothing."""
         if not self._terms:
             return 0
         return self._terms.get(()) if len(self._terms) == 1 else None
 
     @property
     def counts_rows(self) -> bool:
-        """Whether it depends on how many rows there are."""
+        """Whether the size depends on the number of rows."""
         return any(_ROWS in names for names in self._terms)
 
     @property
     def is_positive(self) -> bool:
-        """Whether it cannot be negative, whatever it names."""
+        """Whether the size cannot be negative, whatever it names."""
         return all(factor > 0 for factor in self._terms.values())
 
     @property
     def names(self) -> set[str]:
-        """All that it names."""
+        """The names in it."""
         return {name for names in self._terms for name in names}
 
     def per_row(self) -> Size | None:
-        """What each row has of it, where it is that often the number of rows; None elsewhere."""
+        """Return the size per row, if the number of rows divides it; else None."""
         if not self._terms or any(names.count(_ROWS) != 1 for names in self._terms):
             return None
         return self.divided_by(ROWS)
 
     def divided_by(self, other: Size) -> Size | None:
-        """The quotient, where `other` is one product that divides every term; None elsewhere."""
+        """Return the quotient, if `other` is one product that divides every term; else None."""
         if len(other._terms) != 1:
             return size(1) if self == other and other._terms else None
         ((divisor, by),) = other._terms.items()
@@ -101,17 +101,17 @@ class Size:
 
 
 def size(number: int) -> Size:
-    """A number as a size."""
+    """Return a number as a size."""
     return Size({(): int(number)})
 
 
 def named(name: str) -> Size:
-    """A size that is only known by a name; one name is one size."""
+    """Return a size that is only known by a name; one name is one size."""
     return Size({(name,): 1})
 
 
 def product(sizes: Iterable[Size]) -> Size:
-    """All of them multiplied; 1 for none."""
+    """Return the product of sizes; 1 for none."""
     whole = ONE
     for each in sizes:
         whole = whole * each

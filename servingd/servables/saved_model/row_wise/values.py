@@ -27,7 +27,7 @@ from servingd.servables.saved_model.row_wise.sizes import Size, size
 Shape: TypeAlias = tuple[Size, ...]
 
 
-class Why(enum.Enum):
+class Reason(enum.Enum):
     """Why a tensor is unknown, as operators read it."""
 
     REDUCED = "it reduces over the rows"
@@ -56,15 +56,15 @@ class Why(enum.Enum):
 class Mixing(Exception):
     """An operation may mix rows."""
 
-    def __init__(self, why: Why) -> None:
-        super().__init__(why.value)
-        self.why = why
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
-def require(holds: bool, why: Why) -> None:
+def require(holds: bool, reason: Reason) -> None:
     """Raise Mixing unless a condition of a rule holds."""
     if not holds:
-        raise Mixing(why)
+        raise Mixing(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Content:
 
     @property
     def array(self) -> np.ndarray:
-        """As an array of `Size`."""
+        """The values as an array of `Size`."""
         array = np.empty(len(self.values), object)
         array[:] = self.values
         return array.reshape(self.shape)
@@ -88,7 +88,7 @@ class Content:
 
     @property
     def known(self) -> np.ndarray | None:
-        """As an array of numbers, if all are."""
+        """The values as an int64 array, if all are numbers."""
         numbers = [value.known for value in self.values]
         if any(number is None for number in numbers):
             return None
@@ -96,7 +96,7 @@ class Content:
 
 
 def content_of(array: np.ndarray | Sequence[Size] | Size | int) -> Content:
-    """The content of an array of `Size` or of numbers."""
+    """Return the content of an array of `Size` or of numbers."""
     array = np.asarray(array, object)
     flat = tuple(v if isinstance(v, Size) else size(v) for v in array.reshape(-1))
     return Content(array.shape, flat)
@@ -123,19 +123,19 @@ class Tensor:
 
     @property
     def is_same(self) -> bool:
-        """Whether rows change nothing of it."""
+        """Whether neither the rows' contents nor their number change it."""
         return self.axis is None and not self.is_counted
 
     @property
     def rank(self) -> int:
-        """How many dimensions it has. Raises Mixing if that is not known."""
+        """The number of dimensions. Raises Mixing if it is not known."""
         return len(self.dims)
 
     @property
     def dims(self) -> Shape:
-        """Its shape. Raises Mixing if that is not known."""
+        """The shape. Raises Mixing if it is not known."""
         if self.shape is None:
-            raise Mixing(Why.NO_SHAPE)
+            raise Mixing(Reason.NO_SHAPE)
         return self.shape
 
 
@@ -155,19 +155,19 @@ class TensorList:
     """
 
     element: Tensor | None
-    """None: none was set yet."""
+    """None: no element was set yet."""
     length: Size | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Anything; says which operation made it so, and why."""
+    """A tensor that may hold anything; which operation made it so, and why."""
 
-    why: Why
+    reason: Reason
     operation: str
 
     def __str__(self) -> str:
-        return f"{self.operation}: {self.why.value}"
+        return f"{self.operation}: {self.reason.value}"
 
 
 Value: TypeAlias = Tensor | Handle | TensorList | Unknown
@@ -177,22 +177,22 @@ _MADE = "~"
 
 
 def made(name: str) -> Size:
-    """A size that an operation makes and that is not worked out: named by the operation."""
+    """Return a size that is not worked out, named by the operation that makes it."""
     return Size({(f"{_MADE}{name}",): 1})
 
 
 def tensors(values: Iterable[Value]) -> list[Tensor]:
-    """The arguments of an operation on tensors. Raises Mixing for anything else."""
+    """Return the arguments of an operation on tensors. Raises Mixing for anything else."""
     found = []
     for value in values:
         if not isinstance(value, Tensor):
-            raise Mixing(Why.NO_RULE)
+            raise Mixing(Reason.NO_RULE)
         found.append(value)
     return found
 
 
 def join(one: Value, other: Value, name: str) -> Value:
-    """What holds for both: where either may have come to pass, decided alike for all rows.
+    """Return what holds of both values, where all rows have either the one or the other.
 
     Sizes that differ become one that is named by `name`.
     """
@@ -207,7 +207,7 @@ def join(one: Value, other: Value, name: str) -> Value:
         return _list_of(one.element, other.element, length, name)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return _join_tensors(one, other, name)
-    return Unknown(Why.NO_RULE, name)
+    return Unknown(Reason.NO_RULE, name)
 
 
 def _list_of(one: Tensor | None, other: Tensor | None, length: Size | None, name: str) -> Value:
@@ -222,7 +222,7 @@ def _join_tensors(
 ) -> Tensor | Unknown:
     differing = differing or (lambda axis: made(f"{name}.{axis}"))
     if one.is_counted or other.is_counted:
-        return Unknown(Why.COUNTED, name)
+        return Unknown(Reason.COUNTED, name)
     content = one.content if one.content == other.content else None
     if (
         one.is_same
@@ -231,9 +231,9 @@ def _join_tensors(
     ):
         return Tensor(None)
     if one.axis != other.axis or len(one.dims) != len(other.dims):
-        return Unknown(Why.DECIDED, name)
+        return Unknown(Reason.DECIDED, name)
     if one.axis is not None and one.dims[one.axis] != other.dims[one.axis]:
-        return Unknown(Why.DECIDED, name)
+        return Unknown(Reason.DECIDED, name)
     shape = tuple(
         a if a == b else differing(i)
         for i, (a, b) in enumerate(zip(one.dims, other.dims, strict=True))
@@ -242,7 +242,7 @@ def _join_tensors(
 
 
 def listed(element: Tensor) -> Tensor | None:
-    """A tensor as an element of a list: sizes that the setting operation made may differ.
+    """Return a tensor as an element of a list: sizes that the setting operation made may differ.
 
     None if its number of entries per row may differ.
     """
@@ -255,7 +255,7 @@ def listed(element: Tensor) -> Tensor | None:
 
 
 def taken(element: Tensor, name: str) -> Tensor:
-    """An element of a list as a tensor: a size that may differ is named by the taking operation."""
+    """Return an element of a list as a tensor: sizes that may differ are named by the operation."""
     shape = tuple(
         made(f"{name}.{i}") if ANY_SIZE in each.names else each
         for i, each in enumerate(element.dims)

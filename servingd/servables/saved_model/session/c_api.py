@@ -1,8 +1,8 @@
 """Sessions opened through TensorFlow's C API: the GIL is free while a model loads.
 
-This is private ground (ctypes, and one pointer inside a pybind11 object), so it is all in this
-file, it proves itself once per process on a small graph, and whoever finds it unsound uses the
-public session loader instead, which is only slower.
+It uses no public API: ctypes, and one pointer inside a pybind11 object. So all of it is in this
+file, and it is tested once per process on a small graph (`is_sound`). Where that fails, the public
+session loader is used instead, which is only slower.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from servingd.core.types import CPU_0
 from servingd.errors import DataLoss, error_from_code
-from servingd.servables.saved_model.session.device_assignment import name_of
+from servingd.servables.saved_model.session.device_assignment import device_name
 from servingd.servables.saved_model.session.options import ONE_THREAD, SessionOptions
 from servingd.servables.tensorflow.runtime import clean, tensorflow
 
@@ -54,7 +54,7 @@ def _library() -> ctypes.CDLL:
 
 
 class _Status:
-    """A TF_Status that raises what it was told."""
+    """A TF_Status; leaving its block raises the error that was set in it."""
 
     def __enter__(self) -> _POINTER:
         self._status = _POINTER(_library().TF_NewStatus())
@@ -72,9 +72,9 @@ class _Status:
 class CApiSession:
     """A session of the C API, adopted by a Python Session so that its fast callables work on it.
 
-    It is freed by `close`, or else when it is dropped. The pointer that was swapped in must be out
-    again before the Python Session goes, or the process ends; that holds at exit too, where nothing
-    is freed because a thread may still run on it.
+    It is freed by `close`, or else when it is collected. The pointer that was swapped in must be
+    taken out before the Python Session is freed, or the process aborts. That holds at exit too,
+    where the session itself is not freed, because a thread may still run on it.
     """
 
     def __init__(self, session: int, graph: _POINTER) -> None:
@@ -96,7 +96,7 @@ class CApiSession:
         targets: list[str] | None = None,
         timeout_s: float | None = None,
     ) -> Callable[..., list[Any]]:
-        """A private callable: arrays in the order of `feeds` in, values in that of `fetches` out.
+        """Return a private callable: arrays in the order of `feeds` in, values of `fetches` out.
 
         It runs in the calling thread, from any thread, without the GIL; with a timeout on threads
         of the session.
@@ -104,11 +104,11 @@ class CApiSession:
         return make_call(self._python, feeds, fetches, targets, timeout_s)
 
     def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
-        """One run, and the `tensorflow.RunMetadata` that tells where each operation ran."""
+        """Run once; return the `tensorflow.RunMetadata` that says where each operation ran."""
         return traced(self._python, feeds, fetches, arrays)
 
     def interrupt(self) -> None:
-        """End the runs under way, with CANCELLED, from any thread. It answers no more calls."""
+        """End the runs under way with CANCELLED, from any thread. It answers no more calls."""
         interrupt(self._python)
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class CApiSession:
 
 
 def _give_back(python: Any, slot: _POINTER, own: int | None) -> None:
-    """Point a Python Session to its own session again, and close that: callables see it closed."""
+    """Point a Python Session to its own session again, and close that: callables fail then."""
     slot.value = own
     python.close()
 
@@ -153,9 +153,9 @@ def make_call(
     targets: list[str] | None = None,
     timeout_s: float | None = None,
 ) -> Callable[..., list[Any]]:
-    """A callable on a Python Session that runs in the calling thread.
+    """Return a callable on a Python Session that runs in the calling thread.
 
-    With a timeout TensorFlow runs it on threads of the session, and ends it when that is over.
+    With `timeout_s` TensorFlow runs it on threads of the session, and ends it after that time.
     """
     options = _callable_options(feeds, fetches, targets or [])
     if timeout_s is not None:
@@ -173,7 +173,7 @@ def interrupt(session: Any) -> None:
 
 
 def traced(session: Any, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
-    """One run on a Python Session, as `CApiSession.trace`."""
+    """Run once on a Python Session; see `CApiSession.trace`."""
     from tensorflow.core.protobuf import config_pb2
 
     options = _callable_options(feeds, fetches, [])
@@ -195,10 +195,10 @@ def _callable_options(feeds: list[str], fetches: list[str], targets: list[str]) 
 
 
 def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...], None], list[Any]]:
-    """A callable of `make_call` without TensorFlow's Python around it.
+    """Return a callable of `make_call` without TensorFlow's Python around it.
 
-    That costs as much as a small graph. It takes the arrays as one tuple, and None. Keep `call` for
-    as long as it is used.
+    The wrapper costs as much as a run of a small graph. The result takes the arrays as one tuple,
+    and None. Keep `call` for as long as it is used.
     """
     session = getattr(call, "_session", None)
     if session is None:  # not TensorFlow's: an ObjectModel's
@@ -209,8 +209,8 @@ def without_wrapper(call: Callable[..., list[Any]]) -> Callable[[tuple[Any, ...]
     return functools.partial(pywrap_tf_session.TF_SessionRunCallable, session._session, handle)
 
 
-def load_saved_model(path: str, tags: tuple[str, ...], said: SessionOptions) -> CApiSession:
-    """Open the meta graph with exactly `tags`: restored, initialised, in this thread.
+def load_saved_model(path: str, tags: tuple[str, ...], options: SessionOptions) -> CApiSession:
+    """Open the meta graph with exactly `tags`: restored and initialised, in this thread.
 
     Raises a ServingError with TensorFlow's code and text.
     """
@@ -218,71 +218,73 @@ def load_saved_model(path: str, tags: tuple[str, ...], said: SessionOptions) -> 
 
     library = _library()
     names = (ctypes.c_char_p * len(tags))(*(tag.encode() for tag in tags))
-    options = _session_options(said)
+    c_options = _session_options(options)
     run_options = _buffer(config_pb2.RunOptions(inter_op_thread_pool=-1).SerializeToString())
     graph = _POINTER(library.TF_NewGraph())
     try:
         with _Status() as status:
             session = library.TF_LoadSessionFromSavedModel(
-                options, run_options, os.fsencode(path), names, len(tags), graph, None, status
+                c_options, run_options, os.fsencode(path), names, len(tags), graph, None, status
             )
     except BaseException:
         library.TF_DeleteGraph(graph)
         raise
     finally:
         library.TF_DeleteBuffer(run_options)
-        library.TF_DeleteSessionOptions(options)
+        library.TF_DeleteSessionOptions(c_options)
     return _adopt(session, graph)
 
 
-def load_graph_def(source: str | bytes, said: SessionOptions, optimised: bool) -> CApiSession:
-    """Open a session over a serialised GraphDef, or the file with one, on the device that was said.
+def load_graph_def(source: str | bytes, options: SessionOptions, optimised: bool) -> CApiSession:
+    """Open a session over a serialised GraphDef, or the file with one, on the device of `options`.
 
     Nodes that name a device stay there. Those of `optimised` ones are not optimised again.
     """
     library = _library()
-    options = _session_options(said, meta_optimizer=not optimised)
+    c_options = _session_options(options, meta_optimizer=not optimised)
     graph = _POINTER(library.TF_NewGraph())
     try:
         if isinstance(source, bytes):
-            _import(graph, ctypes.cast(ctypes.c_char_p(source), _POINTER).value, len(source), said)
+            _import(
+                graph, ctypes.cast(ctypes.c_char_p(source), _POINTER).value, len(source), options
+            )
         else:
-            _import_file(graph, source, said)
+            _import_file(graph, source, options)
         with _Status() as status:
-            session = library.TF_NewSession(graph, options, status)
+            session = library.TF_NewSession(graph, c_options, status)
     except BaseException:
         library.TF_DeleteGraph(graph)
         raise
     finally:
-        library.TF_DeleteSessionOptions(options)
+        library.TF_DeleteSessionOptions(c_options)
     return _adopt(session, graph)
 
 
-def _import_file(graph: _POINTER, path: str, said: SessionOptions) -> None:
+def _import_file(graph: _POINTER, path: str, options: SessionOptions) -> None:
     with Path(path).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise DataLoss(f"{path} is empty")
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     view = (ctypes.c_char * len(content)).from_buffer(content)
     try:
-        _import(graph, ctypes.addressof(view), len(content), said)
+        _import(graph, ctypes.addressof(view), len(content), options)
     finally:
         del view
         content.close()
 
 
-def _import(graph: _POINTER, address: int | None, length: int, said: SessionOptions) -> None:
+def _import(graph: _POINTER, address: int | None, length: int, options: SessionOptions) -> None:
     library = _library()
     buffer = _Buffer(address, length, None)
-    options = _POINTER(library.TF_NewImportGraphDefOptions())
+    c_options = _POINTER(library.TF_NewImportGraphDefOptions())
     try:
-        if said.device is not None and said.device != CPU_0:
-            name = name_of(said.device).encode()
-            library.TF_ImportGraphDefOptionsSetDefaultDevice(options, name)
+        if options.device is not None and options.device != CPU_0:
+            name = device_name(options.device).encode()
+            library.TF_ImportGraphDefOptionsSetDefaultDevice(c_options, name)
         with _Status() as status:
-            library.TF_GraphImportGraphDef(graph, ctypes.byref(buffer), options, status)
+            library.TF_GraphImportGraphDef(graph, ctypes.byref(buffer), c_options, status)
     finally:
-        library.TF_DeleteImportGraphDefOptions(options)
+        library.TF_DeleteImportGraphDefOptions(c_options)
 
 
 class _Buffer(ctypes.Structure):
@@ -295,25 +297,25 @@ def _buffer(content: bytes) -> _POINTER:
     return _POINTER(_library().TF_NewBufferFromString(content, ctypes.c_size_t(len(content))))
 
 
-def _session_options(said: SessionOptions, meta_optimizer: bool = True) -> _POINTER:
+def _session_options(options: SessionOptions, meta_optimizer: bool = True) -> _POINTER:
     library = _library()
-    options = _POINTER(library.TF_NewSessionOptions())
-    settings = said.config()
+    c_options = _POINTER(library.TF_NewSessionOptions())
+    settings = options.config()
     if not meta_optimizer:
         settings.graph_options.rewrite_options.disable_meta_optimizer = True
     content = settings.SerializeToString()
     try:
         with _Status() as status:
-            library.TF_SetConfig(options, content, ctypes.c_size_t(len(content)), status)
+            library.TF_SetConfig(c_options, content, ctypes.c_size_t(len(content)), status)
     except BaseException:
-        library.TF_DeleteSessionOptions(options)
+        library.TF_DeleteSessionOptions(c_options)
         raise
-    return options
+    return c_options
 
 
 @functools.cache
 def is_sound() -> bool:
-    """Whether all this works with the TensorFlow at hand: tried once on a tiny graph."""
+    """Return whether all this works with this TensorFlow: tried once, on a tiny graph."""
     try:
         return _self_test()
     except Exception as error:

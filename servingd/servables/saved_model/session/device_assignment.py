@@ -3,7 +3,7 @@
 A graph names devices in its nodes and in the bodies of its functions. They are cleared, and the
 replica's device is the default at import: what a function's body leaves open runs where its caller
 does. With soft placement on, an operation without a kernel for that device runs on another one,
-and nobody is told; so a warm-up run is traced, which tells.
+silently. So a warm-up run is traced, which shows where each operation ran.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from servingd.core.resources.placement import Ran
+from servingd.core.resources.placement import ObservedDevices
 from servingd.core.types import Device
 
 _NAMED = (b"/device:", b"/job:", b"/cpu:", b"/gpu:", b"/CPU:", b"/GPU:")
-"""How names of devices begin, or go on."""
+"""Parts of the names of devices in graphs."""
 _HOST = (b"/device:CPU:0", b"/device:CPU:*")
-"""What TensorFlow writes into every graph it saves: the host, which it is on in any case."""
+"""Names of the host, which TensorFlow writes into every graph that it saves."""
 
-_AROUND = frozenset(
+_NOT_COUNTED = frozenset(
     {"NoOp", "_Arg", "_Retval", "_Send", "_Recv", "_HostSend", "_HostRecv", "_DeviceArg"}
     | {"_DeviceRetval", "_ScopedAllocator", "_Nop"}
 )
-"""Feeds, fetches and what passes between devices: nothing of the model's own."""
+"""Types of operations that are not counted: feeds, fetches, transfers between devices."""
 
 _TYPE = re.compile(r" = ([\w>.]+)\(")
 """The operation's type in a trace's label."""
 
 
-def name_of(device: Device) -> str:
-    """A device as graphs name it."""
+def device_name(device: Device) -> str:
+    """Return a device as graphs name it."""
     return f"/device:{device.name}"
 
 
-def names_devices(graph_def: bytes) -> bool:
-    """Whether a serialised graph may name a device other than the host."""
+def has_device_names(graph_def: bytes) -> bool:
+    """Return whether a serialised graph may name a device other than the host."""
     named = sum(graph_def.count(text) for text in _NAMED)
     return named > sum(graph_def.count(text) for text in _HOST)
 
@@ -49,15 +49,15 @@ def clear_devices(graph_def: Any) -> None:
             node.device = ""
 
 
-def put_on(graph_def: Any, device: Device) -> None:
+def assign_device(graph_def: Any, device: Device) -> None:
     """Let every node of a `tensorflow.GraphDef` run on a device, and functions where called."""
     clear_devices(graph_def)
     for node in graph_def.node:
-        node.device = name_of(device)
+        node.device = device_name(device)
 
 
-def without_devices(graph_def: bytes) -> bytes:
-    """A serialised graph that names no device; the same object if it never did."""
+def graph_without_devices(graph_def: bytes) -> bytes:
+    """Return a serialised graph without names of devices; the same object if it had none."""
     if not any(text in graph_def for text in _NAMED):
         return graph_def
     from tensorflow.core.framework import graph_pb2
@@ -68,8 +68,10 @@ def without_devices(graph_def: bytes) -> bytes:
     return cleared
 
 
-def where_it_ran(traces: Iterable[Any], planned: Device, unseen: Iterable[str]) -> Ran:
-    """What traces (`tensorflow.RunMetadata`) tell of a replica's operations.
+def observe_devices(
+    traces: Iterable[Any], planned: Device, unseen: Iterable[str]
+) -> ObservedDevices:
+    """Return where a replica's operations ran, from traces (`tensorflow.RunMetadata`).
 
     An operation that several of them show, as in a loop, is counted once.
     """
@@ -83,12 +85,12 @@ def where_it_ran(traces: Iterable[Any], planned: Device, unseen: Iterable[str]) 
     counts: Counter[str] = Counter()
     moved: dict[str, Counter[str]] = {}
     for device, _, kind in seen:
-        if kind in _AROUND:
+        if kind in _NOT_COUNTED:
             continue
         counts[device] += 1
         if device != planned.name:
             moved.setdefault(device, Counter())[kind] += 1
-    return Ran(dict(sorted(counts.items())), _plain(moved), tuple(sorted(unseen)))
+    return ObservedDevices(dict(sorted(counts.items())), _plain(moved), tuple(sorted(unseen)))
 
 
 def _type_of(node: Any) -> str:

@@ -1,9 +1,8 @@
 """The devices that TensorFlow sees in this process, and how much of their memory is in use.
 
-`CUDA_VISIBLE_DEVICES` decides which GPUs there are, as ever. How their memory is used (a share of
-it, growth, limits) is fixed for the process by the first session that sees them: that is the one
-that looks here, with the operator's own `tensorflow.ConfigProto`; all others come later and have
-the same.
+`CUDA_VISIBLE_DEVICES` decides which GPUs there are. How their memory is used (a share of it,
+growth, limits) is fixed for the process by the first session that sees them. That is the session
+that discovers them here, with the operator's own `tensorflow.ConfigProto`; later ones follow it.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LocalDevice:
-    """One of them."""
+    """A device of this machine."""
 
     device: Device
     usable_bytes: int = 0
-    """What TensorFlow may take of its own memory; 0: it has none of its own."""
+    """Bytes of its own memory that TensorFlow may take; 0: it has none of its own."""
     description: str = ""
 
 
 class LocalDevices:
-    """Looks once, when it is first asked; from any thread."""
+    """The devices, discovered once, when `discover` is first called. From any thread."""
 
     def __init__(self, options: SavedModelOptions | None = None) -> None:
         self._options = options or SavedModelOptions()
@@ -42,11 +41,11 @@ class LocalDevices:
 
     @property
     def known(self) -> Sequence[LocalDevice]:
-        """Those that were found; none before anybody has looked. Never waits."""
+        """The devices that were found; none before `discover` has returned. Never waits."""
         return self._found
 
-    def look(self) -> Sequence[LocalDevice]:
-        """Those that there are; waits for TensorFlow."""
+    def discover(self) -> Sequence[LocalDevice]:
+        """Return the devices that there are; waits for TensorFlow."""
         with self._lock:
             if not self._found:
                 self._found = [*_hosts(self._options), *_accelerators(self._options)]
@@ -54,11 +53,14 @@ class LocalDevices:
             return self._found
 
     def usable(self) -> Mapping[Device, int]:
-        """As `look`: each with the bytes of its own memory that may be used; 0: it has none."""
-        return {found.device: found.usable_bytes for found in self.look()}
+        """Discover the devices; return each with its `usable_bytes`."""
+        return {found.device: found.usable_bytes for found in self.discover()}
 
     def in_use(self) -> Mapping[Device, int]:
-        """Bytes in use on each known device with memory of its own, where that can be told."""
+        """Return the bytes in use on each known device with memory of its own.
+
+        Empty where TensorFlow cannot tell.
+        """
         found = [each.device for each in self._found if not each.device.is_host]
         if not found or not self._measures:
             return {}

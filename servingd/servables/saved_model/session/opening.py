@@ -1,4 +1,4 @@
-"""The ways of opening a SavedModel: several that may run it, and the one for optimised graphs."""
+"""Opens a SavedModel by the first method that can run it, or a graph that was optimised before."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import numpy as np
 
 from servingd.core.types import CPU_0, Signature
 from servingd.errors import Cancelled, Code, ServingError
-from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph
+from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph, node_name
 from servingd.servables.saved_model.session import c_api
-from servingd.servables.saved_model.session.device_assignment import names_devices, without_devices
+from servingd.servables.saved_model.session.calls import SessionBackend
+from servingd.servables.saved_model.session.device_assignment import (
+    graph_without_devices,
+    has_device_names,
+)
 from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.saved_model.session.python_session import ObjectModel, PythonSession
-from servingd.servables.saved_model.session.session import (
-    MadeUpRunEnded,
-    Openable,
-    RunningSession,
-    tried,
-)
+from servingd.servables.saved_model.session.session import RunningSession, SyntheticRunEnded
+from servingd.servables.saved_model.session.warm_up import warm_up
 from servingd.servables.tensorflow.runtime import translate
 
 _log = logging.getLogger(__name__)
 
-Body: TypeAlias = "Openable | ObjectModel"
+Backend: TypeAlias = SessionBackend | ObjectModel
 
 
-class _Way(NamedTuple):
-    """One way of opening a model."""
+class _Method(NamedTuple):
+    """One method of opening a model."""
 
     name: str
-    open: Callable[[], Body]
+    open: Callable[[], Backend]
 
 
 def open_plain(
@@ -41,75 +41,81 @@ def open_plain(
     tags: tuple[str, ...],
     options: SessionOptions,
     meta_graph: MetaGraph,
-    warm: MutableMapping[str, bool],
+    safe_to_run: MutableMapping[str, bool],
 ) -> RunningSession:
-    """Open a SavedModel as it is, warm, by the first way that can run it.
+    """Open the SavedModel under `path` as it is, warm, by the first method that can run it.
 
-    `warm` tells which signatures may be run with made-up inputs; one whose run had to be ended is
-    struck off. Where no way can run it, the first
-    that opens it counts: inputs that a client has may do better. Raises a ServingError if none
-    opens it, with what the first one says: that is TensorFlow's own loader.
+    `safe_to_run` says which signatures may be run on synthetic inputs; one whose run had to be
+    ended is set to False. Where no method can run the model, the first that opens it is taken: the
+    inputs of clients may do better. Raises a ServingError if no method opens it: that of the first
+    one, which is TensorFlow's own loader.
     """
-    ways = _ways(path, tags, options, meta_graph)
-    opened: list[_Way] = []
+    methods = _methods(path, tags, options, meta_graph)
+    opened: list[_Method] = []
     refused: ServingError | None = None
-    for way in ways:
-        wrong: ServingError | None
+    for method in methods:
+        failure: ServingError | None
         try:
-            session, wrong = _open_warm(way, meta_graph.signatures, warm, options)
+            session, failure = _open_warm(method, meta_graph.signatures, safe_to_run, options)
         except Exception as error:
-            wrong = translate(error)
-            refused = refused or wrong
-            if not opened and wrong.code is not Code.FAILED_PRECONDITION:
-                break  # another way would fare no better
+            failure = translate(error)
+            refused = refused or failure
+            if not opened and failure.code is not Code.FAILED_PRECONDITION:
+                break  # another method would fare no better
         else:
-            if wrong is None:
+            if failure is None:
                 if opened:
-                    _log.info("%s runs as %s, not as %s", path, way.name, opened[0].name)
+                    _log.info("%s runs as %s, not as %s", path, method.name, opened[0].name)
                 return session
             session.close()  # one at a time: a model may fill half of the memory
-            opened.append(way)
-        _log.info("%s cannot be run as %s, trying the next way: %s", path, way.name, wrong)
+            opened.append(method)
+        _log.info("%s cannot be run as %s, trying the next way: %s", path, method.name, failure)
     if not opened:
         assert refused is not None
         raise refused
     first = opened[0]
     _log.warning("%s answers made-up inputs in no way; it serves as %s", path, first.name)
     try:
-        return _open_warm(first, meta_graph.signatures, warm, options)[0]
+        return _open_warm(first, meta_graph.signatures, safe_to_run, options)[0]
     except Exception as error:
         raise translate(error) from error
 
 
-def _ways(
+def _methods(
     path: str, tags: tuple[str, ...], options: SessionOptions, meta_graph: MetaGraph
-) -> list[_Way]:
-    ways = [
-        _Way("a session", lambda: PythonSession(path, tags, options)),
-        _Way("an object", lambda: ObjectModel(path, tags)),
+) -> list[_Method]:
+    """Return the methods to try, the fastest first."""
+    methods = [
+        _Method("a session", lambda: PythonSession(path, tags, options)),
+        _Method("an object", lambda: ObjectModel(path, tags)),
     ]
     if c_api.is_sound():
-        if _is_moved(meta_graph, options):
-            ways.insert(0, _Way("a graph", lambda: _load_moved(path, meta_graph, options)))
-        else:
-            ways.insert(0, _Way("the C API", lambda: c_api.load_saved_model(path, tags, options)))
-    return ways
+        fastest = (
+            _Method("a graph", lambda: _load_without_devices(path, meta_graph, options))
+            if _must_clear_devices(meta_graph, options)
+            else _Method("the C API", lambda: c_api.load_saved_model(path, tags, options))
+        )
+        methods.insert(0, fastest)
+    return methods
 
 
 def _open_warm(
-    way: _Way,
+    method: _Method,
     signatures: Mapping[str, Signature],
-    warm: MutableMapping[str, bool],
+    safe_to_run: MutableMapping[str, bool],
     options: SessionOptions,
 ) -> tuple[RunningSession, ServingError | None]:
-    """A warm session, and what speaks against it, if something does."""
+    """Open a session and warm it up; return it with the error that shows it unable to run.
+
+    A signature whose run must be ended costs the session: it is opened again without that run.
+    """
     while True:
-        session = RunningSession(way.open(), signatures, options)
+        session = RunningSession(method.open(), signatures, options)
         try:
-            found = tried(session, signatures, warm)
-            session.slowest_s = found.slowest_s
-            session.look(signatures, warm)
-        except MadeUpRunEnded as ended:
+            result = warm_up(session, signatures, safe_to_run)
+            session.slowest_s = result.slowest_s
+            session.trace_devices(signatures, safe_to_run)
+        except SyntheticRunEnded as ended:
             session.close()
             if options.limits.cancelled.is_set():
                 raise Cancelled("the version is not wanted any more") from ended
@@ -117,31 +123,34 @@ def _open_warm(
                 "signature %s is not warmed: on made-up inputs it runs for longer than %.0f s, or "
                 "takes too much memory",
                 ended.signature,
-                options.limits.made_up_s,
+                options.limits.max_synthetic_s,
             )
-            warm[ended.signature] = False
+            safe_to_run[ended.signature] = False
         except BaseException:
             session.close()
             raise
         else:
-            return session, found.wrong
+            return session, result.failure
 
 
-def _is_moved(meta_graph: MetaGraph, options: SessionOptions) -> bool:
-    """Whether its graph must not be opened as it is, for the sake of the devices in it."""
+def _must_clear_devices(meta_graph: MetaGraph, options: SessionOptions) -> bool:
+    """Return whether the devices that the graph names must be cleared to place it as planned."""
     if options.device is None:
         return False
-    return options.device != CPU_0 or names_devices(meta_graph.graph_def)
+    return options.device != CPU_0 or has_device_names(meta_graph.graph_def)
 
 
-def _load_moved(path: str, meta_graph: MetaGraph, options: SessionOptions) -> c_api.CApiSession:
-    """What TensorFlow's loader does, but with a graph that names no device."""
-    graph_def = without_devices(meta_graph.graph_def)
+def _load_without_devices(
+    path: str, meta_graph: MetaGraph, options: SessionOptions
+) -> c_api.CApiSession:
+    """Restore and initialise as TensorFlow's loader does, but a graph that names no device."""
+    graph_def = graph_without_devices(meta_graph.graph_def)
     backend = c_api.load_graph_def(graph_def, options, optimised=False)
     try:
         variables = f"{path}/variables/variables"
         if meta_graph.restores and os.path.exists(f"{variables}.index"):
-            call = backend.make_call([meta_graph.restores_from], [], [_op(meta_graph.restores)])
+            restore = node_name(meta_graph.restores)
+            call = backend.make_call([meta_graph.restores_from], [], [restore])
             call(_path_tensor(variables))
             del call
         _initialise(backend, path, meta_graph.initialiser)
@@ -152,25 +161,25 @@ def _load_moved(path: str, meta_graph: MetaGraph, options: SessionOptions) -> c_
 
 
 def _initialise(backend: c_api.CApiSession, source: str, initialiser: Initialiser) -> None:
+    """Run the init operation, fed with the paths of the assets in the model's folder `source`."""
     if initialiser.operation:
         assets = initialiser.assets
-        call = backend.make_call(list(assets), [], [_op(initialiser.operation)])
+        call = backend.make_call(list(assets), [], [node_name(initialiser.operation)])
         call(*(_path_tensor(f"{source}/assets/{file}") for file in assets.values()))
 
 
-def _op(tensor: str) -> str:
-    return tensor.split(":", 1)[0]
-
-
 def open_optimised(
-    path: str,
+    graph: str,
     source: str,
     initialiser: Initialiser,
     options: SessionOptions,
     signatures: Mapping[str, Signature],
 ) -> RunningSession:
-    """Open an optimised graph and initialise its tables from the model's assets."""
-    backend = c_api.load_graph_def(path, options, optimised=True)
+    """Open the optimised GraphDef in the file `graph`; initialise its tables from the assets.
+
+    `source` is the model's folder. Raises a ServingError, or TensorFlow's errors.
+    """
+    backend = c_api.load_graph_def(graph, options, optimised=True)
     try:
         _initialise(backend, source, initialiser)
     except BaseException:
@@ -180,4 +189,5 @@ def open_optimised(
 
 
 def _path_tensor(path: str) -> Any:
+    """Return a path as a scalar string tensor, shape `[]`, dtype object."""
     return np.array(path.encode(), object)

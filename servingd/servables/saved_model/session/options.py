@@ -1,4 +1,4 @@
-"""How a session is opened, and when its runs are over."""
+"""How a session is opened, and the limits of its runs."""
 
 from __future__ import annotations
 
@@ -8,57 +8,58 @@ from typing import Any, NamedTuple
 from servingd.core.types import CPU_0, Device
 from servingd.machine.cpus import cpus
 from servingd.machine.memory import ram_budget
-from servingd.servables.saved_model.session.run_watch import MadeUpRun, RunWatch
+from servingd.servables.saved_model.session.run_watch import RunWatch, SyntheticRun
 
-_LEAST_GROWTH = 1 << 30
+_MIN_GROWTH_BYTES = 1 << 30
+"""Bytes that a run on synthetic inputs may always take, however little memory models have."""
 
 
 class RunLimits(NamedTuple):
-    """When runs are over for which nobody waits, or that nobody has asked for."""
+    """When to end runs that nobody waits for, and runs that no client asked for."""
 
     watch: RunWatch | None = None
-    """Who ends them; None: nobody."""
+    """Ends the runs; None: nobody does."""
     cancelled: threading.Event = threading.Event()
-    """Set when the version is not wanted any more."""
-    made_up_s: float = 10.0
-    """A run on made-up inputs may take so long."""
-    made_up_bytes: int = 0
-    """The process may grow by so much meanwhile; 0: by an eighth of the memory for models."""
+    """Set when the version is unloaded, or its load is cancelled: every run is then ended."""
+    max_synthetic_s: float = 10.0
+    """Seconds that a run on synthetic inputs may take; one that takes longer may never end."""
+    max_synthetic_growth_bytes: int = 0
+    """Bytes that the process may grow by meanwhile; 0: an eighth of the memory for models."""
 
-    def made_up(self) -> MadeUpRun:
-        """Who waits for a run on made-up inputs that begins now."""
-        growth = self.made_up_bytes or max(_LEAST_GROWTH, ram_budget() // 8)
-        return MadeUpRun(self.made_up_s, growth, self.cancelled)
+    def synthetic_run(self) -> SyntheticRun:
+        """Return the owner of a run on synthetic inputs that begins now."""
+        growth = self.max_synthetic_growth_bytes or max(_MIN_GROWTH_BYTES, ram_budget() // 8)
+        return SyntheticRun(self.max_synthetic_s, growth, self.cancelled)
 
 
 class SessionOptions(NamedTuple):
     """How a session is opened."""
 
     threads: int
-    """Threads of its own that an operation uses."""
-    said: bytes = b""
-    """A serialised `tensorflow.ConfigProto` with what an operator says besides."""
+    """Intra-op threads of the session's own."""
+    configured: bytes = b""
+    """A serialised `tensorflow.ConfigProto` from the operator: what is not set here is taken."""
     device: Device | None = None
-    """Where everything runs that can; None: wherever TensorFlow likes."""
+    """Where every operation with a kernel for it runs; None: wherever TensorFlow likes."""
     cpus: int = 0
-    """How many CPUs TensorFlow is to see, if that is said."""
+    """Virtual CPU devices that TensorFlow makes; 0: one."""
     limits: RunLimits = RunLimits()
-    """When its runs are over."""
+    """When its runs are ended."""
     timed: bool = False
-    """Whether TensorFlow itself ends a run when its time is up: on threads of its own."""
+    """Whether TensorFlow itself ends a run at its deadline: on threads of the session's own."""
 
     @property
     def has_choice(self) -> bool:
-        """Whether an operation could run anywhere but on the device."""
+        """Whether an operation could run anywhere but on `device`."""
         return self.cpus > 1 or (self.device is not None and not self.device.is_host)
 
     def config(self) -> Any:
-        """The ConfigProto."""
+        """Return the `tensorflow.ConfigProto`."""
         from tensorflow.core.protobuf import config_pb2
 
-        config = config_pb2.ConfigProto.FromString(self.said)
+        config = config_pb2.ConfigProto.FromString(self.configured)
         config.intra_op_parallelism_threads = self.threads
-        between = config.inter_op_parallelism_threads or (RUNS_AT_ONCE if self.timed else 1)
+        between = config.inter_op_parallelism_threads or (TIMED_THREADS if self.timed else 1)
         config.inter_op_parallelism_threads = between
         config.use_per_session_threads = True
         config.allow_soft_placement = True  # strings and tables have no kernels on accelerators
@@ -69,8 +70,8 @@ class SessionOptions(NamedTuple):
         return config
 
 
-RUNS_AT_ONCE = max(2, cpus())
-"""Threads for the runs of a session whose runs are timed."""
+TIMED_THREADS = max(2, cpus())
+"""Inter-op threads of a session whose runs are timed: each run occupies one."""
 
 ONE_THREAD = SessionOptions(1, device=CPU_0)
 """On the host: the process's first session on a GPU fixes for all how its memory is used."""

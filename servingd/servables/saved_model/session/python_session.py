@@ -1,6 +1,6 @@
-"""Sessions opened the public way, from a Python graph: the fallback, and what the optimiser reads.
+"""Sessions opened by TensorFlow's public API: the fallback, and what the optimiser reads.
 
-Slower to load, and the GIL is held meanwhile; the same answers.
+They give the same answers, but load more slowly, and hold the GIL meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from servingd.core.types import CPU_0, Device
 from servingd.servables.saved_model.session.c_api import interrupt, make_call, traced
-from servingd.servables.saved_model.session.device_assignment import put_on
+from servingd.servables.saved_model.session.device_assignment import assign_device
 from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.tensorflow.runtime import tensorflow
 
@@ -56,14 +56,14 @@ class PythonSession:
 
 
 def _load(session: Any, tags: list[str], path: str, device: Device | None) -> Any:
-    """Restore and initialise the meta graph; its nodes go to the device, if one is said."""
+    """Restore and initialise the meta graph; its nodes are placed on `device`, if given."""
     tf1 = tensorflow().compat.v1
     if device is None or device == CPU_0:
         return tf1.saved_model.load(session, tags, path)
     from tensorflow.python.saved_model import loader_impl
 
     loader = loader_impl.SavedModelLoader(path)
-    put_on(loader.get_meta_graph_def_from_tags(tags).graph_def, device)
+    assign_device(loader.get_meta_graph_def_from_tags(tags).graph_def, device)
     return loader.load(session, tags)
 
 
@@ -109,7 +109,7 @@ def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> N
 
 
 def handles_of(variables: Mapping[int, str], handles: Collection[str]) -> dict[int, str]:
-    """By a variable's number, the node that holds it, where their names leave no doubt.
+    """Return by a variable's number the node that holds it, where names leave no doubt.
 
     A node is called as its variable, or that with `_1`, `_2` and so on where the name was taken. So
     a name is doubtful if several variables have it, or several nodes may belong to it, or a node
@@ -127,7 +127,7 @@ def handles_of(variables: Mapping[int, str], handles: Collection[str]) -> dict[i
 
 
 def _names_behind(node: str) -> Iterator[str]:
-    """A node's name, and those that it may have been made of to be unique."""
+    """Yield a node's name, and those that it may have been made of to be unique."""
     yield node
     while (match := re.fullmatch(r"(.+)_\d+", node)) is not None:
         node = match[1]
@@ -156,7 +156,7 @@ class ObjectModel:
     def make_signature_call(
         self, name: str, inputs: list[str], outputs: list[str]
     ) -> Callable[..., list[Any]]:
-        """A callable over the signature function; arrays in and out, as the sessions give them."""
+        """Return a callable over the signature's function: arrays in, values out."""
         function = self._module.signatures[name]
         constant = tensorflow().constant
 
@@ -167,7 +167,7 @@ class ObjectModel:
         return call
 
     def interrupt(self) -> None:
-        """Nothing can end a run of a function that is called eagerly."""
+        """Do nothing: TensorFlow cannot end a run of a function that is called eagerly."""
 
     def close(self) -> None:
         """Drop the module."""

@@ -1,4 +1,4 @@
-"""Runs that TensorFlow ends itself when their time is up."""
+"""Runs that TensorFlow ends itself at their deadline."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from servingd.errors import DeadlineExceeded
 from servingd.servables.saved_model.session import c_api
 
 TIMEOUTS_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-"""TensorFlow wants to know a callable's timeout when it is made: there is one for each of these."""
+"""Seconds. TensorFlow fixes a callable's timeout when it is made, so there is one for each."""
 
 
 class TimedRuns:
-    """The callables of one signature; one that is needed for the first time is made then."""
+    """The callables of one signature, one per timeout, each made when it is first needed.
+
+    From any thread.
+    """
 
     def __init__(self, make: Callable[[float], Callable[..., list[Any]]]) -> None:
-        """`make` is given a timeout in seconds."""
+        """`make` makes a callable with a timeout in seconds."""
         self._make = make
         self._lock = threading.Lock()
-        self._calls: dict[float, Callable[..., list[Any]]] = {}  # guarded by _lock; kept for life
+        self._calls: dict[float, Callable[..., list[Any]]] = {}  # guarded by _lock
 
     def __call__(self, arrays: tuple[Any, ...], deadline: float | None) -> list[Any]:
-        """One run, which ends soon after the deadline. Raises TensorFlow's errors."""
+        """Run once, until soon after `deadline` (monotonic seconds). Raises TensorFlow's errors."""
         left = TIMEOUTS_S[-1] if deadline is None else deadline - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded("Deadline Exceeded")

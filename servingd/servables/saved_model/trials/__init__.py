@@ -1,5 +1,6 @@
 """Varied inputs, and whether two answers are the same.
 
-Here: what optimised graphs and merged calls are tried on, as a second lock behind each proof.
-Not here: the proofs. Start with `varied.py`.
+Here: what optimised graphs and merged calls are tried on, as a second check behind what makes them
+equal by construction.
+Not here: the trials themselves (`optimise/`). Start with `varied.py`.
 """

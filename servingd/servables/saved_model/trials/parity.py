@@ -9,7 +9,7 @@ import numpy as np
 
 
 def agree(one: Sequence[Any] | str, other: Sequence[Any] | str) -> bool:
-    """Whether two answers are the same: a list of tensors each, or the name of an error.
+    """Return whether two answers are the same: a list of tensors each, or the name of an error.
 
     Integers, booleans and strings must be equal; floats may differ by what a changed order of
     operations explains (rtol 1e-3, atol 1e-5 of the largest value).

@@ -1,6 +1,6 @@
-"""Inputs as varied as callers' are, made up from a signature: to try whether two ways agree.
+"""Synthetic inputs as varied as clients': to check that two ways of running a signature agree.
 
-A trial on them is a second lock and proves nothing by itself. So they are nasty: texts of many
+A trial on them is a second check and proves nothing by itself. So they are nasty: texts of many
 lengths and scripts, Examples with and without their features, lengths above one, rows of very
 different scale. A model may refuse what it cannot take, such as ids beyond its vocabulary; those
 that follow are milder.
@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from servingd.core.types import DataType, Signature, Tensors, TensorSpec
+from servingd.core.types import DataType, Signature, Tensors
+from servingd.servables.synthetic_inputs import MAX_BYTES, input_shape
 from servingd.wire import protos
 from servingd.wire.tensors.proto import decode, numpy_dtype
-
-MAX_BYTES = 64 << 20
-"""An input larger than this is not made."""
 
 SEEDS = 6
 """How many kinds of inputs there are; each is nasty in its own way."""
@@ -51,7 +49,7 @@ class ExampleFeature(NamedTuple):
 def varied_inputs(
     signature: Signature, rows: int, seed: int, features: Sequence[ExampleFeature] = ()
 ) -> Tensors | None:
-    """`rows` rows for each input, of kind `seed`; None if that would be too large.
+    """Make inputs of `rows` rows, of kind `seed`; None if they would be too large.
 
     Dimensions other than the first that may vary are all of one length. Where the graph reads
     Examples, texts are Examples with these `features`.
@@ -60,19 +58,11 @@ def varied_inputs(
     length = _LENGTHS[seed % SEEDS]
     inputs: dict[str, np.ndarray[Any, Any]] = {}
     for alias, spec in signature.inputs.items():
-        shape = _shape(spec, rows, length)
+        shape = input_shape(spec, rows, length)
         if math.prod(shape) * 16 > MAX_BYTES:
             return None
         inputs[alias] = _values(spec.data_type, shape, rng, seed, features)
     return inputs
-
-
-def _shape(spec: TensorSpec, rows: int, length: int) -> tuple[int, ...]:
-    if spec.shape is None:
-        return (rows,)
-    return tuple(
-        (length if i else rows) if size is None else size for i, size in enumerate(spec.shape)
-    )
 
 
 def _values(
@@ -105,7 +95,7 @@ def _texts(rng: np.random.Generator) -> Iterator[bytes]:
 def _examples(
     features: Sequence[ExampleFeature], rng: np.random.Generator, seed: int
 ) -> Iterator[bytes]:
-    """Serialised Examples; of every second kind some features are missing."""
+    """Yield serialised Examples; of every second kind some features are missing."""
     while True:
         example = protos.Example()
         for feature in features:
@@ -129,7 +119,7 @@ def _fill(
 
 
 def example_features(graph: protos.Graph) -> list[ExampleFeature]:
-    """The features that a graph and its functions read, where their keys are constants."""
+    """Return the features that a graph and its functions read, where their keys are constants."""
     found: list[ExampleFeature] = []
     for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
         by_name = {node.name: node for node in nodes}
@@ -166,7 +156,7 @@ def _features(
 
 
 def _strings(nodes: Mapping[str, protos.Node], reference: str) -> list[str]:
-    """The texts of a constant; none where it is something else."""
+    """Return the texts of a constant; none where it is something else."""
     node = nodes.get(reference.split(":", 1)[0])
     if node is None or node.op != "Const":
         return []

@@ -1,4 +1,4 @@
-"""Inputs made up from a signature: to warm a session, to measure it, to compare two sessions."""
+"""Inputs made from a signature alone: to warm a session, to measure it, to compare two."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from servingd.core.types import DataType, Signature, Tensors, TensorSpec
 from servingd.wire.tensors.proto import numpy_dtype
 
 MAX_BYTES = 64 << 20
-"""A made-up input larger than this is not made."""
+"""Bytes of one input, at most: a larger one is not made."""
 
 
 def synthetic_inputs(signature: Signature, batch: int, seed: int = 0) -> Tensors | None:
-    """Inputs that fit: `batch` where the first dimension may vary, 1 where another one may.
+    """Make inputs of `batch` rows where the first dimension may vary; 1 where another may.
 
     Floats lie in [0, 1), integers are 0 or 1, strings empty (an Example without features). None if
     that would be too large. A model may refuse them: that proves nothing.
@@ -23,26 +23,30 @@ def synthetic_inputs(signature: Signature, batch: int, seed: int = 0) -> Tensors
     rng = np.random.default_rng(seed)
     inputs: dict[str, np.ndarray[Any, Any]] = {}
     for alias, spec in signature.inputs.items():
-        shape = _shape(spec, batch)
+        shape = input_shape(spec, batch)
         if math.prod(shape) * 16 > MAX_BYTES:
             return None
         inputs[alias] = _values(spec.data_type, shape, rng)
     return inputs
 
 
-def varies(signature: Signature) -> bool:
-    """Whether every input has a first dimension that a caller may choose."""
+def has_open_rows(signature: Signature) -> bool:
+    """Return whether every input has a first dimension that a caller may choose."""
     return bool(signature.inputs) and all(
         spec.shape is None or (len(spec.shape) > 0 and spec.shape[0] is None)
         for spec in signature.inputs.values()
     )
 
 
-def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+def input_shape(spec: TensorSpec, rows: int, length: int = 1) -> tuple[int, ...]:
+    """Return a shape that fits: `rows` for an open first dimension, `length` for other open ones.
+
+    One dimension where even the rank is open.
+    """
     if spec.shape is None:
-        return (batch,)
+        return (rows,)
     return tuple(
-        (batch if i == 0 else 1) if size is None else size for i, size in enumerate(spec.shape)
+        (length if i else rows) if size is None else size for i, size in enumerate(spec.shape)
     )
 
 
