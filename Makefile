@@ -37,7 +37,7 @@ demo: install ## make the demo models that are missing
 	@$(BIN)/python models/make_demo_models.py
 
 test: install ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 unit: install ## the pure tests
 	$(BIN)/python -m pytest -q tests/unit

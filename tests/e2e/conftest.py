@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import Process
+from tests.side_by_side import made_once
 
 ONE_TRANSPORT_IS_ENOUGH = ("test_http_hygiene", "test_rest", "test_calls_that_loop_for_ever")
 """Files and tests in which it does not matter what carries gRPC."""
@@ -25,24 +26,33 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def repository(models, tmp_path_factory) -> Path:
     """A model repository with one version of each export, and a lookup table."""
-    root = tmp_path_factory.mktemp("repository")
-    for export in models.iterdir():
-        if export.is_dir() and export.name != "half_plus_three":
-            shutil.copytree(export, root / export.name / "1")
-    table = root / "digit_names" / "1"
-    table.mkdir(parents=True)
-    (table / "table.csv").write_text("0,zero\n1,one\n")
-    return root
+
+    def make(root: Path) -> None:
+        for export in models.iterdir():
+            if export.is_dir() and export.name != "half_plus_three":
+                shutil.copytree(export, root / export.name / "1")
+        table = root / "digit_names" / "1"
+        table.mkdir(parents=True)
+        (table / "table.csv").write_text("0,zero\n1,one\n")
+
+    return made_once(tmp_path_factory.getbasetemp(), "repository", make)
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory) -> str:
+    """Where servers that tests share keep the graphs of models that they share, too."""
+    return str(made_once(tmp_path_factory.getbasetemp(), "graphs", lambda root: root.chmod(0o700)))
 
 
 @pytest.fixture(scope="session", params=["native", "grpcio"])
-def server(request, repository, tmp_path_factory):
+def server(request, repository, graphs, tmp_path_factory):
     """A running server over the repository; tests leave it as they found it."""
     process = Process(
         tmp_path_factory.mktemp("server") / f"{request.param}.log",
         f"--model_repository={repository}",
         f"--grpc_transport={request.param}",
         "--max_request_bytes=100000000",
+        SERVINGD_CACHE_DIR=graphs,
     )
     try:
         process.wait_until_ready()

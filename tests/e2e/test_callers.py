@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from servingd.client import Client
 from servingd.client.client import _translate
 from servingd.errors import InvalidArgument, ResourceExhausted
-from tests.e2e.process import request
+from tests.e2e.process import KEYS, lookup_table, request
 from tests.e2e.test_reload import reload_request
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
@@ -82,7 +82,7 @@ def test_what_fails_leaves_a_line_and_no_contents(server):
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
-def test_health_is_not_serving_from_the_first_moment_on(start, models, tmp_path, transport):
+def test_health_is_not_serving_from_the_first_moment_on(start, tmp_path, transport):
     """Never an error, and never SERVING: there is no model yet."""
     (tmp_path / "m").mkdir()
     server = start(
@@ -96,22 +96,20 @@ def test_health_is_not_serving_from_the_first_moment_on(start, models, tmp_path,
     assert of_model.status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def test_after_an_empty_list_every_model_is_not_found(start, models, tmp_path):
+def test_after_an_empty_list_every_model_is_not_found(start, tmp_path):
+    lookup_table(tmp_path / "m" / "1")
     file = tmp_path / "models.config"
     file.write_text(
-        f'model_config_list {{ config {{ name: "m" base_path: "{models}/m" '
-        'model_platform: "tensorflow" } }'
+        f'model_config_list {{ config {{ name: "m" base_path: "{tmp_path}/m" '
+        'model_platform: "lookup_table" } }'
     )
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "1").symlink_to(models / "half_plus_two")
-    file.write_text(file.read_text().replace(str(models), str(tmp_path)))
     server = start(f"--model_config_file={file}").wait_until_ready()
     server.model.HandleReloadConfigRequest(reload_request(), timeout=30)
     seen = set()
 
     def ended():
         try:
-            server.predict("m", X)
+            server.predict("m", KEYS)
         except grpc.RpcError as error:
             seen.add(error.code())
         return server.states("m") == {}

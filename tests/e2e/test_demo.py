@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import servingd
+from tests import absent
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -17,14 +19,19 @@ ROOT = Path(servingd.__file__).parents[1]
 
 
 def test_the_prediction_of_the_readme(start):
+    environment = {**os.environ, "PYTHONPATH": absent.SEEN}
     subprocess.run(
-        [sys.executable, str(ROOT / "models" / "make_demo_models.py")], check=True, timeout=240
+        [sys.executable, str(ROOT / "models" / "make_demo_models.py")],
+        env=environment,
+        check=True,
+        timeout=240,
     )
     server = start(f"--model_repository={ROOT / 'models'}").wait_until_ready()
     assert server.states("mnist") == {1: "AVAILABLE"}
     program = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
     result = subprocess.run(
         [sys.executable, "-c", program.replace("localhost:8500", f"localhost:{server.port}")],
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,

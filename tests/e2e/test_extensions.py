@@ -6,6 +6,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests import absent
 from tests.compat.operations import DOUBLE, SHOUT, build, model_with
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
@@ -39,7 +40,7 @@ def test_a_module_brings_operations(start, tmp_path):
         f"import tensorflow as tf\ntf.load_op_library({str(library)!r})\n"
     )
     flags = (*served(tmp_path, DOUBLE), "--python_imports=my_operations")
-    assert answer(start(*flags, PYTHONPATH=f"{tmp_path}:.")) == [2.0, 4.0, 10.0]
+    assert answer(start(*flags, PYTHONPATH=f"{tmp_path}:{absent.HIDDEN}")) == [2.0, 4.0, 10.0]
 
 
 def test_tensorflow_text_is_imported_for_the_models_that_need_it(start, tmp_path):
@@ -50,7 +51,7 @@ def test_tensorflow_text_is_imported_for_the_models_that_need_it(start, tmp_path
         f"import tensorflow as tf\ntf.load_op_library({str(library)!r})\n"
     )
     flags = (*served(tmp_path, SHOUT), "--optimize_models=wait")
-    server = start(*flags, PYTHONPATH=f"{tmp_path}:.")
+    server = start(*flags, PYTHONPATH=f"{tmp_path}:{absent.HIDDEN}")
     assert answer(server) == [2.0, 4.0, 10.0]
     assert "not registered" not in server.log.read_text()
 

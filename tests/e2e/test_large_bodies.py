@@ -12,7 +12,7 @@ import pytest
 
 from tests.http_client import Answers, connect, get, post
 
-pytestmark = [pytest.mark.tf, pytest.mark.e2e]
+pytestmark = [pytest.mark.tf, pytest.mark.e2e, pytest.mark.alone]
 
 NUMBERS = 10_000_000
 

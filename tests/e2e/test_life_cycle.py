@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from servingd.servables.saved_model.files.completeness import INDEX, table_entries
-from tests.e2e.process import request
+from tests import absent
+from tests.e2e.process import KEYS, Process, lookup_table, request
 from tests.exports import copy_version
 from tests.tables import SNAPPY, table
 
@@ -58,45 +59,65 @@ def base(models, tmp_path):
     return folder
 
 
+@pytest.fixture(scope="module")
+def repository_server(tmp_path_factory):
+    """A server of a repository, and the repository."""
+    root = tmp_path_factory.mktemp("models")
+    flags = (f"--model_repository={root}", "--num_load_threads=1")
+    process = Process(root.with_name(f"{root.name}.log"), *flags)
+    try:
+        yield process.wait_until_ready(), root
+    finally:
+        process.close()
+
+
 @pytest.fixture
-def serving(start, base):
-    server = start("--model_name=m", f"--model_base_path={base}", "--num_load_threads=1")
-    return server.wait_until_ready()
+def served(repository_server, models, request):
+    """A server, a model's name and its folder: a model of the test's own, with version 1."""
+    server, root = repository_server
+    name = request.node.name
+    shutil.copytree(models / "half_plus_two", root / name / "1")
+    server.wait_for("version 1", lambda: server.states(name) == {1: "AVAILABLE"})
+    return server, name, root / name
 
 
-def test_a_new_version_takes_over_without_a_failed_call(serving, base, models):
-    with Caller(serving, "m") as caller:
+def test_a_new_version_takes_over_without_a_failed_call(served, models):
+    server, model, base = served
+    with Caller(server, model) as caller:
         copy_version(models / "half_plus_three", base / "2")
-        serving.wait_for("the switch", lambda: serving.states("m") == {2: "AVAILABLE", 1: "END"})
-        assert serving.predict("m", X)["y"].tolist() == [4.0]
+        server.wait_for("the switch", lambda: server.states(model) == {2: "AVAILABLE", 1: "END"})
+        assert server.predict(model, X)["y"].tolist() == [4.0]
     assert caller.failures == []
     assert set(caller.answers) == {3.0, 4.0}
 
 
-def test_removing_the_newest_version_brings_the_older_one_back(serving, base, models):
+def test_removing_the_newest_version_brings_the_older_one_back(served, models):
+    server, model, base = served
     copy_version(models / "half_plus_three", base / "2")
-    serving.wait_for("the switch", lambda: serving.states("m") == {2: "AVAILABLE", 1: "END"})
-    with Caller(serving, "m") as caller:
+    server.wait_for("the switch", lambda: server.states(model) == {2: "AVAILABLE", 1: "END"})
+    with Caller(server, model) as caller:
         shutil.rmtree(base / "2")
-        serving.wait_for("the return", lambda: serving.states("m") == {2: "END", 1: "AVAILABLE"})
+        server.wait_for("the return", lambda: server.states(model) == {2: "END", 1: "AVAILABLE"})
     assert caller.failures == []
 
 
-def test_garbage_as_a_new_version_harms_nothing(serving, base):
+def test_garbage_as_a_new_version_harms_nothing(served):
+    server, model, base = served
     (base / "3").mkdir()
     (base / "3" / "saved_model.pb").write_bytes(b"garbage")
-    with Caller(serving, "m") as caller:
-        series = 'servingd_model_incomplete{model="m",version="3"}'
-        serving.wait_for("the report", lambda: serving.metric(series) == 1.0)
-        assert serving.states("m") == {3: "START", 1: "AVAILABLE"}
+    with Caller(server, model) as caller:
+        series = f'servingd_model_incomplete{{model="{model}",version="3"}}'
+        server.wait_for("the report", lambda: server.metric(series) == 1.0)
+        assert server.states(model) == {3: "START", 1: "AVAILABLE"}
     assert caller.failures == []
-    assert "incomplete" in serving.get("/servingd/v1/models/m")[1]
-    reason = "version 3 of model m is incomplete: saved_model.pb does not parse"
-    serving.wait_for("the reason", lambda: reason in serving.tail())
+    assert "incomplete" in server.get(f"/servingd/v1/models/{model}")[1]
+    reason = f"version 3 of model {model} is incomplete: saved_model.pb does not parse"
+    server.wait_for("the reason", lambda: reason in server.tail())
 
 
-def test_a_copy_that_stalls_does_not_go_live_early(serving, base, models):
+def test_a_copy_that_stalls_does_not_go_live_early(served, models):
     """Every file but the last bytes of one, for longer than several polls."""
+    server, model, base = served
     staged = base / "2"
     name = "variables/variables.data-00000-of-00001"
     content = (models / "half_plus_three" / name).read_bytes()
@@ -106,13 +127,13 @@ def test_a_copy_that_stalls_does_not_go_live_early(serving, base, models):
     with (staged / name).open("wb") as file:
         file.write(content[:-1])
         file.flush()
-        series = 'servingd_model_incomplete{model="m",version="2"}'
-        serving.wait_for("the report", lambda: serving.metric(series) == 1.0)
+        series = f'servingd_model_incomplete{{model="{model}",version="2"}}'
+        server.wait_for("the report", lambda: server.metric(series) == 1.0)
         with pytest.raises(AssertionError, match="did not happen"):
-            serving.wait_for("an early start", lambda: serving.states("m").get(2) != "START", 3)
+            server.wait_for("an early start", lambda: server.states(model).get(2) != "START", 3)
         file.write(content[-1:])
-    serving.wait_for("the switch", lambda: serving.states("m").get(2) == "AVAILABLE")
-    assert serving.predict("m", X)["y"].tolist() == [4.0]
+    server.wait_for("the switch", lambda: server.states(model).get(2) == "AVAILABLE")
+    assert server.predict(model, X)["y"].tolist() == [4.0]
 
 
 def test_a_model_whose_index_is_compressed_is_served(start, tmp_path, models):
@@ -181,19 +202,19 @@ def test_a_model_that_never_loads_is_unavailable_with_its_error(start, tmp_path,
     )
 
 
-def test_a_new_folder_in_a_repository_is_a_new_model(start, tmp_path, models):
+def test_a_new_folder_in_a_repository_is_a_new_model(start, tmp_path):
     root = tmp_path / "models"
     root.mkdir()
     server = start(f"--model_repository={root}").wait_until_ready()
-    shutil.copytree(models / "half_plus_two", root / "m" / "1")
+    lookup_table(root / "m" / "1")
     server.wait_for("the model", lambda: server.states("m").get(1) == "AVAILABLE")
-    assert server.predict("m", X)["y"].tolist() == [3.0]
+    assert server.predict("m", KEYS)["values"].tolist() == [b"one"]
     shutil.rmtree(root / "m")
     server.wait_for("the end", lambda: server.states("m") == {})
 
     def forgotten():  # its folder goes a moment after its last version
         with pytest.raises(grpc.RpcError) as failure:
-            server.predict("m", X)
+            server.predict("m", KEYS)
         return failure.value.details() == "Servable not found for request: Latest(m)"
 
     server.wait_for("the model's end", forgotten)
@@ -241,11 +262,9 @@ def test_a_signal_is_heard_whichever_thread_gets_it(start, tmp_path, models):
     assert server.process.wait(20) == 0
 
 
-def test_a_second_signal_exits_at_once(start, tmp_path, models):
-    shutil.copytree(models / "slow", tmp_path / "slow" / "1")
-    server = start(
-        "--model_name=slow", f"--model_base_path={tmp_path}/slow", "--drain_delay_s=60"
-    ).wait_until_ready()
+def test_a_second_signal_exits_at_once(start, tmp_path):
+    lookup_table(tmp_path / "m" / "1")
+    server = start(f"--model_repository={tmp_path}", "--drain_delay_s=60").wait_until_ready()
     server.process.send_signal(signal.SIGTERM)
     server.process.send_signal(signal.SIGINT)  # as of a terminal and a supervisor: one wish
     server.wait_for("the probe", lambda: server.get("/readyz")[0] == 503)
@@ -257,7 +276,7 @@ def test_a_second_signal_exits_at_once(start, tmp_path, models):
 
 def test_a_signal_during_the_start_ends_it_at_once(start, tmp_path, models):
     shutil.copytree(models / "half_plus_two", tmp_path / "m" / "1")
-    server = start("--model_name=m", f"--model_base_path={tmp_path}/m")
+    server = start("--model_name=m", f"--model_base_path={tmp_path}/m", PYTHONPATH=absent.SEEN)
     server.wait_for("the load", lambda: "LOADING" in server.get("/v1/models/m")[1])
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(3) == 0  # TensorFlow's import alone takes longer

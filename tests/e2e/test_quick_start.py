@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from servingd.servables.saved_model.files.completeness import table_entries
+from tests import absent
 from tests.e2e.process import free_port
 from tests.http_client import Answers, connect, post
 from tests.tables import SNAPPY, table
@@ -108,7 +109,7 @@ def port(request, tmp_path):
             env={
                 **os.environ,
                 "SERVINGD_CACHE_DIR": str(tmp_path / "cache"),
-                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "PYTHONPATH": f"{Path(__file__).parents[2]}:{absent.HIDDEN}",
             },
         )
     try:

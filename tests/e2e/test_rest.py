@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ HALF = "/v1/models/half_plus_two:predict"
 
 
 @pytest.fixture(scope="module")
-def server(repository, tmp_path_factory):
+def server(repository, graphs, tmp_path_factory):
     """A server with everything about REST switched on."""
     folder = tmp_path_factory.mktemp("rest")
     monitoring = folder / "monitoring.config"
@@ -28,6 +29,7 @@ def server(repository, tmp_path_factory):
         f"--model_repository={repository}",
         f"--monitoring_config_file={monitoring}",
         "--rest_api_enable_cors_support",
+        SERVINGD_CACHE_DIR=graphs,
     )
     try:
         process.wait_until_ready()
@@ -379,17 +381,14 @@ def test_unknown_models_make_no_series(server):
     assert "unknown" not in text
 
 
-def test_a_call_that_takes_too_long_is_told_so(start, models):
+def test_a_call_that_takes_too_long_is_told_so(start, models, tmp_path):
+    shutil.copytree(models / "slow", tmp_path / "slow" / "1")
     server = start(
         "--model_name=slow",
-        f"--model_base_path={models.parent / 'nowhere'}",
+        f"--model_base_path={tmp_path / 'slow'}",
         "--rest_api_timeout_in_ms=200",
         "--optimize_models=off",
-    )
-    import shutil
-
-    shutil.copytree(models / "slow", models.parent / "nowhere" / "1")
-    server.wait_until_ready()
+    ).wait_until_ready()
     path = "/v1/models/slow:predict"
     found = post(server, path, {"inputs": 3_000_000})
     assert found == (504, error("Timed out waiting for notification"))

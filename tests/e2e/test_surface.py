@@ -16,7 +16,7 @@ from tensorflow_serving.apis import (
     session_service_pb2,
 )
 
-from tests.e2e.process import free_port, request, to_array
+from tests.e2e.process import KEYS, free_port, lookup_table, request, to_array
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
 
@@ -30,13 +30,20 @@ def base(models, tmp_path):
 
 
 def one_model(base, *flags):
-    return ("--model_name=m", f"--model_base_path={base}", *flags)
+    return ("--model_name=m", f"--model_base_path={base}", "--optimize_models=off", *flags)
 
 
-def predict(channel, model="m"):
+@pytest.fixture
+def serve(start, tmp_path):
+    """Start a server of a lookup table `m`."""
+    lookup_table(tmp_path / "models" / "m" / "1")
+    return lambda *flags: start(f"--model_repository={tmp_path / 'models'}", *flags)
+
+
+def predict(channel):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    answer = stub.Predict(request(model, {"x": X}), timeout=20)
-    return to_array(answer.outputs["y"]).tolist()
+    answer = stub.Predict(request("m", KEYS), timeout=20)
+    return to_array(answer.outputs["values"]).tolist()
 
 
 # TLS
@@ -81,22 +88,22 @@ def https(server, context):
         "localhost", server.http_port, timeout=20, context=context
     )
     try:
-        connection.request("POST", "/v1/models/m:predict", b'{"instances": [1.0]}')
+        connection.request("POST", "/v1/models/m:predict", b'{"instances": ["1"]}')
         return connection.getresponse().read()
     finally:
         connection.close()
 
 
-def test_both_ports_can_be_encrypted(start, base, pki, tmp_path):
+def test_both_ports_can_be_encrypted(serve, pki, tmp_path):
     file = ssl_config(pki, tmp_path / "ssl.config", verify=False)
-    server = start(*one_model(base, f"--ssl_config_file={file}", f"--rest_ssl_config_file={file}"))
+    server = serve(f"--ssl_config_file={file}", f"--rest_ssl_config_file={file}")
     root = (pki / "ca.pem").read_bytes()
     context = ssl.create_default_context(cadata=root.decode())
     server.wait_for("an answer", lambda: b"predictions" in https(server, context))
     with grpc.secure_channel(
         f"localhost:{server.port}", grpc.ssl_channel_credentials(root)
     ) as channel:
-        assert predict(channel) == [2.5, 3.0]
+        assert predict(channel) == [b"one"]
     with grpc.insecure_channel(f"localhost:{server.port}") as channel, pytest.raises(grpc.RpcError):
         predict(channel)
     plain = http.client.HTTPConnection("localhost", server.http_port, timeout=20)
@@ -106,9 +113,9 @@ def test_both_ports_can_be_encrypted(start, base, pki, tmp_path):
     plain.close()
 
 
-def test_clients_can_be_made_to_show_a_certificate(start, base, pki, tmp_path):
+def test_clients_can_be_made_to_show_a_certificate(serve, pki, tmp_path):
     file = ssl_config(pki, tmp_path / "ssl.config", verify=True)
-    server = start(*one_model(base, f"--ssl_config_file={file}", f"--rest_ssl_config_file={file}"))
+    server = serve(f"--ssl_config_file={file}", f"--rest_ssl_config_file={file}")
     root, target = (pki / "ca.pem").read_bytes(), f"localhost:{server.port}"
     anonymous = ssl.create_default_context(cadata=root.decode())
     known = ssl.create_default_context(cadata=root.decode())
@@ -118,7 +125,7 @@ def test_clients_can_be_made_to_show_a_certificate(start, base, pki, tmp_path):
         https(server, anonymous)
     mine = ((pki / "client.key").read_bytes(), (pki / "client.pem").read_bytes())
     with grpc.secure_channel(target, grpc.ssl_channel_credentials(root, *mine)) as channel:
-        assert predict(channel) == [2.5, 3.0]
+        assert predict(channel) == [b"one"]
     with (
         grpc.secure_channel(target, grpc.ssl_channel_credentials(root)) as channel,
         pytest.raises(grpc.RpcError),
@@ -126,7 +133,7 @@ def test_clients_can_be_made_to_show_a_certificate(start, base, pki, tmp_path):
         predict(channel)
 
 
-def test_a_key_that_does_not_fit_ends_the_start(start, base, pki, tmp_path):
+def test_a_key_that_does_not_fit_ends_the_start(serve, pki, tmp_path):
     from google.protobuf import text_format
 
     from servingd.wire import protos
@@ -137,7 +144,7 @@ def test_a_key_that_does_not_fit_ends_the_start(start, base, pki, tmp_path):
     )
     file.write_text(text_format.MessageToString(config))
     for flag in ("ssl_config_file", "rest_ssl_config_file"):
-        server = start(*one_model(base, f"--{flag}={file}"))
+        server = serve(f"--{flag}={file}")
         assert server.process.wait(30) == 255
         assert "server_key, server_cert or custom_ca cannot be used" in server.tail()
 
@@ -145,34 +152,34 @@ def test_a_key_that_does_not_fit_ends_the_start(start, base, pki, tmp_path):
 # Sockets and arguments
 
 
-def test_a_unix_socket_beside_the_port(start, base, tmp_path):
+def test_a_unix_socket_beside_the_port(serve, tmp_path):
     path = tmp_path / "grpc.sock"
-    server = start(*one_model(base, f"--grpc_socket_path={path}")).wait_until_ready()
-    assert server.predict("m", {"x": X})["y"].tolist() == [2.5, 3.0]
+    server = serve(f"--grpc_socket_path={path}").wait_until_ready()
+    assert server.predict("m", KEYS)["values"].tolist() == [b"one"]
     with grpc.insecure_channel(f"unix:{path}") as channel:
-        assert predict(channel) == [2.5, 3.0]
+        assert predict(channel) == [b"one"]
 
 
-def test_a_unix_socket_alone_and_what_a_dead_server_left(start, base, tmp_path):
+def test_a_unix_socket_alone_and_what_a_dead_server_left(serve, tmp_path):
     path = tmp_path / "grpc.sock"
     import socket
 
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    server = start(*one_model(base, "--port=0", f"--grpc_socket_path={path}")).wait_until_ready()
+    server = serve("--port=0", f"--grpc_socket_path={path}").wait_until_ready()
     with grpc.insecure_channel(f"unix:{path}") as channel:
-        assert predict(channel) == [2.5, 3.0]
-    other = start(*one_model(base, "--port=0", f"--grpc_socket_path={path}")).wait_until_ready()
+        assert predict(channel) == [b"one"]
+    other = serve("--port=0", f"--grpc_socket_path={path}").wait_until_ready()
     assert f"unix:{path} is taken over from another server" in other.log.read_text()
     with grpc.insecure_channel(f"unix:{path}") as channel:
-        assert predict(channel) == [2.5, 3.0]
+        assert predict(channel) == [b"one"]
     assert server.process.poll() is None
 
 
-def test_channel_arguments_are_grpcios(start, base):
+def test_channel_arguments_are_grpcios(serve):
     arguments = "grpc.max_concurrent_streams=100,grpc.primary_user_agent=it"
-    server = start(*one_model(base, f"--grpc_channel_arguments={arguments}")).wait_until_ready()
-    assert server.predict("m", {"x": X})["y"].tolist() == [2.5, 3.0]
+    server = serve(f"--grpc_channel_arguments={arguments}").wait_until_ready()
+    assert server.predict("m", KEYS)["values"].tolist() == [b"one"]
     assert "channel arguments are grpcio's" in server.log.read_text()
 
 
@@ -232,8 +239,8 @@ def test_a_trace_comes_back_in_the_form_that_tensorflows_client_saves(start, bas
     assert b"SessionRun" in trace.read_bytes() or b"RunGraph" in trace.read_bytes()
 
 
-def test_without_the_profiler_its_service_is_not_there(start, base):
-    server = start(*one_model(base, "--enable_profiler=false")).wait_until_ready()
+def test_without_the_profiler_its_service_is_not_there(serve):
+    server = serve("--enable_profiler=false").wait_until_ready()
     with pytest.raises(grpc.RpcError) as failure:
         server.channel.unary_unary("/tensorflow.ProfilerService/Profile")(b"\x08\x01", timeout=10)
     assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -248,12 +255,13 @@ def test_session_run_is_unimplemented(server):
     assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_metadata_and_labels(start, models, tmp_path):
-    shutil.copytree(models / "half_plus_two", tmp_path / "m" / "1")
-    shutil.copytree(models / "half_plus_three", tmp_path / "m" / "2")
+def test_metadata_and_labels(start, tmp_path):
+    for version in "12":
+        lookup_table(tmp_path / "m" / version)
     file = tmp_path / "servingd.yaml"
     file.write_text(
-        f"models:\n- name: m\n  base_path: {tmp_path / 'm'}\n  version_policy: all\n"
+        f"models:\n- name: m\n  base_path: {tmp_path / 'm'}\n  platform: lookup_table\n"
+        "  version_policy: all\n"
         "  version_labels: {stable: 1, canary: 2}\n"
     )
     server = start(f"--servingd_config_file={file}").wait_until_ready()
@@ -264,19 +272,19 @@ def test_metadata_and_labels(start, models, tmp_path):
     assert answer.model_spec.version.value == 1
     assert not answer.model_spec.signature_name
     for label, version in (("stable", 1), ("canary", 2)):
-        ask = request("m", {"x": X})
+        ask = request("m", KEYS)
         ask.model_spec.version_label = label
         assert server.prediction.Predict(ask, timeout=10).model_spec.version.value == version
     assert server.get("/v1/models/m/labels/stable/metadata")[0] == 200
 
 
-def test_a_busy_admin_port_ends_the_start(start, base):
+def test_a_busy_admin_port_ends_the_start(serve):
     import socket
 
     with socket.socket() as taken:
         port = free_port()
         taken.bind(("0.0.0.0", port))
         taken.listen()
-        server = start(*one_model(base, f"--admin_port={port}"))
+        server = serve(f"--admin_port={port}")
         assert server.process.wait(30) == 255
         assert str(port) in server.tail()

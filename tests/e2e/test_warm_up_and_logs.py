@@ -87,30 +87,32 @@ def test_a_version_without_a_file_is_told_in_the_log(serve, version):
     assert f"No warmup data file found at {version}/{FILE}" in process.log.read_text()
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"no TFRecord file", "Please verify your warmup data is in TFRecord format."),
-        (prediction("none"), 'Serving signature key "none" not found.'),
-        (
-            prediction_log_pb2.PredictionLog(session_run_log={}),
-            "Unsupported log_type for warmup: 5",
-        ),
-    ],
-)
-def test_a_warm_up_that_fails_fails_the_load(serve, version, content, why):
-    record(version)
-    if isinstance(content, bytes):
-        (version / FILE).write_bytes(content)
-    else:
-        record(version, content)
-    process = serve("--max_num_load_retries=0", "--optimize_models=off")
+WRONG = {
+    "garbage": (b"no TFRecord file", "Please verify your warmup data is in TFRecord format."),
+    "none": (prediction("none"), 'Serving signature key "none" not found.'),
+    "session": (
+        prediction_log_pb2.PredictionLog(session_run_log={}),
+        "Unsupported log_type for warmup: 5",
+    ),
+}
 
-    def failed():
-        states = json.loads(process.get("/v1/models/half")[1]).get("model_version_status")
+
+def test_a_warm_up_that_fails_fails_the_load(start, models, tmp_path):
+    for name, (content, _) in WRONG.items():
+        version = tmp_path / "models" / name / "1"
+        shutil.copytree(models / "half_plus_two", version)
+        record(version, *([] if isinstance(content, bytes) else [content]))
+        if isinstance(content, bytes):
+            (version / FILE).write_bytes(content)
+    flags = ("--max_num_load_retries=0", "--optimize_models=off")
+    process = start(f"--model_repository={tmp_path / 'models'}", *flags)
+
+    def failed(name):
+        states = json.loads(process.get(f"/v1/models/{name}")[1]).get("model_version_status")
         return states and states[0]["state"] == "END" and states[0]["status"]["error_message"]
 
-    assert why in process.wait_for("the failure", failed)
+    for name, (_, why) in WRONG.items():
+        assert why in process.wait_for(f"{name}'s failure", lambda name=name: failed(name))
 
 
 def test_it_can_be_switched_off(serve, version):

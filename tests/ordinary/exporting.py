@@ -18,6 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from tests import absent
 from tests.ordinary.catalog import named
 from tests.ordinary.entry import Entry
 
@@ -49,7 +50,7 @@ def _child(root: Path, names: list[str], environment: dict[str, str]) -> Iterato
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **quiet, **environment},
+        env={**os.environ, "PYTHONPATH": absent.SEEN, **quiet, **environment},
         check=False,
     )
     for line in child.stdout.decode().splitlines():

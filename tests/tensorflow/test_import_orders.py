@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import absent
+
 pytestmark = pytest.mark.tf
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +71,7 @@ print("exchanged")
 def _exchange(*modules: str, path: tuple[Path, ...] = ()) -> None:
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))),
+        "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT, absent.HIDDEN))),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     result = subprocess.run(

@@ -220,6 +220,15 @@ def run_command(source: Path, target: Path, *more: str) -> subprocess.CompletedP
     )
 
 
+def optimised_into(target: Path, source: Path) -> Any:
+    """Write what the command writes, without a process for it; return the graph."""
+    graph_def, initialiser = optimise(str(source), TAGS)
+    (target / "graph.pb").write_bytes(graph_def.SerializeToString())
+    report = {"initialiser": initialiser.operation, "assets": dict(initialiser.assets)}
+    (target / "report.json").write_text(json.dumps(report))
+    return graph_def
+
+
 def answers(session: Any, path: Path) -> list[Any]:
     found = []
     for name, signature in read_meta_graph(str(path), TAGS).signatures.items():
@@ -293,10 +302,8 @@ def test_shapes_that_the_signature_does_not_name_change_nothing(tmp_path, wanted
     module.f = tf.function(body, input_signature=[spec])
     path = tmp_path / "model"
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.f})
-    target = tmp_path / "out"
-    target.mkdir()
-    assert run_command(path, target).returncode == 0
-    plain, optimised = open_both(path, target)
+    optimised_into(tmp_path, path)
+    plain, optimised = open_both(path, tmp_path)
     for shape in ((3,), (2, 1), (), (2, 3), (2, 2, 2), (0, 4)):
         told = []
         for session in (plain, optimised):
@@ -360,13 +367,10 @@ def test_the_command_ends_when_its_parent_is_gone_already(models, tmp_path):
 )
 def test_it_is_optimised_and_the_answers_stay(path_of, tmp_path, name):
     path = path_of(name)
-    graph_def, initialiser = optimise(str(path), TAGS)
+    graph_def = optimised_into(tmp_path, path)
     ops = {n.op for n in graph_def.node}
     ops |= {n.op for f in graph_def.library.function for n in f.node_def}
     assert not {op for op in ops if "Variable" in op or op.startswith("Resource")}
-    (tmp_path / "graph.pb").write_bytes(graph_def.SerializeToString())
-    report = {"initialiser": initialiser.operation, "assets": dict(initialiser.assets)}
-    (tmp_path / "report.json").write_text(json.dumps(report))
     plain, optimised = open_both(path, tmp_path)
     assert agree(answers(plain, path), answers(optimised, path))
     plain.close()
@@ -407,7 +411,7 @@ def test_inputs_that_do_not_fit_the_signature_are_answered_as_on_the_plain_graph
     path_of, tmp_path, shape
 ):
     path = path_of("asks_for_its_shape")
-    run_command(path, tmp_path)
+    optimised_into(tmp_path, path)
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     one, other = (
         list(session.calls["serving_default"].run({"x": x}).values())
@@ -484,6 +488,22 @@ def serve() -> Iterator[Callable[..., Served]]:
             return served
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def left_by_another(models: Path, tmp_path_factory) -> Callable[[Path], list[Any]]:
+    """Fills a cache with what a server of `half_plus_two` has left there; returns its answers."""
+    left = tmp_path_factory.mktemp("left") / "cache"
+    served = Served(models / "half_plus_two", "wait", left)
+    answers = served.ask()
+    served.unload()
+    served.platform.stop()
+
+    def fill(cache: Path) -> list[Any]:
+        shutil.copytree(left, cache, dirs_exist_ok=True)
+        return answers
+
+    return fill
 
 
 def children() -> set[int]:
@@ -574,21 +594,21 @@ def test_a_kept_graph_that_is_of_no_use_is_made_anew(models, tmp_path, serve, ca
     assert len(logged(caplog, "is made anew")) == 1
 
 
-def test_a_graph_that_has_not_served_in_the_same_setting_is_proven_first(models, tmp_path, serve):
-    serve(models / "half_plus_two", "wait", tmp_path).unload()
+def test_a_graph_that_has_not_served_in_the_same_setting_is_proven_first(
+    models, tmp_path, serve, left_by_another
+):
+    left_by_another(tmp_path)
     served = serve(models / "half_plus_two", "wait", tmp_path, merge_waiting_calls=False)
     assert served.states.seen == ["plain", "optimising", "optimised"]
     assert served.servable.session.mergeable.rows_worth == {}
 
 
 def test_damaged_weights_behind_a_kept_graph_are_told_and_it_serves_on(
-    models, tmp_path, serve, caplog
+    models, tmp_path, serve, left_by_another, caplog
 ):
     model, cache = tmp_path / "1", tmp_path / "cache"
     shutil.copytree(models / "half_plus_two", model)
-    first = serve(model, "wait", cache)
-    answers = first.ask()
-    first.unload()
+    answers = left_by_another(cache)
     (shard,) = model.glob("variables/variables.data-*")
     content = bytearray(shard.read_bytes())
     content[0] ^= 0xFF  # of the right size: only the checksum tells
@@ -603,10 +623,10 @@ def test_damaged_weights_behind_a_kept_graph_are_told_and_it_serves_on(
 
 
 @pytest.mark.parametrize("cut", [7, 100], ids=["it still parses", "it does not parse"])
-def test_a_graph_that_is_not_what_served_here_is_proven_or_made_anew(models, tmp_path, serve, cut):
-    first = serve(models / "half_plus_two", "wait", tmp_path)
-    answers = first.ask()
-    first.unload()
+def test_a_graph_that_is_not_what_served_here_is_proven_or_made_anew(
+    models, tmp_path, serve, left_by_another, cut
+):
+    answers = left_by_another(tmp_path)
     (kept,) = tmp_path.iterdir()
     (kept / "graph.pb").write_bytes((kept / "graph.pb").read_bytes()[:-cut])
     again = serve(models / "half_plus_two", "wait", tmp_path)
@@ -615,9 +635,9 @@ def test_a_graph_that_is_not_what_served_here_is_proven_or_made_anew(models, tmp
 
 
 def test_a_graph_that_served_here_and_cannot_be_opened_is_no_matter(
-    models, tmp_path, serve, caplog
+    models, tmp_path, serve, left_by_another, caplog
 ):
-    serve(models / "half_plus_two", "wait", tmp_path).unload()
+    left_by_another(tmp_path)
     (report,) = tmp_path.glob("*/report.json")
     report.write_text(json.dumps({**json.loads(report.read_text()), "initialiser": "nowhere"}))
     again = serve(models / "half_plus_two", "wait", tmp_path)
@@ -626,8 +646,10 @@ def test_a_graph_that_served_here_and_cannot_be_opened_is_no_matter(
     assert len(logged(caplog, "is made anew")) == 1
 
 
-def test_versions_without_memory_to_grow_start_on_their_plain_graph(models, tmp_path, serve):
-    serve(models / "half_plus_two", "wait", tmp_path).unload()
+def test_versions_without_memory_to_grow_start_on_their_plain_graph(
+    models, tmp_path, serve, left_by_another
+):
+    left_by_another(tmp_path)
     tight = Placement((CPU_0,), may_grow=False)
     assert serve(models / "half_plus_two", "wait", tmp_path, tight).states.seen == ["plain"]
 
