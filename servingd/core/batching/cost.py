@@ -1,25 +1,25 @@
-"""What calls cost, and so where they run."""
+"""Measure what calls cost, so that the dispatcher can decide whether they run inline."""
 
 from __future__ import annotations
 
 import math
 
 DECAY = 1.02
-"""How much a minimum rises with each dearer measurement: 70 of them for a factor of four."""
+"""The factor by which a minimum rises with each dearer measurement: 70 of them quadruple it."""
 
 
 OUTLIER_S = 10e-3
-"""A call this dear may not be taken for a cheap one soon again, whatever others cost."""
+"""The seconds from which one call makes its size count as dear, whatever other calls cost."""
 
 OUTLIER_CALLS = 100
-"""For so many calls."""
+"""The number of later calls for which such a size counts as dear."""
 
 
 class CostMeter:
     """The decaying minimum of what calls of about one size have cost, in seconds.
 
-    Sizes are told apart by powers of two of the inputs' bytes. A size that was never seen costs
-    infinity; so does one of which a call has just been very dear: its cost may depend on the
+    Sizes are grouped by powers of two of the inputs' bytes. A size that was never measured costs
+    infinity. So does one of which a call has just been very dear: its cost may depend on the
     values. Threads may race on an observation; any outcome is a valid estimate.
     """
 
@@ -30,12 +30,12 @@ class CostMeter:
         self._wary: dict[int, int] = {}
 
     def cost(self, size: int) -> float:
-        """The estimate for inputs of `size` bytes."""
+        """Return the estimate in seconds for inputs of `size` bytes; infinity if there is none."""
         bucket = size.bit_length()
         return math.inf if bucket in self._wary else self._best.get(bucket, math.inf)
 
     def observe(self, size: int, seconds: float) -> None:
-        """Take a measurement of one call."""
+        """Record that one call with `size` bytes of inputs took so many seconds."""
         bucket = size.bit_length()
         best = self._best.get(bucket, math.inf)
         self._best[bucket] = seconds if seconds <= best else best * DECAY
