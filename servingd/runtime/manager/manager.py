@@ -82,13 +82,13 @@ MakeLoader = Callable[[ServableId, VersionData], Loader]
 OnLoad = Callable[[ServableId, float, bool], None]
 
 _LOADS_END_S = 1.0
-"""At a stop a load that is not wanted any more may take so long to end."""
+"""The seconds that a cancelled load may take to end when the server stops."""
 
 _log = logging.getLogger(__name__)
 
 
 class Manager:
-    """Loads, serves and unloads what sources aspire. `start` and `stop` once each."""
+    """Loads, serves and unloads the versions that sources aspire. `start` and `stop` once each."""
 
     def __init__(
         self,
@@ -123,31 +123,37 @@ class Manager:
         self._thread.start()
 
     def aspire(self, statement: AspiredVersions) -> None:
-        """Take a source's statement; from any thread, returns at once."""
+        """Enqueue a source's aspired versions. Thread-safe; returns at once."""
         self._inbox.put(statement)
 
     def configure(self, rules: Mapping[str, LoadRules]) -> None:
-        """Say where models' loads go from now on; from any thread, returns at once."""
+        """Enqueue the rules for later loads, by model. Thread-safe; returns at once."""
         self._inbox.put(Configured(rules))
 
     def grown(self, servable_id: ServableId, grew: bool) -> None:
-        """A version with room to grow has, or never will; from any thread, returns at once."""
+        """Report that a version was optimised (`grew`), or never will be.
+
+        Thread-safe; returns at once.
+        """
         self._inbox.put(Grown(servable_id, grew))
 
     def replica_failed(self, servable_id: ServableId, device: Device) -> None:
-        """A replica does not work on its device any more; from any thread, returns at once."""
+        """Report that a replica does not work on its device any more.
+
+        Thread-safe; returns at once.
+        """
         self._inbox.put(ReplicaFailed(servable_id, device))
 
     @property
     def plan(self) -> LoadPlan:
-        """Who holds what memory, and where; from any thread."""
+        """The memory and devices that each version holds; readable from any thread."""
         return self._plan
 
     def stop(self, timeout_s: float) -> bool:
-        """Unload everything and end the threads; False if something would not end in time.
+        """Unload everything and end the threads; return False if something did not end in time.
 
-        A load that is under way is told to end, but hardly waited for: it holds nobody's answer,
-        and may be in the midst of an import.
+        A load under way is cancelled but waited for only briefly: no call depends on it, and it may
+        be in the middle of an import.
         """
         deadline = time.monotonic() + timeout_s
         self._inbox.put(Stop())
@@ -179,16 +185,16 @@ class Manager:
                 continue
             try:
                 self._carry_out(command)
-            except BaseException as error:  # harnesses outlive a fault in one
+            except BaseException as error:  # a fault in one must not end the others
                 _log.exception("the manager failed to carry out %s", command)
                 if isinstance(command, Publish):
                     unpublished.append(PublishFailed(command.id, failure(command.id, error).error))
                 self._give_up(command, error)
-        for failed in unpublished:  # before anything else that concerns it
+        for failed in unpublished:  # before any other event of that version
             self._handle(failed)
 
     def _gave_up(self, event: LoadOverdue) -> bool:
-        """Give up an attempt that is overdue; False if it has just ended."""
+        """Give up an attempt that is overdue; return False if it has just ended."""
         live = self._live.get(event.id)
         attempt = live.attempt if live is not None else None
         if live is None or attempt is None or not attempt.close():
@@ -217,7 +223,7 @@ class Manager:
             return []
 
     def _give_up(self, command: Command, error: BaseException) -> None:
-        """Tell the core how a command ended that could not be carried out: it waits for that."""
+        """Send the event that the core waits for after a command that could not be carried out."""
         match command:
             case StartEstimate(servable_id) | StartLoad(servable_id):
                 self._inbox.put(failure(servable_id, error))
@@ -262,7 +268,7 @@ class Manager:
                 live.pop(servable_id, None)
 
     def _loader_of(self, servable_id: ServableId, data: VersionData, live: Live) -> Loader:
-        """A version's loader, for a job that begins on a pool thread."""
+        """Return a version's loader, made if necessary, for a job that begins on a pool thread."""
         live.loader = loader = live.loader or self._make_loader(servable_id, data)
         if live.cancelled:
             raise Cancelled("Loading of servable cancelled")
@@ -306,14 +312,14 @@ class Manager:
     # Pool threads ---------------------------------------------------------------------------------
 
     def _begun(self, servable_id: ServableId) -> float:
-        """A thread begins with an attempt: its time runs from now on."""
+        """Start the deadline of an attempt that begins on this thread; return the start time."""
         if self._options.load_timeout_s > 0:
             overdue = LoadOverdue(servable_id, self._options.load_timeout_s)
             self._inbox.put_after(overdue, overdue.after_s)
         return time.monotonic()
 
     def _ended(self, servable_id: ServableId, attempt: Attempt) -> bool:
-        """An attempt has ended; False if it was given up before, and nobody waits for it."""
+        """Record the end of an attempt; return False if it was given up before."""
         if not attempt.close():
             return False
         self._inbox.cancel(LoadOverdue(servable_id, self._options.load_timeout_s))
@@ -352,7 +358,7 @@ class Manager:
             loader = self._loader_of(servable_id, data, live)
             servable = load_warm(servable_id, data, loader, placement, self._options.warm_up)
             ended = self._ended(servable_id, attempt)
-            if not ended:  # it never serves: another may by now
+            if not ended:  # it was given up and never serves; another attempt may have loaded
                 free(servable_id, loader, servable)
                 return
             live.servable, live.runners = servable, self._open(servable_id, loader, servable)
@@ -405,7 +411,7 @@ class Manager:
 
 
 def _left(deadline: float) -> float:
-    """The seconds until then, but always a moment."""
+    """Return the seconds until `deadline`, but at least 0.1."""
     return max(0.1, deadline - time.monotonic())
 
 
