@@ -1,4 +1,4 @@
-"""GetModelStatus: what is known of a model's versions."""
+"""GetModelStatus: the public states of a model's versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servingd.errors import Code, InvalidArgument, NotFound
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version's public state; `code` is OK unless something is wrong with it."""
+    """One version's public state; `code` is OK unless the version has an error."""
 
     version: int
     state: PublicState
@@ -22,10 +22,11 @@ class VersionStatus:
 
 
 def model_status(states: States, spec: ModelSpec | None) -> Sequence[VersionStatus]:
-    """Every version ever seen, newest first, or the one that `spec` names; a label is ignored.
+    """Return every version ever seen, newest first, or the one that `spec` names.
 
-    A version that is on disk but not complete is shown as START, with the reason: TensorFlow
-    Serving has no such thing, so its clients see a version that is not loaded yet.
+    A label is ignored, as in TensorFlow Serving. A version that is on disk but not complete is
+    shown as START, with the reason: TensorFlow Serving has no state for it, so clients see a
+    version that is not loaded yet.
     """
     if spec is None:
         raise InvalidArgument("Missing ModelSpec")
@@ -42,7 +43,7 @@ def model_status(states: States, spec: ModelSpec | None) -> Sequence[VersionStat
 
 
 def versions_of(states: States, name: str) -> list[VersionStatus]:
-    """A model's versions, newest first; empty if nothing is known."""
+    """Return a model's versions, newest first; empty if none is known."""
     found = {
         version: VersionStatus(
             version, PublicState.START, Code.UNAVAILABLE, f"incomplete: {reason}"
