@@ -1,4 +1,4 @@
-"""GetModelStatus and GetModelMetadata over gRPC: answered here and now."""
+"""GetModelStatus and GetModelMetadata over gRPC: answered on the transport's thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servingd.wire.signatures import signature_def_map
 
 
 class StatusMethods:
-    """The two handlers."""
+    """The handlers of GetModelStatus and GetModelMetadata."""
 
     def __init__(self, context: CallContext, states: States, parser: MessageParser) -> None:
         self._context = context
