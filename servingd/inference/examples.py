@@ -47,7 +47,7 @@ class ExamplesCall(InferenceCall, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """Labels (`bytes`) and scores (float32), `[examples, classes]` each, where the model has them."""
+    """Labels (`bytes`) and scores (float32), `[examples, classes]` each; None: not in the model."""
 
     labels: np.ndarray[Any, Any] | None
     scores: np.ndarray[Any, Any] | None

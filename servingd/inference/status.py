@@ -22,11 +22,11 @@ class VersionStatus:
 
 
 def model_status(states: States, spec: ModelSpec | None) -> Sequence[VersionStatus]:
-    """Return every version ever seen, newest first, or the one that `spec` names.
+    """Return every version ever seen, newest first, or the one that `spec` names; ignore a label.
 
-    A label is ignored, as in TensorFlow Serving. A version that is on disk but not complete is
-    shown as START, with the reason: TensorFlow Serving has no state for it, so clients see a
-    version that is not loaded yet.
+    A version that is on disk but not complete is shown as START, with the reason: TensorFlow
+    Serving has no state for it, so clients see a version that is not loaded yet. Raises
+    InvalidArgument (no spec) or NotFound, with TensorFlow Serving's texts.
     """
     if spec is None:
         raise InvalidArgument("Missing ModelSpec")

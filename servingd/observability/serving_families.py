@@ -155,7 +155,7 @@ def _requests(
 ) -> tuple[list[tuple[Labels, int | Histogram]], list[tuple[Labels, int | Histogram]]]:
     """Return counts by model and status, and times of successful calls.
 
-    Only inference calls count; REST's are told apart by their lower-case methods.
+    Of gRPC only Predict, Classify and Regress count; of REST all calls do.
     """
     counts: dict[tuple[str, str], int] = {}
     latencies: dict[Labels, Histogram] = {}

@@ -171,8 +171,8 @@ def plan(
 ) -> tuple[Device, ...] | None:
     """Return a device for each replica; None if they do not all fit.
 
-    An earlier plan (`keep`) is kept where it can be: a plan moves nothing without need. With
-    PER_DEVICE each replica gets a device of its own.
+    An earlier plan (`keep`) is kept where it can be: a plan moves nothing without need. Replicas
+    share a device only when each device that fits has one; with PER_DEVICE they never do.
     """
     distinct = replicas == PER_DEVICE
     wanted = list(keep)
