@@ -16,7 +16,10 @@ Kinds = Callable[[], Mapping[str, str]]
 
 
 def read_text(typed: str) -> str:
-    """Return the JSON: the text itself, the content of `@FILE`, or stdin if `-`. May raise OSError."""
+    """Return the JSON: the text itself, or the content of `@FILE` or of stdin (`-`).
+
+    Raises OSError.
+    """
     if typed == "-":
         return sys.stdin.read()
     return Path(typed[1:]).read_text() if typed.startswith("@") else typed

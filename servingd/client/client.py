@@ -98,7 +98,7 @@ class Client:
         return {alias: DataType(info.dtype).name for alias, info in sorted(infos.items())}
 
     def _types(self, spec: Any, timeout_s: float | None) -> dict[str, np.dtype[Any]]:
-        """The types of a signature's inputs, as far as arrays have them."""
+        """Return the dtypes of a signature's inputs, for types that numpy has."""
         types: dict[str, np.dtype[Any]] = {}
         for alias, info in self._input_infos(spec, timeout_s).items():
             with contextlib.suppress(ServingError, ValueError):
