@@ -34,7 +34,7 @@ _SHARED_MEMORY = "/dev/shm"
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
-_ONE_WISH_S = 1.0
+_SAME_SIGNAL_S = 1.0
 """Seconds within which several signals count as one: terminal and parent process may each send one.
 """
 
@@ -106,7 +106,7 @@ class _StopSignal:
     """
 
     def __init__(self) -> None:
-        self._came = threading.Event()
+        self._received = threading.Event()
         self.on_hang_up: Callable[[], None] = lambda: None
         self._read, write = os.pipe()
         os.set_blocking(write, False)
@@ -117,7 +117,7 @@ class _StopSignal:
 
     def wait(self) -> None:
         """Wait until a signal has arrived."""
-        self._came.wait()
+        self._received.wait()
 
     def _watch(self) -> None:
         first = 0.0
@@ -127,11 +127,11 @@ class _StopSignal:
                 self.on_hang_up()
             elif number not in _STOPPING:
                 continue
-            elif not self._came.is_set():
+            elif not self._received.is_set():
                 first = time.monotonic()
                 os.write(2, f"stopping: {signal.Signals(number).name}\n".encode())
-                self._came.set()
-            elif time.monotonic() - first > _ONE_WISH_S:
+                self._received.set()
+            elif time.monotonic() - first > _SAME_SIGNAL_S:
                 os._exit(128 + number)
 
 

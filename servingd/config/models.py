@@ -98,10 +98,10 @@ class ModelConfig:
                 f"latency_goal_ms: expected a number of at least 0, got {self.latency_goal_ms}"
             )
         for name, check in LOAD_CHECKS.items():
-            said = getattr(self, name)
-            expected = check(said) if said else None
+            value = getattr(self, name)
+            expected = check(value) if value else None
             if expected is not None:
-                raise InvalidConfig(f"{name}: expected {expected}, got {said!r}")
+                raise InvalidConfig(f"{name}: expected {expected}, got {value!r}")
         object.__setattr__(self, "version_labels", MappingProxyType(dict(self.version_labels)))
 
 

@@ -33,15 +33,15 @@ class RefCount:
         """Stop being a user. After `close` the last user calls `on_idle`, on its own thread."""
         self._users.pop()
         if self._closing and not self._users:
-            self._tell()
+            self._report_idle()
 
     def close(self) -> None:
         """Admit no more users. Calls `on_idle` at once if there is no user."""
         self._closing = True
         if not self._users:
-            self._tell()
+            self._report_idle()
 
-    def _tell(self) -> None:
+    def _report_idle(self) -> None:
         if self._once:
             try:
                 self._once.pop()

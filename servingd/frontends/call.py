@@ -39,7 +39,7 @@ class CallContext:
 
     models: Models
     metrics: RequestMetrics
-    knows: Callable[[str], bool] = lambda name: False
+    is_configured: Callable[[str], bool] = lambda name: False
     """Returns whether a model of that name is configured, so that clients make no metric series."""
     request_log: RequestLog | None = None
     checks: Checks = NO_CHECKS
@@ -49,11 +49,13 @@ class CallContext:
     as_content: bool = False
     """Whether output tensors are sent in `tensor_content`."""
 
-    def blamed(self, handle: ServableHandle | None, spec: ModelSpec | None) -> tuple[str, int]:
+    def metric_labels(
+        self, handle: ServableHandle | None, spec: ModelSpec | None
+    ) -> tuple[str, int]:
         """Return the model and version for the metrics of a failed call; empty if none is known."""
         if handle is not None:
             return handle.id.name, handle.id.version
-        return (spec.name, 0) if spec is not None and self.knows(spec.name) else ("", 0)
+        return (spec.name, 0) if spec is not None and self.is_configured(spec.name) else ("", 0)
 
 
 class Note(NamedTuple):
@@ -136,12 +138,12 @@ class Call:
         try:
             note = runner.notes.get(self.method) or self._make_note(runner, handle)
             payload = self.encode(outputs, runner.signature, note)
-            heard = self._reply.send(payload)
+            delivered = self._reply.send(payload)
         except Exception as error:
             self.fail(to_serving_error(error, self.method))
             return
-        if not heard:
-            self._end(unheard(self._reply))
+        if not delivered:
+            self._end(late_code(self._reply))
             return
         log = self._context.request_log
         if log is not None and log.samples(handle.id.name):
@@ -156,14 +158,14 @@ class Call:
         code = error.code
         try:
             if not self._reply.fail(code, error.message, error.retry_after_s):
-                code = unheard(self._reply, code)
+                code = late_code(self._reply, code)
         finally:  # the handle is released even if the reply fails
             self._end(code)
 
     def _end(self, code: Code) -> None:
         """Release the handle, and record a call that did not succeed."""
         handle, self.handle = self.handle, None
-        model, version = self._context.blamed(handle, getattr(self, "spec", None))
+        model, version = self._context.metric_labels(handle, getattr(self, "spec", None))
         if handle:
             handle.release()
         signature = self.runner.signature.name if self.runner else ""
@@ -192,7 +194,7 @@ class Call:
             _log.exception("a %s call of %s is not logged", self.method, servable_id)
 
 
-def unheard(reply: Reply, code: Code = Code.CANCELLED) -> Code:
+def late_code(reply: Reply, code: Code = Code.CANCELLED) -> Code:
     """Return the code to record for a call that nobody waited for; `code` if its time is not up."""
     late = reply.deadline is not None and time.monotonic() >= reply.deadline
     return Code.DEADLINE_EXCEEDED if late else code

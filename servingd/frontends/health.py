@@ -28,7 +28,7 @@ class Health:
     def __init__(self, service: HealthService) -> None:
         self._service = service
         self._lock = threading.Lock()
-        self._told: dict[str, bool] = {}  # guarded by _lock
+        self._sent: dict[str, bool] = {}  # guarded by _lock
         self._numbers = itertools.count(1)
         self._newest = 0  # the number of the reading that was sent last; guarded by _lock
 
@@ -46,8 +46,8 @@ class Health:
                 return
             self._newest = number
             for service, serving in now.items():
-                if self._told.get(service) is not serving:
+                if self._sent.get(service) is not serving:
                     self._service.set_health(service, serving)
-            for service in self._told.keys() - now.keys():
+            for service in self._sent.keys() - now.keys():
                 self._service.forget_health(service)
-            self._told = now
+            self._sent = now

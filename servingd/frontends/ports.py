@@ -242,7 +242,7 @@ def _call_context(
     return CallContext(
         models=data.models,
         metrics=metrics.requests,
-        knows=control.is_configured,
+        is_configured=control.is_configured,
         request_log=data.request_logs,
         first_calls=data.first_calls,
         checks=Checks(config.enable_signature_method_name_check, config.check_input_shapes),

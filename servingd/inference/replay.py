@@ -29,7 +29,7 @@ from servingd.wire.examples import serialized_examples
 from servingd.wire.records.prediction_logs import RecordedRequest
 from servingd.wire.tensors.proto import encode_predict_response
 
-_PATIENCE_S = 600.0
+_TIMEOUT_S = 600.0
 """Seconds that a servable which completes calls on another thread may take."""
 
 
@@ -92,7 +92,7 @@ class _Replay(Completion):
     """A call whose answer is encoded and dropped; the thread that runs it waits for its end."""
 
     def __init__(self) -> None:
-        self.deadline: float | None = time.monotonic() + _PATIENCE_S
+        self.deadline: float | None = time.monotonic() + _TIMEOUT_S
         self.handle: ServableHandle | None = None
         self.runner: SignatureRunner | None = None
         self._over = threading.Event()
@@ -119,8 +119,8 @@ class _Replay(Completion):
 
     def wait(self) -> None:
         """Wait until the call has ended; raise its error if it failed."""
-        if not self._over.wait(_PATIENCE_S):
-            raise DeadlineExceeded(f"a warm-up request was not answered within {_PATIENCE_S:.0f} s")
+        if not self._over.wait(_TIMEOUT_S):
+            raise DeadlineExceeded(f"a warm-up request was not answered within {_TIMEOUT_S:.0f} s")
         if self._error is not None:
             raise self._error
 

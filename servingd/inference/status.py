@@ -37,8 +37,8 @@ def model_status(states: States, spec: ModelSpec | None) -> Sequence[VersionStat
             raise NotFound(f"Could not find version {spec.version} of model {spec.name}")
     elif not known:
         reason = states.absent(spec.name)
-        told = f": {reason}" if reason else ""
-        raise NotFound(f"Could not find any versions of model {spec.name}{told}")
+        text = f": {reason}" if reason else ""
+        raise NotFound(f"Could not find any versions of model {spec.name}{text}")
     return known
 
 

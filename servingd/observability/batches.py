@@ -65,7 +65,7 @@ class BatchMetrics:
         found: dict[str, tuple[int, ...]] = {}
         for runner in self.runners():
             if runner.servable.name == model:
-                sizes = _usual(runner)
+                sizes = _usual_sizes(runner)
                 found[runner.signature] = tuple(sorted({*found.get(runner.signature, ()), *sizes}))
         return found
 
@@ -77,7 +77,7 @@ class BatchMetrics:
         return [s for s in active if s.dispatched or s.refused or s.waiting_rows]
 
 
-def _usual(runner: QueueStats) -> list[int]:
+def _usual_sizes(runner: QueueStats) -> list[int]:
     if runner.padding:
         return list(runner.padding.copy())
     rows = runner.rows.copy()

@@ -24,7 +24,7 @@ EXAMPLE_EDGES: tuple[float, ...] = tuple(float(2**i) for i in range(15))
 """TensorFlow Serving's bucket edges for the number of examples in a call."""
 
 _EDGES_S = tuple(edge / 1e6 for edge in EDGES_US)
-_LOT = 500
+_BLOCK = 500
 _KEPT_VERSIONS = 5
 """The number of a model's unloaded versions whose series stay, for scrapers to see once more."""
 
@@ -61,13 +61,13 @@ class Histogram:
     def add(self, sample: float) -> None:
         """Record one sample. Thread-safe."""
         self._added.append(sample)
-        if len(self._added) > _LOT:
-            self._sort_in()
+        if len(self._added) > _BLOCK:
+            self._fill_buckets()
 
     def copy(self) -> Histogram:
         """Return a consistent copy."""
         while self._added:
-            self._sort_in()
+            self._fill_buckets()
         result = Histogram(self.edges)
         with self._lock:
             result.count, result.total = self.count, self.total
@@ -80,15 +80,15 @@ class Histogram:
         self.total += other.total
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
 
-    def _sort_in(self) -> None:
+    def _fill_buckets(self) -> None:
         with self._lock:
-            lot = self._added[:_LOT]
-            del self._added[: len(lot)]  # others may append meanwhile: at the end
-            places = np.searchsorted(self.edges, lot, side="right")
+            block = self._added[:_BLOCK]
+            del self._added[: len(block)]  # others may append meanwhile: at the end
+            places = np.searchsorted(self.edges, block, side="right")
             for place, n in enumerate(np.bincount(places).tolist()):
                 self.buckets[place] += n
-            self.count += len(lot)
-            self.total += sum(lot)
+            self.count += len(block)
+            self.total += sum(block)
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ class FirstCalls:
         """Set which models there are: once they are known, and whenever they change."""
         with self._lock:
             self._expected = frozenset(names)
-        self._look()
+        self._end_if_settled()
 
     def settle(self, name: str) -> None:
         """Record that a model is available, has failed, or has nothing to load."""
@@ -73,7 +73,7 @@ class FirstCalls:
             return
         with self._lock:
             self._settled.add(name)
-        self._look()
+        self._end_if_settled()
 
     def hold(self, spec: ModelSpec, call: HeldCall) -> bool:
         """Return whether a call is held; if False, the caller must begin it now.
@@ -120,7 +120,7 @@ class FirstCalls:
         self._held = [call for call in self._held if call.alive()]
         self._size = sum(call.size for call in self._held)
 
-    def _look(self) -> None:
+    def _end_if_settled(self) -> None:
         with self._lock:
             expected = self._expected
             if self._ended or expected is None or not expected <= self._settled:

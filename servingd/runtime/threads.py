@@ -41,7 +41,8 @@ class WorkerPool:
         self._numbers = itertools.count()  # guarded by _lock
         self._running: dict[threading.Thread, Job] = {}  # guarded by _lock
         self._stopped = False  # guarded by _lock
-        self._threads = [self._made() for _ in range(size)]  # guarded by _lock; not those given up
+        # Without the threads that were given up; guarded by _lock.
+        self._threads = [self._new_thread() for _ in range(size)]
 
     def start(self) -> None:
         """Start the threads."""
@@ -64,7 +65,7 @@ class WorkerPool:
             self._threads.remove(stuck)
             if self._stopped:
                 return True
-            stand_in = self._made()
+            stand_in = self._new_thread()
             self._threads.append(stand_in)
         stand_in.start()
         return True
@@ -78,7 +79,7 @@ class WorkerPool:
             self._jobs.put(None)
         return join(threads, timeout_s)
 
-    def _made(self) -> threading.Thread:
+    def _new_thread(self) -> threading.Thread:
         name = f"{self._name}-{next(self._numbers)}"
         return threading.Thread(target=self._work, name=name, daemon=True)
 

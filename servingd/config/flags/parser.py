@@ -56,31 +56,31 @@ def given_flags(
     unless `passed_over` is given: then each adds a line for the log to that list.
     """
     values: dict[str, Any] = {}
-    left = list(reversed(arguments))
-    while left:
-        argument = left.pop()
+    remaining = list(reversed(arguments))
+    while remaining:
+        argument = remaining.pop()
         if argument in ("--help", "-h"):
             sys.stdout.write(usage(program, defaults))
             raise SystemExit(0)
         name, equals, text = argument.removeprefix("--").partition("=")
         if passed_over is not None and argument.startswith("--") and name in STALE_FLAGS:
-            passed_over.append(_pass_over(name, equals, left))
+            passed_over.append(_pass_over(name, equals, remaining))
             continue
         if not argument.startswith("--") or name not in FLAGS:
             raise InvalidConfig(f"unknown argument: {argument}{_nearest(argument)}")
         if not equals:
-            text = _next(name, left)
+            text = _next(name, remaining)
         values[name] = _parsed(name, text)
     return values
 
 
-def _pass_over(name: str, equals: str, left: list[str]) -> str:
+def _pass_over(name: str, equals: str, remaining: list[str]) -> str:
     """Return the log line for a stale flag, and skip its value."""
     reason, boolean = STALE_FLAGS[name]
-    following = left[-1] if left else "--"
+    following = remaining[-1] if remaining else "--"
     value = following.lower() in _BOOLEANS if boolean else not following.startswith("--")
     if not equals and value:
-        left.pop()
+        remaining.pop()
     return f"--{name} is not known any more and has no effect: {reason}"
 
 
@@ -136,14 +136,14 @@ def _help(field: dataclasses.Field[Any], defaults: Mapping[str, Any]) -> str:
     return "\n".join([f"  --{field.name}={TYPES[field.name].__name__.upper()}", *lines, ""])
 
 
-def _next(name: str, left: list[str]) -> str:
+def _next(name: str, remaining: list[str]) -> str:
     """Return the value of a flag without `=` from the next argument; a boolean needs none."""
-    following = left[-1] if left else ""
+    following = remaining[-1] if remaining else ""
     if TYPES[name] is bool:
-        return left.pop() if following.lower() in _BOOLEANS else "true"
-    if not left or following.startswith("--"):
+        return remaining.pop() if following.lower() in _BOOLEANS else "true"
+    if not remaining or following.startswith("--"):
         raise InvalidConfig(f"--{name}: expected {EXPECTED[TYPES[name]]}, got nothing")
-    return left.pop()
+    return remaining.pop()
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -23,16 +23,16 @@ class CostMeter:
     values. Threads may race on an observation; any outcome is a valid estimate.
     """
 
-    __slots__ = ("_best", "_wary")
+    __slots__ = ("_best", "_outliers")
 
     def __init__(self) -> None:
         self._best: dict[int, float] = {}
-        self._wary: dict[int, int] = {}
+        self._outliers: dict[int, int] = {}
 
     def cost(self, size: int) -> float:
         """Return the estimate in seconds for inputs of `size` bytes; infinity if there is none."""
         bucket = size.bit_length()
-        return math.inf if bucket in self._wary else self._best.get(bucket, math.inf)
+        return math.inf if bucket in self._outliers else self._best.get(bucket, math.inf)
 
     def observe(self, size: int, seconds: float) -> None:
         """Record that one call with `size` bytes of inputs took so many seconds."""
@@ -40,13 +40,13 @@ class CostMeter:
         best = self._best.get(bucket, math.inf)
         self._best[bucket] = seconds if seconds <= best else best * DECAY
         if seconds > OUTLIER_S and best < OUTLIER_S:
-            self._wary[bucket] = OUTLIER_CALLS
-        elif bucket in self._wary:
-            self._calm(bucket)
+            self._outliers[bucket] = OUTLIER_CALLS
+        elif bucket in self._outliers:
+            self._count_down(bucket)
 
-    def _calm(self, bucket: int) -> None:
-        left = self._wary.get(bucket, 1) - 1
+    def _count_down(self, bucket: int) -> None:
+        left = self._outliers.get(bucket, 1) - 1
         if left > 0:
-            self._wary[bucket] = left
+            self._outliers[bucket] = left
         else:
-            self._wary.pop(bucket, None)
+            self._outliers.pop(bucket, None)

@@ -97,11 +97,11 @@ def merge(calls: Sequence[Tensors], target_rows: int = 0) -> Merged:
         parts = [call[alias] for call in calls]
         if target_rows > rows:
             parts.append(np.repeat(parts[-1][:1], target_rows - rows, axis=0))
-        inputs[alias] = parts[0] if len(parts) == 1 else _one_below_the_other(parts)
+        inputs[alias] = parts[0] if len(parts) == 1 else _concatenate(parts)
     return Merged(inputs, max(rows, target_rows))
 
 
-def _one_below_the_other(parts: list[Array]) -> Array:
+def _concatenate(parts: list[Array]) -> Array:
     try:
         return np.concatenate(parts)
     except ValueError:  # their lengths differ

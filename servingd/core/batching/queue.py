@@ -165,7 +165,7 @@ class BatchQueue(Generic[P]):
         due = [
             (line.oldest(), kind, reason)
             for kind, line in self._lines.items()
-            if (reason := _why(line, now, running, limits))
+            if (reason := _dispatch_reason(line, now, running, limits))
         ]
         if not due:
             return None
@@ -197,7 +197,7 @@ class BatchQueue(Generic[P]):
                         stay.append(item)
                     else:
                         dropped.append(item.payload)
-                        self._less(line, item.rows, item.size)
+                        self._subtract(line, item.rows, item.size)
                 items.clear()
                 items.extend(stay)
             if not any(line.items):
@@ -276,35 +276,35 @@ class BatchQueue(Generic[P]):
         """Move calls from the front of a line into a batch of at most `most` rows."""
         while items:
             item = items[0]
-            left, room = item.rows - item.taken, most - batch.rows
+            remaining, room = item.rows - item.taken, most - batch.rows
             if item.taken == 0 and not alive(item.payload):
-                self._leave(line, items, left)
+                self._remove_first(line, items, remaining)
                 batch.dropped.append(item.payload)
                 continue
-            rows = min(left, room) if self.rules.splits else left
+            rows = min(remaining, room) if self.rules.splits else remaining
             if rows == 0 or (rows > room and batch.rows):
                 return
             batch.pieces.append(Piece(item.payload, item.taken, rows))
             batch.rows += rows
-            if rows == left:
-                self._leave(line, items, rows)
+            if rows == remaining:
+                self._remove_first(line, items, rows)
             else:
                 item.taken += rows
                 line.rows -= rows
                 self.rows -= rows
                 return
 
-    def _leave(self, line: _Line[P], items: deque[_Item[P]], rows: int) -> None:
-        self._less(line, rows, items.popleft().size)
+    def _remove_first(self, line: _Line[P], items: deque[_Item[P]], rows: int) -> None:
+        self._subtract(line, rows, items.popleft().size)
 
-    def _less(self, line: _Line[P], rows: int, size: int) -> None:
+    def _subtract(self, line: _Line[P], rows: int, size: int) -> None:
         line.rows -= rows
         self.rows -= rows
         self.calls -= 1
         self.size -= size
 
 
-def _why(line: _Line[P], now: float, running: int, limits: BatchLimits) -> str:
+def _dispatch_reason(line: _Line[P], now: float, running: int, limits: BatchLimits) -> str:
     """Return why a line's batch is dispatched now; empty if it is not."""
     if line.rows >= limits.full_rows:
         return "full"

@@ -97,7 +97,7 @@ class Samples:
         if same is not None:
             self._drop(model, same)
         elif len(alike) >= limits.per_signature:
-            self._drop(model, _least_missed(alike, sample))
+            self._drop(model, _replaceable(alike, sample))
         self._kept[model].append((signature, sample))
         self._bytes[model] += sample.size
         while self._bytes[model] > limits.model_bytes:
@@ -129,7 +129,7 @@ def _same(one: Tensors, other: Tensors) -> bool:
     )
 
 
-def _least_missed(kept: Sequence[Sample], new: Sample) -> Sample:
+def _replaceable(kept: Sequence[Sample], new: Sample) -> Sample:
     """Return the oldest sample whose form another one has as well; else the oldest of all."""
     forms = [_form(sample.inputs) for sample in (*kept, new)]
     twice = (s for s, form in zip(kept, forms[:-1], strict=True) if forms.count(form) > 1)
@@ -150,13 +150,13 @@ def fitting(sample: Sample, signature: Signature) -> Tensors | None:
             if alias not in signature.defaults:
                 return None
             array = signature.defaults[alias]
-        elif not _goes_on(sample.specs[alias], spec, array.shape):
+        elif not _still_fits(sample.specs[alias], spec, array.shape):
             return None
         inputs[alias] = array
     return inputs
 
 
-def _goes_on(before: TensorSpec, now: TensorSpec, shape: tuple[int, ...]) -> bool:
+def _still_fits(before: TensorSpec, now: TensorSpec, shape: tuple[int, ...]) -> bool:
     """Return whether a tensor that one spec took can be fed to another one.
 
     A shape that the new spec does not take is still fine where both specs name the same shape.

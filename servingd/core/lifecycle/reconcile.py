@@ -201,8 +201,8 @@ class ManagerState:
             return self._fail(harness, event.error)
         harness.step = Step.PAUSED
         # Shown at once: the last attempt may be minutes away.
-        told = f"retry {harness.attempts} of {self._retries} in {self._pause_s:g} s"
-        error = error_from_code(event.error.code, f"{event.error.message} ({told})")
+        text = f"retry {harness.attempts} of {self._retries} in {self._pause_s:g} s"
+        error = error_from_code(event.error.code, f"{event.error.message} ({text})")
         return [
             announcement(harness.id, PublicState.LOADING, error),
             ScheduleRetry(harness.id, self._pause_s),
@@ -211,8 +211,8 @@ class ManagerState:
     def _load_overdue(self, harness: Harness, event: LoadOverdue) -> list[Command]:
         """Give up the attempt with its loader; the runtime disposes of a late result."""
         harness.request = None
-        told = f"Loading of servable {event.id} has not ended within {event.after_s:g} s"
-        commands = self._load_failed(harness, LoadFailed(event.id, DeadlineExceeded(told)))
+        text = f"Loading of servable {event.id} has not ended within {event.after_s:g} s"
+        commands = self._load_failed(harness, LoadFailed(event.id, DeadlineExceeded(text)))
         return commands if Discard(event.id) in commands else [Discard(event.id), *commands]
 
     def _publish_failed(self, harness: Harness, event: PublishFailed) -> list[Command]:

@@ -101,8 +101,8 @@ class _ResponseBuffer:
 
     def add(self, call: int, payload: bytes) -> bool:
         """Answer a call, now or a few calls later."""
-        lot = self._pending.get(get_ident())
-        return self._respond(call, payload) if lot is None else lot.add(call, payload)
+        pending = self._pending.get(get_ident())
+        return self._respond(call, payload) if pending is None else pending.add(call, payload)
 
     def add_with_metadata(self, call: int, payload: bytes, metadata: Any) -> bool:
         """Answer a call at once, with initial metadata."""
@@ -110,19 +110,19 @@ class _ResponseBuffer:
 
     def open(self) -> _PendingResponses:
         """Buffer this thread's responses from now on."""
-        lot = self._pending[get_ident()] = _PendingResponses(self._respond)
-        lot.begin()
-        return lot
+        pending = self._pending[get_ident()] = _PendingResponses(self._respond)
+        pending.begin()
+        return pending
 
     def begin_batch(self) -> Callable[[], None] | None:
         """Buffer this thread's responses until the returned function is called."""
         if get_ident() in self._pending:
             return None  # this thread buffers already
-        lot = self.open()
+        pending = self.open()
 
         def end() -> None:
             del self._pending[get_ident()]
-            lot.flush()
+            pending.flush()
 
         return end
 
@@ -251,7 +251,7 @@ class NativeTransport:
 
     def refuse(self) -> None:
         """Answer every new call with UNAVAILABLE from now on."""
-        self._draining = self._unread.hurried = True
+        self._draining = self._unread.stopping = True
 
     def wait_idle(self, deadline: float) -> bool:
         """Wait until every response is sent, at most until `deadline` (monotonic seconds)."""

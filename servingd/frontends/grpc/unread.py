@@ -22,11 +22,11 @@ from typing import Any, Protocol
 LARGE_BYTES = 16 << 10
 """The least bytes of a response that is counted; a connection has at most 256 smaller ones."""
 
-_LOOK_BYTES = 8 << 20
+_RECOUNT_BYTES = 8 << 20
 """Bytes handed over since the last count after which connections are counted again."""
 
-_LOOK_S = 0.05
-_TURN_S = 1.0
+_RECOUNT_S = 0.05
+_TICK_S = 1.0
 
 _BYTES_ACKED = 120
 """The offset of `tcpi_bytes_acked` in Linux's `tcp_info`."""
@@ -40,13 +40,13 @@ class UnreadLimits:
 
     connection_bytes: int = 256 << 20
     total_bytes: int = 1 << 30
-    patience_s: float = 20.0
+    stalled_s: float = 20.0
     """Seconds after which a client that has unread responses and reads nothing is cut off."""
-    last_patience_s: float = 1.0
+    stopping_stalled_s: float = 1.0
     """The same while the server stops."""
 
 
-class Wire(Protocol):
+class ClientSocket(Protocol):
     """A connection, observed through its socket."""
 
     def acked(self) -> int:
@@ -58,7 +58,7 @@ class Wire(Protocol):
         ...
 
 
-Look = Callable[[], "Mapping[str, Wire]"]
+ListSockets = Callable[[], "Mapping[str, ClientSocket]"]
 """Returns the open connections, by client."""
 
 
@@ -75,17 +75,17 @@ class Unread:
 
     def __init__(
         self,
-        look: Look,
+        list_sockets: ListSockets,
         limits: UnreadLimits,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._look = look
+        self._list_sockets = list_sockets
         self._limits = limits
         self._now = now
         self._lock = threading.Lock()
         self._owed: dict[str, _Owed] = {}  # guarded by _lock
-        self._looked_at = now()
-        self.hurried = False
+        self._counted_at = now()
+        self.stopping = False
         """Whether the server is stopping."""
 
     def admits(self, peer: str, size: int) -> bool:
@@ -95,7 +95,7 @@ class Unread:
             if owed is None:
                 owed = self._owed[peer] = _Owed(moved_at=self._now())
             pending = sum(o.handed for o in self._owed.values())
-            if pending + size > _LOOK_BYTES and self._now() - self._looked_at >= _LOOK_S:
+            if pending + size > _RECOUNT_BYTES and self._now() - self._counted_at >= _RECOUNT_S:
                 self._count()
             total = sum(o.handed + o.unread for o in self._owed.values())
             own = owed.handed + owed.unread
@@ -108,32 +108,32 @@ class Unread:
 
     def tick(self) -> None:
         """Cut off clients that read nothing. Called often; cheap if no client has unread bytes."""
-        if not self._owed or self._now() - self._looked_at < (0.2 if self.hurried else _TURN_S):
+        if not self._owed or self._now() - self._counted_at < (0.2 if self.stopping else _TICK_S):
             return
         with self._lock:
             self._count()
 
     def _count(self) -> None:
-        now = self._looked_at = self._now()
-        wires = self._look()
-        patience = self._limits.last_patience_s if self.hurried else self._limits.patience_s
+        now = self._counted_at = self._now()
+        sockets = self._list_sockets()
+        stalled_s = self._limits.stopping_stalled_s if self.stopping else self._limits.stalled_s
         for peer, owed in list(self._owed.items()):
-            wire = wires.get(peer)
-            if wire is None:
+            client = sockets.get(peer)
+            if client is None:
                 del self._owed[peer]
                 continue
-            acked = wire.acked()
+            acked = client.acked()
             moved = acked - max(0, owed.acked)
             owed.unread = max(0, owed.unread + owed.handed - moved)
             owed.handed, owed.acked = 0, acked
             if moved or not owed.unread:
                 owed.moved_at = now
-            elif now - owed.moved_at >= patience:
+            elif now - owed.moved_at >= stalled_s:
                 _log.warning(
                     "%s is cut off: it has taken nothing for %.0f s and is owed %d KiB",
                     *(peer, now - owed.moved_at, owed.unread >> 10),
                 )
-                wire.cut()
+                client.cut()
                 del self._owed[peer]
 
 
@@ -155,12 +155,12 @@ class _Socket:
             own.shutdown(socket.SHUT_RDWR)
 
 
-def connections_of(port: int) -> dict[str, Wire]:
+def connections_of(port: int) -> dict[str, ClientSocket]:
     """Return this process's connections to its own port, by client as pygrpc-native names it.
 
     Descriptors may be closed, and their numbers reused, at any time: use the result at once.
     """
-    found: dict[str, Wire] = {}
+    found: dict[str, ClientSocket] = {}
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         with contextlib.suppress(OSError, ValueError):
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):

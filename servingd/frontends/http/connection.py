@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._requests = 0  # whole ones
         self._held = b""  # received, but not parsed yet
-        self._turn = False  # whether the loop will parse some of it
+        self._parse_scheduled = False  # whether the loop will parse some of it
         self._replies: deque[HttpReply] = deque()  # in the order of their requests
         self._rest: memoryview | None = None  # unwritten rest of a large first response
         self._written = 0  # bytes
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
             if request is not None:
                 self.take(request, True)
                 return
-        many = len(data) > max(_PIECE_BYTES, self._reader.body_left()) and _are_many(data)
+        many = len(data) > max(_PIECE_BYTES, self._reader.body_left()) and _may_be_several(data)
         if self._held or many:
             self._held += data
             self._take_held()
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
 
     def _take_held(self) -> None:
         """Parse held bytes; after each request, other clients have their turn."""
-        self._turn = False
+        self._parse_scheduled = False
         data, at, before = memoryview(self._held), 0, self._requests
         while at < len(data) and before == self._requests and not self._closing:
             if self._owes_too_much():
@@ -295,8 +295,8 @@ class Connection(asyncio.Protocol):
             self._pause()
         else:
             self._resume()
-        if self._held and not wait and not self._turn:
-            self._turn = True
+        if self._held and not wait and not self._parse_scheduled:
+            self._parse_scheduled = True
             asyncio.get_running_loop().call_soon(self._take_held)
 
     def _pause(self) -> None:
@@ -356,7 +356,7 @@ class Connection(asyncio.Protocol):
             self.deadline = now + self.owner.limits.progress_s
 
 
-def _are_many(data: bytes) -> bool:
+def _may_be_several(data: bytes) -> bool:
     """Return whether data may hold several requests: lines follow the first blank line."""
     blank = data.find(b"\r\n\r\n")
     return blank >= 0 and data.find(b"\r", blank + 4) >= 0

@@ -13,7 +13,7 @@ MAX_INFLATED_BYTES = 100 << 20
 _MAX_MEMBERS = 4096
 _PIECE_BYTES = 4 << 10
 """Bytes of gzip that are inflated at a time; they may become a thousand times as many."""
-_WORTH_IT_BYTES = 1024
+_MIN_DEFLATED_BYTES = 1024
 _GZIP = 16 + zlib.MAX_WBITS
 _FAST = 1
 
@@ -36,7 +36,7 @@ def inflated(headers: Mapping[str, str], body: bytes) -> bytes:
         raise _no_gzip(error) from error
 
 
-def meant_size(headers: Mapping[str, str], body: bytes) -> int:
+def inflated_size(headers: Mapping[str, str], body: bytes) -> int:
     """Return the bytes that `inflated` would give, without holding them; raises as it does."""
     coding = headers.get("content-encoding")
     if coding is None or "gzip" not in coding:
@@ -87,7 +87,7 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
 
 def deflated(body: bytes) -> bytes | None:
     """Return a body as gzip; None if it is too small to be worth it."""
-    if len(body) < _WORTH_IT_BYTES:
+    if len(body) < _MIN_DEFLATED_BYTES:
         return None
     packer = zlib.compressobj(_FAST, zlib.DEFLATED, _GZIP)
     return packer.compress(body) + packer.flush()

@@ -107,7 +107,7 @@ class RequestReader:
         self._incoming: _Incoming | None = None
         self.receiving = False
         """Whether a request has begun and is not complete."""
-        self._telling = False  # whether the parser is being fed the made-up head
+        self._feeding_head = False  # whether the parser is being fed the made-up head
 
     def feed(self, data: bytes | memoryview) -> None:
         """Parse more bytes. Raises Refused or Upgraded; nothing may be fed after that."""
@@ -116,7 +116,7 @@ class RequestReader:
             before = incoming.body_bytes
             self._parse(data)
             if incoming is self._incoming:
-                self._went_on(incoming, before, len(data))
+                self._check_progress(incoming, before, len(data))
             return
         self._last = None
         self._parse(data)
@@ -139,13 +139,13 @@ class RequestReader:
             except httptools.HttpParserUpgrade as upgrade:
                 if self._parser.get_method() == b"CONNECT":
                     raise Upgraded from upgrade
-                self._begin_anew()
+                self._replace_parser()
                 data = data[upgrade.args[0] :]
                 if data:
                     continue
             return
 
-    def _begin_anew(self) -> None:
+    def _replace_parser(self) -> None:
         """Continue with a new parser, which is fed a made-up head that announces the same body."""
         method, version = self._parser.get_method(), self._parser.get_http_version()
         self._parser = httptools.HttpRequestParser(self)
@@ -156,12 +156,12 @@ class RequestReader:
         chunked = "transfer-encoding" in headers
         frame = "transfer-encoding: chunked" if chunked else f"content-length: {incoming.length}"
         close = "connection: close\r\n" if "close" in headers["connection"].lower() else ""
-        self._telling = True
+        self._feeding_head = True
         self._feed(
             b"%b / HTTP/%b\r\n%b\r\n%b\r\n"
             % (method, version.encode(), frame.encode(), close.encode())
         )
-        self._telling = False
+        self._feeding_head = False
 
     def _feed(self, data: bytes | memoryview) -> None:
         try:
@@ -187,7 +187,7 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        if self._telling:
+        if self._feeding_head:
             return
         self._incoming = _Incoming()
         self.receiving = True
@@ -195,7 +195,7 @@ class RequestReader:
 
     def on_url(self, url: bytes) -> None:
         """Add a piece of the target."""
-        if self._telling:
+        if self._feeding_head:
             return
         incoming = self._current()
         incoming.target += url
@@ -204,7 +204,7 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header. A trailer only counts towards the limits."""
-        if self._telling:
+        if self._feeding_head:
             return
         incoming = self._current()
         incoming.head_bytes += len(name) + len(value)
@@ -227,7 +227,7 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         """Check the headers, and refuse a body before it is received."""
-        if self._telling:
+        if self._feeding_head:
             return
         incoming = self._current()
         incoming.head_over = True
@@ -279,7 +279,7 @@ class RequestReader:
 
     # ours -----------------------------------------------------------------------------------------
 
-    def _went_on(self, incoming: _Incoming, before: int, size: int) -> None:
+    def _check_progress(self, incoming: _Incoming, before: int, size: int) -> None:
         """Renew the deadline and check limits: the body must grow by `progress_bytes` in time."""
         limits = self._limits
         incoming.idle_bytes = incoming.idle_bytes + size if incoming.body_bytes == before else 0

@@ -9,7 +9,7 @@ import time
 
 from servingd.frontends.http.loop import HttpLoop
 
-_PATIENCE_S = 0.02
+_BLOCKED_S = 0.02
 """Seconds after which a waiting client is accepted here, if the loop is blocked that long."""
 
 
@@ -40,15 +40,15 @@ class Standby:
     # The loop's thread ----------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        self._second.loop.add_reader(self._port, self._somebody_waits)
+        self._second.loop.add_reader(self._port, self._on_waiting_client)
 
-    def _somebody_waits(self) -> None:
+    def _on_waiting_client(self) -> None:
         self._second.loop.remove_reader(self._port)
-        self._second.loop.call_later(_PATIENCE_S, self._look)
+        self._second.loop.call_later(_BLOCKED_S, self._accept_if_blocked)
 
-    def _look(self) -> None:
+    def _accept_if_blocked(self) -> None:
         since = self._first.handling_since
-        if since and time.monotonic() - since >= _PATIENCE_S:
+        if since and time.monotonic() - since >= _BLOCKED_S:
             with contextlib.suppress(OSError):
                 while select.select([self._port], [], [], 0)[0]:
                     client, _ = self._port.accept()

@@ -31,7 +31,7 @@ from servingd.observability.batches import QueueStats
 from servingd.runtime.batching.waiting_calls import WaitingCall
 from servingd.runtime.threads import join
 
-_LOOK_S = 0.01
+_SCAN_INTERVAL_S = 0.01
 """The least seconds between two scans for dead calls: one of a thousand calls takes 0.5 ms."""
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Batcher:
         self._woken = 0  # idle threads that were notified
         self._running = 0
         self._closed = False
-        self._look_again = -math.inf  # when the queue may be scanned for dead calls again
+        self._next_scan = -math.inf  # when the queue may be scanned for dead calls again
 
     @property
     def quiet(self) -> bool:
@@ -143,8 +143,8 @@ class Batcher:
             raise DeadlineExceeded("Deadline Exceeded")
         backlog = self._backlog(call.rows, limits, call.size)
         error = self._refusal(call, kind, priority, backlog, left_s)
-        if error is not None and call.arrived_at >= self._look_again:
-            self._look_again = call.arrived_at + _LOOK_S
+        if error is not None and call.arrived_at >= self._next_scan:
+            self._next_scan = call.arrived_at + _SCAN_INTERVAL_S
             dropped += self._queue.drop(_alive)
             self._stats.dropped += len(dropped)
             self._stats.waiting_rows = self._queue.rows

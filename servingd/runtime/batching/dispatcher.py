@@ -42,8 +42,9 @@ from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
 
 _log = logging.getLogger(__name__)
 
-_TEXTS_LOOKED_AT = 1024
-_TEXT_BYTES = 33
+_SAMPLED_STRINGS = 1024
+"""The number of a tensor's strings that are measured to estimate the bytes of all."""
+_STRING_BYTES = 33
 """Bytes that a string takes besides its characters."""
 
 _ALONE = BatchLimits(full_rows=1)
@@ -162,7 +163,7 @@ class QueuedRunner:
         ):
             self._run_now(inputs, done, size)
         else:
-            self._wait(inputs, done, size)
+            self._enqueue(inputs, done, size)
 
     def close(self) -> None:
         """End the queue's threads. No call is waiting: the runner's version has been drained."""
@@ -204,20 +205,20 @@ class QueuedRunner:
     def _merges(self) -> bool:
         return self.policy.limits().full_rows > 1
 
-    def _wait(self, inputs: Tensors, done: Completion, size: int) -> None:
+    def _enqueue(self, inputs: Tensors, done: Completion, size: int) -> None:
         ruled = self._ruled
         merges = ruled is not None or self._merges()
         if type(inputs) is FormedInputs and merges and ruled is None and inputs.form.kind:
             _, rows, kind = inputs.form
         else:
-            rows, kind = _shape(self.signature, inputs, ruled, merges)
+            rows, kind = _rows_and_kind(self.signature, inputs, ruled, merges)
         if rows == 0:  # there is nothing to batch, and nothing to compute
             self._run_now(inputs, done, size)
             return
         started = time.perf_counter()
         if started > self._sampler.due:
             done = self._sampler.watch(inputs, done, started)
-        call = WaitingCall(inputs, done, rows, time.monotonic(), _taken(inputs, size))
+        call = WaitingCall(inputs, done, rows, time.monotonic(), _input_bytes(inputs, size))
         if ruled is not None:
             for _ in inputs:
                 self.stats.input_rows.add(rows)
@@ -242,13 +243,13 @@ class QueuedRunner:
         self._meter.observe(sum(array.nbytes for array in inputs.values()), seconds)
 
 
-def _taken(inputs: Tensors, size: int) -> int:
+def _input_bytes(inputs: Tensors, size: int) -> int:
     """Return the bytes that inputs take: arrays, and strings, which are estimated if many."""
     for array in inputs.values():
         if array.dtype == object and array.size:
-            step = max(1, array.size // _TEXTS_LOOKED_AT)
+            step = max(1, array.size // _SAMPLED_STRINGS)
             texts = array.ravel()[::step].tolist()
-            size += _TEXT_BYTES * array.size + step * sum(map(len, texts))
+            size += _STRING_BYTES * array.size + step * sum(map(len, texts))
     return size
 
 
@@ -269,7 +270,7 @@ def _batcher_options(servable: Servable, options: DispatchOptions) -> BatcherOpt
     )
 
 
-def _shape(
+def _rows_and_kind(
     signature: Signature, inputs: Tensors, ruled: RuledBatching | None, merges: bool
 ) -> tuple[int, Hashable]:
     """Return how many rows a call has, and which others it may be merged with.

@@ -19,7 +19,7 @@ from servingd.runtime.batching.waiting_calls import WaitingCall, hand_over
 
 _log = logging.getLogger(__name__)
 
-_NOBODYS_FAULT = frozenset(
+_NO_CALL_AT_FAULT = frozenset(
     {Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.UNAVAILABLE}
 )
 """Errors of a merged run that no single call causes. Running each call again as well would make a
@@ -90,17 +90,17 @@ class BatchRunner:
         except Exception as error:
             self._one_by_one(pieces, as_serving_error(error))
             return
-        send_off = pieces[0].payload.done.begin_batch()
+        flush = pieces[0].payload.done.begin_batch()
         try:
             for piece, answer in zip(pieces, answers, strict=True):
                 piece.payload.succeed(piece.start, piece.rows, answer)
         finally:
-            if send_off is not None:
-                send_off()
+            if flush is not None:
+                flush()
 
     def _one_by_one(self, pieces: list[Piece[WaitingCall]], error: ServingError) -> None:
         """Run each call by itself after a merged run failed: one of them may have caused it."""
-        if len(pieces) == 1 or error.code in _NOBODYS_FAULT:
+        if len(pieces) == 1 or error.code in _NO_CALL_AT_FAULT:
             for piece in pieces:
                 piece.payload.fail(error)
             return

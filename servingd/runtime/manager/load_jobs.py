@@ -126,10 +126,10 @@ def failure(servable_id: ServableId, error: BaseException) -> LoadFailed:
     """Log a failed attempt, and return the event for it."""
     _log.info("Loading servable: %s failed: %s", servable_id, error, exc_info=_fault(error))
     # A new error: the old one's traceback keeps all objects of the load alive.
-    blamed = as_serving_error(error)
-    told = error_from_code(blamed.code, blamed.message)
+    cause = as_serving_error(error)
+    reported = error_from_code(cause.code, cause.message)
     # Something that is not installed, such as TensorFlow, will be missing at the next attempt too.
-    return LoadFailed(servable_id, told, retriable=blamed.code is not Code.UNIMPLEMENTED)
+    return LoadFailed(servable_id, reported, retriable=cause.code is not Code.UNIMPLEMENTED)
 
 
 def _fault(error: BaseException) -> bool:

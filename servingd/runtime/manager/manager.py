@@ -172,16 +172,16 @@ class Manager:
         stopping = False
         while (event := self._inbox.get()) is not None:
             stopping = stopping or isinstance(event, Stop)
-            if not isinstance(event, LoadOverdue) or self._gave_up(event):
+            if not isinstance(event, LoadOverdue) or self._give_up_attempt(event):
                 self._handle(event)
             self._plan = self._state.plan()
             if stopping:
-                self._tell_what_is_left()
+                self._report_stop_progress()
 
     def _handle(self, event: Event) -> None:
         unpublished: list[PublishFailed] = []
         for command in self._decide(event):
-            if any(_tells_of(command, failed.id) for failed in unpublished):
+            if any(_announces(command, failed.id) for failed in unpublished):
                 continue
             try:
                 self._carry_out(command)
@@ -189,11 +189,11 @@ class Manager:
                 _log.exception("the manager failed to carry out %s", command)
                 if isinstance(command, Publish):
                     unpublished.append(PublishFailed(command.id, failure(command.id, error).error))
-                self._give_up(command, error)
+                self._report_failure(command, error)
         for failed in unpublished:  # before any other event of that version
             self._handle(failed)
 
-    def _gave_up(self, event: LoadOverdue) -> bool:
+    def _give_up_attempt(self, event: LoadOverdue) -> bool:
         """Give up an attempt that is overdue; return False if it has just ended."""
         live = self._live.get(event.id)
         attempt = live.attempt if live is not None else None
@@ -208,7 +208,7 @@ class Manager:
             _log.exception("the loader of %s cannot be told to end", event.id)
         return True
 
-    def _tell_what_is_left(self) -> None:
+    def _report_stop_progress(self) -> None:
         left = [harness.state for harness in self._state.harnesses()]
         if all(state is HarnessState.LOADING for state in left):
             self._answered.set()
@@ -222,7 +222,7 @@ class Manager:
             _log.exception("the manager failed to handle %s", event)
             return []
 
-    def _give_up(self, command: Command, error: BaseException) -> None:
+    def _report_failure(self, command: Command, error: BaseException) -> None:
         """Send the event that the core waits for after a command that could not be carried out."""
         match command:
             case StartEstimate(servable_id) | StartLoad(servable_id):
@@ -311,14 +311,14 @@ class Manager:
 
     # Pool threads ---------------------------------------------------------------------------------
 
-    def _begun(self, servable_id: ServableId) -> float:
+    def _start_deadline(self, servable_id: ServableId) -> float:
         """Start the deadline of an attempt that begins on this thread; return the start time."""
         if self._options.load_timeout_s > 0:
             overdue = LoadOverdue(servable_id, self._options.load_timeout_s)
             self._inbox.put_after(overdue, overdue.after_s)
         return time.monotonic()
 
-    def _ended(self, servable_id: ServableId, attempt: Attempt) -> bool:
+    def _record_end(self, servable_id: ServableId, attempt: Attempt) -> bool:
         """Record the end of an attempt; return False if it was given up before."""
         if not attempt.close():
             return False
@@ -328,7 +328,7 @@ class Manager:
     def _estimate(
         self, servable_id: ServableId, data: VersionData, live: Live, attempt: Attempt
     ) -> None:
-        started = self._begun(servable_id)
+        started = self._start_deadline(servable_id)
         outcome: Estimated | LoadFailed
         try:
             estimate = estimate_of(servable_id, self._loader_of(servable_id, data, live))
@@ -336,7 +336,7 @@ class Manager:
             outcome = Estimated(servable_id, estimate, devices)
         except BaseException as error:  # a loader's own code may even raise SystemExit
             outcome = failure(servable_id, error)
-        if not self._ended(servable_id, attempt):
+        if not self._record_end(servable_id, attempt):
             return
         self._inbox.put(outcome)
         if isinstance(outcome, LoadFailed):
@@ -350,21 +350,21 @@ class Manager:
         placement: Placement,
         attempt: Attempt,
     ) -> None:
-        started, meter = self._begun(servable_id), self._options.meter
+        started, meter = self._start_deadline(servable_id), self._options.meter
         span = meter.start(data.platform) if meter else None
         outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable_id)
         ended = False
         try:
             loader = self._loader_of(servable_id, data, live)
             servable = load_warm(servable_id, data, loader, placement, self._options.warm_up)
-            ended = self._ended(servable_id, attempt)
+            ended = self._record_end(servable_id, attempt)
             if not ended:  # it was given up and never serves; another attempt may have loaded
                 free(servable_id, loader, servable)
                 return
             live.servable, live.runners = servable, self._open(servable_id, loader, servable)
         except BaseException as error:
             outcome = failure(servable_id, error)
-            if not ended and not self._ended(servable_id, attempt):
+            if not ended and not self._record_end(servable_id, attempt):
                 return
         finally:
             measured = meter.stop(span) if meter and span else None
@@ -415,5 +415,5 @@ def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
-def _tells_of(command: Command, servable_id: ServableId) -> bool:
+def _announces(command: Command, servable_id: ServableId) -> bool:
     return isinstance(command, Announce) and command.state.id == servable_id

@@ -136,7 +136,7 @@ class _Wait:
             self._begun = True
             ended = self._outcome
         if ended is not None:
-            self._tell(ended)
+            self._report(ended)
             return
         try:
             timer.start()
@@ -150,9 +150,9 @@ class _Wait:
             self._outcome = reached
             begun = self._begun
         if begun:
-            self._tell(reached)
+            self._report(reached)
 
-    def _tell(self, reached: bool) -> None:
+    def _report(self, reached: bool) -> None:
         assert self._timer is not None  # set before `_begun`
         self._timer.cancel()
         self._monitor.forget(self._end)

@@ -44,7 +44,7 @@ _FIRST_S = 0.01
 _LONGEST_S = 10.0
 """The longest interval between two samples of a runner; it doubles from sample to sample."""
 
-_WORTH_S = 2.0
+_MAX_CALL_S = 2.0
 """Seconds above which a call is not kept: running it would slow a load down as much."""
 
 _BUDGET_S = 5.0
@@ -59,7 +59,7 @@ _log = logging.getLogger(__name__)
 
 
 _LARGE_BYTES = 64 << 10
-_MOST_PUT_OFF = 4
+_MAX_DEFERRED = 4
 
 
 def _is_large(inputs: Tensors) -> bool:
@@ -114,7 +114,7 @@ class _Watched(Completion):
 
     def succeed(self, outputs: Tensors) -> None:
         try:
-            if time.perf_counter() - self._began <= _WORTH_S:
+            if time.perf_counter() - self._began <= _MAX_CALL_S:
                 # Before the answer: otherwise a large request is kept alive longer than its call.
                 self._keep(self._inputs)
         except Exception:  # the caller gets its answer, even if the sample cannot be kept
@@ -149,7 +149,7 @@ class SelfWarmUp:
     ) -> None:
         """`later` runs a slow job on another thread; without it, jobs run at once."""
         self._later = later
-        self._put_off = 0  # large requests that wait for that thread; a race costs one more
+        self._deferred = 0  # large requests that wait for that thread; a race costs one more
         self._rows_in_use = rows_in_use
         self._made_up = made_up
         self._warmed = warmed
@@ -193,14 +193,14 @@ class SelfWarmUp:
         """Keep a request; a large one is copied on another thread, and few at a time."""
         if self._later is None or not _is_large(inputs):
             self._keep_now(model, signature, inputs)
-        elif self._put_off < _MOST_PUT_OFF:
-            self._put_off += 1
+        elif self._deferred < _MAX_DEFERRED:
+            self._deferred += 1
 
             def keep() -> None:
                 try:
                     self._keep_now(model, signature, inputs)
                 finally:
-                    self._put_off -= 1
+                    self._deferred -= 1
 
             self._later(keep)
 
@@ -320,14 +320,14 @@ class SelfWarmUp:
 
 
 def _outcome(
-    servable: Servable, signature: Signature, inputs: Tensors, patience_s: float
+    servable: Servable, signature: Signature, inputs: Tensors, timeout_s: float
 ) -> ServingError | None:
-    done = _Dropped(patience_s)
+    done = _Dropped(timeout_s)
     try:
         servable.run(signature, inputs, done)
     except Exception as error:
         return as_serving_error(error)
-    if not done.over.wait(patience_s):
+    if not done.over.wait(timeout_s):
         return DeadlineExceeded("a kept request was not answered in time")
     return done.error
 
@@ -335,8 +335,8 @@ def _outcome(
 class _Dropped(Completion):
     """The completion of a run whose outputs are dropped."""
 
-    def __init__(self, patience_s: float) -> None:
-        self.deadline: float | None = time.monotonic() + patience_s
+    def __init__(self, timeout_s: float) -> None:
+        self.deadline: float | None = time.monotonic() + timeout_s
         self.error: ServingError | None = None
         self.over = threading.Event()
 

@@ -214,12 +214,12 @@ class RestApi:
                 raise found.error
             rest.send(self._document(found))
         except Exception as error:
-            blamed = to_serving_error(error, found.verb)
-            code = blamed.code
+            failure = to_serving_error(error, found.verb)
+            code = failure.code
             if found.silent:
                 reply.send(400, b"", JSON, self._headers)
             else:
-                rest.fail(code, blamed.message)
+                rest.fail(code, failure.message)
         self._count(found.verb, found.spec, code, time.perf_counter() - started)
 
     def _document(self, found: Route) -> bytes:
@@ -240,5 +240,5 @@ class RestApi:
         self._count("options", ModelSpec(""), code, time.perf_counter() - started)
 
     def _count(self, verb: str, spec: ModelSpec, code: Code, seconds: float) -> None:
-        model, _ = self._context.blamed(None, spec)
+        model, _ = self._context.metric_labels(None, spec)
         self._context.metrics.record(model, 0, "", verb or "malformed", code, seconds)

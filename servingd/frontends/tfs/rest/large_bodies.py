@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from servingd.errors import ServingError, Unavailable
-from servingd.frontends.http.content_coding import meant_size
+from servingd.frontends.http.content_coding import inflated_size
 from servingd.frontends.http.messages import HttpRequest
 from servingd.frontends.http.shared_page import Workers
 from servingd.frontends.tfs.rest.reply import RestReply
@@ -79,7 +79,7 @@ class LargeBodies:
         """Begin a small body at once; let a large one wait for its turn. Runs on a worker."""
         body = request.body
         try:
-            size = meant_size(request.headers, body)
+            size = inflated_size(request.headers, body)
         except ServingError as error:
             fail(error)
             return

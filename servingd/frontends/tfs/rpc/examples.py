@@ -12,7 +12,7 @@ from servingd.core.batching.queue import Priority
 from servingd.core.calls import ServableHandle
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, InvalidArgument, ServingError
-from servingd.frontends.call import Call, CallContext, Note, to_serving_error, unheard
+from servingd.frontends.call import Call, CallContext, Note, late_code, to_serving_error
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
 from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
@@ -184,12 +184,12 @@ class MultiInferenceCall:
                 result.model_spec.version.value = servable.version
                 result.model_spec.signature_name = runner.signature.name
             payload = response.SerializeToString()
-            heard = self._reply.send(payload)
+            delivered = self._reply.send(payload)
         except Exception as error:
             self.fail(to_serving_error(error, self.method))
             return
-        if not heard:
-            self._end(unheard(self._reply))
+        if not delivered:
+            self._end(late_code(self._reply))
             return
         self._context.metrics.count_examples(servable.name, self._count)
         log = self._context.request_log
@@ -202,14 +202,14 @@ class MultiInferenceCall:
         code = error.code
         try:
             if not self._reply.fail(code, error.message, error.retry_after_s):
-                code = unheard(self._reply, code)
+                code = late_code(self._reply, code)
         finally:  # the handle is released even if the reply fails
             self._end(code)
 
     def _end(self, code: Code) -> None:
         handle, self.handle = self.handle, None
         spec = self.tasks[0].spec if self.tasks else None
-        model, version = self._context.blamed(handle, spec)
+        model, version = self._context.metric_labels(handle, spec)
         if handle:
             handle.release()
         seconds = time.perf_counter() - self._started

@@ -67,9 +67,9 @@ class ReloadMethod:
             left = None if reply.deadline is None else reply.deadline - time.monotonic()
             self._reload(_models(request.config), left, done)
         except Exception as error:
-            blamed = to_serving_error(error, METHOD)
-            reply.fail(blamed.code, blamed.message)
-            record(blamed.code)
+            failure = to_serving_error(error, METHOD)
+            reply.fail(failure.code, failure.message)
+            record(failure.code)
 
 
 def _models(config: Any) -> tuple[ModelConfig, ...]:

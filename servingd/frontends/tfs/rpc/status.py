@@ -38,9 +38,9 @@ class StatusMethods:
                 model, version = spec.name, spec.version or 0
                 reply.send(content)
             except Exception as error:
-                blamed = to_serving_error(error, method)
-                code = blamed.code
-                reply.fail(code, blamed.message)
+                failure = to_serving_error(error, method)
+                code = failure.code
+                reply.fail(code, failure.message)
             seconds = time.perf_counter() - started
             self._context.metrics.record(model, version, "", method, code, seconds)
 
