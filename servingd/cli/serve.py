@@ -93,7 +93,7 @@ def _find_temporary_folder() -> None:
         tempfile.gettempdir()
     except FileNotFoundError:
         if not os.access(_SHARED_MEMORY, os.W_OK):
-            _log.warning("no folder for temporary files can be written: set TMPDIR")
+            _log.warning("no folder for temporary files is writable: set TMPDIR")
             return
         os.environ["TMPDIR"] = tempfile.tempdir = _SHARED_MEMORY
 

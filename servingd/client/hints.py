@@ -28,7 +28,7 @@ def retry_after_s(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
             if name == DETAILS and isinstance(value, bytes):
                 found = _of_status(value)
         except (ValueError, DecodeError):
-            continue  # a hint that cannot be read is none
+            continue  # ignore a hint that cannot be read
     return found
 
 

@@ -133,7 +133,7 @@ class Call:
         """Encode and send the outputs; release the handle and record the call."""
         finished = time.perf_counter()
         runner, handle = self.runner, self.handle
-        assert runner is not None  # it runs the call
+        assert runner is not None  # the runner called this method
         assert handle is not None  # the runner was found through it
         try:
             note = runner.notes.get(self.method) or self._make_note(runner, handle)

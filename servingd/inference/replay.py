@@ -103,7 +103,7 @@ class _Replay(Completion):
 
     def succeed(self, outputs: Tensors) -> None:
         try:
-            assert self.runner is not None  # it runs the call
+            assert self.runner is not None  # the runner called this method
             self.encode(outputs, self.runner.signature)
         except Exception as error:
             self._error = as_serving_error(error)

@@ -28,21 +28,25 @@ class BatchCollector:
     def collect(self) -> Iterable[Metric]:
         """Return the families, with one series per signature that has queued a call."""
         dispatched = CounterMetricFamily(
-            "servingd_batches", "Batches that ran, by why they left.", labels=(*_LABELS, "reason")
+            "servingd_batches",
+            "Batches that ran, by the reason for their dispatch.",
+            labels=(*_LABELS, "reason"),
         )
         rows = HistogramMetricFamily("servingd_batch_rows", "Rows per batch.", labels=_LABELS)
         waits = HistogramMetricFamily(
             "servingd_queue_seconds", "Time that calls waited for their batch.", labels=_LABELS
         )
-        waiting = GaugeMetricFamily("servingd_queue_rows", "Rows that wait.", labels=_LABELS)
+        waiting = GaugeMetricFamily(
+            "servingd_queue_rows", "Rows waiting in the queue.", labels=_LABELS
+        )
         refused = CounterMetricFamily(
             "servingd_admission_refused",
-            "Calls that were not let into a queue.",
+            "Calls that the queue refused, by status code.",
             labels=(*_LABELS, "reason"),
         )
         dropped = CounterMetricFamily(
             "servingd_dropped_calls",
-            "Calls that nobody waited for any more when their turn came.",
+            "Calls that had expired or were cancelled when their turn came.",
             labels=_LABELS,
         )
         for runner in self._batches.runners():

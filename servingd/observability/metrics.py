@@ -71,7 +71,7 @@ class Metrics:
         )
         self._reloaded = Gauge(
             "servingd_config_last_reload_successful",
-            "Whether the last reading of the configuration files was applied.",
+            "1 if the configuration files were applied when last read, else 0.",
             registry=self._registry,
         )
         self._reloaded_at = Gauge(

@@ -86,7 +86,7 @@ def _device_bytes(plan: LoadPlan, in_use: Mapping[Device, int]) -> Metric:
     family = GaugeMetricFamily(
         "servingd_device_bytes",
         "Memory of the host (RAM) and of devices, by kind: limit and held (planned or measured for "
-        "models), and in_use where a device tells it.",
+        "models), and in_use where the device reports it.",
         labels=("device", "kind"),
     )
     held = [version.holds for version in plan.versions]

@@ -83,7 +83,7 @@ class Histogram:
     def _fill_buckets(self) -> None:
         with self._lock:
             block = self._added[:_BLOCK]
-            del self._added[: len(block)]  # others may append meanwhile: at the end
+            del self._added[: len(block)]  # other threads may append meanwhile, at the end
             places = np.searchsorted(self.edges, block, side="right")
             for place, n in enumerate(np.bincount(places).tolist()):
                 self.buckets[place] += n

@@ -35,14 +35,14 @@ class SelfWarmUpMetrics:
         """Return the kept requests that versions have run, and those that are kept now."""
         answered = CounterMetricFamily(
             "servingd_self_warm_up_requests",
-            "Kept requests that a version was warmed with before it served, by outcome.",
+            "Kept requests that were run to warm a version up, by outcome.",
             labels=("model", "version", "outcome"),
         )
         requests = GaugeMetricFamily(
-            "servingd_kept_requests", "Requests that are kept in memory.", labels=("model",)
+            "servingd_kept_requests", "Requests kept to warm up later versions.", labels=("model",)
         )
         size = GaugeMetricFamily(
-            "servingd_kept_request_bytes", "Memory that they take.", labels=("model",)
+            "servingd_kept_request_bytes", "Bytes that the kept requests take.", labels=("model",)
         )
         with self._lock:
             found = sorted((s, dict(of)) for s, of in self._outcomes.items())

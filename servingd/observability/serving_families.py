@@ -63,7 +63,7 @@ class ServingCounts:
         """Record an attempt to load a SavedModel."""
         with self._lock:
             found = self._attempts.pop(path, None) or _Attempts()
-            self._attempts[path] = found  # the last one now
+            self._attempts[path] = found  # moved to the end: the oldest is removed first
             found.seconds += seconds
             found.by_status["success" if succeeded else "fail"] += 1
             if len(self._attempts) > _MAX_PATHS:

@@ -144,4 +144,4 @@ def _begin(held: list[HeldCall]) -> None:
             if call.alive():
                 call.run()
         except BaseException:  # one call must not keep the others waiting
-            _log.exception("a call that was held has failed")
+            _log.exception("a held call failed")

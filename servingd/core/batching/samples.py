@@ -51,7 +51,7 @@ class Sample:
 def sample_of(inputs: Tensors, signature: Signature, most: int) -> Sample | None:
     """Return a copy of a request; None if it takes more than `most` bytes."""
     if sum(array.nbytes for array in inputs.values()) > most:
-        return None  # before the strings of a large array are counted for nothing
+        return None  # checked first: counting the strings of a large array takes long
     size = sum(map(_bytes_of, inputs.values()))
     if size > most:
         return None

@@ -36,11 +36,13 @@ class StateHistory:
     def __init__(self, max_ended: int = 10) -> None:
         self._max_ended = max_ended
         self._states: dict[str, dict[int, ServableState]] = {}
-        self._failed: dict[str, int] = {}  # the announcement of a model's last failure, by number
+        self._failed: dict[
+            str, int
+        ] = {}  # the number of the announcement of a model's last failure
         self._announcements = 0
         self._incomplete: dict[str, Mapping[int, str]] = {}
         self._configured: frozenset[str] = frozenset()
-        self._removed: set[str] = set()  # models that were configured, and have versions left
+        self._removed: set[str] = set()  # models no longer configured that still have versions
         self._waiters: list[_Waiter] = []
 
     def record(self, state: ServableState) -> list[tuple[Notify, bool]]:
@@ -115,7 +117,7 @@ class StateHistory:
         """Remove a waiter, for instance because its time is up."""
         self._waiters = [w for w in self._waiters if w.notify != notify]
 
-    # Questions ------------------------------------------------------------------------------------
+    # Queries --------------------------------------------------------------------------------------
 
     @property
     def configured(self) -> frozenset[str]:

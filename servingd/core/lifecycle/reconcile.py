@@ -166,7 +166,7 @@ class ManagerState:
                 continue
             for harness in stream.harnesses.values():
                 harness.aspired = harness.aspired and not harness.refused
-            self._tracker.more_room = True  # what waits is judged anew
+            self._tracker.more_room = True  # waiting loads are judged again
             commands += self._reconcile(name)
         return commands
 
@@ -267,7 +267,7 @@ class ManagerState:
         harness.cancelled = True
         if harness.step in UNDER_WAY:
             self._tracker.leave(harness.id)
-            return [CancelLoad(harness.id)]  # the attempt under way decides
+            return [CancelLoad(harness.id)]  # the event of the job under way ends the harness
         return self._withdraw(harness)
 
     def _withdraw(self, harness: Harness) -> list[Command]:
@@ -346,7 +346,7 @@ class ManagerState:
         harness.state = advance(harness.state, HarnessState.ERROR)
         return [Discard(harness.id), announcement(harness.id, PublicState.END, error)]
 
-    # Room -----------------------------------------------------------------------------------------
+    # Memory ---------------------------------------------------------------------------------------
 
     def _admit(self, harness: Harness) -> list[Command]:
         """Start a load if there is room; else let it wait for some, or refuse it."""

@@ -275,7 +275,7 @@ class ResourceTracker:
         lies = held.placement.devices if rules.replicas == PER_DEVICE else ()
         try:
             known = candidates(rules, self._devices(held.request), loading)
-        except ServingError:  # its devices are gone from the rules
+        except ServingError:  # the rules name devices that no longer exist
             return None
         choice = [device for device in known if device not in {*held.failed, *lies}]
         room = Room(self._limits, (self._in_use(), self._in_use_later()), self._replicas())
@@ -340,7 +340,7 @@ class ResourceTracker:
                     counts[device] = counts.get(device, 0) + 1
         return counts
 
-    # Words ----------------------------------------------------------------------------------------
+    # Texts ----------------------------------------------------------------------------------------
 
     def _refusal(
         self, servable_id: ServableId, loading: Cost, choice: Collection[Device], rules: LoadRules

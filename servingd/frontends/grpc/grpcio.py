@@ -53,7 +53,7 @@ class _WaitingReply:
         "payload",
     )
 
-    alone = False  # other servicers have calls in hand, most likely
+    alone = False  # not known: other servicers may have calls in hand
 
     def __init__(self, context: grpc.ServicerContext, deadline: float | None) -> None:
         self._context = context
@@ -157,7 +157,7 @@ def _unary(handler: Handler, in_flight: _InFlight) -> Any:
 
     def answer(payload: bytes, context: grpc.ServicerContext) -> bytes:
         left = context.time_remaining()
-        bounded = left is not None and left < threading.TIMEOUT_MAX  # none: None, or centuries
+        bounded = left is not None and left < threading.TIMEOUT_MAX  # grpcio may give centuries
         reply = _WaitingReply(context, time.monotonic() + left if bounded else None)
         if not context.add_callback(reply.gone):
             return b""  # it was cancelled already

@@ -157,7 +157,7 @@ class _NativeReply:
         self.call = call
         left = details[2]
         self.deadline = None if left is None else time.monotonic() + left
-        self.alone = False  # whether it came by itself
+        self.alone = False  # whether no other call was received with it
         self.gone = False  # cancelled
         self.over = False  # answered
 
@@ -216,7 +216,7 @@ class NativeTransport:
         self._call_event: Any = None
         self._responses: _ResponseBuffer
         self._draining = False  # written by stop, read by the drain thread
-        self._replies: dict[int, _NativeReply] = {}  # of calls that wait; drain thread only
+        self._replies: dict[int, _NativeReply] = {}  # of waiting calls; drain thread only
         self._sweep_at = _MAX_STREAMS
         self._thread = threading.Thread(target=self._drain, name="drain-0", daemon=True)
 

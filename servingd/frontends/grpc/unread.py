@@ -130,7 +130,7 @@ class Unread:
                 owed.moved_at = now
             elif now - owed.moved_at >= stalled_s:
                 _log.warning(
-                    "%s is cut off: it has taken nothing for %.0f s and is owed %d KiB",
+                    "%s is cut off: it has read nothing for %.0f s, and %d KiB are unread",
                     *(peer, now - owed.moved_at, owed.unread >> 10),
                 )
                 client.cut()

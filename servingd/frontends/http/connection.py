@@ -86,12 +86,12 @@ class Connection(asyncio.Protocol):
         self.owner = owner
         self._reader = RequestReader(self, owner.limits, owner.heads)
         self._transport: Any = None
-        self._requests = 0  # whole ones
+        self._requests = 0  # number of whole requests
         self._held = b""  # received, but not parsed yet
-        self._parse_scheduled = False  # whether the loop will parse some of it
+        self._parse_scheduled = False  # whether the loop will call `_take_held`
         self._replies: deque[HttpReply] = deque()  # in the order of their requests
         self._rest: memoryview | None = None  # unwritten rest of a large first response
-        self._written = 0  # bytes
+        self._written = 0  # bytes written to the transport
         self._taken = 0  # bytes that the client had read when its deadline was last renewed
         self._write_paused = False  # it reads its responses too slowly
         self._paused = False  # reading from it is paused
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
         self.lost = False  # whether it has disconnected
         self.deadline = 0.0  # when it is closed unless it makes progress, monotonic seconds
 
-    # asyncio --------------------------------------------------------------------------------------
+    # Called by asyncio ----------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         """Register a client that has connected; called by asyncio."""
@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
 
         Returns whether the connection stays open for them; with TLS it cannot.
         """
-        waits = bool(self._replies) and self._transport.can_write_eof()  # TLS ends as a whole
+        waits = bool(self._replies) and self._transport.can_write_eof()  # TLS has no half-close
         self._close_after_answers()
         return waits
 
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
         self._set_idle_deadline()
         self._regulate()
 
-    # its reader -----------------------------------------------------------------------------------
+    # Called by the reader -------------------------------------------------------------------------
 
     def take(self, request: HttpRequest, keep_alive: bool) -> None:
         """Call the handler with a whole request."""
@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
         if not self._replies:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    # ours -----------------------------------------------------------------------------------------
+    # Writing --------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Write the responses whose turn it is, as far as the client reads them."""
@@ -259,7 +259,7 @@ class Connection(asyncio.Protocol):
         """Whether a response is still to be made or written."""
         return bool(self._replies) or self._transport.get_write_buffer_size() > 0
 
-    # what comes in --------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------------------
 
     def _take_held(self) -> None:
         """Parse held bytes; after each request, other clients have their turn."""
@@ -279,7 +279,7 @@ class Connection(asyncio.Protocol):
             self._reader.feed(data)
         except Refused as refusal:
             self._refuse(refusal.status, str(refusal))
-        except Upgraded:  # declined by answering as if it had not been asked for
+        except Upgraded:  # the offer is declined: earlier requests are answered as usual
             self._lingers = True
             self._close_after_answers()
 
@@ -309,11 +309,11 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
-    # the end --------------------------------------------------------------------------------------
+    # Closing --------------------------------------------------------------------------------------
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer with an error after the pending responses, and close; ignore further input."""
-        _log.debug("a request is refused before it is a call: %d, %s", status, text)
+        _log.debug("a malformed or oversized request is refused: %d, %s", status, text)
         self._closing = self._lingers = True
         self._reader.drop()
         reply = HttpReply(self, head=False, keep_alive=False)

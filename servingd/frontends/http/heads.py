@@ -51,7 +51,8 @@ class KnownHeads:
         """
         end = data.find(_END) + 4
         headers, length = request.headers, len(request.body)
-        plain = "expect" not in headers and REQUEST_ID_HEADER not in headers  # each has another
+        # A request id differs from request to request.
+        plain = "expect" not in headers and REQUEST_ID_HEADER not in headers
         counted = headers.get("content-length", "0") == str(length)
         whole = "transfer-encoding" not in headers and data[end:] == request.body
         if not (plain and counted and whole and end <= _MAX_HEAD_BYTES):

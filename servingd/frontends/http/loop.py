@@ -30,7 +30,7 @@ class HttpLoop:
         self.limits = limits
         self.heads = KnownHeads()
         self.refusing = False
-        self.handling_since = 0.0  # when a handler was called that has not returned; 0: none
+        self.handling_since = 0.0  # when the running handler was called; 0: none runs
         self.loop: asyncio.AbstractEventLoop = _new_loop()
         self._tls: dict[str, Any] = {}
         if tls:
@@ -41,7 +41,7 @@ class HttpLoop:
         self._answered: list[Connection] = []  # guarded by _lock
         self._turn: list[Connection] = []  # answered in this turn of the loop; its thread only
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._ident = 0  # the thread's, once it runs
+        self._ident = 0  # the thread's identifier, once it runs
         self._ended = asyncio.Event()
         self._socket: socket.socket | None = None
         self._backlog = 0
@@ -164,7 +164,7 @@ class HttpLoop:
             server = await self.loop.create_server(
                 lambda: Connection(self),
                 sock=self._socket,
-                backlog=self._backlog,  # it listens again
+                backlog=self._backlog,  # asyncio calls `listen` again
                 **self._tls,
             )
         sweeper = self.loop.create_task(self._sweep())
@@ -187,7 +187,7 @@ class HttpLoop:
                 try:
                     connection.expire(now)
                 except BaseException:  # else no connection would ever expire again
-                    _log.exception("a connection's time limits failed")
+                    _log.exception("checking a connection's deadlines failed")
 
     async def _busy(self) -> bool:
         return any(connection.busy for connection in self._connections)
@@ -198,7 +198,7 @@ def _flush(connections: list[Connection]) -> None:
         try:
             connection.flush()
         except BaseException:  # one client must not keep others from their responses
-            _log.exception("the answers to one client could not be written")
+            _log.exception("the responses to one client could not be written")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -120,7 +120,7 @@ class RequestReader:
             return
         self._last = None
         self._parse(data)
-        if isinstance(data, bytes) and not self.receiving:  # else it may be a piece of several
+        if isinstance(data, bytes) and not self.receiving:  # a memoryview is a piece of held data
             self._learn(data)
 
     def _learn(self, data: bytes) -> None:
@@ -183,7 +183,7 @@ class RequestReader:
         incoming = self._incoming
         return 0 if incoming is None else incoming.length - incoming.body_bytes
 
-    # httptools ------------------------------------------------------------------------------------
+    # Called by httptools --------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -263,7 +263,7 @@ class RequestReader:
         incoming = self._current()
         offers = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
         if offers and (incoming.length or "transfer-encoding" in incoming.headers):
-            return  # the parser does not look for a body behind an offer
+            return  # after an offer to upgrade the parser ends the message before its body
         self._incoming = None
         self.receiving = False
         more = incoming.more_body
@@ -277,7 +277,7 @@ class RequestReader:
         self._last = request if keep_alive else None
         self._client.take(request, keep_alive)
 
-    # ours -----------------------------------------------------------------------------------------
+    # Limits ---------------------------------------------------------------------------------------
 
     def _check_progress(self, incoming: _Incoming, before: int, size: int) -> None:
         """Renew the deadline and check limits: the body must grow by `progress_bytes` in time."""

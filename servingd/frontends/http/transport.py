@@ -49,7 +49,7 @@ class HttpTransport:
 
     def start(self) -> None:
         """Start to answer requests."""
-        assert self._socket is not None  # bound before
+        assert self._socket is not None  # `bind` was called
         own = self._socket.dup()  # the loop closes its own when it ends
         self._loop.start(self._socket, _BACKLOG)
         self._standby.start(own)

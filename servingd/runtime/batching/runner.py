@@ -157,7 +157,7 @@ class _Alone(Completion):
     def __init__(self, piece: Piece[WaitingCall]) -> None:
         self._piece = piece
         self.deadline = piece.payload.done.deadline
-        whole = piece.rows == piece.payload.rows  # else it joins parts that have all outputs
+        whole = piece.rows == piece.payload.rows  # parts of a call are joined with all outputs
         self.output_filter = getattr(piece.payload.done, "output_filter", ()) if whole else ()
 
     def alive(self) -> bool:

@@ -25,7 +25,7 @@ def hand_over(take: Callable[[T], None], outcome: T) -> None:
     try:
         take(outcome)
     except BaseException:
-        _log.exception("the outcome of a call could not be handed over")
+        _log.exception("a completion failed to take its outcome")
 
 
 @dataclass(slots=True, eq=False)

@@ -22,7 +22,7 @@ class Inbox:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         # All below: guarded by _changed.
-        self._events: deque[Event | str] = deque()  # a name stands for that stream's statement
+        self._events: deque[Event | str] = deque()  # a name stands for that model's statement
         self._statements: dict[str, AspiredVersions] = {}
         self._timers: list[tuple[float, int, Event]] = []
         self._order = itertools.count()

@@ -90,7 +90,7 @@ def estimate_of(servable_id: ServableId, loader: Loader) -> Estimate:
     try:
         return loader.estimate()
     except BaseException as error:
-        _log.warning("what %s will take is not known: %s", servable_id, error)
+        _log.warning("the memory of %s cannot be estimated: %s", servable_id, error)
         return UNKNOWN
 
 

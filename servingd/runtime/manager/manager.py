@@ -112,8 +112,8 @@ class Manager:
         self._loads = WorkerPool("load", self._options.num_load_threads)
         self._unloads = WorkerPool("unload", self._options.num_unload_threads)
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
-        self._answered = threading.Event()  # set once only loads are under way after stop
-        self._empty = threading.Event()  # set once everything is unloaded after stop
+        self._answered = threading.Event()  # set once a stop has only loads under way
+        self._empty = threading.Event()  # set once a stop has unloaded everything
         self._plan = LoadPlan()  # replaced whole by the manager's thread
 
     def start(self) -> None:
@@ -199,13 +199,13 @@ class Manager:
         attempt = live.attempt if live is not None else None
         if live is None or attempt is None or not attempt.close():
             return False
-        _log.warning("%s is given up: it has loaded for %g s", event.id, event.after_s)
+        _log.warning("the load of %s is given up after %g s", event.id, event.after_s)
         self._loads.give_up(attempt.job)
         self._on_load(event.id, event.after_s, False)
         try:
             live.cancel()
         except BaseException:
-            _log.exception("the loader of %s cannot be told to end", event.id)
+            _log.exception("the load of %s cannot be cancelled", event.id)
         return True
 
     def _report_stop_progress(self) -> None:
@@ -258,7 +258,7 @@ class Manager:
                 self._inbox.cancel(RetryDue(servable_id))
             case Publish(servable_id):
                 servable = live[servable_id].servable
-                assert servable is not None  # LoadSucceeded came first
+                assert servable is not None  # LoadSucceeded was handled before
                 self._serving_map.publish(
                     servable_id, servable, self._drained, live[servable_id].runners
                 )

@@ -80,7 +80,7 @@ class MemoryMeter:
         try:
             return Resources(self._read("VmRSS"), self._devices())
         except Exception:  # a load must not fail because it cannot be measured
-            _log.exception("what a load takes cannot be measured")
+            _log.exception("the memory of a load cannot be measured")
             return Resources()
 
 

@@ -42,7 +42,7 @@ class StateMonitor:
         """Record a state and notify subscribers. Called by the manager's thread only."""
         with self._lock:
             if state.state is not PublicState.END:
-                self._absent.pop(state.id.name, None)  # it was found
+                self._absent.pop(state.id.name, None)  # the model has a version again
             due = self._history.record(state)
         for subscriber in self._subscribers:
             _guard(subscriber, state)
@@ -152,4 +152,4 @@ def _guard(listener: Callable[..., None], *news: object) -> None:
     try:
         listener(*news)
     except BaseException:
-        _log.exception("a listener to states failed")
+        _log.exception("a subscriber to states failed")

@@ -55,7 +55,7 @@ class LogFiles:
         assert self._file is not None  # called with an open file only
         if self._size and self._size + more > self._max_bytes:
             return True
-        return os.fstat(self._file).st_nlink == 0  # somebody has removed it
+        return os.fstat(self._file).st_nlink == 0  # it was deleted
 
     def _open(self) -> None:
         folder = os.path.dirname(self._prefix)
@@ -80,7 +80,7 @@ class LogFiles:
             for name in others[: max(0, len(others) + 1 - self._max_files)]:
                 os.unlink(os.path.join(folder, name))
         except OSError as error:  # another process may have been faster
-            _log.info("an old request log stays: %s", error)
+            _log.info("old request logs cannot be deleted: %s", error)
 
     def _files(self, folder: str) -> set[str]:
         base = os.path.basename(self._prefix)
@@ -95,7 +95,7 @@ class LogFiles:
 
     def _take_back(self) -> None:
         """Cut off a partly written record; if that fails, close the file as it is."""
-        assert self._file is not None  # something was being written to it
+        assert self._file is not None  # a record was being written
         try:
             os.ftruncate(self._file, self._size)
         except OSError:
@@ -105,7 +105,7 @@ class LogFiles:
 def _age(name: str) -> tuple[str, int, int]:
     """Return a sort key for file names: by time, then by process and number."""
     found = _SUFFIX.search(name)
-    assert found is not None  # it is one of ours
+    assert found is not None  # `_files` returns matching names only
     return found[1], int(found[2]), int(found[3])
 
 

@@ -161,7 +161,9 @@ class RequestLogs:
             left = list(self._waiting)
             self._waiting.clear()
         if left:
-            _log.warning("%d requests are not logged: it took too long", len(left))
+            _log.warning(
+                "%d requests are not logged: the server stops, and writing took too long", len(left)
+            )
         for entry in left:
             self._counted(entry.servable.name, Code.UNAVAILABLE)
 

@@ -92,7 +92,7 @@ class WarmUp:
         """Run all recorded requests on a new servable of a version that is already serving."""
         path = os.path.join(data.path, WARM_UP_FILE)
         if self._enabled and os.path.isfile(path):  # the files may have been deleted
-            _log.debug("%s is warmed up once more", servable_id)
+            _log.debug("%s is warmed up again", servable_id)
             self._run(path, servable)
         self._kept.again(servable_id, servable)
 

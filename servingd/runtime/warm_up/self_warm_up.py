@@ -291,7 +291,7 @@ class SelfWarmUp:
                 outcome = "failed" if error else "answered"
                 if isinstance(error, Cancelled):
                     break  # the load was cancelled
-                if error is not None:  # without its text: that may quote the request
+                if error is not None:  # logged without its text, which may quote the request
                     text = "%s: a kept request of signature %s fails with %s, which is no harm"
                     level = logging.INFO if kept else logging.DEBUG
                     _log.log(level, text, servable_id, signature.name, error.code.name)

@@ -54,13 +54,13 @@ def route(method: str, target: str) -> Route:
         if target.lower() == "/v1/models":
             return Route("models", ModelSpec(""))
         return Route("", ModelSpec(""), InvalidArgument("Missing model name in request."))
-    # Matched in any case, but compared in one.
+    # The pattern ignores case, but only lower case means metadata, as in TensorFlow Serving.
     return _to_model("metadata" if metadata == "metadata" else "status", name, version, label)
 
 
 def _to_model(verb: str, name: str, version: str | None, label: str | None) -> Route:
     name = unquote(name, errors="surrogateescape")
-    digits = version and (version.lstrip("0") or "0")  # Python reads 4,300 digits, and no more
+    digits = version and (version.lstrip("0") or "0")  # `int` reads at most 4,300 digits
     if digits and (len(digits) > _INT64_DIGITS or int(digits) > _INT64_MAX):
         error = InvalidArgument(f"Failed to convert version: {version} to numeric.")
         return Route(verb, ModelSpec(name), error, silent=True)
