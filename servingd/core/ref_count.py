@@ -42,6 +42,7 @@ class RefCount:
             self._report_idle()
 
     def _report_idle(self) -> None:
+        """Call `on_idle`, unless another thread has."""
         if self._once:
             try:
                 self._once.pop()

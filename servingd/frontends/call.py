@@ -173,6 +173,7 @@ class Call:
         self._context.metrics.record(model, version, signature, self.method, code, seconds)
 
     def _make_note(self, runner: SignatureRunner, handle: ServableHandle) -> Note:
+        """Make the note of a runner, which all later calls of this method use."""
         servable_id, signature = handle.id, runner.signature.name
         metrics = self._context.metrics
         note = runner.notes[self.method] = Note(
@@ -187,6 +188,7 @@ class Call:
     def _write_log(
         self, log: RequestLog, servable_id: ServableId, outputs: Tensors, note: Note, payload: bytes
     ) -> None:
+        """Write a record to the request log; an exception is only logged."""
         try:
             response = self.log_response(outputs, note, payload)
             log.write(servable_id, self.log_kind, self.log_request(), response)

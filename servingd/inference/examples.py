@@ -158,6 +158,7 @@ def regression(signature: Signature, outputs: Tensors, count: int) -> np.ndarray
 def _per_class(
     signature: Signature, outputs: Tensors, alias: str, data_type: DataType, count: int
 ) -> np.ndarray[Any, Any] | None:
+    """Return an output as `[examples, classes]`; None if the signature does not have it."""
     if alias not in signature.outputs:
         return None
     array = np.asarray(outputs[alias])

@@ -94,6 +94,7 @@ def multi_inference(models: Models, call: MultiInferenceCall, checks: Checks = N
 def _runners(
     handle: ServableHandle, tasks: Sequence[Task], checks: Checks
 ) -> list[SignatureRunner]:
+    """Check the tasks and return their runners; the order of the checks is TensorFlow Serving's."""
     runners: list[SignatureRunner] = []
     seen: set[str] = set()
     for task in tasks:
@@ -127,6 +128,7 @@ class _Parts:
         self._outcomes: dict[int, Tensors | ServingError] = {}  # guarded by _lock
 
     def take(self, number: int, outcome: Tensors | ServingError) -> None:
+        """Take one task's outcome; the last one completes the call."""
         with self._lock:
             self._outcomes[number] = outcome
             if len(self._outcomes) < len(self._runners):

@@ -134,6 +134,7 @@ def wrong_type(signature: Signature, alias: str, given: int) -> InvalidArgument:
 
 
 def _check_count(aliases: Collection[str], signature: Signature) -> None:
+    """Raise InvalidArgument if there are more inputs, or fewer, than the signature allows."""
     wanted = signature.inputs
     if len(aliases) < len(wanted) and signature.defaults:
         return
@@ -148,6 +149,7 @@ def _check_count(aliases: Collection[str], signature: Signature) -> None:
 def _missing(
     alias: str, spec: TensorSpec, aliases: Collection[str], defaults: Mapping[str, Any]
 ) -> InvalidArgument:
+    """Return the error for an input that was not sent and has no default."""
     return InvalidArgument(
         f"Signature input alias: {alias}(feed name: {spec.tensor_name}) not found in request and "
         f"no default value provided. Inputs expected to be in the request {{{_list(aliases)}}}, "
@@ -156,6 +158,7 @@ def _missing(
 
 
 def _check_filter(output_filter: Sequence[str], signature: Signature) -> None:
+    """Raise InvalidArgument if an output does not exist or is named twice."""
     seen: set[str] = set()
     for alias in output_filter:
         if alias not in signature.outputs:

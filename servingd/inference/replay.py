@@ -126,6 +126,8 @@ class _Replay(Completion):
 
 
 class _Predict(_Replay):
+    """A recorded Predict request."""
+
     def __init__(self, request: protos.PredictRequest) -> None:
         super().__init__()
         self._tensors = request.inputs
@@ -144,6 +146,8 @@ class _Predict(_Replay):
 
 
 class _Examples(_Replay):
+    """A recorded Classify or Regress request."""
+
     def __init__(self, request: protos.ExamplesRequest, method: str) -> None:
         super().__init__()
         self._input = request.input
@@ -159,6 +163,8 @@ class _Examples(_Replay):
 
 
 class _MultiInference(_Replay):
+    """A recorded MultiInference request."""
+
     def __init__(self, request: protos.MultiExamplesRequest) -> None:
         super().__init__()
         self._input = request.input

@@ -118,6 +118,7 @@ class Metrics:
                 self._forget_removed(name)
 
     def _forget_removed(self, name: str) -> None:
+        """Remove the series of a model that is not served and whose versions have ended."""
         versions = self._live.get(name, {})
         if self._configured is None or name in self._configured or any(versions.values()):
             return

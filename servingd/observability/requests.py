@@ -81,6 +81,7 @@ class Histogram:
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
 
     def _fill_buckets(self) -> None:
+        """Sort a block of samples into the buckets."""
         with self._lock:
             block = self._added[:_BLOCK]
             del self._added[: len(block)]  # other threads may append meanwhile, at the end

@@ -14,6 +14,8 @@ _MAX_WAITING = 256
 
 
 class _Waiter(NamedTuple):
+    """A request that waits for bytes."""
+
     size: int
     held: int
     alive: Callable[[], bool]
@@ -68,6 +70,7 @@ class ByteBudget:
             begin()
 
     def _let_wait(self, waiter: _Waiter) -> None:
+        """Enqueue a request; drop dead ones if there is no room. Raises Unavailable."""
         if self._is_full(waiter):
             self._waiting = deque(other for other in self._waiting if other.alive())
             self._held = sum(other.held for other in self._waiting)

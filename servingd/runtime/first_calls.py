@@ -105,6 +105,7 @@ class FirstCalls:
             call.fail(Unavailable("server is shutting down"))
 
     def _is_ready(self, spec: ModelSpec) -> bool:
+        """Return whether a call can be answered now."""
         try:
             handle = self._models.acquire(spec)
         except ServingError:
@@ -121,6 +122,7 @@ class FirstCalls:
         self._size = sum(call.size for call in self._held)
 
     def _end_if_settled(self) -> None:
+        """Begin the held calls on a thread of their own if every first model is settled."""
         with self._lock:
             expected = self._expected
             if self._ended or expected is None or not expected <= self._settled:
@@ -139,6 +141,7 @@ class FirstCalls:
 
 
 def _begin(held: list[HeldCall]) -> None:
+    """Begin the held calls, in order; the thread's main function."""
     for call in held:
         try:
             if call.alive():

@@ -84,6 +84,7 @@ class WorkerPool:
         return threading.Thread(target=self._work, name=name, daemon=True)
 
     def _work(self) -> None:
+        """Run jobs until the stop, or until this thread is given up; the thread's main loop."""
         me = threading.current_thread()
         while (job := self._jobs.get()) is not None:
             with self._lock:

@@ -120,6 +120,7 @@ def same_lengths(parts: list[Array]) -> list[Array]:
 
 
 def _padded(part: Array, most: tuple[int, ...]) -> Array:
+    """Pad a tensor to `most` sizes after the rows, with its own first element."""
     if part.shape[1:] == most:
         return part
     if part.size == 0:

@@ -80,6 +80,8 @@ class Batch(Generic[P]):
 
 @dataclass(slots=True, eq=False)
 class _Item(Generic[P]):
+    """A waiting call, and how many of its rows have been dispatched (`taken`)."""
+
     payload: P
     rows: int
     arrived_at: float
@@ -255,6 +257,7 @@ class BatchQueue(Generic[P]):
             self._count(line, item.rows - item.taken)
 
     def _take(self, kind: Hashable, batch: Batch[P], most: int, alive: Callable[[P], bool]) -> None:
+        """Fill a batch from the line of this kind, higher priorities first."""
         line = self._lines[kind]
         for items in line.items:
             self._fill(batch, line, items, most, alive)

@@ -17,6 +17,8 @@ Notify: TypeAlias = Callable[[bool], None]
 
 @dataclass(slots=True)
 class _Waiter:
+    """A callback, and the states of models that it waits for."""
+
     names: frozenset[str]
     goal: PublicState
     notify: Notify
@@ -91,6 +93,7 @@ class StateHistory:
         return due
 
     def _forget_removed(self) -> None:
+        """Forget the removed models whose versions have all ended."""
         for name in list(self._removed):
             states = self._states.get(name, {}).values()
             if all(s.state is PublicState.END for s in states):
@@ -145,6 +148,7 @@ class StateHistory:
         return any(s.state is goal for s in self._states.get(name, {}).values())
 
     def _over(self, name: str, waiter: _Waiter) -> bool:
+        """Return whether a waiter need not wait for a model any more."""
         states = [s for s in self._states.get(name, {}).values() if not _cancelled(s)]
         ended = all(s.state is PublicState.END for s in states)
         if waiter.patient:
@@ -153,6 +157,7 @@ class StateHistory:
         return ended and (failed or name in waiter.absent)
 
     def _satisfied(self) -> list[tuple[Notify, bool]]:
+        """Remove and return the waiters whose models have all reached the goal or ended."""
         due: list[tuple[Notify, bool]] = []
         waiting: list[_Waiter] = []
         for waiter in self._waiters:

@@ -117,6 +117,7 @@ class ManagerState:
         return commands + self._use_room()
 
     def _progressed(self, event: Progress, harness: Harness) -> list[Command]:
+        """Handle the end of a job."""
         match event:
             case Estimated():
                 return self._estimated(harness, ResourceRequest(event.estimate, event.devices))
@@ -145,6 +146,7 @@ class ManagerState:
     # What each event means ------------------------------------------------------------------------
 
     def _aspired(self, statement: AspiredVersions) -> list[Command]:
+        """Replace a model's target, and change its harnesses accordingly."""
         if self._stopping:
             return []
         stream = self._streams.setdefault(statement.name, Stream())
@@ -171,6 +173,7 @@ class ManagerState:
         return commands
 
     def _stop(self) -> list[Command]:
+        """Replace every model's target by nothing."""
         self._stopping = True
         commands: list[Command] = []
         for name, stream in sorted(self._streams.items()):
@@ -185,6 +188,7 @@ class ManagerState:
         return self._withdraw(harness) if harness.cancelled else self._admit(harness)
 
     def _load_succeeded(self, harness: Harness, event: LoadSucceeded) -> list[Command]:
+        """Publish a loaded version, or unload it if its load was cancelled."""
         harness.step = None
         self._tracker.settle(harness.id, event.measured)
         if harness.cancelled:  # it is no longer wanted, and never serves
@@ -194,6 +198,7 @@ class ManagerState:
         return [Publish(harness.id), announcement(harness.id, PublicState.AVAILABLE)]
 
     def _load_failed(self, harness: Harness, event: LoadFailed) -> list[Command]:
+        """Schedule a retry if one is left, else end the version with its error."""
         self._tracker.release(harness.id)
         harness.step = None
         again = event.retriable and harness.attempts <= self._retries
@@ -228,6 +233,7 @@ class ManagerState:
         return self._attempt(harness) + self._reconcile(servable_id.name)
 
     def _unloaded(self, harness: Harness) -> list[Command]:
+        """End an unloaded version; one that never served ends with its error."""
         self._tracker.release(harness.id)
         failed = harness.error is not None
         target = HarnessState.ERROR if failed else HarnessState.DISABLED
@@ -304,6 +310,7 @@ class ManagerState:
     def _manage(
         self, stream: Stream, servable_id: ServableId, wanted: AspiredVersion
     ) -> list[Command]:
+        """Make a harness for a version that is aspired; one aspired with an error ends at once."""
         harness = stream.harnesses[servable_id.version] = Harness(servable_id, wanted.data)
         if wanted.error is not None or wanted.data is None:
             error = wanted.error or Internal(f"{servable_id} was aspired without data")
@@ -316,6 +323,7 @@ class ManagerState:
         return [announcement(harness.id, PublicState.LOADING), *self._attempt(harness)]
 
     def _attempt(self, harness: Harness) -> list[Command]:
+        """Begin an attempt to load: estimate first, unless that is done or not wanted."""
         assert harness.data is not None  # one without data never leaves ERROR
         harness.attempts += 1
         if harness.request is not None:

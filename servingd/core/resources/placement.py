@@ -128,6 +128,7 @@ class Room:
 
 
 def _fits(used: Resources, more: Resources, limits: Resources) -> bool:
+    """Return whether more fits within the limits; amounts that do not grow are not checked."""
     if more.ram and limits.ram and used.ram + more.ram > limits.ram:
         return False
     return all(

@@ -324,6 +324,7 @@ class ResourceTracker:
     def _in_use_later(
         self, but: ServableId | None = None, gone: Collection[ServableId] = ()
     ) -> Resources:
+        """Return what will be in use once everything on its way out has gone."""
         return _sum(
             held.later
             for servable_id, held in self._reservations.items()
@@ -333,6 +334,7 @@ class ResourceTracker:
     def _replicas(
         self, but: ServableId | None = None, gone: Collection[ServableId] = ()
     ) -> Mapping[Device, int]:
+        """Return the number of replicas on each device, without versions on their way out."""
         counts: dict[Device, int] = {}
         for servable_id, held in self._reservations.items():
             if servable_id != but and servable_id not in gone and not held.leaving:
@@ -345,6 +347,7 @@ class ResourceTracker:
     def _refusal(
         self, servable_id: ServableId, loading: Cost, choice: Collection[Device], rules: LoadRules
     ) -> str:
+        """Return why a load is refused: what it needs, the budget, and what is in use by whom."""
         count = rules.replicas or len(choice)
         on_hosts = all(device.is_host for device in choice)
         ram = loading.shared + (count * loading.on_host if on_hosts else 0)

@@ -94,6 +94,7 @@ class HttpRoutes:
             self._send(self._answer(request), reply)
 
     def _send(self, answer: Answer | None, reply: HttpReply) -> None:
+        """Send an answer; for None, send the metrics page once a worker has made it."""
         if answer is not None:
             reply.send(*answer)
             return
@@ -114,6 +115,7 @@ class HttpRoutes:
         return _METRICS
 
     def _answer(self, request: HttpRequest) -> Answer | None:
+        """Answer one of servingd's own routes."""
         for pattern, answer in self._routes:
             match = pattern.fullmatch(request.path)
             if match:
@@ -135,6 +137,7 @@ class HttpRoutes:
         )
 
     def _model(self, name: str) -> Answer:
+        """Describe one model with its queues and placements. Raises NotFound."""
         if name not in self._states.names():
             raise NotFound(f"Could not find any versions of model {name}")
         queues = self._explain(name)

@@ -98,6 +98,7 @@ class _WaitingReply:
         self._answered.wait(left)
 
     def _answer(self, code: Code, message: str, payload: bytes | None) -> bool:
+        """Store the answer and wake the servicer's thread; return False if it is too late."""
         with self._lock:
             if self._gone:
                 return False

@@ -276,6 +276,7 @@ class NativeTransport:
         )
 
     def _drain(self) -> None:
+        """Take calls in batches until the transport is closed; the thread's main loop."""
         receive, answers = self._native.recv_batch_details, self._responses.open()
         while (events := receive(_BATCH, _WAKE_MS)) is not None:
             answers.begin()
@@ -285,6 +286,7 @@ class NativeTransport:
             del events  # else the last batch stays in memory
 
     def _take(self, events: list[Any]) -> None:
+        """Call the handlers of a batch of calls, and handle cancellations."""
         call_event, handlers = self._call_event, self._handlers
         responses, fail, unread = self._responses, self._native.fail, self._unread
         alone = len(events) == 1

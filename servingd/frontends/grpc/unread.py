@@ -64,6 +64,8 @@ ListSockets = Callable[[], "Mapping[str, ClientSocket]"]
 
 @dataclass(slots=True, eq=False)
 class _Owed:
+    """The unread bytes of one client."""
+
     handed: int = 0  # bytes since the last count
     unread: int = 0  # bytes at the last count
     acked: int = -1  # bytes at the last count; -1: there was none
@@ -114,6 +116,7 @@ class Unread:
             self._count()
 
     def _count(self) -> None:
+        """Count what each client has read; cut off those that read nothing. Called with the lock."""
         now = self._counted_at = self._now()
         sockets = self._list_sockets()
         stalled_s = self._limits.stopping_stalled_s if self.stopping else self._limits.stalled_s

@@ -275,6 +275,7 @@ class Connection(asyncio.Protocol):
         self._regulate()
 
     def _parse(self, data: bytes | memoryview) -> None:
+        """Feed the reader; refuse the request if it breaks a rule or a limit."""
         try:
             self._reader.feed(data)
         except Refused as refusal:
@@ -322,6 +323,7 @@ class Connection(asyncio.Protocol):
         reply.send(status, text.encode(), "text/plain; charset=utf-8")
 
     def _close_after_answers(self) -> None:
+        """Close once the pending responses are written."""
         self._closing = True
         self._reader.drop()
         if self._replies:

@@ -151,6 +151,7 @@ class HttpLoop:
         _flush(connections)
 
     def _run(self) -> None:
+        """Run the event loop until it is stopped; the thread's main function."""
         asyncio.set_event_loop(self.loop)
         self._ident = threading.get_ident()
         try:
@@ -159,6 +160,7 @@ class HttpLoop:
             self.loop.close()
 
     async def _serve(self) -> None:
+        """Accept clients until the stop; then close the connections, idle ones first."""
         server = None
         if self._socket is not None:
             server = await self.loop.create_server(
@@ -180,6 +182,7 @@ class HttpLoop:
         await asyncio.sleep(0)
 
     async def _sweep(self) -> None:
+        """Check all connections' deadlines every `sweep_s` seconds."""
         while True:
             await asyncio.sleep(self.limits.sweep_s)
             now = time.monotonic()

@@ -164,6 +164,7 @@ class RequestReader:
         self._feeding_head = False
 
     def _feed(self, data: bytes | memoryview) -> None:
+        """Feed the parser, and translate its exceptions."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:

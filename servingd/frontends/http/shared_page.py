@@ -39,6 +39,7 @@ class SharedPage:
             self._workers.submit(self._run)
 
     def _run(self) -> None:
+        """Make the page and pass it to all callbacks; on the worker's thread."""
         with self._lock:  # requests from now on get a newer page
             callbacks, self._callbacks = self._callbacks, []
         page = None

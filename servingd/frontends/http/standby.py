@@ -47,6 +47,7 @@ class Standby:
         self._second.loop.call_later(_BLOCKED_S, self._accept_if_blocked)
 
     def _accept_if_blocked(self) -> None:
+        """Accept the waiting clients if the first loop is still blocked."""
         since = self._first.handling_since
         if since and time.monotonic() - since >= _BLOCKED_S:
             with contextlib.suppress(OSError):

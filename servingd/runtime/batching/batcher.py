@@ -218,6 +218,7 @@ class Batcher:
     # The queue's threads --------------------------------------------------------------------------
 
     def _work(self) -> None:
+        """Run batches until there is no work; the thread's main loop."""
         while (batch := self._next()) is not None:
             try:
                 self._run(batch)
@@ -249,6 +250,7 @@ class Batcher:
                 self._sleep(left_s if wait_s is None else wait_s)
 
     def _sleep(self, seconds: float) -> None:
+        """Wait for a notification, at most so many seconds; with the lock held."""
         self._idle += 1
         self._changed.wait(seconds)
         self._idle -= 1
@@ -257,6 +259,7 @@ class Batcher:
         self._woken = max(0, self._woken - 1)
 
     def _dispatched(self, batch: Batch[WaitingCall], now: float, limits: BatchLimits) -> None:
+        """Record a batch that is dispatched, and wake another thread if there is more to do."""
         self._running += 1
         stats = self._stats
         stats.waiting_rows = self._queue.rows

@@ -206,6 +206,7 @@ class QueuedRunner:
         return self.policy.limits().full_rows > 1
 
     def _enqueue(self, inputs: Tensors, done: Completion, size: int) -> None:
+        """Enqueue a call; one without rows runs at once."""
         ruled = self._ruled
         merges = ruled is not None or self._merges()
         if type(inputs) is FormedInputs and merges and ruled is None and inputs.form.kind:
@@ -227,6 +228,7 @@ class QueuedRunner:
         self._batcher.put(call, kind, done.priority())
 
     def _run_now(self, inputs: Tensors, done: Completion, size: int) -> None:
+        """Run a call in this thread, and measure it."""
         started = time.perf_counter()
         if started > self._sampler.due:
             done = self._sampler.watch(inputs, done, started)
@@ -298,6 +300,7 @@ def _policy(
     model: ModelBatching,
     times: RunTimes,
 ) -> BatchPolicy:
+    """Return the batch policy of a signature, by the model's settings."""
     ruled = servable.ruled_batching
     if ruled is not None:
         reason = "timer" if ruled.hold_s else "idle"

@@ -70,6 +70,7 @@ class BatchRunner:
         self._observe(call.inputs, seconds)
 
     def _run_merged(self, pieces: list[Piece[WaitingCall]], rows: int) -> None:
+        """Merge the calls, run them as one, and deliver the outputs."""
         target = next_allowed(rows, self._allowed_rows)
         try:
             merged = merge(
@@ -112,6 +113,7 @@ class BatchRunner:
                 piece.payload.fail(DeadlineExceeded("Deadline Exceeded"))
 
     def _run(self, inputs: Tensors, done: Completion) -> None:
+        """Run inputs on the servable; an exception becomes the completion's failure."""
         try:
             self._servable.run(self._signature, inputs, done)
         except ServingError as error:

@@ -169,6 +169,7 @@ class Manager:
     # The manager's thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
+        """Handle events until the inbox is closed; the thread's main loop."""
         stopping = False
         while (event := self._inbox.get()) is not None:
             stopping = stopping or isinstance(event, Stop)
@@ -179,6 +180,7 @@ class Manager:
                 self._report_stop_progress()
 
     def _handle(self, event: Event) -> None:
+        """Decide an event and carry its commands out, in their order."""
         unpublished: list[PublishFailed] = []
         for command in self._decide(event):
             if any(_announces(command, failed.id) for failed in unpublished):
@@ -209,6 +211,7 @@ class Manager:
         return True
 
     def _report_stop_progress(self) -> None:
+        """Set the events that `stop` waits for."""
         left = [harness.state for harness in self._state.harnesses()]
         if all(state is HarnessState.LOADING for state in left):
             self._answered.set()
@@ -277,6 +280,7 @@ class Manager:
     def _ask_loader(
         self, command: StartEstimate | StartLoad | CancelLoad | LetGrow | Relocate | StartUnload
     ) -> None:
+        """Carry out a command that a loader answers; slow ones go to a pool."""
         match command:
             case CancelLoad(servable_id):
                 self._live[servable_id].cancel()
@@ -328,6 +332,7 @@ class Manager:
     def _estimate(
         self, servable_id: ServableId, data: VersionData, live: Live, attempt: Attempt
     ) -> None:
+        """Estimate a version and send the event; on the load pool."""
         started = self._start_deadline(servable_id)
         outcome: Estimated | LoadFailed
         try:
@@ -350,6 +355,7 @@ class Manager:
         placement: Placement,
         attempt: Attempt,
     ) -> None:
+        """Load and warm up a version, open its runners, and send the event; on the load pool."""
         started, meter = self._start_deadline(servable_id), self._options.meter
         span = meter.start(data.platform) if meter else None
         outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable_id)
@@ -376,6 +382,7 @@ class Manager:
     def _open(
         self, servable_id: ServableId, loader: Loader, servable: Servable
     ) -> Mapping[str, SignatureRunner]:
+        """Open a servable's runners; unload it if that fails."""
         try:
             return self._dispatcher.open(servable_id, servable)
         except BaseException:
@@ -386,6 +393,7 @@ class Manager:
     def _relocate(
         self, servable_id: ServableId, loader: object, failed: Device, to: Device | None
     ) -> None:
+        """Move or free a version's replica and send the event; on the load pool."""
         devices: tuple[Device, ...] = ()
         try:
             if isinstance(loader, Relocates):
@@ -395,6 +403,7 @@ class Manager:
         self._inbox.put(Relocated(servable_id, devices))
 
     def _unload(self, servable_id: ServableId, departing: Live) -> None:
+        """Close a version's runners, unload it, and send the event; on the unload pool."""
         departing.runners = None
         servable, departing.servable = departing.servable, None
         meter = self._options.meter

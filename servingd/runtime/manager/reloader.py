@@ -91,6 +91,7 @@ class Reloader:
                 )
 
     def _check(self, models: tuple[ModelConfig, ...]) -> None:
+        """Raise ServingError if the models cannot replace the current ones."""
         check_transition(self._models, models)
         self.check_platforms(models)
         check_labels(
@@ -144,6 +145,7 @@ class _Wait:
             self._end(False)
 
     def _end(self, reached: bool) -> None:
+        """Record the outcome; report it if `begin` was called."""
         with self._lock:
             if self._outcome is not None:
                 return

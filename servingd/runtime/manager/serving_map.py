@@ -50,6 +50,8 @@ class ServingVersion:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
+    """The ready versions of one model."""
+
     latest: ServingVersion
     versions: Mapping[int, ServingVersion]
 
@@ -148,6 +150,7 @@ class ServingMap:
         return model.versions if model else {}
 
     def _replace(self, name: str, versions: Mapping[int, ServingVersion]) -> None:
+        """Replace a model's ready versions, and move its labels."""
         models = dict(self._models)
         if versions:
             models[name] = _Model(versions[max(versions)], versions)

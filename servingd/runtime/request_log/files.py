@@ -58,6 +58,7 @@ class LogFiles:
         return os.fstat(self._file).st_nlink == 0  # it was deleted
 
     def _open(self) -> None:
+        """Open a new file, and delete the oldest ones."""
         folder = os.path.dirname(self._prefix)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
@@ -83,6 +84,7 @@ class LogFiles:
             _log.info("old request logs cannot be deleted: %s", error)
 
     def _files(self, folder: str) -> set[str]:
+        """Return the names of all files with this prefix."""
         base = os.path.basename(self._prefix)
         with os.scandir(folder) as entries:
             return {

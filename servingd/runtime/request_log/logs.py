@@ -43,6 +43,8 @@ class _Target:
 
 
 class _Entry(NamedTuple):
+    """A record that waits to be written."""
+
     servable: ServableId
     kind: str
     request: bytes
@@ -134,6 +136,7 @@ class RequestLogs:
     # The writer's thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
+        """Write records until the stop; the thread's main loop."""
         while (entry := self._next()) is not None:
             self._write(entry)
             del entry  # else its bytes live until the next one comes
@@ -157,6 +160,7 @@ class RequestLogs:
                     return None
 
     def _abandon(self) -> None:
+        """Count and drop the records that could not be written in time."""
         with self._changed:
             left = list(self._waiting)
             self._waiting.clear()
@@ -171,6 +175,7 @@ class RequestLogs:
         return self._targets is self._seen
 
     def _close_unused(self) -> None:
+        """Close the files of prefixes that are not configured any more."""
         if self._is_current():
             return
         self._seen = self._targets
@@ -179,6 +184,7 @@ class RequestLogs:
             self._files.pop(prefix).close()
 
     def _write(self, entry: _Entry) -> None:
+        """Write a record and count it; the first failure of a prefix is logged."""
         prefix = entry.target.prefix
         try:
             record = frame(self._record(entry))
@@ -205,6 +211,7 @@ class RequestLogs:
 
 
 def _code_of(error: BaseException) -> Code:
+    """Return the code under which a failed record is counted."""
     if isinstance(error, PermissionError):
         return Code.PERMISSION_DENIED
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):

@@ -64,6 +64,7 @@ class WarmUp:
         self._kept(servable_id, servable)
 
     def _replay_file(self, servable_id: ServableId, data: VersionData, servable: Servable) -> None:
+        """Replay a version's warm-up file, if it has one, and report it."""
         path = os.path.join(data.path, WARM_UP_FILE)
         if not os.path.lexists(path):
             _log.info("No warmup data file found at %s", path)
@@ -113,6 +114,7 @@ class WarmUp:
         return count
 
     def _read(self, path: str, take: Callable[[RecordedRequest], None]) -> int:
+        """Read the file's records, pass each request to `take`, and return their number."""
         count = 0
         for record in _records(path):
             request = _parsed(record, path)

@@ -282,6 +282,7 @@ class SelfWarmUp:
         plan: _Plan,
         costs: dict[str, list[tuple[int, float]]],
     ) -> Counter[str]:
+        """Run the plan within the budget; count outcomes, and collect the costs of the runs."""
         outcomes = Counter({"skipped": plan.skipped} if plan.skipped else {})
         until = time.monotonic() + self._budget_s
         for signature, inputs, kept in plan.runs:
@@ -322,6 +323,7 @@ class SelfWarmUp:
 def _outcome(
     servable: Servable, signature: Signature, inputs: Tensors, timeout_s: float
 ) -> ServingError | None:
+    """Run a request once and wait for it; return its error, if it failed."""
     done = _Dropped(timeout_s)
     try:
         servable.run(signature, inputs, done)

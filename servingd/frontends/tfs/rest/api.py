@@ -106,6 +106,7 @@ class RestApi:
     # Inference ------------------------------------------------------------------------------------
 
     def _plan(self, found: Route, headers: Mapping[str, str]) -> _Plan:
+        """Return the plan for inference calls with this head."""
         is_proto = headers.get("content-type", "").startswith(PROTOBUF)
         return _Plan(
             found.verb,
@@ -116,6 +117,7 @@ class RestApi:
         )
 
     def _infer(self, plan: _Plan, request: HttpRequest, reply: HttpReply) -> None:
+        """Begin an inference call, or hold it until the first models have loaded."""
         rest = RestReply(reply, plan.form, self._timeout_s, self._workers)
         first_calls = self._context.first_calls
         if first_calls is None or first_calls.over:
@@ -152,6 +154,7 @@ class RestApi:
             begin()
 
     def _begin(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
+        """Begin a call here if its body is small, else on a worker."""
         small = len(request.body) <= _LARGE_BYTES
         if small and plan.is_plain:
             start_json(plan.verb, plan.spec, request.body, rest, self._context)
@@ -161,6 +164,7 @@ class RestApi:
             self._start_elsewhere(plan, request, rest)
 
     def _start(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
+        """Inflate the body and start the call."""
         try:
             body = inflated(request.headers, request.body)
         except ServingError as error:
@@ -190,6 +194,7 @@ class RestApi:
     # What is answered at once ---------------------------------------------------------------------
 
     def _answer(self, found: Route, request: HttpRequest, reply: HttpReply, started: float) -> None:
+        """Answer status, metadata, lists and errors; metadata may wait for the first models."""
         first_calls = self._context.first_calls
         waits = found.verb == "metadata" and first_calls is not None and not first_calls.over
         form = reply_form(request.headers, self._headers)
@@ -208,6 +213,7 @@ class RestApi:
             self._answer_now(found, reply, rest, started)
 
     def _answer_now(self, found: Route, reply: HttpReply, rest: RestReply, started: float) -> None:
+        """Send the document or the error of a route, and record the call."""
         code = Code.OK
         try:
             if found.error is not None:
@@ -223,6 +229,7 @@ class RestApi:
         self._count(found.verb, found.spec, code, time.perf_counter() - started)
 
     def _document(self, found: Route) -> bytes:
+        """Return the JSON of a status, list or metadata request. Raises ServingError."""
         if found.verb == "status":
             return encode_status(model_status(self._states, found.spec))
         if found.verb == "models":

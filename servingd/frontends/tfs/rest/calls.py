@@ -95,6 +95,7 @@ class JsonPredict(Call):
 
 
 def _are_large(outputs: Tensors) -> bool:
+    """Return whether writing outputs as JSON would take long."""
     size = 0
     value: Any
     for value in outputs.values():
@@ -221,6 +222,7 @@ class ProtoRegress(RegressCall):
 def _start_examples(
     call: ProtoClassify | ProtoRegress, spec: ModelSpec, body: bytes, parser: MessageParser
 ) -> None:
+    """Parse the body's Examples request, then find the servable."""
     call.spec, call.payload = spec, body
     request = parser.parse(protos.ExamplesRequest, body, call.request_name)
     call.spec, call.input = _merged(spec, request), request.input

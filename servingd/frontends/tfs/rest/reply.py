@@ -105,6 +105,7 @@ class RestReply:
         return self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, encode_error(message), JSON)
 
     def _send(self, status: int, body: bytes, content_type: str, more: Headers = ()) -> bool:
+        """Send a body, compressed if the client accepts gzip and it is worth it."""
         form = self._form
         headers = (*form.headers, *more) if more else form.headers
         if form.gzip:

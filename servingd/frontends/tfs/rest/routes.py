@@ -59,6 +59,7 @@ def route(method: str, target: str) -> Route:
 
 
 def _to_model(verb: str, name: str, version: str | None, label: str | None) -> Route:
+    """Return the route to a model; a version beyond int64 is an error."""
     name = unquote(name, errors="surrogateescape")
     digits = version and (version.lstrip("0") or "0")  # `int` reads at most 4,300 digits
     if digits and (len(digits) > _INT64_DIGITS or int(digits) > _INT64_MAX):

@@ -207,6 +207,7 @@ class MultiInferenceCall:
             self._end(code)
 
     def _end(self, code: Code) -> None:
+        """Release the handle and record the call."""
         handle, self.handle = self.handle, None
         spec = self.tasks[0].spec if self.tasks else None
         model, version = self._context.metric_labels(handle, spec)

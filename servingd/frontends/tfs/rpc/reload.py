@@ -73,6 +73,7 @@ class ReloadMethod:
 
 
 def _models(config: Any) -> tuple[ModelConfig, ...]:
+    """Return the models of a request. Raises InvalidArgument, with TensorFlow Serving's text."""
     if config.WhichOneof("config") != "model_config_list":
         raise InvalidArgument(
             "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
@@ -82,6 +83,7 @@ def _models(config: Any) -> tuple[ModelConfig, ...]:
 
 
 def _response(names: Sequence[str], before: dict[str, int], after: dict[str, int]) -> bytes:
+    """Return the response: OK, and by how much the requested metrics have grown."""
     response = protos.ReloadConfigResponse()
     response.status.error_code = 0  # type: ignore[assignment]
     response.status.SetInParent()

@@ -30,6 +30,8 @@ class StatusMethods:
     def _answered_by(
         self, method: str, answer: Callable[[bytes], tuple[bytes, ModelSpec]]
     ) -> Handler:
+        """Return a handler that sends what `answer` returns, and records the call."""
+
         def handle(payload: bytes, reply: Reply) -> None:
             started = time.perf_counter()
             model, version, code = "", 0, Code.OK
@@ -47,6 +49,7 @@ class StatusMethods:
         return handle
 
     def _metadata(self, payload: bytes) -> tuple[bytes, ModelSpec]:
+        """Return a GetModelMetadataResponse, and the version that answered."""
         request = self._parser.parse(protos.GetModelMetadataRequest, payload)
         spec = optional_model_spec(request)
         servable, signatures = model_metadata(self._context.models, spec, request.metadata_field)
@@ -57,6 +60,7 @@ class StatusMethods:
         return response.SerializeToString(), ModelSpec(servable.name, servable.version)
 
     def _status(self, payload: bytes) -> tuple[bytes, ModelSpec]:
+        """Return a GetModelStatusResponse, and the model that was asked for."""
         request = self._parser.parse(protos.GetModelStatusRequest, payload)
         spec = optional_model_spec(request)
         response = protos.GetModelStatusResponse()
