@@ -116,7 +116,7 @@ class Unread:
             self._count()
 
     def _count(self) -> None:
-        """Count what each client has read; cut off those that read nothing. Called with the lock."""
+        """Count what each client has read; cut off those that read nothing. Needs the lock."""
         now = self._counted_at = self._now()
         sockets = self._list_sockets()
         stalled_s = self._limits.stopping_stalled_s if self.stopping else self._limits.stalled_s
