@@ -70,6 +70,8 @@ TWINS = {
     "servingd.RetryInfo.Delay": "google.protobuf.Duration",
     "servingd.ExamplesRequest": "tensorflow.serving.ClassificationRequest",
     "servingd.MultiExamplesRequest": "tensorflow.serving.MultiInferenceRequest",
+    "servingd.InputsRequest": "tensorflow.serving.PredictRequest",
+    "servingd.InputTensor": "tensorflow.TensorProto",
     "tensorflow.serving.internal.SerializedExampleList": "tensorflow.serving.ExampleList",
     "tensorflow.serving.internal.SerializedExampleListWithContext": (
         "tensorflow.serving.ExampleListWithContext"

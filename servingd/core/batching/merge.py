@@ -7,12 +7,42 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from servingd.core.types import Tensors
+from servingd.core.shapes import fits
+from servingd.core.types import Signature, Tensors
 from servingd.errors import FailedPrecondition, InvalidArgument
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _MAX_RANK = 6
+
+
+class Form(NamedTuple):
+    """What is known of inputs but for their values."""
+
+    size: int
+    """Bytes of all arrays."""
+    rows: int
+    kind: Hashable
+    """What calls must have in common to be merged; None: that is to be found out per call."""
+
+
+class FormedInputs(dict[str, Array]):
+    """Inputs that come with their form, worked out once for many calls."""
+
+    __slots__ = ("form",)
+
+    form: Form
+
+
+def form_of(signature: Signature, inputs: Tensors) -> Form:
+    """Return the form of a signature's inputs; whatever has their types and shapes has it too."""
+    size = sum(array.nbytes for array in inputs.values())
+    if fits(signature, inputs):
+        try:
+            return Form(size, rows_of(inputs), kind_of(inputs))
+        except InvalidArgument:
+            pass
+    return Form(size, 0, None)
 
 
 class Merged(NamedTuple):
@@ -60,16 +90,20 @@ def merge(calls: Sequence[Tensors], target_rows: int = 0) -> Merged:
     Raises InvalidArgument for what cannot be padded.
     """
     rows = sum(rows_of(call) for call in calls)
-    uneven = len(calls) > 1 and len({kind_of(call) for call in calls}) > 1
     inputs: dict[str, Array] = {}
     for alias in calls[0]:
         parts = [call[alias] for call in calls]
-        if uneven:
-            parts = same_lengths(parts)
         if target_rows > rows:
-            parts = [*parts, np.repeat(parts[-1][:1], target_rows - rows, axis=0)]
-        inputs[alias] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            parts.append(np.repeat(parts[-1][:1], target_rows - rows, axis=0))
+        inputs[alias] = parts[0] if len(parts) == 1 else _one_below_the_other(parts)
     return Merged(inputs, max(rows, target_rows))
+
+
+def _one_below_the_other(parts: list[Array]) -> Array:
+    try:
+        return np.concatenate(parts)
+    except ValueError:  # their lengths differ
+        return np.concatenate(same_lengths(parts))
 
 
 def same_lengths(parts: list[Array]) -> list[Array]:

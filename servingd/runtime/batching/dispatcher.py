@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from servingd.core.batching.cost import CostMeter
-from servingd.core.batching.merge import kind_of, rows_of
+from servingd.core.batching.merge import FormedInputs, kind_of, rows_of
 from servingd.core.batching.policy import (
     MAX_ROWS,
     BatchPolicy,
@@ -147,9 +147,13 @@ class QueuedRunner:
 
     def run(self, inputs: Tensors, done: Completion) -> None:
         """Run inputs now if calls of their size are cheap, else let them wait."""
+        form = inputs.form if type(inputs) is FormedInputs else None
         size = 0
-        for array in inputs.values():
-            size += array.nbytes
+        if form is not None:
+            size = form.size
+        else:
+            for array in inputs.values():
+                size += array.nbytes
         cost = self._meter.cost(size)
         if self._ruled is None and (
             cost < self._merge_above_s
@@ -202,7 +206,10 @@ class QueuedRunner:
     def _wait(self, inputs: Tensors, done: Completion, size: int) -> None:
         ruled = self._ruled
         merges = ruled is not None or self._merges()
-        rows, kind = _shape(self.signature, inputs, ruled, merges)
+        if type(inputs) is FormedInputs and merges and ruled is None and inputs.form.kind:
+            _, rows, kind = inputs.form
+        else:
+            rows, kind = _shape(self.signature, inputs, ruled, merges)
         if rows == 0:  # there is nothing that could be a batch, and nothing to compute
             self._run_now(inputs, done, size)
             return

@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import ml_dtypes
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from servingd.core.types import DataType, Tensors, TensorSpec
 from servingd.errors import InvalidArgument, Unimplemented
@@ -21,7 +22,7 @@ from servingd.wire import protos
 from servingd.wire.varints import read_varint32, varint, varints
 
 if TYPE_CHECKING:
-    from servingd.wire.protos import TensorProto
+    from servingd.wire.protos import InputTensor, TensorProto
 
 Array: TypeAlias = np.ndarray[Any, Any]
 # `bytes`, or an array: what bytes.join takes.
@@ -115,6 +116,15 @@ def data_type_of(dtype: np.dtype[Any]) -> DataType:
     return found
 
 
+def fixed_list_field(data_type: int) -> int | None:
+    """The number of the list field whose packed bytes are the array's memory; None: there is none.
+
+    Bytes of such a list may be any; those of a truth value may not, and it has none.
+    """
+    form = _FORMS.get(data_type)
+    return form.number if form is not None and form.fixed and form.dtype is not _BOOL else None
+
+
 def type_name(data_type: int) -> str:
     """Return TensorFlow's name of a type in error texts: `float`; also for an unknown number."""
     try:
@@ -135,8 +145,8 @@ def _form_of(data_type: int) -> _Form:
 # ---- from the wire
 
 
-def decode(proto: TensorProto, alias: str) -> Array:
-    """Return the array of `proto`, the value of input `alias`; it is read-only by contract.
+def decode(proto: TensorProto | InputTensor, alias: str) -> Array:
+    """Return the array of `proto` or its twin, the value of input `alias`; read-only by contract.
 
     Numbers in `tensor_content` are not copied once more. A list that is too short repeats its last
     value, an empty one gives zeros, a long one is cut; a list of another type's is not looked at.
@@ -146,23 +156,48 @@ def decode(proto: TensorProto, alias: str) -> Array:
             that does not fit it.
         Unimplemented: the type is not served here.
     """
-    form = _FORMS.get(proto.dtype)
     try:
-        if form is None:
-            form = _form_of(proto.dtype)
-        # A shape is one of few: looking it up by its bytes is cheaper than reading its fields.
-        shape = proto.tensor_shape.SerializeToString()
-        sizes, count = _shape(shape) if len(shape) < _LONG_SHAPE else _parse_shape(shape)
+        data_type, shape = proto.dtype, proto.tensor_shape
+        if not isinstance(shape, bytes):  # it was parsed
+            shape = shape.SerializeToString()
+        # A layout is one of few: looking it up by its bytes is cheaper than reading its fields.
+        known = len(shape) < _LONG_SHAPE
+        layout = _layout(data_type, shape) if known else _read_layout(data_type, shape)
+        form, sizes, count, nbytes = layout
         if count == 0:
             return np.empty(sizes, form.dtype)
         content = proto.tensor_content  # every reading of this attribute copies it
         if content:
-            flat = _from_content(form, content, count)
+            if nbytes:
+                if len(content) != nbytes:
+                    raise ValueError("tensor_content has not the size of the shape")
+                return np.ndarray(sizes, form.dtype, content)
+            flat = _from_looked_at_content(form, content, count)
         else:
             flat = _from_list(form, getattr(proto, form.field), count)
         return flat if len(sizes) == 1 else flat.reshape(sizes)
-    except (InvalidArgument, ValueError, OverflowError) as error:
+    except (InvalidArgument, ValueError, OverflowError, DecodeError) as error:
         raise InvalidArgument(f"tensor parsing error: {alias}") from error
+
+
+class _Layout(NamedTuple):
+    """What a tensor's type and shape say of it."""
+
+    form: _Form
+    sizes: tuple[int, ...]
+    elements: int
+    nbytes: int
+    """Of its content; 0 where content must be looked at, or there is none."""
+
+
+def _read_layout(data_type: int, shape: bytes) -> _Layout:
+    form = _form_of(data_type)
+    sizes, count = _parse_shape(shape)
+    looked_at = form.dtype is _OBJECT or form.dtype is _BOOL
+    return _Layout(form, sizes, count, 0 if looked_at else count * form.dtype.itemsize)
+
+
+_layout = lru_cache(maxsize=4096)(_read_layout)
 
 
 def _parse_shape(content: bytes) -> tuple[tuple[int, ...], int]:
@@ -174,16 +209,13 @@ def _parse_shape(content: bytes) -> tuple[tuple[int, ...], int]:
     return sizes, math.prod(sizes)
 
 
-_shape = lru_cache(maxsize=4096)(_parse_shape)
-
-
-def _from_content(form: _Form, content: bytes, count: int) -> Array:
+def _from_looked_at_content(form: _Form, content: bytes, count: int) -> Array:
     if form.dtype is _OBJECT:
         return _objects(_split_strings(content, count))
     flat = np.frombuffer(content, form.dtype)
     if flat.size != count:
         raise ValueError("tensor_content has not the size of the shape")
-    if form.dtype is _BOOL and flat.view(np.uint8).max() > 1:
+    if flat.view(np.uint8).max() > 1:
         raise ValueError("a truth value is neither 0 nor 1")
     return flat
 

@@ -8,13 +8,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from servingd.core.types import DataType, TensorSpec
-from servingd.errors import InvalidArgument, Unimplemented
-from servingd.wire.protos import PredictResponse, TensorProto
+from servingd.errors import InvalidArgument, ServingError, Unimplemented
+from servingd.wire.protos import InputTensor, PredictResponse, TensorProto
 from servingd.wire.tensors import proto as tensors
 from servingd.wire.tensors.proto import (
     data_type_of,
@@ -375,3 +376,31 @@ def test_negative_numbers_take_ten_bytes(values: list[int]) -> None:
 def test_varint_is_read_back(value: int, front: bytes) -> None:
     content = front + varint(value) + b"\x01"
     assert read_varint32(content, len(front)) == (value, len(content) - 1)
+
+
+# A twin whose shape is left unparsed ------------------------------------------------------------
+
+
+@given(st.binary(max_size=40))
+def test_a_twin_is_read_as_the_message_is(content):
+    """Whatever bytes parse as both give the same array, or fail alike."""
+    try:
+        message = TensorProto.FromString(content)
+    except DecodeError:
+        return
+    twin = InputTensor.FromString(content)
+    if twin.ByteSize() != len(content):
+        return  # whoever reads a twin looks at that
+    outcomes = []
+    for tensor in (message, twin):
+        try:
+            array = decode(tensor, "x")
+            outcomes.append((array.dtype, array.shape, array.tolist().__repr__()))
+        except ServingError as error:
+            outcomes.append((error.code, error.message))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_shape_that_does_not_parse_is_the_inputs_fault():
+    with pytest.raises(InvalidArgument, match=r"^tensor parsing error: x$"):
+        decode(InputTensor(dtype=1, tensor_shape=b"\xff", float_val=[1.0]), "x")

@@ -11,7 +11,7 @@ from servingd.errors import InvalidArgument, ServingError
 from servingd.frontends.call import Call, CallContext, Note, to_serving_error
 from servingd.frontends.tfs.rest.reply import PROTOBUF, RestReply
 from servingd.frontends.tfs.rpc.examples import ClassifyCall, RegressCall
-from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
+from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
 from servingd.frontends.tfs.rpc.predict import PredictCall
 from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
 from servingd.inference.examples import classification, regression, run_examples
@@ -187,7 +187,7 @@ class ProtoPredict(PredictCall):
     def start(self, spec: ModelSpec, body: bytes, parser: MessageParser) -> None:
         """Parse the body, then find the servable."""
         self.spec, self.payload = spec, body
-        request = parser.parse(protos.PredictRequest, body)
+        request = parse_inputs(parser, body)
         self.spec = _merged(spec, request)
         self.tensors = self.aliases = request.inputs
         self.output_filter = request.output_filter

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from servingd.core.batching.merge import Form, FormedInputs, form_of
 from servingd.core.types import Signature, Tensors, TensorSpec
 from servingd.errors import FailedPrecondition, InvalidArgument, ServingError
 from servingd.frontends.call import Call, CallContext, Note, to_serving_error
 from servingd.frontends.reply import Reply
-from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
+from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
 from servingd.inference.predict import bind, predict
-from servingd.wire import protos
 from servingd.wire.tensors.proto import decode, encode_predict_response, type_name
 from servingd.wire.tensors.templates import RequestTemplates, Template
 
 if TYPE_CHECKING:
-    from servingd.wire.protos import TensorProto
+    from servingd.wire.protos import InputTensor
+
+
+class _Plan(NamedTuple):
+    """How the requests of one template are bound to one signature."""
+
+    signature: Signature
+    aliases: tuple[str, ...]
+    """The signature's inputs, in its order."""
+    fields: tuple[str, ...]
+    """Their fields in the template's record."""
+    defaults: Tensors
+    """Of those that the requests leave out; then `fields` has no name for them."""
+    form: Form
 
 
 class PredictMethod:
@@ -27,8 +40,7 @@ class PredictMethod:
 
     def __init__(self, context: CallContext, parser: MessageParser) -> None:
         self._context = context
-        self._parse = parser.parse
-        self._message = protos.PredictRequest
+        self._parser = parser
         self._templates = RequestTemplates()
 
     def __call__(self, payload: bytes, reply: Reply) -> None:
@@ -50,7 +62,7 @@ class PredictMethod:
 
     def _read(self, payload: bytes, call: PredictCall) -> None:
         """Parse a request that no template fits."""
-        request = self._parse(self._message, payload)
+        request = parse_inputs(self._parser, payload)
         if not request.HasField("model_spec"):
             raise InvalidArgument("Missing ModelSpec")
         call.spec = model_spec(request.model_spec)
@@ -71,15 +83,40 @@ class PredictCall(Call):
         super().__init__(reply, context)
         self.template: Template | None = None
         self.payload = b""
-        self.tensors: Mapping[str, TensorProto] = {}
+        self.tensors: Mapping[str, InputTensor] = {}
         self.aliases: Collection[str] = ()
         self.output_filter: Sequence[str] = ()
 
     def bind(self, signature: Signature) -> Tensors:
         """The inputs, bound to the signature."""
-        inputs = bind(signature, self.aliases, self._decode)
+        template = self.template
+        if template is None:
+            inputs: Tensors = bind(signature, self.aliases, self._decode)
+        else:
+            plan: _Plan | None = template.plan
+            if plan is None or plan.signature is not signature:
+                plan = template.plan = self._plan(template, signature)
+            inputs = _bound(plan, template.record(self.payload))
         self.ran_at = time.perf_counter()
         return inputs
+
+    def _plan(self, template: Template, signature: Signature) -> _Plan:
+        """Bind this call as any other, and note how. Raises what is wrong with such requests."""
+        record, fields = template.record(self.payload), template.fields
+
+        def decode_field(alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
+            if template.data_types[alias] != spec.data_type:
+                raise self._wrong_type(alias, spec, template.data_types[alias])
+            return record[fields[alias]]
+
+        inputs = bind(signature, template.aliases, decode_field)
+        return _Plan(
+            signature,
+            tuple(inputs),
+            tuple(fields[alias] for alias in inputs if alias in fields),
+            {alias: array for alias, array in inputs.items() if alias not in fields},
+            form_of(signature, inputs),
+        )
 
     def no_such_signature(self, name: str) -> ServingError:
         """The text and code of gRPC's callers; REST has others."""
@@ -98,14 +135,11 @@ class PredictCall(Call):
         return self.payload
 
     def _decode(self, alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
-        template = self.template
-        if template is not None:
-            array, came = template.array(self.payload), template.data_type
-        else:
-            tensor = self.tensors[alias]
-            array, came = decode(tensor, alias), tensor.dtype
-        if came != spec.data_type:
-            raise self._wrong_type(alias, spec, came)
+        tensor = self.tensors[alias]
+        array = decode(tensor, alias)
+        data_type: int = tensor.dtype
+        if data_type != spec.data_type:
+            raise self._wrong_type(alias, spec, data_type)
         return array
 
     def _wrong_type(self, alias: str, spec: TensorSpec, came: int) -> InvalidArgument:
@@ -115,3 +149,17 @@ class PredictCall(Call):
             f"Expects arg[{place}] to be {type_name(spec.data_type)} "
             f"but {type_name(came)} is provided"
         )
+
+
+def _bound(plan: _Plan, record: np.ndarray[Any, Any]) -> FormedInputs:
+    """The inputs of a request that fits the plan's template, in the signature's order."""
+    arrays = map(record.__getitem__, plan.fields)
+    if plan.defaults:
+        given, defaults = arrays, plan.defaults
+        inputs = FormedInputs(
+            (alias, defaults[alias] if alias in defaults else next(given)) for alias in plan.aliases
+        )
+    else:
+        inputs = FormedInputs(zip(plan.aliases, arrays, strict=True))
+    inputs.form = plan.form
+    return inputs
