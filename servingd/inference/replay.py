@@ -27,7 +27,7 @@ from servingd.inference.predict import bind_tensors, no_such_signature, predict
 from servingd.wire import protos
 from servingd.wire.examples import serialized_examples
 from servingd.wire.records.prediction_logs import RecordedRequest
-from servingd.wire.tensors.proto import encode_predict_response
+from servingd.wire.tensors.encoding import encode_predict_response
 
 _PATIENCE_S = 600.0
 """How long a servable that answers from another thread may take."""

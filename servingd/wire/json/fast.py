@@ -19,7 +19,7 @@ from servingd.core.types import DataType, TensorSpec
 from servingd.wire.json.lists import MAX_RANK, Array
 from servingd.wire.json.pieces import Pieces, Unfit
 from servingd.wire.json.text import parse
-from servingd.wire.tensors.proto import numpy_dtype
+from servingd.wire.tensors.types import numpy_dtype
 
 _WS = "[ \t\r\n]*"
 _NAME = f'"signature_name"{_WS}:{_WS}"([^"\\\\\\x00-\\x1f]*)"'
