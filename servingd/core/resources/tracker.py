@@ -11,9 +11,9 @@ Versions grow one at a time, so that only the largest growth is reserved; loads 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import partial
 
 from servingd.core.resources.estimates import (
     NOTHING,
@@ -26,6 +26,7 @@ from servingd.core.resources.estimates import (
     learn,
 )
 from servingd.core.resources.placement import PER_DEVICE, Cost, LoadRules, Room, candidates, plan
+from servingd.core.resources.totals import Share, Totals, larger
 from servingd.core.types import (
     ANYWHERE,
     CPU_0,
@@ -109,7 +110,7 @@ class Reservation:
         if self.growth is not OptimisationReservation.ALLOWED:
             return self.holds
         grown = cost(self.request.estimate.grown).total(self.placement.devices)
-        return _larger(self.holds, grown)
+        return larger(self.holds, grown)
 
 
 class ResourceTracker:
@@ -119,6 +120,10 @@ class ResourceTracker:
         """A budget in bytes; 0: none."""
         self._limits = Resources(ram_budget)
         self._reservations: dict[ServableId, Reservation] = {}
+        # Of `_reservations`; `_changed` follows each change of one.
+        self._totals = Totals()
+        self._promised: dict[ServableId, None] = {}
+        self._small: dict[ServableId, None] = {}  # those that wait to grow
         self._corrections: dict[str, Correction] = {}
         self.more_room = False
         """Whether something has been given back, or will be; whoever looks sets it to False."""
@@ -151,8 +156,8 @@ class ResourceTracker:
             return Admission(Verdict.REFUSE, error=error)
         held = self._reservations.get(servable_id)
         keep = held.placement.devices if held else ()
-        now, later = self._in_use(servable_id), self._in_use_later(servable_id, gone)
-        replicas = self._replicas(servable_id, gone)
+        now, later = self._in_use(servable_id), self._totals.later(servable_id, gone)
+        replicas = self._totals.replicas(servable_id, gone)
         for verdict, used in ((Verdict.START, (now, later)), (Verdict.WAIT, (later,))):
             room = Room(self._limits, used, replicas)
             chosen = plan(loading, choice, rules.replicas, room, keep)
@@ -184,16 +189,42 @@ class ResourceTracker:
             OptimisationReservation.NONE if request.estimate.growth == NOTHING else growth,
             promised=admission.verdict is Verdict.WAIT,
         )
+        self._changed(servable_id)
+
+    def _changed(self, servable_id: ServableId) -> None:
+        """A reservation is not what it was: the sums and the lists follow."""
+        held = self._reservations[servable_id]
+        _list(self._promised, servable_id, held.promised)
+        waits = held.loaded and held.growth is OptimisationReservation.WAITS
+        _list(self._small, servable_id, waits)
+        self._totals.put(
+            servable_id,
+            Share(
+                NO_BYTES if held.promised else held.later,
+                NO_BYTES if held.leaving else held.later,
+                () if held.leaving else held.placement.devices,
+                held.extra,
+            ),
+        )
+
+    @property
+    def promised(self) -> list[ServableId]:
+        """The loads that wait for room which nobody else gets, in order of admission."""
+        return list(self._promised)
 
     def leave(self, servable_id: ServableId) -> None:
         """A version is on its way out: what it holds will be given back."""
         held = self._reservations.get(servable_id)
         if held is not None and not held.leaving:
             held.leaving = self.more_room = True
+            self._changed(servable_id)
 
     def release(self, servable_id: ServableId) -> None:
         """A version holds nothing any more, and nothing is promised to it."""
         if self._reservations.pop(servable_id, None) is not None:
+            self._totals.drop(servable_id)
+            _list(self._promised, servable_id, False)
+            _list(self._small, servable_id, False)
             self.more_room = True
 
     def settle(self, servable_id: ServableId, measured: Measured | None) -> None:
@@ -211,6 +242,7 @@ class ResourceTracker:
             )
             held.measured = True
         held.holds, held.loaded, self.more_room = held.steady, True, True
+        self._changed(servable_id)
 
     def forget(self, name: str) -> None:
         """A model is gone: what was learnt of it goes as well."""
@@ -220,11 +252,7 @@ class ResourceTracker:
 
     def waiting_to_grow(self) -> list[ServableId]:
         """The versions that serve as they are for want of memory."""
-        return [
-            i
-            for i, h in self._reservations.items()
-            if h.loaded and h.growth is OptimisationReservation.WAITS
-        ]
+        return list(self._small)
 
     def grow(self) -> list[ServableId]:
         """Let the versions grow that wait for it and for which there is room now; returns them."""
@@ -235,6 +263,7 @@ class ResourceTracker:
                 servable_id, held.holds, held.request, held.placement
             ):
                 held.growth = OptimisationReservation.ALLOWED
+                self._changed(servable_id)
                 allowed.append(servable_id)
         return allowed
 
@@ -243,10 +272,10 @@ class ResourceTracker:
     ) -> bool:
         """Whether a version that holds `base` may grow: now, and beside what was promised."""
         growth = cost(request.estimate.growth).total(at.devices)
-        grown = _larger(base, cost(request.estimate.grown).total(at.devices))
-        now = Room(self._limits, (self._held(servable_id),), {})
-        later = Room(self._limits, (self._in_use_later(servable_id),), {})
-        largest = _larger(self._largest_growth(servable_id), growth)
+        grown = larger(base, cost(request.estimate.grown).total(at.devices))
+        now = Room(self._limits, (self._totals.now(servable_id),), {})
+        later = Room(self._limits, (self._totals.later(servable_id),), {})
+        largest = larger(self._totals.largest_growth(servable_id), growth)
         return now.fits(grown + largest) and later.fits(grown)
 
     def grown(self, servable_id: ServableId, grew: bool) -> None:
@@ -259,6 +288,7 @@ class ResourceTracker:
             held.steady = cost(held.request.estimate.grown).total(held.placement.devices)
         if held.loaded:
             held.holds = held.steady
+        self._changed(servable_id)
         self.more_room = True
 
     # Devices that fail ----------------------------------------------------------------------------
@@ -276,11 +306,12 @@ class ResourceTracker:
         except ServingError:  # its devices are gone from the rules
             return None
         choice = [device for device in known if device not in {*held.failed, *lies}]
-        room = Room(self._limits, (self._in_use(), self._in_use_later()), self._replicas())
+        room = Room(self._limits, (self._in_use(), self._totals.later()), self._totals.replicas())
         chosen = plan(replace(loading, shared=0), choice, 1, room) if choice else None
         if chosen is None:
             return None
         held.holds = held.holds + steady.on(chosen[0])
+        self._changed(servable_id)
         return chosen[0]
 
     def relocated(self, servable_id: ServableId, devices: tuple[Device, ...]) -> None:
@@ -292,6 +323,7 @@ class ResourceTracker:
         steady, _ = self._costs(servable_id, held.request)
         held.holds = held.steady = steady.total(devices)
         held.measured, self.more_room = False, True
+        self._changed(servable_id)
 
     # Sums -----------------------------------------------------------------------------------------
 
@@ -308,35 +340,8 @@ class ResourceTracker:
         return correction.costs(request.estimate)
 
     def _in_use(self, but: ServableId | None = None) -> Resources:
-        return self._held(but) + self._largest_growth(but)
-
-    def _held(self, but: ServableId | None) -> Resources:
-        """What is held; of what grows, what it will hold: who comes first is not known."""
-        return _sum(h.later for i, h in self._reservations.items() if not h.promised and i != but)
-
-    def _largest_growth(self, but: ServableId | None) -> Resources:
-        return reduce(
-            _larger, (h.extra for i, h in self._reservations.items() if i != but), NO_BYTES
-        )
-
-    def _in_use_later(
-        self, but: ServableId | None = None, gone: Collection[ServableId] = ()
-    ) -> Resources:
-        return _sum(
-            held.later
-            for servable_id, held in self._reservations.items()
-            if not held.leaving and servable_id not in gone and servable_id != but
-        )
-
-    def _replicas(
-        self, but: ServableId | None = None, gone: Collection[ServableId] = ()
-    ) -> Mapping[Device, int]:
-        counts: dict[Device, int] = {}
-        for servable_id, held in self._reservations.items():
-            if servable_id != but and servable_id not in gone and not held.leaving:
-                for device in held.placement.devices:
-                    counts[device] = counts.get(device, 0) + 1
-        return counts
+        """What is in use; of what grows, what it will hold: who comes first is not known."""
+        return self._totals.now(but) + self._totals.largest_growth(but)
 
     # Words ----------------------------------------------------------------------------------------
 
@@ -365,7 +370,7 @@ class ResourceTracker:
             ((amount(h.holds), i, h) for i, h in self._reservations.items() if amount(h.holds)),
             key=lambda user: (-user[0], user[1]),
         )
-        growth = amount(self._largest_growth(None))
+        growth = amount(self._totals.largest_growth())
         in_use = sum(user[0] for user in users) + growth
         text = f"of {megabytes(limit)} {megabytes(in_use)} are in use"
         shown = [
@@ -394,17 +399,9 @@ def _remark(held: Reservation) -> str:
     return " leaving" if held.leaving else ""
 
 
-def _larger(one: Resources, other: Resources) -> Resources:
-    """The larger of each part."""
-    devices = {**one.devices, **other.devices}
-    return Resources(
-        max(one.ram, other.ram),
-        {device: max(one.on(device), other.on(device)) for device in devices},
-    )
-
-
-def _sum(amounts: Iterable[Resources]) -> Resources:
-    whole = Resources()
-    for amount in amounts:
-        whole = whole + amount
-    return whole
+def _list(found: dict[ServableId, None], servable_id: ServableId, belongs: bool) -> None:
+    """Put a version on a list, in the place that it has, or take it off."""
+    if belongs:
+        found.setdefault(servable_id)
+    else:
+        found.pop(servable_id, None)

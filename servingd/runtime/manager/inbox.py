@@ -68,6 +68,11 @@ class Inbox:
                     return None
                 self._changed.wait(self._timers[0][0] - now if self._timers else None)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no event waits by now; a glance, without the lock."""
+        return not self._events
+
     def close(self) -> None:
         """Take nothing more; `get` returns None when what is there has been read."""
         with self._changed:

@@ -81,6 +81,9 @@ from servingd.runtime.threads import WorkerPool, join
 MakeLoader = Callable[[ServableId, VersionData], Loader]
 OnLoad = Callable[[ServableId, float, bool], None]
 
+_PLAN_S = 0.25
+"""Seconds: while events keep arriving, the plan that is shown is at most so old."""
+
 _LOADS_END_S = 1.0
 """At a stop a load that is not wanted any more may take so long to end."""
 
@@ -115,6 +118,7 @@ class Manager:
         self._answered = threading.Event()  # set once only loads are under way after stop
         self._empty = threading.Event()  # set once everything is unloaded after stop
         self._plan = LoadPlan()  # replaced whole by the manager's thread
+        self._planned_at = 0.0  # the manager's thread alone
 
     def start(self) -> None:
         """Start the threads."""
@@ -168,9 +172,15 @@ class Manager:
             stopping = stopping or isinstance(event, Stop)
             if not isinstance(event, LoadOverdue) or self._gave_up(event):
                 self._handle(event)
-            self._plan = self._state.plan()
+            self._refresh_plan()
             if stopping:
                 self._tell_what_is_left()
+
+    def _refresh_plan(self) -> None:
+        """Show who holds what, once a burst of events is over, or has gone on for a while."""
+        now = time.monotonic()
+        if self._inbox.is_empty or now - self._planned_at >= _PLAN_S:
+            self._plan, self._planned_at = self._state.plan(), now
 
     def _handle(self, event: Event) -> None:
         unpublished: list[PublishFailed] = []
