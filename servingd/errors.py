@@ -1,6 +1,6 @@
 """The errors that servingd raises on purpose, each with one canonical status code.
 
-Only `frontends/status_codes.py` knows what a code looks like on a wire.
+Only `frontends/status_codes.py` maps codes to HTTP and gRPC.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ServingError(Exception):
         super().__init__(message)
         self.message = message
         self.retry_after_s: float | None = None
-        """When it may be worth while to try again, where that is known."""
+        """Seconds after which it may be worth trying again; None where that is not known."""
 
 
 class InvalidArgument(ServingError):
@@ -50,7 +50,7 @@ class InvalidArgument(ServingError):
 
 
 class NotFound(ServingError):
-    """Nothing under that name or version, and nobody wants it to be there."""
+    """No such model or version is configured."""
 
     code = Code.NOT_FOUND
 
@@ -62,19 +62,19 @@ class FailedPrecondition(ServingError):
 
 
 class Unavailable(ServingError):
-    """Not now: the servable is not ready, or the server is stopping. A retry may succeed."""
+    """The servable is not ready, the server is stopping, or a queue is full; retry later."""
 
     code = Code.UNAVAILABLE
 
 
 class DeadlineExceeded(ServingError):
-    """The caller's deadline passed before the answer was there."""
+    """The caller's deadline passed before the call was answered."""
 
     code = Code.DEADLINE_EXCEEDED
 
 
 class Cancelled(ServingError):
-    """The caller, or a newer statement of what ought to be loaded, took the request back."""
+    """The caller cancelled the call, or a newer configuration cancelled the load."""
 
     code = Code.CANCELLED
 
@@ -86,19 +86,19 @@ class ResourceExhausted(ServingError):
 
 
 class Unimplemented(ServingError):
-    """The call, or the kind of data in it, is not served here."""
+    """This server does not support the call, or the kind of data in it."""
 
     code = Code.UNIMPLEMENTED
 
 
 class UnknownError(ServingError):
-    """A failure of no known kind; the text says what came."""
+    """A failure of unknown kind; the message has the details."""
 
     code = Code.UNKNOWN
 
 
 class Internal(ServingError):
-    """Our fault."""
+    """A fault of the server."""
 
     code = Code.INTERNAL
 
@@ -110,37 +110,37 @@ class DataLoss(ServingError):
 
 
 class OutOfRange(ServingError):
-    """A position past the end of what is there."""
+    """A position is past the end of the data."""
 
     code = Code.OUT_OF_RANGE
 
 
 class Aborted(ServingError):
-    """Stopped by a conflict."""
+    """A conflict with another operation."""
 
     code = Code.ABORTED
 
 
 class AlreadyExists(ServingError):
-    """It is there already."""
+    """The thing to be made exists already."""
 
     code = Code.ALREADY_EXISTS
 
 
 class PermissionDenied(ServingError):
-    """Not allowed."""
+    """The caller may not do this."""
 
     code = Code.PERMISSION_DENIED
 
 
 class Unauthenticated(ServingError):
-    """Who is asking is not known."""
+    """The caller's identity is not known."""
 
     code = Code.UNAUTHENTICATED
 
 
 class InvalidConfig(InvalidArgument):
-    """A flag, a configuration file or one of its fields is wrong; start-up ends with it."""
+    """A flag, a configuration file or one of its fields is wrong; the server does not start."""
 
 
 _BY_CODE: dict[int, type[ServingError]] = {
@@ -167,12 +167,12 @@ _BY_CODE: dict[int, type[ServingError]] = {
 
 
 def error_from_code(code: int, message: str) -> ServingError:
-    """The error for a canonical code; a number that is none becomes UNKNOWN."""
+    """Return the error for a canonical code; for any other number, an UnknownError."""
     return _BY_CODE.get(code, UnknownError)(message)
 
 
 def as_serving_error(error: BaseException) -> ServingError:
-    """`error` itself if it is ours, else INTERNAL with its type and text."""
+    """Return `error` itself if it is a ServingError, else an Internal with its type and text."""
     if isinstance(error, ServingError):
         return error
     return Internal(f"{type(error).__name__}: {error}")

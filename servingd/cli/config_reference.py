@@ -1,4 +1,4 @@
-"""The command `config-reference`: all that can be configured, made from the tables in the code."""
+"""The command `config-reference`: print all settings, made from the tables in the code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ models:
 
 
 def config_reference() -> str:
-    """Flags and the fields of `servingd.yaml`, as Markdown."""
+    """Return flags and the fields of `servingd.yaml`, as Markdown."""
     return "\n\n".join(
         (
             "# Configuration of servingd",

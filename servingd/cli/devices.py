@@ -1,4 +1,4 @@
-"""The command `devices`: what there is to place models on; of a server, also who is where."""
+"""The command `devices`: show this machine's devices, or a server's with its models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TIMEOUT_S = 10
 
 
 def devices(arguments: Sequence[str]) -> int:
-    """Print this machine's devices, or those of a server and its models; the exit status."""
+    """Print this machine's devices, or those of a server and its models; return the exit status."""
     parser = argparse.ArgumentParser(prog="servingd devices", description=__doc__)
     parser.add_argument("--server", metavar="URL", help="ask a running one: http://host:8501")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -102,7 +102,7 @@ def _replica(replica: Mapping[str, Any]) -> str:
 
 
 def _elsewhere(moved: Mapping[str, Mapping[str, int]] | None) -> str:
-    """How many operations run elsewhere than planned, by device."""
+    """Return how many operations run elsewhere than planned, by device, as text."""
     return ", ".join(f"{name}: {sum(kinds.values())}" for name, kinds in (moved or {}).items())
 
 

@@ -1,4 +1,4 @@
-"""`servingd COMMAND`, and `tensorflow_model_server` as a name of its own."""
+"""The entry points `servingd COMMAND` and `tensorflow_model_server`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _USAGE = """usage: servingd serve [flags]             serve models; --help lists
 
 
 _INTERRUPTED = 130
-"""What shells expect of a command that Ctrl-C has ended."""
+"""The exit status that shells expect of a command ended by Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def tensorflow_model_server(arguments: Sequence[str] | None = None) -> int:
-    """Serve, with TensorFlow Serving's flags and defaults."""
+    """Serve, with TensorFlow Serving's flags and defaults; return the exit status."""
     try:
         from servingd.cli.serve import serve
 

@@ -1,4 +1,4 @@
-"""The command `predict`: one call from the shell, JSON in and out."""
+"""The command `predict`: call a model once from the shell, JSON in and out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def predict(arguments: Sequence[str]) -> int:
 
 
 def _answer(options: argparse.Namespace) -> str:
-    """The outputs as JSON; without inputs, what there is to type."""
+    """Return the outputs as JSON; without inputs, return what can be typed."""
     from servingd.client import Client
 
     spec = {"version": options.version, "signature": options.signature}
@@ -65,7 +65,7 @@ def _answer(options: argparse.Namespace) -> str:
 
 
 def _target(text: str) -> str:
-    """Where gRPC is served. Raises InvalidArgument for an address of the REST API."""
+    """Return the gRPC port's address. Raises InvalidArgument for an address of the REST API."""
     target = text.removeprefix("grpc://").rstrip("/")
     if target.startswith(("http://", "https://")):
         raise InvalidArgument(

@@ -1,4 +1,4 @@
-"""What was typed as inputs, as a mapping of names to JSON values."""
+"""Read the inputs that a user types, as a mapping of names to JSON values."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ Kinds = Callable[[], Mapping[str, str]]
 
 
 def read_text(typed: str) -> str:
-    """What was typed: the JSON itself, `@FILE` or, from stdin, `-`. Raises OSError."""
+    """Return the JSON: the text itself, or the content of `@FILE` or of stdin (`-`).
+
+    Raises OSError.
+    """
     if typed == "-":
         return sys.stdin.read()
     return Path(typed[1:]).read_text() if typed.startswith("@") else typed
 
 
 def inputs_of(model: str, text: str, kinds: Kinds) -> Mapping[str, Any]:
-    """By name: from an object of inputs, REST's `instances` or `inputs`, or the only input's value.
+    """Return values by input name.
 
-    The server is asked only where names are left out. Raises InvalidArgument, which says what to
-    type.
+    The text is an object of inputs, REST's `instances` or `inputs`, or the value of the only input.
+    The server is asked only if names are left out. Raises InvalidArgument, which says what to type.
     """
     try:
         value = json.loads(text)
@@ -53,7 +56,7 @@ def inputs_of(model: str, text: str, kinds: Kinds) -> Mapping[str, Any]:
 
 
 def example(model: str, kinds: Mapping[str, str]) -> str:
-    """A command that calls the model."""
+    """Return a command that calls the model."""
     shown = {name: ["text"] if kind == "STRING" else [1, 2] for name, kind in kinds.items()}
     return f"servingd predict {shlex.quote(model)} {shlex.quote(json.dumps(shown))}"
 

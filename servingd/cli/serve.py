@@ -1,4 +1,4 @@
-"""The command `serve`: flags in, a server until a signal comes."""
+"""The command `serve`: read the flags, and run a server until a signal arrives."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ _FAILED = 255
 """TensorFlow Serving's exit status when it cannot start."""
 
 _SWITCH_INTERVAL_S = 500e-6
-"""A thread that serves waits at most so long for one that loads to let Python go; default 5 ms."""
+"""Seconds after which a thread that loads must yield the GIL to one that serves; default 5 ms."""
 
 _SHARED_MEMORY = "/dev/shm"
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
-_ONE_WISH_S = 1.0
-"""Signals that come so close together are one: a terminal sends one, and who started us another."""
+_SAME_SIGNAL_S = 1.0
+"""Seconds within which several signals count as one: terminal and parent process may each send one.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def serve(
 ) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. A second signal exits at once.
 
-    SIGHUP has the configuration files read again.
+    SIGHUP rereads the configuration files.
     """
     configure_logging()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -79,14 +80,14 @@ def serve(
     stop.wait()
     server.stop()
     logging.shutdown()
-    # Threads of TensorFlow's, and any that would not end, are not worth waiting for.
+    # TensorFlow's threads, and any others that have not ended, need not be waited for.
     os._exit(0)
 
 
 def _find_temporary_folder() -> None:
-    """Take shared memory for temporary files where no folder can be written.
+    """Use shared memory for temporary files if no folder is writable.
 
-    So it is in a container whose root file system is read-only; it has shared memory all the same.
+    A container whose root file system is read-only still has shared memory.
     """
     try:
         tempfile.gettempdir()
@@ -100,23 +101,23 @@ def _find_temporary_folder() -> None:
 class _StopSignal:
     """The first SIGTERM or SIGINT ends `wait`; the second ends the process. SIGHUP rereads.
 
-    The interpreter runs handlers in the main thread alone, and misses a signal that comes while
-    that thread begins to wait for a lock. So they come by a pipe, to a thread named `signals`.
+    The interpreter runs handlers in the main thread only, and misses a signal that arrives while
+    that thread begins to wait for a lock. So signals go through a pipe to a thread named `signals`.
     """
 
     def __init__(self) -> None:
-        self._came = threading.Event()
+        self._received = threading.Event()
         self.on_hang_up: Callable[[], None] = lambda: None
         self._read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in (*_STOPPING, signal.SIGHUP):
-            signal.signal(number, _nothing)  # else there is nothing to come by the pipe
+            signal.signal(number, _nothing)  # without a handler nothing is written to the pipe
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
 
     def wait(self) -> None:
-        """Until a signal has come."""
-        self._came.wait()
+        """Wait until a signal has arrived."""
+        self._received.wait()
 
     def _watch(self) -> None:
         first = 0.0
@@ -126,16 +127,16 @@ class _StopSignal:
                 self.on_hang_up()
             elif number not in _STOPPING:
                 continue
-            elif not self._came.is_set():
+            elif not self._received.is_set():
                 first = time.monotonic()
                 os.write(2, f"stopping: {signal.Signals(number).name}\n".encode())
-                self._came.set()
-            elif time.monotonic() - first > _ONE_WISH_S:
+                self._received.set()
+            elif time.monotonic() - first > _SAME_SIGNAL_S:
                 os._exit(128 + number)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """Handles a signal that is handled elsewhere."""
+    """Do nothing: the thread `signals` handles the signal."""
 
 
 def _failed(code: Code, message: str) -> int:
@@ -145,7 +146,7 @@ def _failed(code: Code, message: str) -> int:
 
 
 def _configure(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> ServerConfig:
-    """The command line before `servingd.yaml`, that before the environment, then the defaults."""
+    """Merge flags, `servingd.yaml`, the environment and the defaults, in order of precedence."""
     path = given.get("servingd_config_file")
     file = read_servingd_yaml(path).flags if path else {}
     config = _with_environment(make_config(given, file, defaults))
@@ -155,7 +156,7 @@ def _configure(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> ServerC
 
 
 def _with_environment(config: ServerConfig) -> ServerConfig:
-    """What a flag leaves open and the environment says: where optimised graphs are kept."""
+    """Set the folder of optimised graphs from the environment if no flag sets it."""
     if config.cache_dir:
         return config
     folder = os.environ.get("SERVINGD_CACHE_DIR")

@@ -1,7 +1,7 @@
-"""A small gRPC client, which `servingd predict` and tests use.
+"""A small gRPC client, used by `servingd predict` and tests.
 
 Here: one class that sends arrays and returns arrays. It needs no TensorFlow.
-Not here: anything of the server; the client knows the wire only.
+Not here: any part of the server; the client uses the wire format only.
 Start with `client.py`.
 """
 

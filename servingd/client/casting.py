@@ -1,4 +1,4 @@
-"""Inputs in the types that a signature names, where that changes no value."""
+"""Cast inputs to the dtypes of a signature, where that changes no value."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Array = np.ndarray[Any, Any]
 
 
 def fitted(value: Any, array: Array, dtype: np.dtype[Any]) -> Array:
-    """`array`, made of `value`, as `dtype`; as it is where values would change.
+    """Return `array`, made of `value`, as `dtype`; unchanged if a value would change.
 
-    Numbers that came in lists have no type of their own: as in JSON, those with a fraction become
-    the nearest number of a type with fractions.
+    Numbers from lists have no dtype of their own: as in JSON, those with a fraction are rounded to
+    the nearest number of a floating-point dtype.
     """
     if array.dtype == dtype or array.dtype.kind not in "iuf" or dtype.kind not in "iuf":
         return array

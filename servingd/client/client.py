@@ -1,4 +1,4 @@
-"""Calls to a model server, with arrays in and out."""
+"""Call a model server, with arrays in and out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 _METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _SIGNATURES = "signature_def"
 _WRONG_TYPE = "Expects arg["
-"""TensorFlow's words for an input of another type than the signature's."""
+"""The beginning of TensorFlow's error for an input of a wrong dtype."""
 _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
@@ -48,9 +48,9 @@ class Client:
         outputs: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """Run a model; `inputs` are arrays, or what `np.asarray` makes arrays of.
+        """Run a model; `inputs` are arrays, or what `np.asarray` turns into arrays.
 
-        Where the server wants another type, they are sent again in that, if no value changes.
+        If the server wants other dtypes, the inputs are cast and sent again, if no value changes.
         Raises the ServingError of the server's status, with its hint when to try again.
         """
         arrays = {alias: np.asarray(value) for alias, value in inputs.items()}
@@ -74,7 +74,7 @@ class Client:
         return {alias: decode(tensor, alias) for alias, tensor in answer.outputs.items()}
 
     def status(self, model: str, timeout_s: float | None = None) -> dict[int, str]:
-        """Version to state, by name: `AVAILABLE`, `LOADING` and so on."""
+        """Return the states of a model's versions by name: `AVAILABLE`, `LOADING` and so on."""
         request = protos.GetModelStatusRequest()
         request.model_spec.name = model
         answer = protos.GetModelStatusResponse.FromString(
@@ -90,7 +90,7 @@ class Client:
         signature: str = "",
         timeout_s: float | None = None,
     ) -> dict[str, str]:
-        """The inputs of a signature by name, each with its type as users call it: `FLOAT`."""
+        """Return the inputs of a signature by name, each with its type's name, such as `FLOAT`."""
         spec = protos.PredictRequest().model_spec
         spec.name = model
         spec.signature_name = signature
@@ -100,7 +100,7 @@ class Client:
         return {alias: DataType(info.dtype).name for alias, info in sorted(infos.items())}
 
     def _types(self, spec: Any, timeout_s: float | None) -> dict[str, np.dtype[Any]]:
-        """The types of a signature's inputs, as far as arrays have them."""
+        """Return the dtypes of a signature's inputs, for types that numpy has."""
         types: dict[str, np.dtype[Any]] = {}
         for alias, info in self._input_infos(spec, timeout_s).items():
             with contextlib.suppress(ServingError, ValueError):
@@ -152,7 +152,7 @@ def _translate(error: grpc.RpcError) -> ServingError:
 
 
 def _with(request: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
-    """The request's bytes with these inputs."""
+    """Return the request's bytes with these inputs."""
     request.ClearField("inputs")
     for alias, array in arrays.items():
         content = encode_as_content(array, data_type_of(array.dtype))

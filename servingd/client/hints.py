@@ -1,4 +1,4 @@
-"""When to try again, as servers say it: in a header, or in the details of their status."""
+"""Read a server's hint when to try again: from a header, or from the details of its status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _RETRY_INFO = "/google.rpc.RetryInfo"
 
 
 def retry_after_s(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
-    """Seconds, or None where nothing is said that can be read. A header counts before details."""
+    """Return the seconds after which to retry; None without a readable hint.
+
+    A header counts before the details.
+    """
     found: float | None = None
     for name, value in metadata:
         try:

@@ -14,36 +14,36 @@ DEFAULT_POOL_WITHOUT_FILE = "model_server_batch_threads"
 class BatchingParameters:
     """Limits of a batch and of its queue; errors have TensorFlow Serving's texts where it has one.
 
-    Sharper than there: `allowed_batch_sizes` must ascend, and `max_execution_batch_size` is
-    `max_batch_size` where it is not given, whether or not that is given.
+    Stricter than TensorFlow Serving: `allowed_batch_sizes` must ascend. `max_execution_batch_size`
+    is `max_batch_size` where it is not set, even if that is not set either.
     """
 
     max_batch_size: int = 1000
-    """Rows of the largest request, and without splitting of the largest batch."""
+    """Rows of the largest request, and of the largest batch if requests are not split."""
 
     batch_timeout_micros: int = 0
-    """How long a batch that is not full waits for more; 0: it runs as soon as a thread is free."""
+    """Microseconds that an unfilled batch waits for more calls; 0: until a thread is idle."""
 
     max_enqueued_batches: int = 10
-    """How many batches may wait; 0 becomes 1 unless requests are split."""
+    """The most batches that may wait; 0 becomes 1 unless requests are split."""
 
     num_batch_threads: int = field(default_factory=cpus)
-    """Threads that run batches, shared by all models; one per CPU core."""
+    """The number of threads that run batches; by default one per CPU core."""
 
     thread_pool_name: str = "batch_threads"
     """The name of these threads."""
 
     enable_large_batch_splitting: bool = False
-    """A request may be split over several batches."""
+    """Whether a request may be split over several batches."""
 
     max_execution_batch_size: int = 0
     """Rows of the largest batch with splitting; 0: `max_batch_size`."""
 
     allowed_batch_sizes: tuple[int, ...] = ()
-    """Sizes that batches are padded to, ascending, the last the largest; empty: any."""
+    """The rows that batches are padded to, ascending; the last one is the largest. Empty: any."""
 
     pad_variable_length_inputs: bool = False
-    """Requests of different shapes may share a batch, padded."""
+    """Whether requests of different shapes may share a batch, padded."""
 
     def __post_init__(self) -> None:
         split = self.enable_large_batch_splitting

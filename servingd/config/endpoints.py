@@ -1,4 +1,4 @@
-"""How ports are encrypted (`SSLConfig`), and where metrics are served (`MonitoringConfig`)."""
+"""The encryption of ports (`SSLConfig`), and the path of the metrics page (`MonitoringConfig`)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTAL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SSLConfig:
-    """PEM contents, not paths. What is printed of it holds no secret."""
+    """PEM contents, not paths. Its `repr` shows no secret."""
 
     server_key: str = field(repr=False)
     """The private key."""
 
     server_cert: str = field(repr=False)
-    """The server's certificate, with those that lead from it to a root."""
+    """The server's certificate, followed by those up to a root."""
 
     custom_ca: str = field(default="", repr=False)
-    """The roots that a client's certificate must come from."""
+    """The root certificates for clients' certificates."""
 
     client_verify: bool = False
-    """Whether clients must show a certificate."""
+    """Whether clients must present a certificate."""
 
     def __post_init__(self) -> None:
         _check("server_key", "PRIVATE KEY", self.server_key)
@@ -44,10 +44,10 @@ class MonitoringConfig:
     """The Prometheus page on the HTTP port."""
 
     enabled: bool = False
-    """Whether there is one at `path`."""
+    """Whether the page is served at `path`."""
 
     path: str = DEFAULT_METRICS_PATH
-    """Compared as it stands; one without a slash in front gets one."""
+    """The exact path; a leading slash is added if it has none."""
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
@@ -62,6 +62,6 @@ def _check(name: str, kind: str, text: str) -> None:
         got = f"PEM of {', '.join(found)}"
     elif not text:
         got = "nothing"
-    else:  # never the text itself: it may be a key
+    else:  # the text itself is never shown: it may be a key
         got = f"{len(text)} characters that are none; paths are not followed"
     raise InvalidConfig(f"{name}: expected PEM contents, -----BEGIN {kind}-----, got {got}")

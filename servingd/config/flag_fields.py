@@ -1,4 +1,4 @@
-"""How a field of a configuration becomes a flag: its help, its check, and why it may do nothing."""
+"""Make a flag of a configuration field: its help, its check, and why it may have no effect."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 Check: TypeAlias = Callable[[Any], "str | None"]
-"""What was expected, or None for a value that is right."""
+"""Returns what was expected; None for a valid value."""
 
 _ANY_INT32 = (-(2**31), 2**31 - 1)
 _ANY_INT64 = (-(2**63), 2**63 - 1)
 
 
 def flag(default: Any, text: str, check: Check | None = None, *, no_effect: str = "") -> Any:
-    """A field that is one of TensorFlow Serving's flags; `no_effect` says why it does nothing."""
+    """Return a field for one of TensorFlow Serving's flags; `no_effect` says why it has none."""
     return _field(default, text, check, no_effect=no_effect, ours=False)
 
 
 def own_flag(default: Any, text: str, check: Check | None = None) -> Any:
-    """A field that is a flag of servingd's own."""
+    """Return a field for one of servingd's own flags."""
     return _field(default, text, check, no_effect="", ours=True)
 
 
 def _field(default: Any, text: str, check: Check | None, *, no_effect: str, ours: bool) -> Any:
-    """A callable default is called for each configuration; its first line of docstring tells it."""
+    """Return a dataclass field with its metadata.
+
+    A callable default is called for each configuration; help shows its docstring as the default.
+    """
     metadata = {
         "help": text,
         "check": check,
@@ -39,20 +42,20 @@ def _field(default: Any, text: str, check: Check | None, *, no_effect: str, ours
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The value of a field that nobody sets."""
+    """Return the default of a field."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
 
 
 def one_of(*choices: str) -> Check:
-    """One of these texts."""
+    """Return a check for one of these texts."""
     expected = f"one of {', '.join(choices)}"
     return lambda value: None if value in choices else expected
 
 
 def at_least(least: float) -> Check:
-    """A finite number, not below `least`; 64 bits if it is a whole one."""
+    """Return a check for a finite number not below `least`; a whole number has at most 64 bits."""
 
     def check(value: float) -> str | None:
         fits = math.isfinite(value) if isinstance(value, float) else value <= _ANY_INT64[1]
@@ -62,7 +65,7 @@ def at_least(least: float) -> Check:
 
 
 def whole(least: int, most: int) -> Check:
-    """A whole number of a range."""
+    """Return a check for a whole number of a range, both ends included."""
     expected = f"a whole number from {least} to {most}"
     return lambda value: None if least <= value <= most else expected
 
@@ -73,12 +76,12 @@ count: Check = whole(1, _ANY_INT32[1])
 
 
 def tcp_port(value: int) -> str | None:
-    """A TCP port, or 0 for none."""
+    """Check for a TCP port, or 0 for none."""
     return None if 0 <= value < 65536 else "a port between 0 and 65535"
 
 
 def channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
-    """`key=value,key=value` as pairs; a value that is an int32 becomes one.
+    """Return `key=value,key=value` as pairs; a value that is an int32 becomes one.
 
     Raises ValueError for a part that is not `key=value`; TensorFlow Serving reads past its end.
     """
@@ -92,7 +95,7 @@ def channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
 
 
 def are_channel_arguments(text: str) -> str | None:
-    """A text that `channel_arguments` can read."""
+    """Check for a text that `channel_arguments` can read."""
     try:
         channel_arguments(text)
     except ValueError as error:

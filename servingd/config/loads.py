@@ -1,4 +1,4 @@
-"""What is said of where models are loaded, and how one version takes another's place."""
+"""Check and convert the settings for placing models and replacing versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from servingd.errors import InvalidArgument
 
 
 def are_devices(text: str) -> str | None:
-    """`auto`, a kind of device, or names of devices."""
+    """Check for `auto`, a kind of device, or names of devices."""
     try:
         parse_devices(text)
     except InvalidArgument:
@@ -23,7 +23,7 @@ def are_devices(text: str) -> str | None:
 
 
 def are_replicas(text: str) -> str | None:
-    """A number of replicas, or `per_device`."""
+    """Check for a number of replicas, or `per_device`."""
     try:
         parse_replicas(text)
     except InvalidArgument:
@@ -32,10 +32,10 @@ def are_replicas(text: str) -> str | None:
 
 
 def is_transition(text: str) -> str | None:
-    """How one version takes another's place."""
+    """Check for the name of a transition from one version to the next."""
     return None if text in TRANSITIONS else f"one of {', '.join(TRANSITIONS)}"
 
 
 def load_rules(device: str, replicas: str, transition: str) -> LoadRules:
-    """Three texts that have been checked, as the core wants them."""
+    """Return the load rules of three texts that have been checked."""
     return LoadRules(parse_devices(device), parse_replicas(replicas), transition)

@@ -1,4 +1,4 @@
-"""Which models are served, and from where."""
+"""The models to serve, and their settings."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MERGING = ("auto", "always", "never")
 LOAD_CHECKS: Mapping[str, Check] = MappingProxyType(
     {"device": are_devices, "replicas": are_replicas, "transition": is_transition}
 )
-"""What is expected of each field that says how a model is loaded."""
+"""The checks of the fields that decide how a model is loaded."""
 
 
 def is_model_name(name: str) -> str | None:
-    """A text of Unicode without control characters: it goes into protos, log lines and paths."""
+    """Check for a Unicode text without control characters: it goes into protos, logs and paths."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -39,38 +39,39 @@ class ModelConfig:
     """One model: TensorFlow Serving's `ModelConfig`."""
 
     name: str
-    """What callers ask for; unique."""
+    """The name that callers use; unique."""
 
     base_path: str
     """The folder whose numeric children are the versions: absolute, or a `file://` address."""
 
     platform: str = DEFAULT_PLATFORM
-    """The servable type; empty: told by the contents of its versions."""
+    """The servable type; empty: recognised by the contents of its versions."""
 
     version_policy: VersionPolicy = field(default_factory=Latest)
-    """Which of the versions that are there ought to be loaded."""
+    """Which of the existing versions should be loaded."""
 
     version_labels: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """Versions by names that callers may use instead; several may share a version."""
+    """Versions by label; several labels may name the same version."""
 
     logging: LoggingConfig | None = None
-    """Which requests are logged; None: none."""
+    """The request log; None: requests are not logged."""
 
     latency_goal_ms: float = 0.0
-    """What its calls ought to take at most: batches are made accordingly; 0: nothing is said."""
+    """Milliseconds that its calls should take at most, by which batches are made; 0: no goal."""
 
     merging: str = "auto"
-    """Whether calls that wait together run together: `auto` (where it is proven to be right),
-    `always` (the operator knows that it is) or `never`."""
+    """Whether waiting calls are merged: `auto` (where it is proven to be correct), `always` (the
+    operator knows that it is correct) or `never`.
+    """
 
     device: str = ""
-    """Where it is loaded: `auto`, a kind, or names with commas; empty: where all models are."""
+    """The devices to load it on: `auto`, a kind, or names with commas; empty: the server's."""
 
     replicas: str = ""
-    """How many: a number, or `per_device`; empty: as of all models."""
+    """The number of replicas, or `per_device`; empty: the server's setting."""
 
     transition: str = ""
-    """How a new version takes the old one's place; empty: as of all models."""
+    """How a new version replaces the old one; empty: the server's setting."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -97,15 +98,15 @@ class ModelConfig:
                 f"latency_goal_ms: expected a number of at least 0, got {self.latency_goal_ms}"
             )
         for name, check in LOAD_CHECKS.items():
-            said = getattr(self, name)
-            expected = check(said) if said else None
+            value = getattr(self, name)
+            expected = check(value) if value else None
             if expected is not None:
-                raise InvalidConfig(f"{name}: expected {expected}, got {said!r}")
+                raise InvalidConfig(f"{name}: expected {expected}, got {value!r}")
         object.__setattr__(self, "version_labels", MappingProxyType(dict(self.version_labels)))
 
 
 def check_unique(models: tuple[ModelConfig, ...]) -> None:
-    """Raise InvalidConfig if a name stands twice."""
+    """Raise InvalidConfig if two models have the same name."""
     seen: set[str] = set()
     for model in models:
         if model.name in seen:
@@ -114,7 +115,7 @@ def check_unique(models: tuple[ModelConfig, ...]) -> None:
 
 
 def check_transition(old: tuple[ModelConfig, ...], new: tuple[ModelConfig, ...]) -> None:
-    """Raise InvalidConfig if a model that stays would be of another platform."""
+    """Raise InvalidConfig if a model that stays would change its platform."""
     platforms = {model.name: model.platform for model in old}
     for model in new:
         before = platforms.get(model.name, model.platform)

@@ -1,4 +1,4 @@
-"""Paths as TensorFlow takes them: of this machine, plain or as `file://` addresses."""
+"""Read paths as TensorFlow does: local ones, plain or as `file://` addresses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class NotLocal(ValueError):
 
 
 def local_path(text: str) -> str:
-    """The path that a text means. Raises NotLocal for what is not read here, as `gs://`."""
+    """Return the path that a text means. Raises NotLocal for other addresses, such as `gs://`."""
     if "\0" in text:
         raise NotLocal("a path without NUL bytes")
     address = _ADDRESS.fullmatch(text)

@@ -1,4 +1,4 @@
-"""Which requests of a model are logged, and where to: TensorFlow Serving's `LoggingConfig`."""
+"""The request log of a model: TensorFlow Serving's `LoggingConfig`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PerTaskSampling:
     """The rate of one task of a job: TensorFlow Serving's `PerTaskSamplingConfig`."""
 
     sampling_rate: float
-    """From 0 (none) to 1 (all)."""
+    """The sampling rate, from 0 (no requests) to 1 (all)."""
 
     dc: str = ""
     """The data centre; empty: any."""
@@ -31,19 +31,19 @@ class LoggingConfig:
     """A sample of a model's requests, written to files."""
 
     type: str = ""
-    """Which kind of log: `tfrecord`, which nothing means as well."""
+    """The kind of log: `tfrecord`; empty means the same."""
 
     filename_prefix: str = ""
-    """What the names of its files begin with, folder included; absolute."""
+    """The prefix of its files' names, folder included; absolute."""
 
     sampling_rate: float = 0.0
-    """From 0 (none) to 1 (all)."""
+    """The sampling rate, from 0 (no requests) to 1 (all)."""
 
     attributes: int = 0
-    """Bit mask of what else decides: 1 the request's origin, 2 its criticality."""
+    """A bit mask of further sampling criteria: 1 the request's origin, 2 its criticality."""
 
     per_task: tuple[PerTaskSampling, ...] = ()
-    """The first that fits the task that runs here replaces `sampling_rate`."""
+    """Rates by task; the first that matches this task replaces `sampling_rate`."""
 
     def __post_init__(self) -> None:
         _check_rate("sampling_config.sampling_rate", self.sampling_rate)
@@ -64,7 +64,7 @@ class LoggingConfig:
             )
 
     def rate(self, dc: str = "", task_index: int | None = None) -> float:
-        """The share of requests that is logged by the task that runs here."""
+        """Return the sampling rate of the task that runs here."""
         for task in self.per_task:
             if task.dc in ("", dc) and task.task_index in (None, task_index):
                 return task.sampling_rate
@@ -72,5 +72,5 @@ class LoggingConfig:
 
 
 def _check_rate(name: str, rate: float) -> None:
-    if not 0 <= rate <= 1:  # also for what is no number
+    if not 0 <= rate <= 1:  # also true of NaN
         raise InvalidConfig(f"{name}: expected a number from 0 to 1, got {rate}")

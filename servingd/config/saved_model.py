@@ -16,10 +16,10 @@ _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class Extensions(NamedTuple):
-    """Libraries and modules that register operations. Said by flags alone: they run code."""
+    """Libraries and modules that register operations. Set by flags only, since they run code."""
 
     op_libraries: tuple[str, ...] = ()
-    """Files with operations, as `tf.load_op_library` takes them."""
+    """Files with operations, for `tf.load_op_library`."""
     python_imports: tuple[str, ...] = ()
     """Modules that register operations when they are imported."""
 
@@ -32,58 +32,58 @@ class SavedModelOptions:
     """Options of the platform `tensorflow`."""
 
     tags: tuple[str, ...] = ("serve",)
-    """Tags of the meta graph that is served; exactly these."""
+    """The tags of the meta graph to serve; it must have exactly these."""
 
     optimize_models: str = "background"
-    """`off`, `background` (serve plain, swap when proven) or `wait` (not AVAILABLE before)."""
+    """`off`, `background` (serve plain, swap when proven) or `wait` (AVAILABLE only after that)."""
 
     cache_dir: str = ""
-    """Where optimised graphs are kept; empty: nowhere."""
+    """The folder of optimised graphs; empty: they are not cached."""
 
     intra_op_threads: int = 0
-    """Threads within an operation, if said; 0: one, or one per core where that pays."""
+    """Threads within an operation; 0: one, or one per core where that is faster."""
 
     inter_op_threads: int = 0
-    """Threads between operations, if said; 0: open."""
+    """Threads between operations; 0: chosen by the loader."""
 
     gpu_memory_fraction: float = 0.0
-    """Share of a GPU's memory to take, if said; 0: TensorFlow's choice."""
+    """Share of a GPU's memory to take; 0: TensorFlow's choice."""
 
     session_config: bytes = b""
-    """A serialised `tensorflow.ConfigProto` that holds these three and all else that was said."""
+    """A serialised `tensorflow.ConfigProto` with these three and all other session settings."""
 
     virtual_cpu_devices: int = 0
-    """How many CPUs sessions see, if said; 0: one."""
+    """The number of CPUs that sessions see; 0: one."""
 
     enable_model_warmup: bool = True
-    """Whether a version's recorded calls are replayed before it serves."""
+    """Whether a version's recorded requests are replayed before it serves."""
 
     warmup_iterations: int = 1
-    """How often each of them is."""
+    """How often each recorded request is replayed."""
 
     warmup_threads: int = 1
-    """By how many threads."""
+    """The number of threads that replay them."""
 
     prefer_tflite_model: bool = False
-    """Whether a version's `model.tflite` is served if there is one."""
+    """Whether a version's `model.tflite` is served if it has one."""
 
     num_tflite_pools: int = 0
     """Pools of TF Lite interpreters; 0: one per core."""
 
     num_tflite_interpreters_per_pool: int = 1
-    """Interpreters in each of them."""
+    """Interpreters in each pool."""
 
     merge_waiting_calls: bool = True
-    """Whether calls that wait together run together where that is known to be right."""
+    """Whether waiting calls are merged where that is known to be correct."""
 
     batching: BatchingParameters | None = None
-    """How calls are merged when that is asked for; None: it is not."""
+    """The batching parameters of all models; None: there are none."""
 
     enable_per_model_batching: bool = False
-    """Whether a version's `batching_params.pbtxt` says it instead; without one: not merged."""
+    """Whether a version's `batching_params.pbtxt` replaces `batching`; without one: no batching."""
 
     extensions: Extensions = NO_EXTENSIONS
-    """Operations that TensorFlow does not bring."""
+    """Operations that are not part of TensorFlow."""
 
     def __post_init__(self) -> None:
         if self.optimize_models not in OPTIMIZE_MODELS:
@@ -103,12 +103,12 @@ class SavedModelOptions:
 
 
 def extensions(op_libraries: str, python_imports: str) -> Extensions:
-    """From two texts with commas."""
+    """Return the extensions in two comma-separated texts."""
     return Extensions(_parts(op_libraries), _parts(python_imports))
 
 
 def are_libraries(text: str) -> str | None:
-    """Paths of files, with commas."""
+    """Check for paths of existing files, with commas."""
     for path in _parts(text):
         if not os.path.isfile(path):
             return f"files, with commas ({path} is none)"
@@ -116,7 +116,7 @@ def are_libraries(text: str) -> str | None:
 
 
 def are_modules(text: str) -> str | None:
-    """Names of modules, with commas."""
+    """Check for names of modules, with commas."""
     for name in _parts(text):
         if not _MODULE.fullmatch(name):
             return f"names of modules, with commas ({name!r} is none)"

@@ -1,4 +1,4 @@
-"""Everything that can be said about a server: each field is a flag of the same name.
+"""All settings of a server: each field is a flag of the same name.
 
 This dataclass is the one table: the command line, `servingd.yaml`, `--help`, the reference page and
 the checks are made from it. Names and defaults are TensorFlow Serving's where it has the flag.
@@ -45,7 +45,7 @@ def _four_each_cpu() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """A server's configuration, checked; errors name the flag, what was expected and what came."""
+    """A server's configuration, checked; errors name the flag, the expected and the given value."""
 
     # TensorFlow Serving's, in the order of its table ---------------------------------------------
 
@@ -321,7 +321,7 @@ class ServerConfig:
 
 
 def no_models(hint: str) -> InvalidConfig:
-    """TensorFlow Serving's error for a server without any model, with a hint of ours."""
+    """Return TensorFlow Serving's error for a server without any model, with a hint added."""
     return InvalidConfig(
         "Both server_options.model_base_path and server_options.model_config_file are empty! "
         f"({hint})"

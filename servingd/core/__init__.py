@@ -1,7 +1,7 @@
 """Every decision, as pure functions and plain objects: no thread, clock, file or socket.
 
-Here: the life cycle of versions (`lifecycle/`), who gets memory and devices (`resources/`), which
-calls run together (`batching/`), and the Protocols that everything else implements (`serving.py`,
-`calls.py`). The import check refuses `threading`, `time`, `os` and their like.
+Here: the life cycle of versions (`lifecycle/`), how memory and devices are assigned (`resources/`),
+which calls run together (`batching/`), and the Protocols that everything else implements
+(`serving.py`, `calls.py`). The import check refuses `threading`, `time`, `os` and their like.
 Not here: anything that waits. Start with `serving.py`, then `lifecycle/reconcile.py`.
 """

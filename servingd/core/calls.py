@@ -1,4 +1,4 @@
-"""What a call needs: who takes its outcome, the way to a signature, and a version that stays."""
+"""The Protocols of a call: who takes its outcome, what runs it, and what keeps the version."""
 
 from __future__ import annotations
 
@@ -12,53 +12,54 @@ from servingd.errors import ServingError
 
 
 class Completion(Protocol):
-    """Where the outcome of one run goes: exactly one of the two is called, from any thread."""
+    """The receiver of a run's outcome: either `succeed` or `fail` is called once, on any thread."""
 
     deadline: float | None
     """Monotonic seconds after which nobody waits any more; None where the caller set none."""
 
     @property
     def alone(self) -> bool:
-        """Whether its transport has no other call in hand: then nothing is gained by waiting."""
+        """Whether its transport has no other call in hand: then waiting gains nothing."""
         return False
 
     def priority(self) -> Priority:
-        """Who goes first where calls wait."""
+        """Return the call's priority among those that wait."""
         return Priority.NORMAL
 
     def alive(self) -> bool:
-        """Whether anybody still waits: False once cancelled or expired."""
+        """Return whether somebody still waits: False once it was cancelled or has expired."""
         ...
 
     def begin_batch(self) -> Callable[[], None] | None:
-        """Let the outcomes that this thread hands over to this one's transport go out together.
+        """Buffer the responses that this thread hands to this transport from now on.
 
-        Calling what is returned sends them off, at the latest. None where there is no need.
+        Returns a function that sends the buffered ones; the caller must call it. Returns None where
+        the transport does not buffer.
         """
         return None
 
     def succeed(self, outputs: Tensors) -> None:
-        """Hand over the outputs; they must not be written to."""
+        """Hand over the outputs, by alias. The receiver must not write to them."""
         ...
 
     def fail(self, error: ServingError) -> None:
-        """Hand over the failure."""
+        """Hand over the error."""
         ...
 
 
 class SignatureRunner(Protocol):
-    """The way to one signature of one ready servable: run here, or from its queue."""
+    """Runs calls of one signature of one ready servable: in this thread, or from a queue."""
 
     signature: Signature
-    """What the runner leads to."""
+    """The signature that is run."""
 
     notes: dict[str, Any]
-    """What others have worked out for this runner once, to have it at each call."""
+    """A cache for other modules: what they have worked out once for this runner's calls."""
 
     def run(self, inputs: Tensors, done: Completion) -> None:
-        """Run now in this thread if that is cheap, else from the signature's queue.
+        """Run a call now in this thread if that is cheap, else enqueue it.
 
-        Raises Unavailable if the queue is full.
+        Raises Unavailable or ResourceExhausted if the queue refuses the call.
         """
         ...
 
@@ -68,51 +69,51 @@ class ServableHandle(Protocol):
 
     @property
     def id(self) -> ServableId:
-        """The version that answers."""
+        """The version that the handle keeps loaded."""
         ...
 
     @property
     def metadata(self) -> Mapping[str, Signature]:
-        """What GetModelMetadata shows of it."""
+        """The signatures that GetModelMetadata shows."""
         ...
 
     @property
     def runners(self) -> Mapping[str, SignatureRunner]:
-        """The way to each signature."""
+        """The runner of each signature, by its name."""
         ...
 
     def release(self) -> None:
-        """Give it back: once, from any thread."""
+        """Give the handle back: exactly once, from any thread."""
         ...
 
 
 class Models(Protocol):
-    """Who is ready."""
+    """The versions that are ready to be called."""
 
     def acquire(self, spec: ModelSpec) -> ServableHandle:
-        """A handle on what `spec` means.
+        """Return a handle on the version that `spec` means.
 
-        Raises InvalidArgument (no name, unknown label), NotFound (nobody wants it) or Unavailable
+        Raises InvalidArgument (no name, unknown label), NotFound (not configured) or Unavailable
         (configured, but not ready). The texts are TensorFlow Serving's where it has one.
         """
         ...
 
 
 class States(Protocol):
-    """What is known of every version's public state."""
+    """The public states of all versions."""
 
     def of_model(self, name: str) -> Sequence[ServableState]:
-        """The last state of each version, newest version first; empty if the model is unknown."""
+        """Return the last state of each version, newest version first; empty for unknown models."""
         ...
 
     def incomplete(self, name: str) -> Mapping[int, str]:
-        """Versions on disk that are not whole, with the reason."""
+        """Return a model's incomplete versions on disk, each with the reason."""
         ...
 
     def absent(self, name: str) -> str:
-        """Why a model has no version that can be loaded; empty where it has one, or may have."""
+        """Return why a model has no version that can be loaded; empty if it has or may have one."""
         ...
 
     def names(self) -> Sequence[str]:
-        """Every model that is configured or has a state, in order."""
+        """Return every model that is configured or has a state, in alphabetical order."""
         ...

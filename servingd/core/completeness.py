@@ -1,7 +1,7 @@
-"""Is a version directory complete? Decided from a listing, not from a file system.
+"""Decide from a listing, without a file system, whether a version directory is complete.
 
 There is no quiet-period timer: a copy that stalls for seconds and goes on must not go live early.
-What complete means is said by the servable type, as the files a version needs and their sizes.
+The servable type defines what complete means: the files that a version needs, and their sizes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ class Listing(Protocol):
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Bytes of each file by its path below the version, with `/`.
+        """Bytes of each file, by its path below the version, with `/`.
 
-        A version that is itself a file has the one name ``.
+        A version that is itself a file has one entry whose name is empty.
         """
         ...
 
     def read(self, name: str) -> bytes:
-        """A file's content. Raises OSError."""
+        """Return a file's content. Raises OSError."""
         ...
 
 
 def shortfall(required: Mapping[str, int], sizes: Mapping[str, int]) -> str | None:
-    """The first file that is absent or shorter than required, as a reason; None if none is."""
+    """Return which file is absent or shorter than required, as a reason; None if none is."""
     for name in sorted(required):
         if name not in sizes:
             return f"{name} is not there"

@@ -1,6 +1,6 @@
-"""Whether the server is ready, and what each health check is told: one moment, judged purely.
+"""Decide whether the server is ready, and what each health check is answered.
 
-`/readyz`, `/startupz`, gRPC health and the log all ask the same value, so that they never differ.
+`/readyz`, `/startupz`, gRPC health and the log all use the same value, so that they never differ.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ MODEL_SERVICES = ("tensorflow.serving.ModelService", "ModelService")
 """TensorFlow Serving registers the unqualified names; health clients expect the others."""
 
 _SHOWN_TROUBLES = 10
-"""Of so many models the reason for not being ready says what is wrong with them."""
+"""The most models whose trouble is spelt out in the reason for not being ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """How the server is at one moment."""
+    """The facts at one moment from which health checks are answered."""
 
     rule: str | Sequence[str] = "all"
-    """When it is ready: `all` or `any` of its models are available, or those that are named."""
+    """When the server is ready: `all` or `any` of its models are available, or those listed."""
     models_known: bool = True
-    """Whether the source has told by now which models there are."""
+    """Whether the source has reported which models there are."""
     configured: frozenset[str] = frozenset()
-    """The models that ought to be served."""
+    """The models that should be served."""
     available: frozenset[str] = frozenset()
-    """Those with a version that is AVAILABLE."""
+    """The models with a version that is AVAILABLE."""
     started: bool = False
-    """Whether every first model has come up, or has failed for good."""
+    """Whether every first model has loaded, or has failed for good."""
     stopping: bool = False
 
     @property
     def ready(self) -> bool:
-        """Whether it may be sent calls."""
+        """Whether calls may be sent to the server."""
         if self.stopping or not self.models_known:
             return False
         if self.rule == "any":
@@ -43,9 +43,9 @@ class Readiness:
         return all(name in self.available for name in names)
 
     def why_not_ready(self, trouble: Callable[[str], str] = lambda name: "") -> str | None:
-        """Return the reason for `/readyz`; None if it is ready.
+        """Return the reason for `/readyz`; None if the server is ready.
 
-        `trouble` tells what keeps a model from being available; empty where nothing is known.
+        `trouble` returns why a model is not available; empty where no reason is known.
         """
         if self.stopping:
             return "stopping"
@@ -61,11 +61,11 @@ class Readiness:
         return "\n".join(lines)
 
     def why_not_started(self) -> str | None:
-        """Return the reason for `/startupz`; None once the first models have come up."""
+        """Return the reason for `/startupz`; None once the first models have loaded."""
         return None if self.started else "starting: not every model has come up yet"
 
     def health(self) -> dict[str, bool]:
-        """Return for each health service, and each model by its name, whether it serves.
+        """Return for each gRPC health service, and for each model by its name, whether it serves.
 
         The empty name is the server. The model service answers from the start.
         """

@@ -1,4 +1,4 @@
-"""Who uses a thing that is to be closed: counted on every request, so without a lock."""
+"""Count the users of something that will be closed, without a lock: it is done on every request."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 
 class RefCount:
-    """A count of users that says once, after `close`, that none is left.
+    """A count of users. After `close` it reports once, by `on_idle`, that no user is left.
 
-    From any thread. It rests on `list.append` and `list.pop` being atomic and on their order being
-    the same for all threads, as in CPython: a user counts itself before it looks whether closing
-    has begun, and closing begins before the count is looked at; so one of the two sees the other.
+    Thread-safe. It relies on `list.append` and `list.pop` being atomic, and on all threads seeing
+    them in the same order, as in CPython. A user counts itself before it checks whether closing has
+    begun; closing begins before the count is checked. So one of the two sees the other.
     """
 
     __slots__ = ("_closing", "_on_idle", "_once", "_users")
@@ -22,7 +22,7 @@ class RefCount:
         self._closing = False
 
     def enter(self) -> bool:
-        """Become a user; False once closing has begun."""
+        """Become a user; return False once closing has begun."""
         self._users.append(None)
         if self._closing:
             self.leave()
@@ -30,18 +30,18 @@ class RefCount:
         return True
 
     def leave(self) -> None:
-        """Be a user no more; the last one, after `close`, calls `on_idle` on its thread."""
+        """Stop being a user. After `close` the last user calls `on_idle`, on its own thread."""
         self._users.pop()
         if self._closing and not self._users:
-            self._tell()
+            self._report_idle()
 
     def close(self) -> None:
-        """Let nobody in any more; calls `on_idle` at once if nobody is there."""
+        """Admit no more users. Calls `on_idle` at once if there is no user."""
         self._closing = True
         if not self._users:
-            self._tell()
+            self._report_idle()
 
-    def _tell(self) -> None:
+    def _report_idle(self) -> None:
         if self._once:
             try:
                 self._once.pop()

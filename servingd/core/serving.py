@@ -1,4 +1,4 @@
-"""What a servable type consists of: a Platform makes Loaders, a Loader makes a Servable."""
+"""The Protocols of a servable type: a Platform makes Loaders, a Loader makes a Servable."""
 
 from __future__ import annotations
 
@@ -23,126 +23,126 @@ from servingd.core.types import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuledBatching:
-    """Batches by an operator's rules: TensorFlow Serving's `BatchingParameters`."""
+    """Batching by an operator's parameters: TensorFlow Serving's `BatchingParameters`."""
 
     rules: BatchRules
     hold_s: float
-    """How long an unfilled batch waits."""
+    """Seconds that an unfilled batch is held."""
     allowed_rows: tuple[int, ...] = ()
-    """Sizes that batches are filled up to; empty: any."""
+    """The sizes, in rows, that batches are padded to; empty: no padding."""
     pads_lengths: bool = False
     """Whether tensors of different lengths may share a batch."""
     threads: int = 0
-    """How many batches of a signature may run at a time; 0: as the server is configured."""
+    """How many batches of a signature may run at a time; 0: the server's setting."""
 
 
 class Servable(Protocol):
-    """Something loaded that answers calls, from many threads at once, until it is closed."""
+    """A loaded model. It answers calls from many threads at once until it is closed."""
 
     @property
     def signatures(self) -> Mapping[str, Signature]:
-        """Every way to call it; constant for its life."""
+        """The signatures that can be called, by name; they never change."""
         ...
 
     @property
     def metadata(self) -> Mapping[str, Signature]:
-        """What GetModelMetadata shows: the signatures, and those that are never called."""
+        """The signatures that GetModelMetadata shows; some of them may not be callable."""
         ...
 
     @property
     def ruled_batching(self) -> RuledBatching | None:
-        """How its calls are batched, where an operator has said so."""
+        """The operator's batching parameters for this model; None where there are none."""
         return None
 
     def rows_worth_merging(self, signature: str) -> int:
-        """Up to how many rows a run of a signature gets cheaper per row.
+        """Return up to how many rows a larger run of a signature is cheaper per row.
 
-        0 unless it is known to work row by row: f([a; b]) = [f(a); f(b)]. May change while it
-        serves; called often.
+        0 unless the signature is known to be row-wise: f([a; b]) = [f(a); f(b)]. The value may
+        change while it serves. Called often.
         """
         return 0
 
     def why_not_merged(self, signature: str) -> str:
-        """Why no rows are worth merging; empty where some are, or nothing is to be said."""
+        """Return why calls of a signature are not merged; empty if they are, or if not known."""
         return ""
 
     def may_be_repeated(self, signature: str) -> bool:
-        """Whether a call of a signature leaves nothing behind that a later one could see."""
+        """Return whether a signature keeps no state: repeating a call changes no later one."""
         return True
 
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
-        """Compute all outputs of `signature` and complete `done`, now or later, from any thread.
+        """Compute all outputs of `signature` and complete `done`, now or later, on any thread.
 
-        `inputs` hold every input of the signature, in its order, already checked against it; a
-        default has been filled in. Raising a ServingError is the same as `done.fail` with it.
+        `inputs` hold every input of the signature, in its order. They were checked against it, and
+        defaults are filled in. Raising a ServingError is the same as `done.fail` with it.
         """
         ...
 
     def close(self) -> None:
-        """Free what it holds. Called once, when no run is under way."""
+        """Free all memory. Called once, when no run is under way."""
         ...
 
 
 class Loader(Protocol):
-    """Knows how to make one version's servable. Made cheaply; used from one thread at a time."""
+    """Makes one version's servable. Cheap to construct; used by one thread at a time."""
 
     def estimate(self) -> Estimate:
-        """What the version will take, from its files; called before it is loaded.
+        """Return what the version will take, read from its files; called before `load`.
 
-        What it raises counts as not knowing.
+        An exception counts as an unknown estimate.
         """
         return UNKNOWN
 
     def load(self, placement: Placement = ANYWHERE) -> Servable:
-        """Make the servable, warm, with a replica on each device of the placement.
+        """Make the servable, warmed up, with a replica on each device of the placement.
 
-        Called again if it failed, maybe with another placement; raises ServingError.
+        Called again if it failed, perhaps with another placement. Raises ServingError.
         """
         ...
 
     def cancel(self) -> None:
-        """The load under way is not wanted any more: it may end soon, with whatever error.
+        """Ask the running `estimate` or `load` to end soon, with any error.
 
-        Returns at once; from any thread, while `estimate` or `load` may be running. No more loads
-        are asked for afterwards.
+        Returns at once. Called from any thread. `load` is not called afterwards.
         """
         return
 
     def grow(self) -> None:
-        """There is room by now for what the estimate calls growth; returns at once.
+        """Allow the growth that the estimate names: there is room for it now. Returns at once.
 
         Called at most once, after a load whose placement did not allow it.
         """
         return
 
     def unload(self, servable: Servable) -> None:
-        """Close the servable and give its memory back. Called once, after a load that succeeded."""
+        """Close the servable and free its memory. Called once, after a load that succeeded."""
         ...
 
 
 @runtime_checkable
 class Replicated(Protocol):
-    """A servable that lies on several devices, or on one that takes few runs at a time."""
+    """A servable with several replicas, or on a device that takes few runs at a time."""
 
     @property
     def replicas(self) -> Sequence[Servable]:
-        """Each by itself: what is to be warm must be run on each of them."""
+        """The replicas; each must be warmed up by itself."""
         ...
 
     @property
     def runs_at_once(self) -> int:
-        """How many batches of a signature may run at a time; 0: as many as the server likes."""
+        """How many batches of a signature may run at a time; 0: the server's setting."""
         ...
 
 
 @runtime_checkable
 class Relocates(Protocol):
-    """A loader whose servable can do without a device."""
+    """A loader that can move its servable's replicas off a device."""
 
     def relocate(self, failed: Device, to: Device | None) -> tuple[Device, ...]:
-        """Move what failed on a device, or free it; where all replicas lie afterwards.
+        """Move the replicas on a failed device to another one, or free them if `to` is None.
 
-        Called on the load pool, while it serves. What cannot be moved stays out, or serves on.
+        Returns the devices of all replicas afterwards. Called on the load pool, while the version
+        serves. A replica that cannot be moved gets no more calls; the last one serves on.
         """
         ...
 
@@ -152,31 +152,31 @@ class Platform(Protocol):
 
     @property
     def name(self) -> str:
-        """What configurations call it."""
+        """Its name in configurations."""
         ...
 
     def recognises(self, listing: Listing) -> bool:
-        """Whether a version looks like one of this type, complete or not."""
+        """Return whether a version's files look like this type, complete or not."""
         ...
 
     def missing(self, listing: Listing) -> str | None:
-        """What a version still lacks, as a reason; None if it is complete. Raises OSError."""
+        """Return what a version lacks, as a reason; None if it is complete. Raises OSError."""
         ...
 
     def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
-        """A loader for one version; cheap."""
+        """Return a loader for one version; cheap."""
         ...
 
     def stop(self) -> None:
-        """End what the loaders share. Servables serve on until they are unloaded."""
+        """Stop what the loaders share. Servables keep serving until they are unloaded."""
         ...
 
 
 class Dispatcher(Protocol):
-    """Opens runners for a servable that becomes ready and closes them when it is drained."""
+    """Opens runners when a servable becomes ready, and closes them once it is drained."""
 
     def open(self, servable_id: ServableId, servable: Servable) -> Mapping[str, SignatureRunner]:
-        """One runner per signature."""
+        """Return one runner per signature, by its name."""
         ...
 
     def close(self, servable_id: ServableId) -> None:

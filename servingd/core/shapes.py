@@ -1,4 +1,4 @@
-"""Whether a call's tensors have the shapes that its signature names, and what is said if not.
+"""Compare a call's tensors with the shapes of its signature, and explain failures by them.
 
 TensorFlow runs whatever it is fed. So a shape that differs is no error by itself: it decides
 whether a call may be merged with others, and explains what TensorFlow then refuses.
@@ -19,17 +19,17 @@ _OF_THE_CALL = frozenset(
         Code.UNKNOWN,
     )
 )
-"""What a wrong shape may lead to; other errors are told as they are."""
+"""The error codes that a wrong shape may lead to; other errors are left as they are."""
 
 
 def fits(signature: Signature, inputs: Tensors) -> bool:
-    """Whether every tensor has a shape that its signature takes."""
+    """Return whether every tensor has a shape that its signature takes."""
     specs = signature.inputs
     return all(specs[alias].takes(array.shape) for alias, array in inputs.items())
 
 
 def misfit(signature: Signature, inputs: Tensors) -> str:
-    """The inputs whose shapes the signature does not take, with both shapes; empty if none is."""
+    """Return which inputs have a shape that the signature does not take; empty if none has."""
     return "; ".join(
         f"input {alias}: expected a tensor of shape {shape_text(spec.shape or ())}, "
         f"got {shape_text(array.shape)}"
@@ -39,7 +39,7 @@ def misfit(signature: Signature, inputs: Tensors) -> str:
 
 
 def explained(error: ServingError, signature: Signature, inputs: Tensors) -> ServingError:
-    """A failure of a run, with the shapes where they may be why."""
+    """Return a run's error, with expected and actual shapes added where they may be the cause."""
     reason = misfit(signature, inputs) if error.code in _OF_THE_CALL else ""
     if not reason:
         return error
@@ -47,5 +47,5 @@ def explained(error: ServingError, signature: Signature, inputs: Tensors) -> Ser
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:
-    """TensorFlow's spelling: `[2,3]`; a dimension that may vary is -1."""
+    """Return a shape in TensorFlow's spelling: `[2,3]`; a dimension that may vary is -1."""
     return f"[{','.join('-1' if size is None else str(size) for size in shape)}]"

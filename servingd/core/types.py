@@ -1,4 +1,4 @@
-"""The values that travel through the house. Frozen, comparable, free of TensorFlow."""
+"""The values that all packages share. Frozen, comparable, free of TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from servingd.errors import ServingError
 
 Tensors: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 """Tensors by alias. Strings are object arrays of `bytes`. An input may be a read-only view that is
-not aligned in memory. Never write to an output: it can be the model's own memory."""
+not aligned in memory. Never write to an output: it can be the model's own memory.
+"""
 
 
 class DataType(enum.IntEnum):
@@ -63,12 +64,12 @@ class ServableId:
     version: int
 
     def __str__(self) -> str:
-        """TensorFlow Serving's spelling, which operators grep for."""
+        """Return TensorFlow Serving's spelling, which operators grep for."""
         return f"{{name: {self.name} version: {self.version}}}"
 
 
 class ModelSpec(NamedTuple):
-    """What a caller asked for: a model, and a version, a label, or neither (the latest)."""
+    """What a caller asks for: a model, and a version, a label, or neither (the latest version)."""
 
     name: str
     version: int | None = None
@@ -89,7 +90,7 @@ class TensorSpec:
     tensor_name: str = ""
 
     def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape is one of these."""
+        """Return whether a tensor of this shape matches the spec."""
         wanted = self.shape
         if wanted is None:
             return True
@@ -116,12 +117,12 @@ class Signature:
     defaults: Tensors = field(default_factory=dict)
     definition: bytes = b""
     unserved: Mapping[str, str] = field(default_factory=dict)
-    """Why some of its inputs and outputs can be shown alone, and neither fed nor fetched."""
+    """Inputs and outputs that metadata shows but that cannot be fed or fetched, with reasons."""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionData:
-    """Where a version lies, what type it is, and a digest of its files' names, sizes and times."""
+    """Where a version lies, its type, and a digest of its files' names, sizes and times."""
 
     path: str
     platform: str
@@ -130,19 +131,19 @@ class VersionData:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Device:
-    """Something that computes: `CPU:0`, `GPU:1`."""
+    """A device that computes: `CPU:0`, `GPU:1`."""
 
     kind: str
     index: int
 
     @property
     def name(self) -> str:
-        """As configurations and TensorFlow write it."""
+        """The name in configurations and in TensorFlow."""
         return f"{self.kind}:{self.index}"
 
     @property
     def is_host(self) -> bool:
-        """Whether its memory is the host's own: several CPUs share it."""
+        """Whether its memory is the host's; several CPUs share it."""
         return self.kind == "CPU"
 
     def __str__(self) -> str:
@@ -154,13 +155,13 @@ CPU_0 = Device("CPU", 0)
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a version's replicas lie: one device each."""
+    """The devices of a version's replicas: one device each."""
 
     devices: tuple[Device, ...] = ()
-    """Empty: nobody planned; one replica, wherever the servable likes."""
+    """Empty: nothing was planned; one replica, wherever the servable chooses."""
 
     may_grow: bool = True
-    """Whether there is room at once for what the servable may become later."""
+    """Whether there is room at once for the growth that the estimate names."""
 
     def __str__(self) -> str:
         return ", ".join(device.name for device in self.devices) or "anywhere"
@@ -171,7 +172,7 @@ ANYWHERE = Placement()
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Bytes: of the host's memory, and of what lies on each device.
+    """Bytes of the host's memory, and bytes on each device.
 
     What lies on a CPU is the host's memory, and counts in both.
     """
@@ -186,7 +187,7 @@ class Resources:
         )
 
     def on(self, device: Device) -> int:
-        """Bytes on a device."""
+        """Return the bytes on a device."""
         return self.devices.get(device, 0)
 
 
@@ -195,7 +196,7 @@ NO_BYTES = Resources()
 
 @dataclass(frozen=True, slots=True)
 class AspiredVersion:
-    """One version that ought to be loaded, or the reason why it cannot be."""
+    """One version that should be loaded, or the reason why it cannot be."""
 
     version: int
     data: VersionData | None = None
@@ -204,10 +205,10 @@ class AspiredVersion:
 
 @dataclass(frozen=True, slots=True)
 class AspiredVersions:
-    """A source's statement about one stream: all versions that ought to be loaded.
+    """All versions of one model that a source wants to be loaded.
 
     It replaces the last one; omission means unload (TensorFlow Serving's rule). `incomplete` names
-    the versions that are on disk but not whole yet, each with the reason; they are not aspired.
+    the versions that are on disk but not complete, each with the reason; they are not aspired.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One inference call on its way, whatever wire it came by: its handle, its time, its answer."""
+"""One inference call of any API: its handle, its times and its answer."""
 
 from __future__ import annotations
 
@@ -22,42 +22,44 @@ _log = logging.getLogger(__name__)
 
 
 class RequestLog(Protocol):
-    """Where a sample of the calls that succeed is written to."""
+    """Writes a sample of the calls that succeed."""
 
     def samples(self, model: str) -> bool:
-        """Whether the call that succeeds now is to be written; from any thread, cheap."""
+        """Return whether a call that has just succeeded is to be written. Thread-safe, cheap."""
         ...
 
     def write(self, servable_id: ServableId, kind: str, request: bytes, response: bytes) -> None:
-        """Take a record: `kind` is its field in PredictionLog. Never waits; drops if it must."""
+        """Enqueue a record; `kind` is its field in PredictionLog. Never blocks; may drop it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What every call needs of the server."""
+    """The objects of the server that every call needs."""
 
     models: Models
     metrics: RequestMetrics
-    knows: Callable[[str], bool] = lambda name: False
-    """Whether there is a model of that name: clients must not make series of metrics."""
+    is_configured: Callable[[str], bool] = lambda name: False
+    """Returns whether a model of that name is configured, so that clients make no metric series."""
     request_log: RequestLog | None = None
     checks: Checks = NO_CHECKS
-    """What is asked of a call besides what TensorFlow Serving asks."""
+    """Checks that TensorFlow Serving does not make."""
     first_calls: FirstCalls | None = None
-    """Where calls wait for the first models; None: nowhere."""
+    """Holds calls until the first models have loaded; None: calls are not held."""
     as_content: bool = False
-    """Whether tensors of answers travel in `tensor_content`."""
+    """Whether output tensors are sent in `tensor_content`."""
 
-    def blamed(self, handle: ServableHandle | None, spec: ModelSpec | None) -> tuple[str, int]:
-        """Which model and version a failed call is counted for; none if nobody serves it."""
+    def metric_labels(
+        self, handle: ServableHandle | None, spec: ModelSpec | None
+    ) -> tuple[str, int]:
+        """Return the model and version for the metrics of a failed call; empty if none is known."""
         if handle is not None:
             return handle.id.name, handle.id.version
-        return (spec.name, 0) if spec is not None and self.knows(spec.name) else ("", 0)
+        return (spec.name, 0) if spec is not None and self.is_configured(spec.name) else ("", 0)
 
 
 class Note(NamedTuple):
-    """What each answer of a signature needs: the ModelSpec to send, and histograms to count in."""
+    """What every answer of a signature needs: its serialised ModelSpec, and two histograms."""
 
     model_spec: bytes
     request: Histogram
@@ -65,15 +67,15 @@ class Note(NamedTuple):
 
 
 class Call:
-    """One call. It gives its handle back when its reply is sent, failed or dropped.
+    """One call. It releases its handle when its reply is sent, failed or dropped.
 
-    A wire's own class says how requests are read (see `inference`) and answers encoded.
+    Each API has its own subclass, which reads requests (see `inference`) and encodes answers.
     """
 
     method: ClassVar[str]
-    """What it is counted as: `Predict`; REST's are lower case."""
+    """Its method in metrics: `Predict`; REST's methods are in lower case."""
     api: ClassVar[str]
-    """What its runs are counted as: `Predict`, `Classify` or `Regress`."""
+    """Its API in the metrics of runs: `Predict`, `Classify` or `Regress`."""
     log_kind: ClassVar[str]
     """Its field in a PredictionLog."""
 
@@ -104,31 +106,31 @@ class Call:
         return self._reply.alone
 
     def priority(self) -> Priority:
-        """What the caller says of its importance."""
+        """Return the priority that the caller asked for."""
         return self._reply.priority()
 
     def alive(self) -> bool:
-        """Whether anybody still waits."""
+        """Return whether somebody still waits for the answer."""
         return self._reply.alive()
 
     def begin_batch(self) -> Callable[[], None] | None:
-        """Let this thread's answers to calls of the same transport go out together."""
+        """Buffer this thread's responses; see `Completion.begin_batch`."""
         return self._reply.begin_batch()
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
-        """The answer's bytes; raises a ServingError if the outputs are not what was asked for."""
+        """Return the answer's bytes. Raises ServingError if the outputs do not fit the request."""
         raise NotImplementedError
 
     def log_request(self) -> bytes:
-        """The request as its gRPC message, for the request log."""
+        """Return the request as its gRPC message, for the request log."""
         raise NotImplementedError
 
     def log_response(self, outputs: Tensors, note: Note, payload: bytes) -> bytes:
-        """The response as its gRPC message, for the request log."""
+        """Return the response as its gRPC message, for the request log."""
         return payload
 
     def succeed(self, outputs: Tensors) -> None:
-        """Answer with the outputs."""
+        """Encode and send the outputs; release the handle and record the call."""
         finished = time.perf_counter()
         runner, handle = self.runner, self.handle
         assert runner is not None  # it runs the call
@@ -136,12 +138,12 @@ class Call:
         try:
             note = runner.notes.get(self.method) or self._make_note(runner, handle)
             payload = self.encode(outputs, runner.signature, note)
-            heard = self._reply.send(payload)
+            delivered = self._reply.send(payload)
         except Exception as error:
             self.fail(to_serving_error(error, self.method))
             return
-        if not heard:
-            self._end(unheard(self._reply))
+        if not delivered:
+            self._end(late_code(self._reply))
             return
         log = self._context.request_log
         if log is not None and log.samples(handle.id.name):
@@ -152,18 +154,18 @@ class Call:
         note.request.add(time.perf_counter() - self._started)
 
     def fail(self, error: ServingError) -> None:
-        """Answer with a failure."""
+        """Send an error; release the handle and record the call."""
         code = error.code
         try:
             if not self._reply.fail(code, error.message, error.retry_after_s):
-                code = unheard(self._reply, code)
-        finally:  # the handle comes back whatever becomes of the reply
+                code = late_code(self._reply, code)
+        finally:  # the handle is released even if the reply fails
             self._end(code)
 
     def _end(self, code: Code) -> None:
-        """Give the handle back, and count a call that did not succeed."""
+        """Release the handle, and record a call that did not succeed."""
         handle, self.handle = self.handle, None
-        model, version = self._context.blamed(handle, getattr(self, "spec", None))
+        model, version = self._context.metric_labels(handle, getattr(self, "spec", None))
         if handle:
             handle.release()
         signature = self.runner.signature.name if self.runner else ""
@@ -188,18 +190,18 @@ class Call:
         try:
             response = self.log_response(outputs, note, payload)
             log.write(servable_id, self.log_kind, self.log_request(), response)
-        except Exception:  # the caller has its answer: a record is not worth more than that
+        except Exception:  # the caller has its answer; only the record is lost
             _log.exception("a %s call of %s is not logged", self.method, servable_id)
 
 
-def unheard(reply: Reply, code: Code = Code.CANCELLED) -> Code:
-    """What a call is counted as whose outcome came too late; `code` if its time is not up."""
+def late_code(reply: Reply, code: Code = Code.CANCELLED) -> Code:
+    """Return the code to record for a call that nobody waited for; `code` if its time is not up."""
     late = reply.deadline is not None and time.monotonic() >= reply.deadline
     return Code.DEADLINE_EXCEEDED if late else code
 
 
 def to_serving_error(error: Exception, method: str) -> ServingError:
-    """The error to answer with; one that is our fault is logged with its traceback."""
+    """Return the error to answer with; log a fault of the server with its traceback."""
     if not isinstance(error, ServingError):
         _log.exception("%s failed", method)
     return as_serving_error(error)

@@ -1,4 +1,4 @@
-"""Keeps the gRPC health service in step with the server's readiness."""
+"""Keep the gRPC health service up to date with the server's readiness."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from servingd.core.readiness import Readiness
 
 
 class HealthService(Protocol):
-    """Where health is told: a transport with `grpc.health.v1.Health`."""
+    """A transport with `grpc.health.v1.Health`."""
 
     def set_health(self, service: str, serving: bool) -> None:
-        """Set a service to SERVING or NOT_SERVING; wakes those who watch it."""
+        """Set a service to SERVING or NOT_SERVING; notifies those who watch it."""
         ...
 
     def forget_health(self, service: str) -> None:
@@ -23,21 +23,21 @@ class HealthService(Protocol):
 
 
 class Health:
-    """Tells the health service what has changed, and nothing else. From any thread."""
+    """Sends changes, and only changes, to the health service. Thread-safe."""
 
     def __init__(self, service: HealthService) -> None:
         self._service = service
         self._lock = threading.Lock()
-        self._told: dict[str, bool] = {}  # guarded by _lock
+        self._sent: dict[str, bool] = {}  # guarded by _lock
         self._numbers = itertools.count(1)
-        self._newest = 0  # the number of what was told last; guarded by _lock
+        self._newest = 0  # the number of the reading that was sent last; guarded by _lock
 
     def update(self, readiness: Callable[[], Readiness]) -> None:
-        """Tell what `readiness` returns from now on: something has changed.
+        """Read the readiness and send what has changed since the last update.
 
-        Threads may overtake each other between reading and telling. A number that is drawn before
-        the reading says whose is the newer: who comes late with an older one keeps silent, so the
-        last change is always told by whoever tells last.
+        Threads may overtake each other between reading and sending. Each draws a number before it
+        reads. A thread that finds a higher number already sent sends nothing. So the newest reading
+        wins.
         """
         number = next(self._numbers)
         now = readiness().health()
@@ -46,8 +46,8 @@ class Health:
                 return
             self._newest = number
             for service, serving in now.items():
-                if self._told.get(service) is not serving:
+                if self._sent.get(service) is not serving:
                     self._service.set_health(service, serving)
-            for service in self._told.keys() - now.keys():
+            for service in self._sent.keys() - now.keys():
                 self._service.forget_health(service)
-            self._told = now
+            self._sent = now

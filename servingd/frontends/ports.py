@@ -1,6 +1,6 @@
 """All ports of a server: gRPC, HTTP, and what answers on them.
 
-Built from two Protocols, so that it does not matter in which process deciding happens.
+They depend on two Protocols only, so the control plane may be in another process.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ _log = logging.getLogger(__name__)
 
 
 class DataPlane(Protocol):
-    """Whoever answers calls."""
+    """What answers calls."""
 
     @property
     def models(self) -> Models:
-        """Who is ready."""
+        """The versions that are ready."""
         ...
 
     @property
     def request_logs(self) -> RequestLog:
-        """Where calls and their answers are recorded."""
+        """The log of sampled calls."""
         ...
 
     @property
     def first_calls(self) -> FirstCalls:
-        """Where calls wait for the first models."""
+        """Holds calls until the first models have loaded."""
         ...
 
     @property
@@ -69,32 +69,32 @@ class DataPlane(Protocol):
         ...
 
     def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
-        """Return by version of a model what its signatures' queues do."""
+        """Return the figures of a model's queues, by version."""
         ...
 
 
 class ControlPlane(Protocol):
-    """Whoever decides what is served."""
+    """What decides which versions are served."""
 
     @property
     def states(self) -> States:
-        """The public state of every version."""
+        """The public states of all versions."""
         ...
 
     def watch_readiness(self, changed: Callable[[], None]) -> None:
-        """Call `changed` whenever `readiness` may differ, from any thread; set before `start`."""
+        """Call `changed`, on any thread, whenever `readiness` may differ; set before `start`."""
         ...
 
     def readiness(self) -> Readiness:
-        """Return how the server is now; from any thread."""
+        """Return the readiness of the server now. Thread-safe."""
         ...
 
     def why_not_ready(self) -> str | None:
-        """Return why it is not ready, with the models' troubles; None if it is."""
+        """Return why the server is not ready, with the models' troubles; None if it is."""
         ...
 
     def is_configured(self, name: str) -> bool:
-        """Return whether a model ought to be served; called for each call that finds none."""
+        """Return whether a model is configured; called for each call that finds none."""
         ...
 
     def reload(
@@ -103,12 +103,12 @@ class ControlPlane(Protocol):
         timeout_s: float | None,
         done: Callable[[ServingError | None], None],
     ) -> None:
-        """Replace the models, as a call asks; see `Reloader.reload`."""
+        """Replace the models, as a call requests; see `Reloader.reload`."""
         ...
 
 
 class Ports:
-    """The gRPC and the HTTP port, the admin port and the Unix socket, as far as they are asked for.
+    """The gRPC and HTTP ports, the admin port and the Unix socket, as configured.
 
     `start`, `refuse`, `wait_idle` and `stop` once each, in this order, from one thread.
     """
@@ -116,7 +116,7 @@ class Ports:
     def __init__(
         self, config: ServerConfig, metrics: Metrics, data: DataPlane, control: ControlPlane
     ) -> None:
-        """Read the TLS and monitoring files; raises InvalidConfig or NotFound naming them."""
+        """Read the TLS and monitoring files. Raises InvalidConfig or NotFound naming the file."""
         self._config = config
         self._control = control
         self._calls = _call_context(config, metrics, data, control)
@@ -129,8 +129,8 @@ class Ports:
         self._stack = ExitStack()
 
     def start(self) -> None:
-        """Open the ports. Raises OSError naming a port that is busy; nothing is open then."""
-        self.update_health()  # whoever asks first is told NOT_SERVING
+        """Open the ports. Raises OSError naming a busy port; then all ports are closed."""
+        self.update_health()  # the first health check is answered NOT_SERVING
         with ExitStack() as stack:
             port = self._grpc.bind()
             stack.callback(self._grpc.stop)
@@ -142,24 +142,24 @@ class Ports:
             self._stack = stack.pop_all()
 
     def update_health(self) -> None:
-        """Tell health checks how the server is from now on; from any thread."""
+        """Update the health service from the server's readiness. Thread-safe."""
         self._health.update(self._control.readiness)
 
     def refuse(self) -> None:
-        """Refuse new calls from now on; probes and health are answered until the end."""
+        """Refuse new calls from now on; probes and health checks are still answered."""
         self._grpc.refuse()
         if self._http is not None:
             self._http.refuse()
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait for calls in flight; False if some are left at `deadline` (monotonic seconds)."""
+        """Wait for calls in flight; return False if some remain at `deadline` (monotonic)."""
         idle = self._grpc.wait_idle(deadline)
         if self._http is not None:
             idle = self._http.wait_idle(deadline) and idle
         return idle
 
     def stop(self) -> None:
-        """Close the ports, and cut off what is left in flight."""
+        """Close the ports, and cut off the calls in flight."""
         self._stack.close()
 
     def _start_http(self, http: HttpTransport, stack: ExitStack) -> None:
@@ -242,7 +242,7 @@ def _call_context(
     return CallContext(
         models=data.models,
         metrics=metrics.requests,
-        knows=control.is_configured,
+        is_configured=control.is_configured,
         request_log=data.request_logs,
         first_calls=data.first_calls,
         checks=Checks(config.enable_signature_method_name_check, config.check_input_shapes),

@@ -1,4 +1,4 @@
-"""What a transport gives a handler to answer with. A call is completed, not returned."""
+"""The interface by which a handler answers. A call is completed, not returned."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from servingd.errors import Code
 PRIORITY_HEADER = "x-servingd-priority"
 RETRY_HEADER = "retry-after-ms"
 REQUEST_ID_HEADER = "x-request-id"
-"""What a caller sends so, its answer has as well."""
+"""A header of the caller's that is repeated in the answer."""
 
 
 class Reply(Protocol):
-    """One call's way back: answered once, from any thread; a second answer is dropped."""
+    """Sends one call's answer: once, from any thread; a second answer is dropped."""
 
     deadline: float | None
-    """Monotonic seconds after which nobody waits any more."""
+    """Monotonic seconds after which nobody waits any more; None where the caller set none."""
 
     @property
     def alone(self) -> bool:
@@ -26,23 +26,23 @@ class Reply(Protocol):
         ...
 
     def priority(self) -> Priority:
-        """What the caller says of its importance: `x-servingd-priority`."""
+        """Return the priority in `x-servingd-priority`."""
         ...
 
     def alive(self) -> bool:
-        """Whether anybody still waits for the answer."""
+        """Return whether somebody still waits for the answer."""
         ...
 
     def begin_batch(self) -> Callable[[], None] | None:
-        """See `Completion.begin_batch`."""
+        """Buffer this thread's responses; see `Completion.begin_batch`."""
         return None
 
     def send(self, payload: bytes) -> bool:
-        """Answer with a message; False if nobody waits any more."""
+        """Send a message; return False if nobody waits any more."""
         ...
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
-        """Answer with a status, and when to try again; False if nobody waits any more."""
+        """Send a status, and when to try again; return False if nobody waits any more."""
         ...
 
 
@@ -51,7 +51,7 @@ Handler: TypeAlias = Callable[[bytes, Reply], None]
 
 
 def priority_of(text: str) -> Priority:
-    """What a header says: `high`, `normal` or `low`; anything else is normal."""
+    """Return the priority in a header: `high`, `normal` or `low`; anything else is normal."""
     return _PRIORITIES.get(text, Priority.NORMAL)
 
 

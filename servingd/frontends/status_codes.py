@@ -1,4 +1,4 @@
-"""The only place that knows wire numbers."""
+"""Map status codes and retry hints to HTTP and gRPC; no other module does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from http import HTTPStatus
 from servingd.errors import Code
 from servingd.frontends.reply import RETRY_HEADER
 
-# gRPC's numbers are the canonical ones. Its texts are cut as TensorFlow Serving cuts them; much
-# longer ones break clients: they travel in headers.
+# gRPC's numbers are the canonical ones. Its texts are cut as TensorFlow Serving cuts them: they
+# travel in headers, and much longer ones break clients.
 _MAX_GRPC_MESSAGE = 1024
 _CUT = "...TRUNCATED"
 
@@ -36,21 +36,21 @@ HTTP: Mapping[Code, int] = {
 
 
 def retry_hint(retry_after_s: float | None) -> list[tuple[str, str]] | None:
-    """When to try again, as gRPC's trailing metadata."""
+    """Return when to try again, as gRPC's trailing metadata in milliseconds."""
     if retry_after_s is None:
         return None
     return [(RETRY_HEADER, str(math.ceil(retry_after_s * 1000)))]
 
 
 def retry_header(retry_after_s: float | None) -> tuple[tuple[str, str], ...]:
-    """When to try again, as HTTP's header, which knows whole seconds only."""
+    """Return when to try again, as HTTP's header in whole seconds, rounded up."""
     if retry_after_s is None:
         return ()
     return (("retry-after", str(math.ceil(retry_after_s))),)
 
 
 def grpc_message(text: str) -> str:
-    """A status text as gRPC carries it: 1024 bytes, then a mark that it was cut."""
+    """Return a status text as gRPC carries it: at most 1024 bytes, then a mark that it was cut."""
     encoded = text.encode(errors="replace")
     if len(encoded) <= _MAX_GRPC_MESSAGE:
         return text

@@ -1,4 +1,4 @@
-"""Encryption of the ports, from PEM contents."""
+"""Encrypt the ports, from PEM contents."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from servingd.errors import InvalidConfig
 
 
 def grpc_credentials(config: SSLConfig | None, alts: bool) -> grpc.ServerCredentials | None:
-    """What grpcio listens with; None: in plain text."""
+    """Return grpcio's server credentials; None: plain text."""
     if alts:
         return grpc.alts_server_credentials()
     if config is None:
         return None
-    ssl_context(config)  # says what is wrong with it; grpcio would not
+    ssl_context(config)  # checks it: grpcio would not say what is wrong
     return grpc.ssl_server_credentials(
         [(config.server_key.encode(), config.server_cert.encode())],
         root_certificates=config.custom_ca.encode() or None,
@@ -27,7 +27,7 @@ def grpc_credentials(config: SSLConfig | None, alts: bool) -> grpc.ServerCredent
 
 
 def ssl_context(config: SSLConfig) -> ssl.SSLContext:
-    """What the HTTP port listens with. Raises InvalidConfig if key and certificate do not fit."""
+    """Return the HTTP port's TLS context. Raises InvalidConfig if key and certificate differ."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -45,9 +45,9 @@ def ssl_context(config: SSLConfig) -> ssl.SSLContext:
 
 
 def _load_cert_chain(context: ssl.SSLContext, config: SSLConfig) -> None:
-    """Python reads these from files only: one of our own, for a moment, that nobody else can read.
+    """Load key and certificate through a private file: Python reads them from files only.
 
-    In memory where the system has such files.
+    The file is in memory where the system supports that, and is removed at once.
     """
     content = f"{config.server_key}\n{config.server_cert}\n".encode()
     if hasattr(os, "memfd_create"):

@@ -1,4 +1,4 @@
-"""The use cases: what each call does, whatever API it came by.
+"""The use cases: what each call does, independent of the API that it came by.
 
 Here: Predict, Classify, Regress, MultiInference, status, metadata, and the replay of recorded
 calls.

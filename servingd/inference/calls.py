@@ -1,4 +1,4 @@
-"""What every inference call has in common: it leads to one signature of one ready version."""
+"""What all inference calls have in common: each is sent to one signature of one ready version."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ REGRESS_METHOD = "tensorflow/serving/regress"
 
 
 class Checks(NamedTuple):
-    """What is checked besides; TensorFlow Serving runs such calls unless it is told."""
+    """Additional checks; TensorFlow Serving runs such calls unless a flag is set."""
 
     method_name: bool = False
-    """Whether a signature's method must be that of the call."""
+    """Whether the signature's method name must match the call."""
     input_shapes: bool = False
-    """Whether inputs must have the shapes that the signature names."""
+    """Whether inputs must have the shapes of the signature."""
 
 
 NO_CHECKS = Checks()
 
 
 class InferenceCall(Completion, Protocol):
-    """One call, as its wire presents it; it is completed by the servable.
+    """One call, as its API presents it; the servable completes it.
 
-    It owns the handle that it is given and releases it when its reply is sent, failed or dropped.
+    It owns the handle that it is given, and releases it when its reply is sent, failed or dropped.
     """
 
     handle: ServableHandle | None
     runner: SignatureRunner | None
-    """What is being called, once it is known."""
+    """The runner of the signature, once it is known."""
 
     spec: ModelSpec
 
 
 def check_served(signature: Signature, aliases: Iterable[str]) -> None:
-    """Raise Unimplemented if one of these inputs or outputs can be shown alone."""
+    """Raise Unimplemented if one of these inputs or outputs cannot be fed or fetched."""
     for alias in aliases:
         if alias in signature.unserved:
             raise Unimplemented(
@@ -52,7 +52,7 @@ def check_served(signature: Signature, aliases: Iterable[str]) -> None:
 
 
 def check_shapes(signature: Signature, inputs: Tensors) -> None:
-    """Raise InvalidArgument if a tensor of a caller's has a shape that the signature lacks."""
+    """Raise InvalidArgument if a tensor that the caller sent does not match its spec's shape."""
     sent = {a: array for a, array in inputs.items() if array is not signature.defaults.get(a)}
     reason = misfit(signature, sent)
     if reason:

@@ -1,7 +1,7 @@
 """Classify and Regress: Examples in, scores or values out.
 
 A model of either kind takes one vector of serialised `tensorflow.Example`s. The checks, their order
-and texts are TensorFlow Serving's.
+and their texts are TensorFlow Serving's.
 """
 
 from __future__ import annotations
@@ -38,19 +38,16 @@ class ExamplesCall(InferenceCall, Protocol):
     """A Classify or Regress call."""
 
     count: int
-    """How many examples it has, once they are read."""
+    """The number of its examples, once they are read."""
 
     def examples(self) -> Sequence[bytes]:
-        """Its examples, each serialised; raises InvalidArgument."""
+        """Return its examples, each serialised. Raises InvalidArgument."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """For each example and class a label (`bytes`) and a score (float32), where the model has it.
-
-    Both are of shape [examples, classes].
-    """
+    """Labels (`bytes`) and scores (float32), `[examples, classes]` each; None: not in the model."""
 
     labels: np.ndarray[Any, Any] | None
     scores: np.ndarray[Any, Any] | None
@@ -59,9 +56,9 @@ class Classification:
 def run_examples(
     models: Models, call: ExamplesCall, method: str, checks: Checks = NO_CHECKS
 ) -> None:
-    """Run one call, as `predict` does; `method` is the signature method asked for.
+    """Run one call, as `predict` does; `method` is the method name of the signature.
 
-    Its outputs are to be read by `classification` or `regression`.
+    The outputs are read by `classification` or `regression`.
     """
     spec = call.spec
     handle = call.handle = models.acquire(spec)
@@ -105,7 +102,7 @@ def check_signature(signature: Signature, method: str, checks: Checks = NO_CHECK
 def bind_examples(
     signature: Signature, examples: Sequence[bytes], checks: Checks = NO_CHECKS
 ) -> Tensors:
-    """The examples as the signature's one input; raises InvalidArgument."""
+    """Return the examples as the signature's one input, `[examples]`. Raises InvalidArgument."""
     if not examples:
         raise InvalidArgument("Input is empty.")
     (alias, spec), *_ = signature.inputs.items()
@@ -122,7 +119,10 @@ def bind_examples(
 
 
 def classification(signature: Signature, outputs: Tensors, count: int) -> Classification:
-    """What a model answered for `count` examples; raises InvalidArgument if it is no such thing."""
+    """Return the labels and scores of `count` examples.
+
+    Raises InvalidArgument if the outputs have another shape or dtype.
+    """
     labels = _per_class(signature, outputs, _CLASSES, DataType.STRING, count)
     scores = _per_class(signature, outputs, _SCORES, DataType.FLOAT, count)
     if labels is not None and scores is not None and labels.shape[1] != scores.shape[1]:
@@ -134,7 +134,10 @@ def classification(signature: Signature, outputs: Tensors, count: int) -> Classi
 
 
 def regression(signature: Signature, outputs: Tensors, count: int) -> np.ndarray[Any, Any]:
-    """One float32 for each of `count` examples; raises InvalidArgument if it is no such thing."""
+    """Return the values of `count` examples: float32, `[examples]`.
+
+    Raises InvalidArgument if the outputs have another shape or dtype.
+    """
     if _OUTPUTS not in outputs:
         name = signature.outputs[_OUTPUTS].tensor_name
         raise InvalidArgument(f"Could not find output tensor '{name}'")
@@ -186,6 +189,6 @@ def _dump(signature: Signature) -> str:
 def results(
     signature: Signature, method: str, outputs: Mapping[str, Any], count: int
 ) -> Classification | np.ndarray[Any, Any]:
-    """`classification` or `regression`, whichever `method` asks for."""
+    """Return the `classification` or the `regression`, as `method` asks for."""
     read = classification if method == CLASSIFY_METHOD else regression
     return read(signature, outputs, count)

@@ -14,7 +14,10 @@ SIGNATURE_DEF = "signature_def"
 def model_metadata(
     models: Models, spec: ModelSpec | None, fields: Sequence[str]
 ) -> tuple[ServableId, Mapping[str, Signature]]:
-    """Who answers, and all its signatures; the order of the checks is TensorFlow Serving's."""
+    """Return the version that answers, and all its signatures.
+
+    The checks and their order are TensorFlow Serving's. Raises ServingError.
+    """
     if spec is None:
         raise InvalidArgument("Missing ModelSpec")
     if not fields:

@@ -1,4 +1,4 @@
-"""MultiInference: the same Examples to several signatures of one version."""
+"""MultiInference: run several signatures of one version on the same Examples."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from servingd.inference.examples import bind_examples, check_signature
 
 
 class Task(NamedTuple):
-    """One signature to run, and what its answer is to be read as."""
+    """One signature to run, and the method by which its outputs are read."""
 
     spec: ModelSpec
     method: str
 
 
 class TaskOutputs(NamedTuple):
-    """What one task's signature answered."""
+    """The outputs of one task's signature."""
 
     runner: SignatureRunner
     outputs: Tensors
 
 
 class MultiInferenceCall(Protocol):
-    """One call; exactly one of `finish` and `fail` is called, from any thread."""
+    """One call; either `finish` or `fail` is called once, on any thread."""
 
     handle: ServableHandle | None
     deadline: float | None
     tasks: Sequence[Task]
 
     def examples(self) -> Sequence[bytes]:
-        """Its examples, each serialised; raises InvalidArgument."""
+        """Return its examples, each serialised. Raises InvalidArgument."""
         ...
 
     @property
@@ -51,15 +51,15 @@ class MultiInferenceCall(Protocol):
         return False
 
     def priority(self) -> Priority:
-        """What the caller says of its importance."""
+        """Return the call's priority among those that wait."""
         return Priority.NORMAL
 
     def alive(self) -> bool:
-        """Whether anybody still waits."""
+        """Return whether somebody still waits for the outcome."""
         ...
 
     def begin_batch(self) -> Callable[[], None] | None:
-        """See `Completion.begin_batch`."""
+        """Buffer this thread's responses; see `Completion.begin_batch`."""
         return None
 
     def finish(self, answers: Sequence[TaskOutputs]) -> None:
@@ -67,15 +67,15 @@ class MultiInferenceCall(Protocol):
         ...
 
     def fail(self, error: ServingError) -> None:
-        """Take the failure: one task's is the whole call's."""
+        """Take an error: if one task fails, the whole call does."""
         ...
 
 
 def multi_inference(models: Models, call: MultiInferenceCall, checks: Checks = NO_CHECKS) -> None:
-    """Run one call; a ServingError raised here is its failure.
+    """Run one call; a ServingError that is raised is the call's failure.
 
-    The first task's version answers for all (TensorFlow Serving's rule). Where that feeds one run
-    of the session, we run each signature by itself: the answers are the same.
+    The first task's version answers for all (TensorFlow Serving's rule). TensorFlow Serving runs
+    the session once; here each signature runs by itself, with the same answers.
     """
     tasks = call.tasks
     handle = call.handle = models.acquire(tasks[0].spec if tasks else ModelSpec(""))
@@ -118,7 +118,7 @@ def _runners(
 
 
 class _Parts:
-    """The tasks under way; the last to end completes the call, so that its handle outlives all."""
+    """The running tasks. The last one to end completes the call: the handle must outlive them."""
 
     def __init__(self, call: MultiInferenceCall, runners: Sequence[SignatureRunner]) -> None:
         self.call = call
@@ -142,7 +142,7 @@ class _Parts:
 
 
 class _Part(Completion):
-    """One task's completion."""
+    """The completion of one task's run."""
 
     def __init__(self, parts: _Parts, number: int) -> None:
         self._parts = parts

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _METHODS = (PREDICT_METHOD, CLASSIFY_METHOD, REGRESS_METHOD)
 
 Decode: TypeAlias = Callable[[str, TensorSpec], np.ndarray[Any, Any]]
-"""One input as an array of the type that its spec names; raises InvalidArgument."""
+"""Returns one input as an array of its spec's dtype; raises InvalidArgument."""
 
 
 class PredictCall(InferenceCall, Protocol):
@@ -38,20 +38,20 @@ class PredictCall(InferenceCall, Protocol):
 
     @property
     def output_filter(self) -> Sequence[str]:
-        """The outputs that are wanted; empty: all of the signature."""
+        """The outputs that the caller wants; empty: all of the signature."""
         ...
 
     def bind(self, signature: Signature) -> Tensors:
-        """Every input of the signature, in its order, decoded; types are checked."""
+        """Return every input of the signature, in its order; raises ServingError for wrong ones."""
         ...
 
     def no_such_signature(self, name: str) -> ServingError:
-        """What the call's wire says where the servable has no signature of that name."""
+        """Return the error of the call's API for a signature that the servable does not have."""
         ...
 
 
 def predict(models: Models, call: PredictCall, checks: Checks = NO_CHECKS) -> None:
-    """Run one call. It is completed now or later; a ServingError raised here is its failure.
+    """Run one call. It is completed now or later; a ServingError that is raised is its failure.
 
     The order of the checks, their codes and texts are TensorFlow Serving's.
     """
@@ -81,7 +81,7 @@ def predict(models: Models, call: PredictCall, checks: Checks = NO_CHECKS) -> No
 
 
 def bind(signature: Signature, aliases: Collection[str], decode: Decode) -> Tensors:
-    """The inputs that came under `aliases`, bound to a signature: a PredictRequest's rules."""
+    """Return the inputs sent under `aliases`, bound to a signature by PredictRequest's rules."""
     wanted = signature.inputs
     if len(aliases) != len(wanted):
         _check_count(aliases, signature)
@@ -118,7 +118,7 @@ def bind_tensors(signature: Signature, tensors: Mapping[str, TensorProto | Input
 
 
 def no_such_signature(name: str) -> ServingError:
-    """Return what gRPC's callers are told of a missing signature; REST has another text."""
+    """Return gRPC's error for a missing signature; REST has another text."""
     return FailedPrecondition(f'Serving signature key "{name}" not found.')
 
 

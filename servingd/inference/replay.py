@@ -1,7 +1,7 @@
-"""Recorded requests, run again on one servable: what warms it up.
+"""Replay recorded requests on one servable, to warm it up.
 
-The use cases are those of real calls, checks and conversions included. Only the way to the servable
-is another one: it is the only one there is, whatever model and version the record names.
+The use cases are those of real calls, checks and conversions included. Only the servable is fixed,
+whatever model and version the record names.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from servingd.wire.examples import serialized_examples
 from servingd.wire.records.prediction_logs import RecordedRequest
 from servingd.wire.tensors.encoding import encode_predict_response
 
-_PATIENCE_S = 600.0
-"""How long a servable that answers from another thread may take."""
+_TIMEOUT_S = 600.0
+"""Seconds that a servable which completes calls on another thread may take."""
 
 
 def replay(servable: Servable, request: RecordedRequest, checks: Checks = NO_CHECKS) -> None:
     """Run one recorded request and drop its answer.
 
-    Raises what a caller would have got: a ServingError; Unimplemented for kinds that are not
-    replayed. Its texts are TensorFlow Serving's.
+    Raises the ServingError that a caller would have got; Unimplemented for kinds that are not
+    replayed. The texts are TensorFlow Serving's.
     """
     models = _OneServable(servable)
     content = request.content
@@ -59,7 +59,7 @@ def replay(servable: Servable, request: RecordedRequest, checks: Checks = NO_CHE
 
 
 class _DirectRunner:
-    """Leads to one signature, in this thread; see `core.calls.SignatureRunner`."""
+    """Runs one signature in the calling thread; see `core.calls.SignatureRunner`."""
 
     def __init__(self, servable: Servable, signature: Signature) -> None:
         self._servable = servable
@@ -71,7 +71,7 @@ class _DirectRunner:
 
 
 class _OneServable:
-    """The servable as `core.calls.Models`, and as the handle on itself."""
+    """A servable as `core.calls.Models`, and as the handle on itself."""
 
     def __init__(self, servable: Servable) -> None:
         self.id = ServableId("", 0)
@@ -89,10 +89,10 @@ class _OneServable:
 
 
 class _Replay(Completion):
-    """A call whose answer is made and dropped; whoever runs it waits for its end."""
+    """A call whose answer is encoded and dropped; the thread that runs it waits for its end."""
 
     def __init__(self) -> None:
-        self.deadline: float | None = time.monotonic() + _PATIENCE_S
+        self.deadline: float | None = time.monotonic() + _TIMEOUT_S
         self.handle: ServableHandle | None = None
         self.runner: SignatureRunner | None = None
         self._over = threading.Event()
@@ -114,13 +114,13 @@ class _Replay(Completion):
         self._over.set()
 
     def encode(self, outputs: Tensors, signature: Signature) -> None:
-        """Make the answer, as for a caller."""
+        """Encode the outputs, as for a caller."""
         raise NotImplementedError
 
     def wait(self) -> None:
-        """Return when the call has ended well; raise its failure."""
-        if not self._over.wait(_PATIENCE_S):
-            raise DeadlineExceeded(f"a warm-up request was not answered within {_PATIENCE_S:.0f} s")
+        """Wait until the call has ended; raise its error if it failed."""
+        if not self._over.wait(_TIMEOUT_S):
+            raise DeadlineExceeded(f"a warm-up request was not answered within {_TIMEOUT_S:.0f} s")
         if self._error is not None:
             raise self._error
 

@@ -1,4 +1,4 @@
-"""GetModelStatus: what is known of a model's versions."""
+"""GetModelStatus: the public states of a model's versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servingd.errors import Code, InvalidArgument, NotFound
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version's public state; `code` is OK unless something is wrong with it."""
+    """One version's public state; `code` is OK unless the version has an error."""
 
     version: int
     state: PublicState
@@ -22,10 +22,11 @@ class VersionStatus:
 
 
 def model_status(states: States, spec: ModelSpec | None) -> Sequence[VersionStatus]:
-    """Every version ever seen, newest first, or the one that `spec` names; a label is ignored.
+    """Return every version ever seen, newest first, or the one that `spec` names; ignore a label.
 
     A version that is on disk but not complete is shown as START, with the reason: TensorFlow
-    Serving has no such thing, so its clients see a version that is not loaded yet.
+    Serving has no state for it, so clients see a version that is not loaded yet. Raises
+    InvalidArgument (no spec) or NotFound, with TensorFlow Serving's texts.
     """
     if spec is None:
         raise InvalidArgument("Missing ModelSpec")
@@ -36,13 +37,13 @@ def model_status(states: States, spec: ModelSpec | None) -> Sequence[VersionStat
             raise NotFound(f"Could not find version {spec.version} of model {spec.name}")
     elif not known:
         reason = states.absent(spec.name)
-        told = f": {reason}" if reason else ""
-        raise NotFound(f"Could not find any versions of model {spec.name}{told}")
+        text = f": {reason}" if reason else ""
+        raise NotFound(f"Could not find any versions of model {spec.name}{text}")
     return known
 
 
 def versions_of(states: States, name: str) -> list[VersionStatus]:
-    """A model's versions, newest first; empty if nothing is known."""
+    """Return a model's versions, newest first; empty if none is known."""
     found = {
         version: VersionStatus(
             version, PublicState.START, Code.UNAVAILABLE, f"incomplete: {reason}"

@@ -1,6 +1,6 @@
-"""Metrics, in both families (TensorFlow Serving's and ours), and the log.
+"""Metrics, in both families (TensorFlow Serving's and servingd's), and the log.
 
 Here: histograms and counters that the request path fills, and the pages that are made of them when
 somebody asks. `metrics.py` holds them all.
-Not here: who counts; each part is given what it fills. Start with `metrics.py`.
+Not here: the code that records; it is given the objects to record into. Start with `metrics.py`.
 """

@@ -1,4 +1,4 @@
-"""What queues and batches look like to Prometheus: our families, and TensorFlow Serving's."""
+"""The Prometheus families of queues and batches: servingd's and TensorFlow Serving's."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _US = 1e6
 
 
 class BatchCollector:
-    """Our families, read from the queues' figures."""
+    """servingd's families, read from the queues' figures."""
 
     def __init__(self, batches: BatchMetrics) -> None:
         self._batches = batches
 
     def collect(self) -> Iterable[Metric]:
-        """One series per signature that has queued a call."""
+        """Return the families, with one series per signature that has queued a call."""
         dispatched = CounterMetricFamily(
             "servingd_batches", "Batches that ran, by why they left.", labels=(*_LABELS, "reason")
         )
@@ -59,7 +59,7 @@ class BatchCollector:
 
 
 def batching_session(batches: BatchMetrics) -> list[Family]:
-    """TensorFlow Serving's families, of queues whose batching was asked for."""
+    """Return TensorFlow Serving's families, of queues with batching parameters."""
     runners = [runner for runner in batches.runners() if runner.configured]
     queueing, sizes, inputs = Histogram(QUEUE_EDGES_S), Histogram(ROW_EDGES), Histogram(ROW_EDGES)
     padding: dict[int, Histogram] = {}

@@ -1,4 +1,4 @@
-"""A line in the log for calls that fail: which model, what kind, how many. Never what they held."""
+"""Log calls that fail: model, method, code and number, never what they contained."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from servingd.errors import Code
 
 EVERY_S = 10.0
-"""A line for each model, method and code at most so often; `--log_level=debug` has all of them."""
+"""Seconds between two lines for one model, method and code; `--log_level=debug` logs every call."""
 
 _log = logging.getLogger(__name__)
 
 
 class FailureLog:
-    """From any thread. Models and methods must be known ones: clients make no entries."""
+    """Thread-safe. Models and methods must be known ones, so that clients cannot make it grow."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -24,7 +24,7 @@ class FailureLog:
         self._since: dict[tuple[str, str, Code], tuple[float, int]] = {}  # guarded by _lock
 
     def note(self, model: str, method: str, code: Code) -> None:
-        """A call has failed."""
+        """Record a failed call, and log it if a line is due."""
         _log.debug("%s of %s failed: %s", method, model or "no known model", code.name)
         key = (model, method, code)
         now = self._now()

@@ -9,7 +9,7 @@ _FORMAT = "%(asctime)s.%(msecs)03d %(levelname).1s %(threadName)s %(name)s] %(me
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send our log to stderr; called once, by the command line."""
+    """Send the log to stderr; called once, by the command line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger()
@@ -19,5 +19,5 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 def set_level(name: str) -> None:
-    """What of our log is told from now on: `info`, or `debug` for all of it."""
+    """Set servingd's log level: `info`, or `debug` for everything."""
     logging.getLogger("servingd").setLevel(name.upper())

@@ -1,4 +1,4 @@
-"""The metrics page: our families by prometheus-client, TensorFlow Serving's by our own writer."""
+"""The metrics page: prometheus-client writes servingd's families, `serving_families` the others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LOAD_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 class Metrics:
-    """Everything that is measured. Subscribe `on_state` to the state monitor."""
+    """All metrics. Subscribe `on_state` to the state monitor."""
 
     def __init__(self) -> None:
         self.requests = RequestMetrics()
@@ -79,15 +79,17 @@ class Metrics:
             "When the configuration files were last read and applied.",
             registry=self._registry,
         )
-        self.on_config_reload(True)  # a server starts with what the files say
+        self.on_config_reload(True)  # a server starts with the files just read
         self._lock = threading.Lock()
-        self._configured: frozenset[str] | None = None  # guarded by _lock; None: not told yet
-        self._live: dict[str, dict[int, bool]] = {}  # by version, whether it goes on; by _lock
+        self._configured: frozenset[str] | None = None  # guarded by _lock; None: not known yet
+        self._live: dict[
+            str, dict[int, bool]
+        ] = {}  # guarded by _lock; False: the version has ended
         self._graph_states: dict[ServableId, str] = {}
         self._incomplete_now: dict[str, frozenset[int]] = {}
 
     def on_state(self, state: ServableState) -> None:
-        """Follow a version's public state; the series of one that was unloaded goes."""
+        """Record a version's public state; remove the series of an unloaded version."""
         labels = (state.id.name, str(state.id.version))
         if state.state is PublicState.AVAILABLE:
             self.requests.revive(state.id)
@@ -109,7 +111,7 @@ class Metrics:
             self._forget_removed(state.id.name)
 
     def configure(self, models: Iterable[str]) -> None:
-        """These are the models that are served: the series of others go, once they have ended."""
+        """Set the models that are served; the series of others are removed once they have ended."""
         with self._lock:
             before, self._configured = self._configured, frozenset(models)
             for name in {*self._live, *(before or ())}:
@@ -128,7 +130,7 @@ class Metrics:
         self.counts.forget_model(name)
 
     def on_graph_state(self, servable_id: ServableId, state: str) -> None:
-        """Follow a SavedModel's graph; an empty state means that it is gone."""
+        """Record the state of a SavedModel's graph; an empty state removes it."""
         labels = (servable_id.name, str(servable_id.version))
         before = self._graph_states.pop(servable_id, "")
         if before:
@@ -138,7 +140,7 @@ class Metrics:
             self._graph.labels(*labels, state).set(1)
 
     def on_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
-        """Follow which versions of a model are not complete."""
+        """Record which versions of a model are not complete."""
         for version in self._incomplete_now.pop(name, frozenset()):
             self._incomplete.remove(name, str(version))
         if incomplete:
@@ -151,13 +153,13 @@ class Metrics:
         self._load.labels(servable_id.name, "succeeded" if succeeded else "failed").observe(seconds)
 
     def on_config_reload(self, succeeded: bool) -> None:
-        """The configuration files were read again."""
+        """Record that the configuration files were read again, and whether that succeeded."""
         self._reloaded.set(succeeded)
         if succeeded:
             self._reloaded_at.set_to_current_time()
 
     def serving_values(self, names: Sequence[str]) -> dict[str, int]:
-        """What HandleReloadConfig reports of metrics, by TensorFlow Serving's raw names."""
+        """Return the metrics that HandleReloadConfig asks for, by TensorFlow Serving's names."""
         known = {family.raw_name: family for family in self._families()}
         return {name: first_value(known.get(name)) for name in names}
 
@@ -166,17 +168,17 @@ class Metrics:
         return sorted(found, key=lambda family: family.raw_name)
 
     def page(self) -> bytes:
-        """All families as Prometheus text."""
+        """Return all families as Prometheus text."""
         return generate_latest(self._registry) + self.serving_page()
 
     def serving_page(self) -> bytes:
-        """TensorFlow Serving's families alone, as its own exporter writes them."""
+        """Return TensorFlow Serving's families alone, as its own exporter writes them."""
         # A path need not be UTF-8.
         return write(self._families()).encode(errors="replace")
 
 
 class _RequestCollector:
-    """Our request families, read from the histograms."""
+    """servingd's request families, read from the histograms."""
 
     def __init__(self, requests: RequestMetrics) -> None:
         self._requests = requests

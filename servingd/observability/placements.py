@@ -1,4 +1,4 @@
-"""Where versions lie, what was moved elsewhere, and what is in use of each device."""
+"""Metrics of devices and replicas: placements, moved operations, and bytes in use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VERSION = ("model", "version", "device")
 
 
 class KnownDevice(Protocol):
-    """One device."""
+    """One device that was found."""
 
     @property
     def device(self) -> Device:
@@ -26,59 +26,59 @@ class KnownDevice(Protocol):
 
     @property
     def description(self) -> str:
-        """What it is."""
+        """Its kind and model, for people to read."""
         ...
 
 
 class Devices(Protocol):
-    """Those that models can be put on."""
+    """The devices that models can be placed on."""
 
     @property
     def known(self) -> Sequence[KnownDevice]:
-        """Those that were found; never waits."""
+        """The devices that were found; never blocks."""
         ...
 
     def in_use(self) -> Mapping[Device, int]:
-        """What is in use on those with memory of their own, where that can be told."""
+        """Return the bytes in use on each device with its own memory, where they are known."""
         ...
 
 
 class Placements:
-    """What SavedModels report of their replicas. From any thread."""
+    """The replicas that SavedModels report. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._replicas: dict[ServableId, Sequence[ReplicaReport]] = {}  # guarded by _lock
         self.plan: Callable[[], LoadPlan] = LoadPlan
-        """Who holds what."""
+        """Returns what each version holds."""
         self._devices: Devices | None = None
 
     def watch(self, plan: Callable[[], LoadPlan], devices: Devices) -> None:
-        """Say who plans, and what there is; once, before the start."""
+        """Set the sources of plans and devices; once, before the start."""
         self.plan, self._devices = plan, devices
 
     def known(self) -> Mapping[Device, str]:
-        """The devices that there are, once that is known, and what each is."""
+        """Return the description of each device; empty until they are known."""
         return {d.device: d.description for d in self._devices.known} if self._devices else {}
 
     def in_use(self) -> Mapping[Device, int]:
-        """Bytes in use on devices that have memory of their own."""
+        """Return the bytes in use on devices with their own memory."""
         return self._devices.in_use() if self._devices else {}
 
     def report(self, servable_id: ServableId, replicas: Sequence[ReplicaReport]) -> None:
-        """A version's replicas lie there by now; nowhere: it is unloaded."""
+        """Record a version's replicas; none: it is unloaded."""
         with self._lock:
             self._replicas.pop(servable_id, None)
             if replicas:
                 self._replicas[servable_id] = tuple(replicas)
 
     def all(self) -> Mapping[ServableId, Sequence[ReplicaReport]]:
-        """By version, in order."""
+        """Return the replicas by version, in order."""
         with self._lock:
             return dict(sorted(self._replicas.items()))
 
     def collect(self) -> Iterable[Metric]:
-        """Bytes by device, replicas by state, and operations that run elsewhere than planned."""
+        """Return bytes by device, replicas by state, and operations that run elsewhere."""
         return _device_bytes(self.plan(), self.in_use()), *_replica_families(self.all())
 
 

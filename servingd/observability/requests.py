@@ -1,7 +1,7 @@
 """Counts and times of requests, cheap enough for the request path.
 
-A request is recorded once, in one histogram; both metric families, ours and TensorFlow Serving's,
-are read from the histograms when somebody asks.
+A request is recorded once, in one histogram; both metric families, servingd's and TensorFlow
+Serving's, are read from the histograms when somebody asks.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ EDGES_US: tuple[float, ...] = tuple(10 * 1.8**i for i in range(33))
 """TensorFlow Serving's bucket edges for latencies, in microseconds."""
 
 EXAMPLE_EDGES: tuple[float, ...] = tuple(float(2**i) for i in range(15))
-"""Its bucket edges for the number of examples in a call."""
+"""TensorFlow Serving's bucket edges for the number of examples in a call."""
 
 _EDGES_S = tuple(edge / 1e6 for edge in EDGES_US)
-_LOT = 500
+_BLOCK = 500
 _KEPT_VERSIONS = 5
-"""A model's unloaded versions whose series stay: a scraper sees their last values."""
+"""The number of a model's unloaded versions whose series stay, for scrapers to see once more."""
 
 
 class Key(NamedTuple):
-    """What requests are told apart by. `method` is as on the wire: REST spells it in lower case."""
+    """The labels of a request. `method` is as in the API: REST's are in lower case."""
 
     model: str
     version: int
@@ -42,9 +42,9 @@ class Key(NamedTuple):
 class Histogram:
     """Count, sum and buckets of one key: of seconds, unless it has other edges.
 
-    The last bucket has no upper edge; a sample that is one of the edges lies above it, as
-    TensorFlow Serving has it. Adding is one list append; what was added is sorted into the buckets
-    in lots, or when asked for.
+    The last bucket has no upper edge; a sample equal to an edge counts above it, as in TensorFlow
+    Serving. Adding is one list append; the samples are sorted into the buckets in blocks, or when
+    the histogram is read.
     """
 
     __slots__ = ("_added", "_lock", "buckets", "count", "edges", "total")
@@ -59,15 +59,15 @@ class Histogram:
         self.buckets = [0] * (len(edges) + 1)
 
     def add(self, sample: float) -> None:
-        """Record one sample; from any thread."""
+        """Record one sample. Thread-safe."""
         self._added.append(sample)
-        if len(self._added) > _LOT:
-            self._sort_in()
+        if len(self._added) > _BLOCK:
+            self._fill_buckets()
 
     def copy(self) -> Histogram:
-        """A consistent copy."""
+        """Return a consistent copy."""
         while self._added:
-            self._sort_in()
+            self._fill_buckets()
         result = Histogram(self.edges)
         with self._lock:
             result.count, result.total = self.count, self.total
@@ -75,20 +75,20 @@ class Histogram:
         return result
 
     def merge(self, other: Histogram) -> None:
-        """Add what another histogram has recorded. Not for histograms that are shared."""
+        """Add the samples of another histogram. Not thread-safe."""
         self.count += other.count
         self.total += other.total
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
 
-    def _sort_in(self) -> None:
+    def _fill_buckets(self) -> None:
         with self._lock:
-            lot = self._added[:_LOT]
-            del self._added[: len(lot)]  # others may append meanwhile: at the end
-            places = np.searchsorted(self.edges, lot, side="right")
+            block = self._added[:_BLOCK]
+            del self._added[: len(block)]  # others may append meanwhile: at the end
+            places = np.searchsorted(self.edges, block, side="right")
             for place, n in enumerate(np.bincount(places).tolist()):
                 self.buckets[place] += n
-            self.count += len(lot)
-            self.total += sum(lot)
+            self.count += len(block)
+            self.total += sum(block)
 
 
 @dataclass(slots=True)
@@ -99,8 +99,8 @@ class _Retired:
 class RequestMetrics:
     """All histograms. Their number is bounded: only models and signatures that exist have any.
 
-    Versions that are long unloaded are folded into totals per model, method and code, so that
-    TensorFlow Serving's families, which know no version, never go back.
+    Versions that were unloaded long ago are added to totals per model, method and code, so that
+    TensorFlow Serving's families, which have no version, never decrease.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class RequestMetrics:
     def record(
         self, model: str, version: int, signature: str, method: str, code: Code, seconds: float
     ) -> None:
-        """Record one request. `model` is empty for a model that nobody serves."""
+        """Record one request. `model` is empty for a model that is not served."""
         self.histogram(model, version, signature, method, code).add(seconds)
         if code is not Code.OK:
             self._failures.note(model, method, code)
@@ -123,7 +123,7 @@ class RequestMetrics:
     def histogram(
         self, model: str, version: int, signature: str, method: str, code: Code
     ) -> Histogram:
-        """The histogram of one key, for whoever records into it often."""
+        """Return the histogram of one key, for callers that record into it often."""
         histogram = self._histograms.get((model, version, signature, method, code))
         if histogram is None:
             histogram = self._histograms.setdefault(
@@ -132,25 +132,25 @@ class RequestMetrics:
         return histogram
 
     def runtime_cell(self, model: str, api: str) -> Histogram:
-        """Where the times of a model's runs go; `api` is `Predict`, `Classify` or `Regress`."""
+        """Return the histogram of a model's runs; `api` is `Predict`, `Classify` or `Regress`."""
         histogram = self._runtimes.get((model, api))
         return histogram or self._runtimes.setdefault((model, api), Histogram())
 
     def count_examples(self, model: str, count: int) -> None:
-        """Record how many examples a MultiInference call has had."""
+        """Record the number of examples of a MultiInference call."""
         histogram = self._examples.get(model)
         (histogram or self._examples.setdefault(model, Histogram(EXAMPLE_EDGES))).add(count)
 
     def runtimes(self) -> list[tuple[tuple[str, str], Histogram]]:
-        """Consistent copies of all histograms of run times, in order."""
+        """Return consistent copies of all histograms of run times, in order."""
         return [(key, histogram.copy()) for key, histogram in sorted(self._runtimes.copy().items())]
 
     def examples(self) -> list[tuple[str, Histogram]]:
-        """Consistent copies of all histograms of example counts, in order."""
+        """Return consistent copies of all histograms of example counts, in order."""
         return [(key, histogram.copy()) for key, histogram in sorted(self._examples.copy().items())]
 
     def retire(self, servable_id: ServableId) -> None:
-        """A version has been unloaded: its series may go when newer ones have followed."""
+        """Mark a version as unloaded: its series are removed when newer versions have followed."""
         with self._lock:
             versions = self._retired.setdefault(servable_id.name, _Retired()).versions
             if servable_id.version in versions:
@@ -160,7 +160,7 @@ class RequestMetrics:
                 self._fold(servable_id.name, versions.popleft())
 
     def forget(self, model: str) -> None:
-        """A model is not served any more: its series go."""
+        """Remove the series of a model that is not served any more."""
         with self._lock:
             self._retired.pop(model, None)
             for totals in [key for key in self._totals if key[0] == model]:
@@ -172,21 +172,21 @@ class RequestMetrics:
         self._examples.pop(model, None)
 
     def revive(self, servable_id: ServableId) -> None:
-        """A version serves again: its series stay."""
+        """Keep the series of a version that serves again."""
         with self._lock:
             retired = self._retired.get(servable_id.name)
             if retired and servable_id.version in retired.versions:
                 retired.versions.remove(servable_id.version)
 
     def histograms(self) -> list[tuple[Key, Histogram]]:
-        """Consistent copies of all histograms, in order."""
+        """Return consistent copies of all histograms, in order."""
         return [
             (Key(*key), histogram.copy())
             for key, histogram in sorted(self._histograms.copy().items())
         ]
 
     def totals(self) -> dict[tuple[str, str, Code], Histogram]:
-        """Per model, method and code, unloaded versions included."""
+        """Return histograms per model, method and code, unloaded versions included."""
         with self._lock:
             totals = {key: histogram.copy() for key, histogram in self._totals.items()}
             for key, histogram in self.histograms():

@@ -1,4 +1,4 @@
-"""What is kept of requests, and how many of these new versions have answered."""
+"""Metrics of self-warming: kept requests, and how many of them new versions have run."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from servingd.core.types import ServableId
 
 
 class SelfWarmUpMetrics:
-    """Counts by version, as long as it is loaded. From any thread."""
+    """Counts by version, as long as it is loaded. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._outcomes: dict[ServableId, dict[str, int]] = {}  # guarded by _lock
         self.kept: Callable[[], Mapping[str, tuple[int, int]]] = dict
-        """By model, how many requests are kept, and their bytes; set once, before the start."""
+        """Returns the number and bytes of kept requests, by model; set before the start."""
 
     def warmed(self, servable_id: ServableId, outcomes: Mapping[str, int]) -> None:
-        """A version has been warmed with kept requests; of a second load, the counts add up."""
+        """Record that a version has run kept requests; the counts of several loads add up."""
         with self._lock:
             known = self._outcomes.setdefault(servable_id, {})
             for outcome, count in outcomes.items():
                 known[outcome] = known.get(outcome, 0) + count
 
     def forget(self, servable_id: ServableId) -> None:
-        """A version is unloaded: its series go."""
+        """Remove the series of an unloaded version."""
         with self._lock:
             self._outcomes.pop(servable_id, None)
 
     def collect(self) -> Iterable[Metric]:
-        """What new versions have answered, and what is kept for the next ones."""
+        """Return the kept requests that versions have run, and those that are kept now."""
         answered = CounterMetricFamily(
             "servingd_self_warm_up_requests",
             "Kept requests that a version was warmed with before it served, by outcome.",

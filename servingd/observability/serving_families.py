@@ -1,7 +1,7 @@
 """TensorFlow Serving's metric families, with its names, labels, buckets and spelling.
 
-prometheus-client would add `_total` and `_created` to the names, and puts a sample that equals a
-bucket's edge below it: dashboards made for TensorFlow Serving rely on neither.
+prometheus-client would add `_total` and `_created` to the names, and count a sample equal to a
+bucket's edge below it. Dashboards made for TensorFlow Serving expect neither.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _GRPC_METHODS = ("Predict", "Classify", "Regress")
 _REST_METHODS = ("predict", "classify", "regress")
 _US = 1e6
 _MAX_PATHS = 1000
-"""Attempts are counted for the paths that were loaded last: versions come and go."""
+"""The number of paths whose load attempts are counted: those loaded last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric: its raw name (`/tensorflow/serving/...`); a value or histogram per label set."""
+    """One metric: its raw name (`/tensorflow/serving/...`), a value or histogram per label set."""
 
     raw_name: str
     kind: str
     rows: Sequence[tuple[Labels, int | Histogram]]
     unit: float = 1.0
-    """What a histogram's samples are multiplied by."""
+    """The factor by which a histogram's samples are multiplied."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class _Attempts:
 
 
 class ServingCounts:
-    """What is counted besides requests. From any thread."""
+    """Counts of warm-ups, load attempts and logged requests. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,14 +53,14 @@ class ServingCounts:
         self._attempts: dict[str, _Attempts] = {}  # by path; guarded by _lock
 
     def warmed_up(self, servable_id: ServableId, path: str, seconds: float, records: int) -> None:
-        """A version has answered the records of its warm-up file."""
+        """Record that a version has run the records of its warm-up file, in so many seconds."""
         histogram = Histogram()
         histogram.add(seconds)
         with self._lock:
             self._warm_up[servable_id] = (path, histogram, records)
 
     def attempted(self, path: str, seconds: float, succeeded: bool) -> None:
-        """A SavedModel was loaded, or could not be."""
+        """Record an attempt to load a SavedModel."""
         with self._lock:
             found = self._attempts.pop(path, None) or _Attempts()
             self._attempts[path] = found  # the last one now
@@ -70,7 +70,7 @@ class ServingCounts:
                 del self._attempts[next(iter(self._attempts))]
 
     def attempts(self) -> tuple[list[tuple[Labels, int]], list[tuple[Labels, int]]]:
-        """Per path: attempts by status, and microseconds in all."""
+        """Return the attempts per path and status, and the microseconds per path."""
         with self._lock:
             found = [
                 (path, dict(of.by_status), of.seconds)
@@ -84,24 +84,24 @@ class ServingCounts:
         return counts, [((("model_path", path),), round(s * _US)) for path, _, s in found]
 
     def logged(self, model: str, code: Code) -> None:
-        """A request has been written to the request log, or could not be."""
+        """Record that a request was written to the request log (OK), or why it was not."""
         with self._lock:
             key = (model, code.name)
             self._logged[key] = self._logged.get(key, 0) + 1
 
     def forget(self, servable_id: ServableId) -> None:
-        """A version is unloaded: its series go."""
+        """Remove the series of an unloaded version."""
         with self._lock:
             self._warm_up.pop(servable_id, None)
 
     def forget_model(self, model: str) -> None:
-        """A model is not served any more: its series go."""
+        """Remove the series of a model that is not served any more."""
         with self._lock:
             for key in [key for key in self._logged if key[0] == model]:
                 del self._logged[key]
 
     def warm_up(self) -> list[tuple[Labels, Histogram, int]]:
-        """Per version: labels, time, and records read."""
+        """Return labels, time, and number of records of each warm-up."""
         with self._lock:
             found = sorted(self._warm_up.values(), key=lambda entry: entry[0])
         return [
@@ -110,14 +110,14 @@ class ServingCounts:
         ]
 
     def logs(self) -> list[tuple[Labels, int]]:
-        """Per model and outcome: requests logged."""
+        """Return the requests logged, per model and outcome."""
         with self._lock:
             found = sorted(self._logged.items())
         return [((("model_name", m), ("status_code", code)), n) for (m, code), n in found]
 
 
 def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
-    """The families that are about requests, loads and logs."""
+    """Return the families of requests, loads and logs."""
     request_counts, latencies = _requests(requests)
     examples = [((("model", model),), histogram) for model, histogram in requests.examples()]
     warm_up = counts.warm_up()
@@ -153,7 +153,10 @@ def _family(
 def _requests(
     requests: RequestMetrics,
 ) -> tuple[list[tuple[Labels, int | Histogram]], list[tuple[Labels, int | Histogram]]]:
-    """Counts by model and status, and times of the good ones: of gRPC's inference calls only."""
+    """Return counts by model and status, and times of successful calls.
+
+    Of gRPC only Predict, Classify and Regress count; of REST all calls do.
+    """
     counts: dict[tuple[str, str], int] = {}
     latencies: dict[Labels, Histogram] = {}
     for (model, method, code), histogram in requests.totals().items():
@@ -174,13 +177,13 @@ def _requests(
 
 
 def first_value(family: Family | None) -> int:
-    """The value of a family's first series; 0 for a histogram, and where there is none."""
+    """Return the value of a family's first series; 0 for a histogram, or if there is none."""
     value = family.rows[0][1] if family is not None and family.rows else 0
     return value if isinstance(value, int) else 0
 
 
 def write(found: Sequence[Family]) -> str:
-    """Families as text."""
+    """Return families as Prometheus text."""
     lines: list[str] = []
     for family in found:
         name = re.sub(r"[^a-zA-Z0-9_]", ":", family.raw_name)
@@ -195,7 +198,7 @@ def write(found: Sequence[Family]) -> str:
 
 
 def cumulative(histogram: Histogram, unit: float = 1.0) -> Iterator[tuple[str, float]]:
-    """Upper edge and number of samples below it, for each bucket."""
+    """Yield each bucket's upper edge, and the number of samples below it."""
     total = 0
     for edge, n in zip(histogram.edges, histogram.buckets, strict=False):
         total += n

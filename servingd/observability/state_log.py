@@ -1,4 +1,4 @@
-"""Life-cycle announcements as log lines, in TensorFlow Serving's words: operators grep for them."""
+"""Log life-cycle states with TensorFlow Serving's texts, because operators grep for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def log_state(state: ServableState) -> None:
-    """Log one announcement; a failure with its code and text."""
+    """Log one state; an error with its code and text."""
     if state.error is not None:
         _log.warning(
             "Encountered an error for servable version %s: %s: %s",

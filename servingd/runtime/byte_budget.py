@@ -1,4 +1,4 @@
-"""What large requests may take at once, all together; who finds no room waits for a turn."""
+"""Limit how many bytes all large requests may take together; further ones wait for their turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Waiter(NamedTuple):
 
 
 class ByteBudget:
-    """`total` bytes that are lent in order of arrival. From any thread; no thread waits in here."""
+    """A budget of `total` bytes, lent in order of arrival. Thread-safe; never blocks a thread."""
 
     def __init__(self, total: int, max_waiting: int = _MAX_WAITING) -> None:
         self.total = total
@@ -30,18 +30,19 @@ class ByteBudget:
         # All below: guarded by _lock.
         self._lent = 0
         self._waiting: deque[_Waiter] = deque()
-        self._held = 0  # bytes that those who wait hold already
+        self._held = 0  # bytes that waiting requests hold already
 
     def ask(
         self, size: int, held: int, alive: Callable[[], bool], begin: Callable[[], None]
     ) -> None:
-        """Call `begin` once there is room for `size` bytes: now, or by whoever gives some back.
+        """Call `begin` once `size` bytes are free: now, or on the thread that gives them back.
 
-        Who asks for more than there is has all of it. Each that begins must `give_back` as much,
-        whatever becomes of it.
+        A request for more than `total` gets all of it. `held` are the bytes that the request takes
+        while it waits; it is dropped if it is no longer `alive`. Each request that begins must call
+        `give_back` with the same size, however it ends.
 
         Raises:
-            Unavailable: too many wait, or those who wait hold as much as may be lent.
+            Unavailable: too many requests wait, or they hold as many bytes as may be lent.
         """
         waiter = _Waiter(min(size, self.total), held, alive, begin)
         with self._lock:
@@ -54,7 +55,7 @@ class ByteBudget:
             begin()
 
     def give_back(self, size: int) -> None:
-        """The bytes that were asked for are free; those whose turn it is begin."""
+        """Free the bytes that were asked for; the requests that now fit begin on this thread."""
         begins: list[Callable[[], None]] = []
         with self._lock:
             self._lent -= min(size, self.total)

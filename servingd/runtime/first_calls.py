@@ -1,7 +1,7 @@
-"""Calls that come while the first models load: they wait for them, within their own time.
+"""Hold the calls that arrive while the first models load, until their deadlines.
 
-TensorFlow Serving listens when its first models have loaded, and who waits for its port calls then.
-We listen from the start on, for probes and status; so calls wait here instead.
+TensorFlow Serving opens its ports when its first models have loaded, and clients call once the port
+answers. This server opens its ports at the start, for probes and status, so calls wait here.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ _RETRY_AFTER_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstCallLimits:
-    """How much may wait."""
+    """The most calls, and bytes of their requests, that may be held."""
 
     calls: int = 1024
     size: int = 64 << 20
-    """Bytes of requests."""
+    """Bytes of all held requests."""
 
 
 class HeldCall(NamedTuple):
-    """One call that waits."""
+    """A call that is held."""
 
     size: int
     alive: Callable[[], bool]
     run: Callable[[], None]
-    """Begins it; never raises."""
+    """Begins the call; never raises."""
     fail: Callable[[ServingError], None]
 
 
 class FirstCalls:
-    """Holds calls until each first model is available, has failed, or is not there.
+    """Holds calls until each first model is available, has failed, or does not exist.
 
-    Owns the thread `first-calls`, which begins what was held, in order, when that is so. From any
-    thread; `over` is read without the lock and is True for good once nothing is held any more.
+    Owns the thread `first-calls`, which then begins the held calls in order. Thread-safe. `over` is
+    read without the lock and stays True once nothing is held any more.
     """
 
     def __init__(
@@ -62,23 +62,23 @@ class FirstCalls:
         self._size = 0
 
     def expect(self, names: Collection[str]) -> None:
-        """Say which models there are, the first time and whenever they change."""
+        """Set which models there are: once they are known, and whenever they change."""
         with self._lock:
             self._expected = frozenset(names)
-        self._look()
+        self._end_if_settled()
 
     def settle(self, name: str) -> None:
-        """A model is available, or its first load has failed, or there is nothing to load."""
+        """Record that a model is available, has failed, or has nothing to load."""
         if self.over:
             return
         with self._lock:
             self._settled.add(name)
-        self._look()
+        self._end_if_settled()
 
     def hold(self, spec: ModelSpec, call: HeldCall) -> bool:
-        """Whether a call is held; else it is to be begun now: it can be answered.
+        """Return whether a call is held; if False, the caller must begin it now.
 
-        Raises Unavailable if too much is held.
+        Raises Unavailable if too many calls or bytes are held.
         """
         if self.over or not spec.name or self._is_ready(spec):
             return False
@@ -100,7 +100,7 @@ class FirstCalls:
             return True
 
     def stop(self) -> None:
-        """Refuse what is held: the server ends."""
+        """Fail all held calls: the server is stopping."""
         for call in self._end():
             call.fail(Unavailable("server is shutting down"))
 
@@ -120,7 +120,7 @@ class FirstCalls:
         self._held = [call for call in self._held if call.alive()]
         self._size = sum(call.size for call in self._held)
 
-    def _look(self) -> None:
+    def _end_if_settled(self) -> None:
         with self._lock:
             expected = self._expected
             if self._ended or expected is None or not expected <= self._settled:

@@ -1,4 +1,4 @@
-"""Named threads with an owner: a pool of workers that is started, stopped and never polled."""
+"""Named threads with an owner: a pool of workers that is started and stopped, and never polled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def join(threads: list[threading.Thread], timeout_s: float) -> list[str]:
-    """Wait for threads until the time is up; return, and log, the names of those that go on."""
+    """Wait at most `timeout_s` for threads; return, and log, the names of those still running."""
     deadline = time.monotonic() + timeout_s
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
@@ -27,11 +27,11 @@ def join(threads: list[threading.Thread], timeout_s: float) -> list[str]:
 
 
 class WorkerPool:
-    """`size` threads that run jobs in order of arrival.
+    """A pool of `size` threads that run jobs in order of arrival.
 
     The queue has no bound of its own: its owner submits at most one job per version. The threads
-    are daemons, so that a load that hangs in a file system cannot keep the process alive. One whose
-    job does not end can be given up: another takes its place, and it ends with its job.
+    are daemons, so that a load that hangs in a file system cannot keep the process alive. A thread
+    whose job hangs can be given up: another one replaces it, and it ends with its job.
     """
 
     def __init__(self, name: str, size: int) -> None:
@@ -41,7 +41,8 @@ class WorkerPool:
         self._numbers = itertools.count()  # guarded by _lock
         self._running: dict[threading.Thread, Job] = {}  # guarded by _lock
         self._stopped = False  # guarded by _lock
-        self._threads = [self._made() for _ in range(size)]  # guarded by _lock; not those given up
+        # Without the threads that were given up; guarded by _lock.
+        self._threads = [self._new_thread() for _ in range(size)]
 
     def start(self) -> None:
         """Start the threads."""
@@ -49,13 +50,13 @@ class WorkerPool:
             thread.start()
 
     def submit(self, job: Job) -> None:
-        """Queue a job; from any thread."""
+        """Enqueue a job. Thread-safe."""
         self._jobs.put(job)
 
     def give_up(self, job: Job) -> bool:
-        """Let another thread do what the one that runs this job would do next; from any thread.
+        """Replace the thread that runs this job by a new one. Thread-safe.
 
-        False if no thread runs it: it waits still, or has ended.
+        Returns False if no thread runs it: the job is still queued, or has ended.
         """
         with self._lock:
             stuck = next((t for t, j in self._running.items() if j is job), None)
@@ -64,13 +65,13 @@ class WorkerPool:
             self._threads.remove(stuck)
             if self._stopped:
                 return True
-            stand_in = self._made()
+            stand_in = self._new_thread()
             self._threads.append(stand_in)
         stand_in.start()
         return True
 
     def stop(self, timeout_s: float) -> list[str]:
-        """Let queued jobs finish; return the names of threads that would not end in time."""
+        """Finish the queued jobs; return the names of threads still running after `timeout_s`."""
         with self._lock:
             self._stopped = True
             threads = list(self._threads)
@@ -78,7 +79,7 @@ class WorkerPool:
             self._jobs.put(None)
         return join(threads, timeout_s)
 
-    def _made(self) -> threading.Thread:
+    def _new_thread(self) -> threading.Thread:
         name = f"{self._name}-{next(self._numbers)}"
         return threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -91,8 +92,8 @@ class WorkerPool:
                 job()
             except BaseException:  # a worker outlives its jobs, even those that exit
                 _log.exception("a job of %s failed", me.name)
-            del job  # else the last job's captives live until the next one comes
+            del job  # else what the last job refers to lives until the next job arrives
             with self._lock:
                 del self._running[me]
                 if me not in self._threads:
-                    return  # it was given up, and another is in its place
+                    return  # it was given up, and another thread has replaced it

@@ -1,4 +1,4 @@
-"""What a start-up log should say about flags that were set and do nothing."""
+"""Find the flags that were set and have no effect, for the log at start-up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REPLACED_BY_PLATFORM_CONFIG = (
     "num_tflite_interpreters_per_pool",
     "mixed_precision",
 )
-"""Flags that do nothing beside --platform_config_file, as TensorFlow Serving has it."""
+"""Flags without effect if --platform_config_file is set, as in TensorFlow Serving."""
 
 _NEEDS_HTTP = (
     "rest_api_num_threads",
@@ -38,7 +38,7 @@ _NEEDS_HTTP = (
 
 
 def notes(config: ServerConfig, given: Collection[str]) -> list[str]:
-    """One line for each flag of `given` that is not at its default and has no effect."""
+    """Return one line for each flag of `given` that is not at its default and has no effect."""
     reasons = _reasons(config)
     return [
         f"--{name} has no effect: {reasons[name]}"
@@ -48,7 +48,7 @@ def notes(config: ServerConfig, given: Collection[str]) -> list[str]:
 
 
 def _reasons(config: ServerConfig) -> Mapping[str, str]:
-    """Why flags do nothing here, the more special reason last."""
+    """Return why flags have no effect; a more specific reason replaces a general one."""
     reasons = {
         name: field.metadata["no_effect"]
         for name, field in FLAGS.items()

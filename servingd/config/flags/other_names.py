@@ -1,4 +1,4 @@
-"""What flags of other model servers are called here: people bring them along."""
+"""Flags of other model servers, and the flags here that correspond to them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "v": "log_level",
     "file_system_poll_interval": "file_system_poll_wait_seconds",
 }
-"""The name there, with underscores, and the flag here."""
+"""The flag here, by the name there, with underscores."""
 
 NOT_HERE: Mapping[str, str] = {
     "host": _ADDRESS,
@@ -46,4 +46,4 @@ NOT_HERE: Mapping[str, str] = {
     "workers": "one process serves all; --rest_api_num_threads and --num_load_threads are its own",
     "batch_size": "--enable_batching with --batching_parameters_file says how calls are batched",
 }
-"""Those for which there is nothing, and what there is in their place."""
+"""Flags with no counterpart here, and what to use in their place."""

@@ -1,4 +1,4 @@
-"""The command line, made from the fields of ServerConfig."""
+"""Parse the command line by the fields of ServerConfig."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXPECTED: Mapping[type, str] = {
     float: "a number",
     str: "a text",
 }
-"""What a value of a type is, in errors."""
+"""The description of a type's values in errors."""
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -39,7 +39,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 def parse_flags(
     program: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None
 ) -> ServerConfig:
-    """The configuration of a command line alone; see `given_flags` and `make_config`."""
+    """Return the configuration of a command line alone; see `given_flags` and `make_config`."""
     return make_config(given_flags(program, arguments, defaults), defaults)
 
 
@@ -49,43 +49,43 @@ def given_flags(
     defaults: Mapping[str, Any] | None = None,
     passed_over: list[str] | None = None,
 ) -> dict[str, Any]:
-    """What a command line sets: `--flag=value` or `--flag value`; the last one counts.
+    """Return the flags that a command line sets: `--flag=value` or `--flag value`; the last counts.
 
     A boolean may stand alone. Raises InvalidConfig, for an unknown flag with the nearest known one.
-    `--help` prints all flags and exits. Flags that TensorFlow Serving had once are unknown ones,
-    unless there is a list to name them in, each with a line for the log.
+    `--help` prints all flags and exits. Flags of older TensorFlow Serving releases are unknown too,
+    unless `passed_over` is given: then each adds a line for the log to that list.
     """
     values: dict[str, Any] = {}
-    left = list(reversed(arguments))
-    while left:
-        argument = left.pop()
+    remaining = list(reversed(arguments))
+    while remaining:
+        argument = remaining.pop()
         if argument in ("--help", "-h"):
             sys.stdout.write(usage(program, defaults))
             raise SystemExit(0)
         name, equals, text = argument.removeprefix("--").partition("=")
         if passed_over is not None and argument.startswith("--") and name in STALE_FLAGS:
-            passed_over.append(_pass_over(name, equals, left))
+            passed_over.append(_pass_over(name, equals, remaining))
             continue
         if not argument.startswith("--") or name not in FLAGS:
             raise InvalidConfig(f"unknown argument: {argument}{_nearest(argument)}")
         if not equals:
-            text = _next(name, left)
+            text = _next(name, remaining)
         values[name] = _parsed(name, text)
     return values
 
 
-def _pass_over(name: str, equals: str, left: list[str]) -> str:
-    """What is to be said of a stale flag; its value is taken out of what follows."""
+def _pass_over(name: str, equals: str, remaining: list[str]) -> str:
+    """Return the log line for a stale flag, and skip its value."""
     reason, boolean = STALE_FLAGS[name]
-    following = left[-1] if left else "--"
+    following = remaining[-1] if remaining else "--"
     value = following.lower() in _BOOLEANS if boolean else not following.startswith("--")
     if not equals and value:
-        left.pop()
+        remaining.pop()
     return f"--{name} is not known any more and has no effect: {reason}"
 
 
 def make_config(given: Mapping[str, Any], *less: Mapping[str, Any] | None) -> ServerConfig:
-    """The configuration of what is given and, in this order, of what counts less.
+    """Return the configuration of `given` and, in this order, of lower-ranking flags.
 
     Raises InvalidConfig.
     """
@@ -96,13 +96,13 @@ def make_config(given: Mapping[str, Any], *less: Mapping[str, Any] | None) -> Se
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean WORD?`, or nothing where no known word is near."""
+    """Return `; did you mean WORD?`, or an empty text if no known word is similar."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def usage(program: str, defaults: Mapping[str, Any] | None = None) -> str:
-    """All flags with their defaults, TensorFlow Serving's and ours."""
+    """Return all flags with their defaults, TensorFlow Serving's and servingd's, for `--help`."""
     groups = {"TensorFlow Serving's flags": False, "servingd's own flags": True}
     parts = [
         f"usage: {program} [--flag=value | --flag value | --boolean_flag]...\n",
@@ -120,7 +120,7 @@ def usage(program: str, defaults: Mapping[str, Any] | None = None) -> str:
 
 
 def default_text(field: dataclasses.Field[Any], defaults: Mapping[str, Any]) -> str:
-    """A flag's default as a reader wants it: as it would be typed, or in words."""
+    """Return a flag's default for readers: as it would be typed, or in words."""
     if field.name not in defaults and field.metadata["default"]:
         return str(field.metadata["default"])
     value = defaults.get(field.name, default_of(field))
@@ -136,14 +136,14 @@ def _help(field: dataclasses.Field[Any], defaults: Mapping[str, Any]) -> str:
     return "\n".join([f"  --{field.name}={TYPES[field.name].__name__.upper()}", *lines, ""])
 
 
-def _next(name: str, left: list[str]) -> str:
-    """The value of a flag without `=`, taken from what follows; a boolean needs none."""
-    following = left[-1] if left else ""
+def _next(name: str, remaining: list[str]) -> str:
+    """Return the value of a flag without `=` from the next argument; a boolean needs none."""
+    following = remaining[-1] if remaining else ""
     if TYPES[name] is bool:
-        return left.pop() if following.lower() in _BOOLEANS else "true"
-    if not left or following.startswith("--"):
+        return remaining.pop() if following.lower() in _BOOLEANS else "true"
+    if not remaining or following.startswith("--"):
         raise InvalidConfig(f"--{name}: expected {EXPECTED[TYPES[name]]}, got nothing")
-    return left.pop()
+    return remaining.pop()
 
 
 def _parsed(name: str, text: str) -> Any:
@@ -181,7 +181,7 @@ _PARSERS: Mapping[type, Callable[[str], Any]] = {
 
 
 def _nearest(argument: str) -> str:
-    """What somebody may have meant; an argument that is no flag may be a folder."""
+    """Return a hint for an unknown argument; one that is not a flag may be a folder."""
     if not argument.startswith("-") and ("/" in argument or argument.startswith(".")):
         return f"; did you mean --model_repository={argument}, or --model_base_path={argument}?"
     word = argument.partition("=")[0].lstrip("-").replace("-", "_").lower()

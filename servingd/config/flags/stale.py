@@ -1,4 +1,4 @@
-"""Flags that TensorFlow Serving or its logging had once: start scripts still carry them."""
+"""Flags of older releases of TensorFlow Serving or its logging, still found in start scripts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class StaleFlag(NamedTuple):
-    """Why a flag means nothing any more, and whether it may stand without a value."""
+    """Why a flag has no effect any more, and whether it may stand without a value."""
 
     reason: str
     boolean: bool = False

@@ -1,7 +1,7 @@
-"""`servingd.yaml`: flags and models in one file, each told exactly where it is wrong.
+"""Read `servingd.yaml`: flags and models in one file; errors name the exact place.
 
-Top-level keys are the flags, without their dashes, and `models`. What a model may say is one table,
-MODEL_FIELDS; the reader, its errors and the reference page are made from it. A new field is a field
+Top-level keys are the flags, without their dashes, and `models`. The keys of a model are one table,
+MODEL_FIELDS; the reader, its errors and the reference page are made from it. A new key is a field
 of ModelConfig and one row.
 """
 
@@ -27,17 +27,17 @@ NOT_IN_FILE = ("servingd_config_file", "version")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
-    """One of `models`: fields of a ModelConfig by name, as far as they are said."""
+    """One of `models`: the fields of a ModelConfig that the file sets, by name."""
 
     name: str
     fields: Mapping[str, Any]
     where: str
-    """File, line and field, for errors that only show later."""
+    """File, line and field, for errors that are found later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingdYaml:
-    """The contents of a file, each value of its flag's type; checks of flags are done."""
+    """The contents of a file, each value of its flag's type; the flags have been checked."""
 
     flags: Mapping[str, Any]
     models: tuple[ModelEntry, ...]
@@ -45,7 +45,7 @@ class ServingdYaml:
 
 @dataclass(frozen=True, slots=True)
 class ModelField:
-    """How one key of a model is read and explained."""
+    """One key of a model: its type, its help, and how it is read."""
 
     kind: str
     help: str
@@ -72,10 +72,10 @@ def merge_models(
     *,
     others_may_come: bool = False,
 ) -> tuple[ModelConfig, ...]:
-    """The models of other sources with those of the file.
+    """Return the models of other sources, merged with those of the file.
 
-    An entry without a base_path adds its fields to the listed model of its name, and counts more
-    than what that says; with `others_may_come` (a watched repository) that need not be there yet.
+    An entry without a base_path adds its fields to the listed model of its name, and overrides that
+    model's own; with `others_may_come` (a watched repository) the model need not exist yet.
     An entry with a base_path is a model of its own. Raises InvalidConfig.
     """
     models = {model.name: model for model in listed}
@@ -217,7 +217,7 @@ def _merging(value: Value) -> str:
 
 
 def _load_field(name: str) -> Callable[[Value], str]:
-    """A reader of one of LOAD_CHECKS; a whole number may stand for its text."""
+    """Return a reader of one of LOAD_CHECKS; a whole number is read as text."""
 
     def read(value: Value) -> str:
         is_number = value.node.tag == "tag:yaml.org,2002:int"
@@ -293,4 +293,4 @@ MODEL_FIELDS: Mapping[str, ModelField] = MappingProxyType(
         ),
     }
 )
-"""What a model may say; every name but `name` is a field of ModelConfig."""
+"""The keys of a model; each but `name` is a field of ModelConfig."""

@@ -1,4 +1,4 @@
-"""YAML as values that know their place, so that an error can name file, line and field.
+"""YAML values with their positions, so that an error can name file, line and field.
 
 Only plain data is read: mappings, lists, and scalars of YAML's own types.
 """
@@ -19,12 +19,12 @@ from servingd.errors import InvalidConfig, NotFound
 _TAG = "tag:yaml.org,2002:"
 _KINDS: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 _SHOWN = 60
-"""Characters of a wrong value that an error shows."""
+"""The characters of a wrong value that an error shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One node of a file, and the way to it."""
+    """One node of a file, and its position."""
 
     node: yaml.Node
     path: str
@@ -32,16 +32,19 @@ class Value:
 
     @property
     def where(self) -> str:
-        """`FILE:LINE: FIELD`, as errors begin."""
+        """`FILE:LINE: FIELD`, the beginning of an error."""
         place = f"{self.path}:{self.node.start_mark.line + 1}"
         return f"{place}: {self.field}" if self.field else place
 
     def error(self, expected: str) -> InvalidConfig:
-        """That something else was expected here."""
+        """Return the error that something else was expected here."""
         return InvalidConfig(f"{self.where}: expected {expected}, got {self._shown()}")
 
     def scalar(self, kind: type) -> Any:
-        """A bool, int, float or str; a float may be written as a whole number."""
+        """Return a bool, int, float or str; a float may be written as a whole number.
+
+        Raises InvalidConfig if the value is of another kind.
+        """
         value = self._construct()
         if kind is float and type(value) is int and abs(value) < 2**1000:
             value = float(value)
@@ -51,7 +54,7 @@ class Value:
         return value
 
     def items(self) -> list[Value]:
-        """The parts of a list."""
+        """Return the items of a list. Raises InvalidConfig if this is no list."""
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.error("a list")
         return [
@@ -60,7 +63,10 @@ class Value:
         ]
 
     def entries(self, known: Collection[str] | None = None) -> dict[str, Value]:
-        """The parts of a mapping whose keys are texts; each key once, and one of `known`."""
+        """Return the entries of a mapping by key; each key once, a text, and one of `known`.
+
+        Raises InvalidConfig for any other value.
+        """
         if not isinstance(self.node, yaml.MappingNode):
             raise self.error("a mapping")
         entries: dict[str, Value] = {}
@@ -78,11 +84,11 @@ class Value:
         return entries
 
     def is_null(self) -> bool:
-        """Whether there is nothing."""
+        """Return whether the value is empty."""
         return self.node.tag == f"{_TAG}null"
 
     def _construct(self) -> Any:
-        """The scalar, or None for anything else."""
+        """Return the scalar; None for anything else."""
         if not isinstance(self.node, yaml.ScalarNode):
             return None
         if self.node.tag.removeprefix(_TAG) not in _KINDS:
@@ -104,11 +110,11 @@ class Value:
 
 
 def read_yaml(path: str) -> Value | None:
-    """The one document of a file; None if it is empty.
+    """Return the one document of a file; None if it is empty.
 
     Raises:
         NotFound: there is no such file.
-        InvalidConfig: it cannot be read, or is no YAML; the text names the file and the line.
+        InvalidConfig: it cannot be read, or is not YAML; the text names the file and the line.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")

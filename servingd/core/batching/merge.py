@@ -1,4 +1,4 @@
-"""Tensors of several calls as one, and the answer taken apart again."""
+"""Merge the tensors of several calls into one batch, and split its outputs per call."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _MAX_RANK = 6
 
 
 class Form(NamedTuple):
-    """What is known of inputs but for their values."""
+    """What a call's inputs have besides their values: bytes, rows, and what they may merge with."""
 
     size: int
     """Bytes of all arrays."""
     rows: int
     kind: Hashable
-    """What calls must have in common to be merged; None: that is to be found out per call."""
+    """What calls must have in common to be merged; None: it must be worked out for each call."""
 
 
 class FormedInputs(dict[str, Array]):
-    """Inputs that come with their form, worked out once for many calls."""
+    """Inputs with their form, which is worked out once for many calls."""
 
     __slots__ = ("form",)
 
@@ -35,7 +35,10 @@ class FormedInputs(dict[str, Array]):
 
 
 def form_of(signature: Signature, inputs: Tensors) -> Form:
-    """Return the form of a signature's inputs; whatever has their types and shapes has it too."""
+    """Return the form of a signature's inputs.
+
+    Inputs with the same dtypes and shapes have the same form.
+    """
     size = sum(array.nbytes for array in inputs.values())
     if fits(signature, inputs):
         try:
@@ -46,17 +49,17 @@ def form_of(signature: Signature, inputs: Tensors) -> Form:
 
 
 class Merged(NamedTuple):
-    """Inputs to run, and what is needed to take the outputs apart."""
+    """A batch's inputs, `[rows, ...]` each, and what is needed to split its outputs."""
 
     inputs: dict[str, Array]
     rows: int
-    """With those that only fill up."""
+    """The rows of each input, padding rows included."""
 
 
 def rows_of(inputs: Tensors) -> int:
-    """The rows of a call.
+    """Return the rows of a call: the first dimension, which all inputs must share.
 
-    Raises InvalidArgument with TensorFlow Serving's texts if it cannot be merged.
+    Raises InvalidArgument with TensorFlow Serving's texts if the call cannot be merged.
     """
     rows = -1
     for array in inputs.values():
@@ -71,9 +74,9 @@ def rows_of(inputs: Tensors) -> int:
 
 
 def kind_of(inputs: Tensors, pads_lengths: bool = False) -> Hashable:
-    """What calls must have in common to be merged: types, and shapes beyond the first dimension.
+    """Return what calls must have in common to be merged: dtypes, and shapes after the rows.
 
-    With `pads_lengths` the ranks are enough.
+    With `pads_lengths` the ranks must be the same, instead of the shapes.
     """
     if pads_lengths:
         return tuple((array.dtype.char, array.ndim) for array in inputs.values())
@@ -81,12 +84,11 @@ def kind_of(inputs: Tensors, pads_lengths: bool = False) -> Hashable:
 
 
 def merge(calls: Sequence[Tensors], target_rows: int = 0) -> Merged:
-    """The calls' inputs, one below the other; they are of one kind.
+    """Concatenate the calls' inputs along the rows; the calls are of one kind.
 
     Tensors of different lengths are padded at the end of each dimension with their own first
-    element, and rows are added up to `target_rows`: copies of the last call's first row (both are
-    TensorFlow Serving's rules).
-
+    element. Rows are padded up to `target_rows` with copies of the last call's first row. Both are
+    TensorFlow Serving's rules.
     Raises InvalidArgument for what cannot be padded.
     """
     rows = sum(rows_of(call) for call in calls)
@@ -95,11 +97,11 @@ def merge(calls: Sequence[Tensors], target_rows: int = 0) -> Merged:
         parts = [call[alias] for call in calls]
         if target_rows > rows:
             parts.append(np.repeat(parts[-1][:1], target_rows - rows, axis=0))
-        inputs[alias] = parts[0] if len(parts) == 1 else _one_below_the_other(parts)
+        inputs[alias] = parts[0] if len(parts) == 1 else _concatenate(parts)
     return Merged(inputs, max(rows, target_rows))
 
 
-def _one_below_the_other(parts: list[Array]) -> Array:
+def _concatenate(parts: list[Array]) -> Array:
     try:
         return np.concatenate(parts)
     except ValueError:  # their lengths differ
@@ -107,7 +109,7 @@ def _one_below_the_other(parts: list[Array]) -> Array:
 
 
 def same_lengths(parts: list[Array]) -> list[Array]:
-    """Tensors of one rank, padded to the same sizes beyond the first dimension.
+    """Return tensors of one rank, padded to the same sizes after the first dimension.
 
     Raises InvalidArgument for what cannot be padded.
     """
@@ -128,10 +130,11 @@ def _padded(part: Array, most: tuple[int, ...]) -> Array:
 
 
 def split(outputs: Tensors, rows: Sequence[int], merged: Merged) -> list[dict[str, Any]]:
-    """Each call's rows of the outputs, as views; rows that only filled up are left out.
+    """Return each call's rows of the outputs, as views; padding rows are dropped.
 
-    Lengths that were padded stay so: which of an output's come from the padding, nobody can tell.
-    Raises FailedPrecondition if the outputs are not row by row.
+    `rows` are the calls' numbers of rows, in the order of the batch. Padded lengths stay padded, as
+    in TensorFlow Serving: which part of an output comes from padding cannot be known.
+    Raises FailedPrecondition if an output's first dimension is not the batch's rows.
     """
     arrays: dict[str, Array] = {}
     for alias, value in outputs.items():
@@ -152,5 +155,5 @@ def split(outputs: Tensors, rows: Sequence[int], merged: Merged) -> list[dict[st
 
 
 def next_allowed(rows: int, allowed: Sequence[int]) -> int:
-    """The size that a batch is filled up to: the next of those allowed, or its own."""
+    """Return the size to pad a batch of so many rows to: the next one allowed, else `rows`."""
     return next((size for size in allowed if size >= rows), rows)

@@ -1,6 +1,7 @@
-"""How batches of a queue leave: by rules, when there is time, or towards a latency goal.
+"""Decide how large batches may get and how long an unfilled one is held.
 
-What a policy needs to know of a model it learns from the runs themselves.
+There are three policies: fixed parameters, dispatch whenever a worker is idle, and a latency goal.
+What a policy needs to know of a model it learns from the times of its runs.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from servingd.core.batching.queue import BatchLimits, BatchRules
 MAX_ROWS = 2**31 - 1
 
 _WEIGHT = 0.2
-"""How much the newest run counts."""
+"""The share of the newest run in a moving mean."""
 
 
 class RunTimes:
-    """What runs have cost by their number of rows, in seconds: a moving mean per power of two.
+    """Seconds that runs took by their number of rows: a moving mean per power of two.
 
     Threads may race on an observation; any outcome is a valid estimate.
     """
@@ -30,16 +31,16 @@ class RunTimes:
         self._per_row: dict[int, float] = {}
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Take a run's time."""
+        """Record that a run of so many rows took so many seconds."""
         size, each = max(1, rows).bit_length(), seconds / max(1, rows)
         before = self._per_row.get(size)
         self._per_row[size] = each if before is None else before + _WEIGHT * (each - before)
 
     def estimate(self, rows: int) -> float | None:
-        """What a run of so many rows will take; None before the first run.
+        """Return the seconds that a run of so many rows will take; None before the first run.
 
-        A size that was never run is taken to cost per row what the next smaller one did, else the
-        next larger: more rows at once never cost more each.
+        A size that never ran is assumed to cost as much per row as the next smaller one, else as
+        the next larger one: larger runs never cost more per row.
         """
         size = max(1, rows).bit_length()
         exact = self._per_row.get(size)
@@ -52,47 +53,47 @@ class RunTimes:
         return max(1, rows) * (smaller[-1] if smaller else known[0][1])
 
     def by_rows(self) -> dict[int, float]:
-        """The smallest number of rows of each size, and what a run of so many takes."""
+        """Return seconds per run, by the smallest number of rows of each size."""
         known = sorted(self._per_row.copy().items())
         return {1 << (size - 1): each * (1 << (size - 1)) for size, each in known}
 
 
 class BatchPolicy(Protocol):
-    """Decides how long unfilled batches are held."""
+    """Decides how large batches may get and how long unfilled ones are held."""
 
     rules: BatchRules
 
     def limits(self) -> BatchLimits:
-        """The limits now."""
+        """Return the limits that hold now."""
         ...
 
     def on_arrival(self, rows: int, now: float) -> None:
-        """A call has come."""
+        """Record that a call of so many rows arrived at `now`, in monotonic seconds."""
         ...
 
 
 @dataclass(slots=True)
 class FixedPolicy:
-    """The same limits for ever: TensorFlow Serving's parameters, or one call at a time."""
+    """Limits that never change: TensorFlow Serving's parameters, or one call at a time."""
 
     rules: BatchRules
     fixed: BatchLimits
 
     def limits(self) -> BatchLimits:
-        """Always the same."""
+        """Return the fixed limits."""
         return self.fixed
 
     def on_arrival(self, rows: int, now: float) -> None:
-        """Nothing is learnt."""
+        """Do nothing: this policy learns nothing."""
 
 
 @dataclass(slots=True)
 class WaitingPolicy:
-    """What waits while a batch runs is the next batch. Nobody waits for a timer.
+    """The calls that wait while a batch runs are the next batch; there is no timer.
 
-    `rows_worth` says up to how many rows a run gets cheaper per row; a batch of so many does not
-    wait for the one that runs. A few times as many may leave together: a batch costs its threads
-    something as well.
+    `rows_worth` returns up to how many rows a larger run is cheaper per row. A batch of that many
+    rows is dispatched although another one runs. A few times as many rows may be dispatched
+    together: handing a batch over costs its threads something as well.
     """
 
     rules: BatchRules
@@ -100,7 +101,7 @@ class WaitingPolicy:
     _last: BatchLimits = field(default_factory=lambda: BatchLimits(full_rows=1), init=False)
 
     def limits(self) -> BatchLimits:
-        """By what is worth merging now: it may become known, or change, while it serves."""
+        """Return limits by the rows worth merging now; these may change while it serves."""
         rows = max(1, self.rows_worth())
         last = self._last
         if last.full_rows != rows:
@@ -109,19 +110,19 @@ class WaitingPolicy:
         return last
 
     def on_arrival(self, rows: int, now: float) -> None:
-        """Nothing is learnt."""
+        """Do nothing: this policy learns nothing from arrivals."""
 
 
 _TOGETHER = 4
-"""How many times the rows that are worth it may leave together."""
+"""The largest batch, as a multiple of the rows that are worth merging."""
 
 
 class LatencyGoalPolicy:
     """Batches as large, and held as long, as a latency goal allows.
 
-    A call may find a batch under way, and then runs in its own: so a batch is at most so large that
-    two runs fit into the goal. What is left of the goal, unfilled batches may be held; but only if
-    others are expected meanwhile, and never longer than it takes them to fill the batch.
+    A call may arrive while another batch runs, and then runs in the next one. So a batch is at most
+    so large that two runs fit into the goal. Unfilled batches may be held for the rest of the goal,
+    but only if more calls are expected meanwhile, and never longer than it takes to fill the batch.
     """
 
     def __init__(
@@ -135,14 +136,14 @@ class LatencyGoalPolicy:
         self._last = -math.inf
 
     def on_arrival(self, rows: int, now: float) -> None:
-        """Learn how often rows come."""
+        """Update the moving mean of the seconds between two rows."""
         gap = (now - self._last) / max(1, rows)
         self._last = now
         known = math.isfinite(self._gap) and math.isfinite(gap)
         self._gap = self._gap + _WEIGHT * (gap - self._gap) if known else gap
 
     def limits(self) -> BatchLimits:
-        """The largest batch of which two runs fit, and how long to wait for it."""
+        """Return the largest batch of which two runs fit into the goal, and how long to hold it."""
         rows = self.rows()
         run_s = self.times.estimate(rows)
         if rows == 1 or run_s is None:
@@ -155,7 +156,7 @@ class LatencyGoalPolicy:
         return BatchLimits(full_rows=rows, hold_s=hold_s, may_overlap=True, reason="goal")
 
     def rows(self) -> int:
-        """The batch size that is aimed at."""
+        """Return the largest power of two of rows of which two runs fit into the goal."""
         most = min(self.rules.max_batch_rows, max(1, self._rows_worth()))
         fits = 1
         while fits * 2 <= most:
@@ -167,4 +168,4 @@ class LatencyGoalPolicy:
 
 
 _SAFETY = 0.8
-"""The share of a goal that is planned with: times vary."""
+"""The share of a goal that is planned with, because run times vary."""

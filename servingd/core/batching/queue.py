@@ -1,8 +1,8 @@
-"""When calls that wait leave together, and which of them.
+"""Decide when waiting calls are dispatched as a batch, and which of them.
 
-A queue stands in front of one signature. Calls of different kinds (shapes beyond the first
-dimension, types) never share a batch, so that an odd client harms nobody. Time is given from
-outside, in seconds; rows are counted along the first dimension.
+A queue stands in front of one signature. Calls of different kinds (dtypes, shapes after the first
+dimension) never share a batch, so that an odd client harms nobody. The caller passes the time, in
+monotonic seconds; rows are counted along the first dimension.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ P = TypeVar("P")
 
 
 class Priority(enum.IntEnum):
-    """Who goes first; what is lower is refused sooner."""
+    """The order in which waiting calls run; lower priorities are refused sooner."""
 
     HIGH = 0
     NORMAL = 1
@@ -34,32 +34,32 @@ class BatchRules:
     max_request_rows: int
     """Rows of the largest request."""
     max_batch_rows: int
-    """Rows of the largest batch. A larger request leaves alone, unless it may be split."""
+    """Rows of the largest batch. A larger request runs alone, unless `splits` is set."""
     max_enqueued_batches: int
-    """Batches of one kind that may wait."""
+    """The most batches of one kind that may wait."""
     splits: bool = False
-    """Whether a request may be spread over several batches."""
+    """Whether a request's rows may be spread over several batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """How long a batch that is not full is held."""
+    """When a batch is dispatched although it could still grow."""
 
     full_rows: int
-    """A batch of so many rows leaves at once."""
+    """Rows from which a batch is dispatched at once."""
     hold_s: float = 0.0
-    """Another leaves when its oldest call has waited so long."""
+    """Seconds after which an unfilled batch is dispatched, from its oldest call's arrival."""
     may_overlap: bool = True
-    """Whether it may leave while a batch of this queue runs; else it is what comes next."""
+    """Whether an unfilled batch may be dispatched while another one of this queue runs."""
     most_rows: int = 0
-    """What waits leaves in batches of so many rows; 0: of `full_rows`."""
+    """Rows of the largest batch when more calls wait than `full_rows`; 0: `full_rows`."""
     reason: str = "idle"
-    """What leaving unfilled is called: `idle` (nobody had to wait), `timer` or `goal`."""
+    """The reason given for dispatching an unfilled batch: `idle`, `timer` or `goal`."""
 
 
 @dataclass(slots=True)
 class Piece(Generic[P]):
-    """Rows of one call, from `start` on."""
+    """Rows of one call, from its row `start` on."""
 
     payload: P
     start: int
@@ -68,13 +68,13 @@ class Piece(Generic[P]):
 
 @dataclass(slots=True)
 class Batch(Generic[P]):
-    """What runs together, and what nobody waits for any more."""
+    """Calls that run together, and calls that were dropped because nobody waits for them."""
 
     pieces: list[Piece[P]]
     rows: int
     reason: str
     oldest: float
-    """When its oldest call came."""
+    """When its oldest call arrived, in monotonic seconds."""
     dropped: list[P] = field(default_factory=list)
 
 
@@ -88,14 +88,14 @@ class _Item(Generic[P]):
 
 
 class _Line(Generic[P]):
-    """Calls of one kind, by priority and then in order of arrival."""
+    """Waiting calls of one kind, by priority and then in order of arrival."""
 
     __slots__ = ("closed", "items", "open_rows", "rows")
 
     def __init__(self) -> None:
         self.items: tuple[deque[_Item[P]], ...] = (deque(), deque(), deque())  # by Priority
         self.rows = 0
-        # As TensorFlow Serving counts what waits: batches that are closed, rows of the open one.
+        # TensorFlow Serving's way to count: full batches (`closed`), and the rows of the next one.
         self.closed = 0
         self.open_rows = 0
 
@@ -107,16 +107,16 @@ class _Line(Generic[P]):
 
 
 class BatchQueue(Generic[P]):
-    """The calls that wait for one signature. For one thread at a time."""
+    """The calls that wait for one signature. Not thread-safe: the caller holds a lock."""
 
     def __init__(self, rules: BatchRules) -> None:
         self.rules = rules
         self.rows = 0
-        """Rows that wait."""
+        """Rows of all waiting calls."""
         self.calls = 0
-        """Calls that wait."""
+        """The number of waiting calls."""
         self.size = 0
-        """Bytes of their inputs."""
+        """Bytes of all waiting calls' inputs."""
         self._lines: dict[Hashable, _Line[P]] = {}
 
     def add(
@@ -128,10 +128,10 @@ class BatchQueue(Generic[P]):
         priority: Priority = Priority.NORMAL,
         size: int = 0,
     ) -> None:
-        """Let a call wait whose inputs take `size` bytes.
+        """Enqueue a call whose inputs take `size` bytes.
 
-        Raises InvalidArgument (more rows than a request may have) or Unavailable (full), with
-        TensorFlow Serving's texts.
+        Raises InvalidArgument (more rows than a request may have) or Unavailable (the queue is
+        full), with TensorFlow Serving's texts.
         """
         limit = self.rules.max_request_rows
         if rows > limit:
@@ -157,15 +157,15 @@ class BatchQueue(Generic[P]):
         alive: Callable[[P], bool] = lambda call: True,
         idle_workers: int = 1,
     ) -> Batch[P] | None:
-        """The batch that leaves now, if one does; `running` ones of this queue are under way.
+        """Return the batch to dispatch now, or None; `running` batches of this queue are under way.
 
-        A call that is not `alive` when its turn comes is dropped: it takes no room. Threads that
-        are idle share what waits, as far as that is worth a batch each.
+        A call that is not `alive` when its turn comes is dropped and takes no room in the batch.
+        The waiting calls are shared among `idle_workers`, but no share is smaller than `full_rows`.
         """
         due = [
             (line.oldest(), kind, reason)
             for kind, line in self._lines.items()
-            if (reason := _why(line, now, running, limits))
+            if (reason := _dispatch_reason(line, now, running, limits))
         ]
         if not due:
             return None
@@ -177,7 +177,7 @@ class BatchQueue(Generic[P]):
         return batch
 
     def wait_s(self, now: float, running: int, limits: BatchLimits) -> float | None:
-        """How long until `next` gives a batch if nothing else happens; None: it never does."""
+        """Return the seconds until `next` gives a batch if nothing else happens; None: never."""
         waits = [
             0.0 if line.rows >= limits.full_rows else max(0.0, line.oldest() + limits.hold_s - now)
             for line in self._lines.values()
@@ -186,7 +186,7 @@ class BatchQueue(Generic[P]):
         return min(waits, default=None)
 
     def drop(self, alive: Callable[[P], bool]) -> list[P]:
-        """Take out all that nobody waits for any more; what has begun to run in part stays."""
+        """Remove and return the calls that are not alive; a call that has run in part stays."""
         dropped: list[P] = []
         for kind, line in list(self._lines.items()):
             before = len(dropped)
@@ -197,7 +197,7 @@ class BatchQueue(Generic[P]):
                         stay.append(item)
                     else:
                         dropped.append(item.payload)
-                        self._less(line, item.rows, item.size)
+                        self._subtract(line, item.rows, item.size)
                 items.clear()
                 items.extend(stay)
             if not any(line.items):
@@ -207,7 +207,7 @@ class BatchQueue(Generic[P]):
         return dropped
 
     def drain(self) -> list[P]:
-        """Take all calls out."""
+        """Remove and return all calls."""
         found = [
             item.payload for line in self._lines.values() for items in line.items for item in items
         ]
@@ -216,7 +216,7 @@ class BatchQueue(Generic[P]):
         return found
 
     def _pack(self, line: _Line[P], rows: int) -> None:
-        """Count a call's rows into batches; raises Unavailable if there would be too many."""
+        """Count a call's rows into batches. Raises Unavailable if that makes too many."""
         rules, room = self.rules, self.rules.max_batch_rows
         waiting, allowed = line.closed + 1, rules.max_enqueued_batches
         text = "The batch scheduling queue to which this task was submitted is full; "
@@ -249,7 +249,7 @@ class BatchQueue(Generic[P]):
             line.open_rows += rows
 
     def _count_anew(self, line: _Line[P]) -> None:
-        """Count what waits into batches, in the order in which it came."""
+        """Count all waiting rows into batches again, in order of arrival."""
         line.closed = line.open_rows = 0
         for item in sorted((i for items in line.items for i in items), key=lambda i: i.arrived_at):
             self._count(line, item.rows - item.taken)
@@ -273,39 +273,39 @@ class BatchQueue(Generic[P]):
         most: int,
         alive: Callable[[P], bool],
     ) -> None:
-        """Move calls from the front of a line into a batch of at most so many rows."""
+        """Move calls from the front of a line into a batch of at most `most` rows."""
         while items:
             item = items[0]
-            left, room = item.rows - item.taken, most - batch.rows
+            remaining, room = item.rows - item.taken, most - batch.rows
             if item.taken == 0 and not alive(item.payload):
-                self._leave(line, items, left)
+                self._remove_first(line, items, remaining)
                 batch.dropped.append(item.payload)
                 continue
-            rows = min(left, room) if self.rules.splits else left
+            rows = min(remaining, room) if self.rules.splits else remaining
             if rows == 0 or (rows > room and batch.rows):
                 return
             batch.pieces.append(Piece(item.payload, item.taken, rows))
             batch.rows += rows
-            if rows == left:
-                self._leave(line, items, rows)
+            if rows == remaining:
+                self._remove_first(line, items, rows)
             else:
                 item.taken += rows
                 line.rows -= rows
                 self.rows -= rows
                 return
 
-    def _leave(self, line: _Line[P], items: deque[_Item[P]], rows: int) -> None:
-        self._less(line, rows, items.popleft().size)
+    def _remove_first(self, line: _Line[P], items: deque[_Item[P]], rows: int) -> None:
+        self._subtract(line, rows, items.popleft().size)
 
-    def _less(self, line: _Line[P], rows: int, size: int) -> None:
+    def _subtract(self, line: _Line[P], rows: int, size: int) -> None:
         line.rows -= rows
         self.rows -= rows
         self.calls -= 1
         self.size -= size
 
 
-def _why(line: _Line[P], now: float, running: int, limits: BatchLimits) -> str:
-    """Why a line's batch leaves now; empty if it does not."""
+def _dispatch_reason(line: _Line[P], now: float, running: int, limits: BatchLimits) -> str:
+    """Return why a line's batch is dispatched now; empty if it is not."""
     if line.rows >= limits.full_rows:
         return "full"
     if (limits.may_overlap or running == 0) and now >= line.oldest() + limits.hold_s:

@@ -1,4 +1,4 @@
-"""Whom to refuse, and what to tell them: a call that cannot be answered in time is told so now."""
+"""Refuse a call that could not be answered in time, and say when to try again."""
 
 from __future__ import annotations
 
@@ -8,42 +8,43 @@ from servingd.core.batching.queue import Priority
 from servingd.errors import ResourceExhausted, ServingError, Unavailable
 
 _SHARES = {Priority.HIGH: 1.0, Priority.NORMAL: 0.9, Priority.LOW: 0.5}
-"""How much of what may wait each priority may use, so that there is room for a higher one."""
+"""The share of the limits that each priority may use, so that higher ones still find room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What a call finds in front of it."""
+    """The calls that wait in front of a new one."""
 
     calls: int
     rows: int
     size: int = 0
-    """Bytes of their inputs, and of its own."""
+    """Bytes of the inputs of the waiting calls and of the new one."""
     wait_s: float
-    """How long it would wait, by what runs have cost; 0 before the first run."""
+    """Seconds that the new call would wait, by what runs have cost; 0 before the first run."""
     run_s: float
-    """What its own run would then take."""
+    """Seconds that its own run would then take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionLimits:
-    """What may wait in front of one signature."""
+    """The most that may wait in front of one signature."""
 
     max_calls: int = 1000
     max_rows: int = 1_000_000
     max_bytes: int = 1 << 30
-    """Of inputs; one call alone may have more."""
+    """Bytes of inputs; a single call may have more."""
     max_wait_s: float = 30.0
-    """For calls that have no deadline of their own."""
+    """Seconds of waiting for calls without a deadline of their own."""
 
 
 def refusal(
     name: str, backlog: Backlog, left_s: float | None, priority: Priority, limits: AdmissionLimits
 ) -> ServingError | None:
-    """Why a call is not let in; None if it is. `left_s` is what is left of its time.
+    """Return the error with which a call is refused; None if it is admitted.
 
-    UNAVAILABLE where too much waits, RESOURCE_EXHAUSTED where its time would not do; both say when
-    it may be worth while to come again.
+    `left_s` are the seconds until the call's deadline; None if it has none. The error is
+    UNAVAILABLE where too many calls wait, and RESOURCE_EXHAUSTED where the call's time would not
+    suffice. Both say after how many seconds it may be worth trying again.
     """
     share = _SHARES[priority]
     if (

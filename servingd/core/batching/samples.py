@@ -1,7 +1,7 @@
-"""Requests that are kept to warm up a model's next version: which, how many, and at which sizes.
+"""Decide which requests are kept to warm up a model's next version, and at which batch sizes.
 
-What makes a first run slow are shapes and types that a model has not met before. So what is kept
-differs in form if it can, and in content else; the newest counts.
+A first run is slow for shapes and dtypes that a model has not met before. So the requests that are
+kept differ in form where they can, else in content; newer ones replace older ones.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from servingd.errors import InvalidArgument
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _ARRAY_BYTES = 128
-"""What an array takes besides its elements."""
+"""Bytes that an array takes besides its elements."""
 
 _TEXT_BYTES = 33
-"""What a text takes besides its characters."""
+"""Bytes that a string takes besides its characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleLimits:
-    """How much is kept."""
+    """How many requests, and how many bytes of them, are kept."""
 
     per_signature: int = 4
-    """Requests of one signature."""
+    """The most requests of one signature."""
     request_bytes: int = 4 << 20
-    """A larger request is not kept."""
+    """Bytes of the largest request that is kept."""
     model_bytes: int = 16 << 20
     total_bytes: int = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One request, in memory of its own."""
+    """A copy of one request's inputs."""
 
     inputs: Tensors
     specs: Mapping[str, TensorSpec]
-    """What its inputs were by the signature that took them."""
+    """The specs of its inputs in the signature that it was sent to."""
     size: int
-    """Bytes."""
+    """Bytes that it takes."""
 
 
 def sample_of(inputs: Tensors, signature: Signature, most: int) -> Sample | None:
-    """A copy of a request; None if it takes more than `most` bytes."""
+    """Return a copy of a request; None if it takes more than `most` bytes."""
     if sum(array.nbytes for array in inputs.values()) > most:
-        return None  # at once: the texts of a large array are not counted for nothing
+        return None  # before the strings of a large array are counted for nothing
     size = sum(map(_bytes_of, inputs.values()))
     if size > most:
         return None
@@ -65,7 +65,7 @@ def _bytes_of(array: Array) -> int:
 
 
 class Samples:
-    """What is kept of the requests of all models. For one thread at a time."""
+    """The kept requests of all models. Not thread-safe: the caller holds a lock."""
 
     def __init__(self, limits: SampleLimits) -> None:
         self.limits = limits
@@ -74,21 +74,21 @@ class Samples:
 
     @property
     def total_bytes(self) -> int:
-        """What all take."""
+        """Bytes that all kept requests take."""
         return sum(self._bytes.values())
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """How many requests of each model are kept, and what they take."""
+        """Return how many requests of each model are kept, and the bytes that they take."""
         return {name: (len(of), self._bytes[name]) for name, of in self._kept.items() if of}
 
     def keep_only(self, models: Iterable[str]) -> None:
-        """Forget what is kept of other models, and take nothing of them from now on."""
+        """Forget the requests of other models, and ignore new ones of them from now on."""
         wanted = set(models)
         self._kept = {name: self._kept.get(name, []) for name in wanted}
         self._bytes = {name: self._bytes.get(name, 0) for name in wanted}
 
     def add(self, model: str, signature: str, sample: Sample) -> None:
-        """Keep the newest request of a model, and give others up for it where it must be."""
+        """Keep a model's newest request; drop others where a limit would be exceeded."""
         limits = self.limits
         if model not in self._kept or sample.size > limits.request_bytes:
             return
@@ -97,18 +97,18 @@ class Samples:
         if same is not None:
             self._drop(model, same)
         elif len(alike) >= limits.per_signature:
-            self._drop(model, _least_missed(alike, sample))
+            self._drop(model, _replaceable(alike, sample))
         self._kept[model].append((signature, sample))
         self._bytes[model] += sample.size
         while self._bytes[model] > limits.model_bytes:
             self._drop(model, self._kept[model][0][1])
         while self.total_bytes > limits.total_bytes:
-            # Who has most loses: a busy model takes nothing from those that are called rarely.
+            # The model that has most loses one, so that a busy model takes nothing from quiet ones.
             largest = max(self._bytes, key=lambda name: self._bytes[name])
             self._drop(largest, self._kept[largest][0][1])
 
     def of(self, model: str) -> dict[str, list[Sample]]:
-        """What is kept of a model by signature, the newest first."""
+        """Return the kept requests of a model by signature, the newest first."""
         found: dict[str, list[Sample]] = {}
         for signature, sample in reversed(self._kept.get(model, [])):
             found.setdefault(signature, []).append(sample)
@@ -129,17 +129,17 @@ def _same(one: Tensors, other: Tensors) -> bool:
     )
 
 
-def _least_missed(kept: Sequence[Sample], new: Sample) -> Sample:
-    """The oldest of those whose form is there twice with the new one; else the oldest of all."""
+def _replaceable(kept: Sequence[Sample], new: Sample) -> Sample:
+    """Return the oldest sample whose form another one has as well; else the oldest of all."""
     forms = [_form(sample.inputs) for sample in (*kept, new)]
     twice = (s for s, form in zip(kept, forms[:-1], strict=True) if forms.count(form) > 1)
     return next(twice, kept[0])
 
 
 def fitting(sample: Sample, signature: Signature) -> Tensors | None:
-    """A kept request as inputs of another version's signature, in its order; None: it is no such.
+    """Return a kept request as inputs of another version's signature, in its order.
 
-    An input that is new there, and may be left out, has its default.
+    An input that is new in that signature gets its default. None: the request does not fit.
     """
     if not sample.inputs.keys() <= signature.inputs.keys():
         return None
@@ -150,25 +150,25 @@ def fitting(sample: Sample, signature: Signature) -> Tensors | None:
             if alias not in signature.defaults:
                 return None
             array = signature.defaults[alias]
-        elif not _goes_on(sample.specs[alias], spec, array.shape):
+        elif not _still_fits(sample.specs[alias], spec, array.shape):
             return None
         inputs[alias] = array
     return inputs
 
 
-def _goes_on(before: TensorSpec, now: TensorSpec, shape: tuple[int, ...]) -> bool:
-    """Whether what one spec took is something for another one.
+def _still_fits(before: TensorSpec, now: TensorSpec, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor that one spec took can be fed to another one.
 
-    A shape that neither names is, if they name the same.
+    A shape that the new spec does not take is still fine where both specs name the same shape.
     """
     same = before.shape == now.shape
     return before.data_type == now.data_type and (same or now.takes(shape))
 
 
 def batches(requests: Sequence[Tensors], rows: Iterable[int], most: int) -> list[Tensors]:
-    """Batches of so many rows, of the first request of each kind; the smallest first.
+    """Return batches of so many rows, made of the first request of each kind; the smallest first.
 
-    Left out are sizes that the requests have by themselves, and batches of more than `most` bytes.
+    Left out are sizes that requests have by themselves, and batches of more than `most` bytes.
     """
     by_kind: dict[Any, tuple[Tensors, set[int]]] = {}
     for inputs in requests:
@@ -187,7 +187,7 @@ def batches(requests: Sequence[Tensors], rows: Iterable[int], most: int) -> list
 
 
 def resized(inputs: Tensors, rows: int) -> dict[str, Array]:
-    """So many rows of a request: its own, again and again."""
+    """Return a request with so many rows: its own ones, repeated."""
     return {alias: array[np.arange(rows) % array.shape[0]] for alias, array in inputs.items()}
 
 

@@ -1,6 +1,6 @@
-"""What happens to a version from the moment it is wanted until it is gone.
+"""The life of a version, from the moment it is wanted until it is gone.
 
 Here: the states, the events that change them, and `reconcile.py`, which answers each event with
 commands. Policies, retries, labels and the history of states are here too.
-Not here: whoever carries the commands out; that is `runtime/manager`. Start with `reconcile.py`.
+Not here: what carries the commands out; that is `runtime/manager`. Start with `reconcile.py`.
 """

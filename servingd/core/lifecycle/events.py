@@ -1,4 +1,4 @@
-"""What happens to the manager, and what it wants done: small values, comparable and loggable."""
+"""The manager's events and commands: small values, comparable and loggable."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from servingd.errors import ServingError
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """What is said of models' loads, by name; replaces what was said before."""
+    """The load rules of all models, by name; they replace the earlier ones."""
 
     rules: Mapping[str, LoadRules]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimated:
-    """What a version will take, and the devices that there are, each with its limit (0: none)."""
+    """A loader's estimate, and the devices that exist, each with its limit in bytes (0: none)."""
 
     id: ServableId
     estimate: Estimate
@@ -40,11 +40,11 @@ class Estimated:
 
 @dataclass(frozen=True, slots=True)
 class LoadSucceeded:
-    """A load attempt ended well: the servable exists and is warm."""
+    """A load attempt succeeded: the servable exists and is warm."""
 
     id: ServableId
     measured: Measured | None = None
-    """What it was seen to take, where that could be told."""
+    """What it was measured to take; None where it could not be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class LoadOverdue:
-    """An attempt to estimate or to load has taken too long. No event of it will come any more."""
+    """An attempt to estimate or to load has taken too long. No other event of it will follow."""
 
     id: ServableId
     after_s: float
@@ -66,7 +66,7 @@ class LoadOverdue:
 
 @dataclass(frozen=True, slots=True)
 class PublishFailed:
-    """A version that has loaded could not be made known to lookups."""
+    """A version that has loaded could not be entered into the serving map."""
 
     id: ServableId
     error: ServingError
@@ -95,7 +95,7 @@ class Unloaded:
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """A version with room to grow has (`grew`), or never will."""
+    """A version's growth is over: it was optimised (`grew`), or never will be."""
 
     id: ServableId
     grew: bool
@@ -111,7 +111,7 @@ class ReplicaFailed:
 
 @dataclass(frozen=True, slots=True)
 class Relocated:
-    """A replica that failed was moved, or freed, or neither; where all lie by now."""
+    """A failed replica was moved, or freed, or neither; `devices` are those of all replicas."""
 
     id: ServableId
     devices: tuple[Device, ...]
@@ -119,13 +119,13 @@ class Relocated:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Unload everything and take no more statements from sources."""
+    """Unload everything and ignore further aspired versions."""
 
 
 Progress: TypeAlias = (
     Estimated | LoadSucceeded | LoadFailed | LoadOverdue | PublishFailed | Drained | Unloaded
 )
-"""What became of a job of one version, which its harness has waited for."""
+"""The end of a job of one version, for which its harness has waited."""
 
 Event: TypeAlias = (
     AspiredVersions | Configured | Progress | RetryDue | Grown | ReplicaFailed | Relocated | Stop
@@ -136,14 +136,14 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell the world a public state."""
+    """Publish a version's public state."""
 
     state: ServableState
 
 
 @dataclass(frozen=True, slots=True)
 class ReportIncomplete:
-    """Show which versions of a stream are on disk but not whole, each with its reason."""
+    """Show which versions of a model are on disk but not complete, each with the reason."""
 
     name: str
     incomplete: Mapping[int, str]
@@ -151,7 +151,7 @@ class ReportIncomplete:
 
 @dataclass(frozen=True, slots=True)
 class Explain:
-    """Tell operators what became of a load, and why."""
+    """Tell operators what was decided about a load, and why."""
 
     id: ServableId
     text: str
@@ -159,7 +159,10 @@ class Explain:
 
 @dataclass(frozen=True, slots=True)
 class StartEstimate:
-    """Ask the loader what it will take; answer Estimated or LoadFailed. The first makes it."""
+    """Ask the loader for its estimate. Answered by Estimated or LoadFailed.
+
+    The first of StartEstimate and StartLoad makes the loader.
+    """
 
     id: ServableId
     data: VersionData
@@ -167,7 +170,10 @@ class StartEstimate:
 
 @dataclass(frozen=True, slots=True)
 class StartLoad:
-    """Run one load attempt; answer LoadSucceeded or LoadFailed. The first makes the loader."""
+    """Run one load attempt. Answered by LoadSucceeded or LoadFailed.
+
+    The first of StartEstimate and StartLoad makes the loader.
+    """
 
     id: ServableId
     data: VersionData
@@ -176,31 +182,31 @@ class StartLoad:
 
 @dataclass(frozen=True, slots=True)
 class CancelLoad:
-    """The job under way is not wanted any more: let it end soon. Its event comes all the same."""
+    """Ask the job under way to end soon. Its event follows nevertheless."""
 
     id: ServableId
 
 
 @dataclass(frozen=True, slots=True)
 class LetGrow:
-    """There is room by now for what a version may become: tell its loader. Grown is the answer."""
+    """Tell a version's loader that there is room for its growth. Answered by Grown."""
 
     id: ServableId
 
 
 @dataclass(frozen=True, slots=True)
 class Relocate:
-    """Load what failed on one device on another, or free it; answer Relocated."""
+    """Move the replica on a failed device to another one, or free it. Answered by Relocated."""
 
     id: ServableId
     failed: Device
     to: Device | None
-    """None: it fits nowhere else."""
+    """None: it fits on no other device."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRetry:
-    """Answer with RetryDue after a pause."""
+    """Answer with RetryDue after a pause in seconds."""
 
     id: ServableId
     after_s: float
@@ -208,35 +214,35 @@ class ScheduleRetry:
 
 @dataclass(frozen=True, slots=True)
 class CancelRetry:
-    """Forget the scheduled RetryDue."""
+    """Cancel the scheduled RetryDue."""
 
     id: ServableId
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Let lookups find the version."""
+    """Enter the version into the serving map."""
 
     id: ServableId
 
 
 @dataclass(frozen=True, slots=True)
 class Quiesce:
-    """Take the version out of lookups; answer with Drained when nobody uses it."""
+    """Take the version out of the serving map. Answered by Drained when no handle is left."""
 
     id: ServableId
 
 
 @dataclass(frozen=True, slots=True)
 class StartUnload:
-    """Close the servable; answer with Unloaded."""
+    """Close the servable. Answered by Unloaded."""
 
     id: ServableId
 
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Drop the loader of a version that never got loaded."""
+    """Drop the loader of a version that was never loaded."""
 
     id: ServableId
 
@@ -262,5 +268,5 @@ Command: TypeAlias = (
 def announcement(
     servable_id: ServableId, state: PublicState, error: ServingError | None = None
 ) -> Announce:
-    """The command that tells the world a public state."""
+    """Return the command that publishes a public state."""
     return Announce(ServableState(servable_id, state, error))

@@ -1,4 +1,4 @@
-"""What the manager remembers of each version, and what it shows of it.
+"""The manager's record of each version, and what operators are shown of it.
 
 Values only: `reconcile` decides, and nothing else changes a harness's state.
 """
@@ -25,7 +25,7 @@ from servingd.errors import Internal, ServingError
 
 
 class Step(enum.Enum):
-    """Where a version is within LOADING."""
+    """The phase of a version within LOADING."""
 
     ESTIMATING = "estimating"
     WAITING = "waiting for memory"
@@ -34,44 +34,45 @@ class Step(enum.Enum):
 
 
 UNDER_WAY = frozenset({Step.ESTIMATING, Step.LOADING})
-"""A job runs, and its event will come."""
+"""The steps in which a job runs, so that its event will follow."""
 
 
 @dataclass(slots=True)
 class Harness:
-    """The manager's record of one version's one loader."""
+    """The manager's record of one version and its loader."""
 
     id: ServableId
     data: VersionData | None
     state: HarnessState = HarnessState.NEW
     aspired: bool = True
     cancelled: bool = False
-    """Its load is no longer wanted. Never taken back: whoever wants the version again waits."""
+    """Whether its load was cancelled. Never reset: a version wanted again gets a new harness."""
     attempts: int = 0
     step: Step | None = None
     request: ResourceRequest | None = None
-    """What it asks for, once its loader has said so."""
+    """The resources that it asks for, once its loader has estimated them."""
     refused: bool = False
-    """It failed for want of memory: tried again when there is some."""
+    """Whether it failed for lack of memory; it is tried again when some is given back."""
     note: str = ""
-    """What was last explained of it."""
+    """The last explanation given to operators."""
     error: ServingError | None = None
-    """Why it is unloaded although it has never served."""
+    """Why it is being unloaded although it has never served."""
 
 
 @dataclass(slots=True)
 class Stream:
-    """One model: what its source wants, and what there is."""
+    """One model: the versions that its source wants, and the harnesses that exist."""
 
     aspired: dict[int, AspiredVersion] = field(default_factory=dict)
     harnesses: dict[int, Harness] = field(default_factory=dict)
     incomplete: Mapping[int, str] = field(default_factory=dict)
 
     def snapshots(self) -> list[Snapshot]:
-        """The stream as policies see it.
+        """Return the versions as policies see them.
 
-        A version that is wanted again while its harness is on its way out counts as aspired: else
-        the last sibling that serves would be given up for a version that nobody serves yet.
+        A version that is wanted again while its harness is on its way out counts as aspired.
+        Otherwise the last version that serves would be unloaded in favour of one that does not
+        serve yet.
         """
         return [
             Snapshot(
@@ -85,7 +86,7 @@ class Stream:
         ]
 
     def flush(self) -> None:
-        """Forget what has ended, and what failed and is not wanted."""
+        """Forget the versions that have ended, and those that failed and are not wanted."""
         for version, harness in list(self.harnesses.items()):
             if harness.state is HarnessState.DISABLED or (
                 harness.state is HarnessState.ERROR and not harness.aspired
@@ -93,7 +94,7 @@ class Stream:
                 del self.harnesses[version]
 
     def stale(self) -> list[Harness]:
-        """Those that serve though nobody wants them: until others take their place."""
+        """Return the versions that serve though they are not aspired, until others replace them."""
         return [
             harness
             for version, harness in sorted(self.harnesses.items())
@@ -135,15 +136,15 @@ class PlannedVersion:
     placement: Placement
     holds: Resources
     growth: Resources
-    """What it may take besides, for a while; of all versions only the largest is reserved."""
+    """What optimising takes in addition, for a while; only the largest of all is reserved."""
     measured: bool
-    """Whether that was measured; else it is an estimate."""
+    """Whether `holds` was measured; else it is an estimate."""
     note: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Who holds what, of how much. A limit of 0 is none."""
+    """What all versions hold, and the budgets. A limit of 0 means none."""
 
     limits: Resources = NO_BYTES
     rules: Mapping[str, LoadRules] = field(default_factory=dict)
@@ -151,5 +152,8 @@ class LoadPlan:
 
 
 def same_files(harness: Harness, wanted: AspiredVersion) -> bool:
-    """Whether a failed harness was made from what is aspired now; a new error is never news."""
+    """Return whether a failed harness was made from the same files that are aspired now.
+
+    An aspired version that is an error counts as the same: it is no reason to try again.
+    """
     return wanted.error is not None or wanted.data is None or harness.data == wanted.data

@@ -1,4 +1,4 @@
-"""What is known of every version: last public states, a bounded log, and who waits for a state.
+"""The public states of every version, and who waits for one.
 
 Pure; `runtime/manager/state_monitor.py` puts a lock around it.
 """
@@ -23,13 +23,13 @@ class _Waiter:
     since: int
     patient: bool
     absent: set[str] = field(default_factory=set)
-    """Models of which there is nothing to wait for."""
+    """The models for which it no longer waits: they are not there."""
 
 
 class StateHistory:
-    """Last state of each version of each model.
+    """The last state of each version of each model.
 
-    Ended versions are remembered, as TensorFlow Serving does, but only the `max_ended` newest of a
+    Ended versions are remembered, as in TensorFlow Serving, but only the `max_ended` newest of a
     model, and none of a model that is not configured any more.
     """
 
@@ -44,7 +44,7 @@ class StateHistory:
         self._waiters: list[_Waiter] = []
 
     def record(self, state: ServableState) -> list[tuple[Notify, bool]]:
-        """Take an announcement; return the waiters that it satisfies, each with its answer."""
+        """Record a state; return the callbacks that are now due, each with its argument."""
         versions = self._states.setdefault(state.id.name, {})
         versions[state.id.version] = state
         self._announcements += 1
@@ -58,21 +58,27 @@ class StateHistory:
         return due
 
     def report_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
-        """Replace what is known of a model's incomplete versions."""
+        """Replace a model's incomplete versions."""
         if incomplete:
             self._incomplete[name] = incomplete
         else:
             self._incomplete.pop(name, None)
 
     def report_absent(self, name: str) -> list[tuple[Notify, bool]]:
-        """A model has no version that can be loaded: those who are not patient wait no longer."""
+        """Record that a model has no version that can be loaded; return the callbacks now due.
+
+        Waiters that are not `patient` no longer wait for it.
+        """
         for waiter in self._waiters:
             if not waiter.patient and name in waiter.names:
                 waiter.absent.add(name)
         return self._satisfied()
 
     def configure(self, names: Iterable[str]) -> list[tuple[Notify, bool]]:
-        """Replace the set of models that ought to be served; nobody waits for one that has gone."""
+        """Replace the set of configured models; return the callbacks now due.
+
+        Nobody waits for a model that was removed.
+        """
         before, self._configured = self._configured, frozenset(names)
         for waiter in self._waiters:
             waiter.absent -= self._configured - before
@@ -94,43 +100,43 @@ class StateHistory:
     def notify_when(
         self, names: Collection[str], goal: PublicState, notify: Notify, patient: bool = True
     ) -> list[tuple[Notify, bool]]:
-        """Call `notify` once, when every model has a version in `goal` or has only ended ones.
+        """Call `notify` once, when each model has a version in `goal`, or only ended versions.
 
-        A version that was cancelled counts as none: another one took its place, or its model has
-        gone. Who is not patient counts what ended before now as nothing, but gives up a model that
-        fails from now on, or of which no version can be found. `notify` is told whether all reached
-        the goal. Returned are the calls that are due at once.
+        A cancelled version does not count: another one took its place, or its model was removed. A
+        waiter that is not `patient` ignores versions that ended earlier, but gives up a model that
+        fails from now on, or that has no version to load. `notify` gets True if every model reached
+        the goal. Returns the callbacks that are due at once.
         """
         waiter = _Waiter(frozenset(names), goal, notify, self._announcements, patient)
         self._waiters.append(waiter)
         return self._satisfied()
 
     def forget(self, notify: Notify) -> None:
-        """Take a waiter back, for instance because its time is up."""
+        """Remove a waiter, for instance because its time is up."""
         self._waiters = [w for w in self._waiters if w.notify != notify]
 
     # Questions ------------------------------------------------------------------------------------
 
     @property
     def configured(self) -> frozenset[str]:
-        """The models that ought to be served."""
+        """The models that should be served."""
         return self._configured
 
     def names(self) -> list[str]:
-        """Every model that is configured or has a state, in order."""
+        """Return every model that is configured or has a state, in alphabetical order."""
         return sorted(self._configured | self._states.keys() | self._incomplete.keys())
 
     def of_model(self, name: str) -> list[ServableState]:
-        """A model's last states, newest version first: the order of GetModelStatus."""
+        """Return a model's last states, newest version first: the order of GetModelStatus."""
         states = self._states.get(name, {})
         return [states[version] for version in sorted(states, reverse=True)]
 
     def incomplete(self, name: str) -> Mapping[int, str]:
-        """A model's versions that are on disk but not whole, each with its reason."""
+        """Return a model's incomplete versions on disk, each with the reason."""
         return self._incomplete.get(name, {})
 
     def available(self) -> frozenset[str]:
-        """The models with a version that is AVAILABLE."""
+        """Return the models with a version that is AVAILABLE."""
         return frozenset(n for n in self._states if self._has(n, PublicState.AVAILABLE))
 
     def _has(self, name: str, goal: PublicState) -> bool:
@@ -161,7 +167,7 @@ class StateHistory:
 
 
 def _cancelled(state: ServableState) -> bool:
-    """Whether nobody wanted a version any more before it was loaded: that is no failure."""
+    """Return whether a version was cancelled before it was loaded; that is no failure."""
     return (
         state.state is PublicState.END
         and state.error is not None

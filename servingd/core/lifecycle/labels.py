@@ -1,4 +1,4 @@
-"""Version labels: names for versions, moved when what they name can answer."""
+"""Version labels: names for versions, moved when the new version is AVAILABLE."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 from servingd.errors import FailedPrecondition
 
 Labels: TypeAlias = Mapping[str, Mapping[str, int]]
-"""Model to label to version."""
+"""Versions by label, by model."""
 
 Available: TypeAlias = Callable[[str, int], bool]
 """Whether a version of a model is AVAILABLE."""
@@ -17,12 +17,11 @@ Available: TypeAlias = Callable[[str, int], bool]
 def check_labels(
     wanted: Labels, current: Labels, available: Available, allow_unavailable: bool
 ) -> None:
-    """Whether a reload may assign labels so: TensorFlow Serving's acceptance matrix.
+    """Check that a reload may assign these labels: TensorFlow Serving's acceptance matrix.
 
-    A label may go to a version that is AVAILABLE. With `allow_unavailable` it may also go to
-    another, unless it names a different version now. What a label names already it may keep naming,
-    whatever has become of it: an unchanged configuration can always be loaded again.
-
+    A label may name a version that is AVAILABLE. With `allow_unavailable` it may also name
+    another one, unless the label names a different version now. An assignment that does not change
+    is always accepted, so that an unchanged configuration can always be loaded again.
     Raises FailedPrecondition with TensorFlow Serving's text.
     """
     for model, labels in sorted(wanted.items()):
@@ -37,9 +36,9 @@ def check_labels(
 
 
 def effective_labels(wanted: Labels, before: Labels, available: Available) -> Labels:
-    """What labels lead to now: to the version that is wanted once that is AVAILABLE.
+    """Return the version that each label resolves to now: the wanted one if it is AVAILABLE.
 
-    Until then a label stays where it was (`before`), and one that was nowhere leads to the version
+    Until then a label keeps its earlier version (`before`); a new label resolves to the version
     that it waits for.
     """
     return {

@@ -1,6 +1,6 @@
-"""What becomes of a load that asks for room: it starts, waits, displaces old ones, or is refused.
+"""Decide whether a load starts, waits for memory, replaces old versions, or is refused.
 
-Decided here, with the words that operators read; carried out by `reconcile`.
+The texts that operators read are here as well; `reconcile` carries the decisions out.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from servingd.core.types import ANYWHERE, NO_BYTES, ServableId
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with a load, and what to tell of it."""
+    """What to do with a load, and what to say about it."""
 
     admission: Admission
     give_up: tuple[Harness, ...] = ()
-    """Versions that serve, and must make room."""
+    """Versions that serve, and must be unloaded first."""
     note: str = ""
 
 
@@ -39,7 +39,7 @@ def decide(
     tracker: ResourceTracker,
     rules: LoadRules,
 ) -> Decision:
-    """What becomes of a load. By `auto` the old version serves on unless both do not fit."""
+    """Decide about a load. With `auto` the old version serves on unless both do not fit."""
     servable_id = harness.id
     admission = tracker.judge(servable_id, request, rules)
     match admission.verdict:
@@ -67,7 +67,7 @@ def waiting(streams: Streams, tracker: ResourceTracker) -> list[Harness]:
 
 
 def explain(harness: Harness, note: str) -> list[Command]:
-    """Return the command that tells what became of a load; none if that was told before."""
+    """Return the command that explains a decision; none if it was explained before."""
     if harness.note == note:
         return []
     harness.note = note
@@ -77,7 +77,7 @@ def explain(harness: Harness, note: str) -> list[Command]:
 def plan_of(
     harnesses: Iterable[Harness], tracker: ResourceTracker, rules: Mapping[str, LoadRules]
 ) -> LoadPlan:
-    """Who holds what, and where; for whoever shows it."""
+    """Return what each version holds, and where, for those who show it."""
     return LoadPlan(
         tracker.limits, rules, tuple(_planned(h, tracker.reservations.get(h.id)) for h in harnesses)
     )

@@ -1,7 +1,7 @@
-"""Aspired-version policies: from a stream's snapshots to the next action, if any.
+"""Aspired-version policies: choose the next action, if any, from a model's snapshots.
 
-Stateless and idempotent, per the tables of TensorFlow Serving's two policies. Only READY counts as
-serving; NEW is what can still be loaded; all between the two is neither.
+Stateless and idempotent, by the tables of TensorFlow Serving's two policies. Only READY counts as
+serving; only NEW can be loaded; the states between them count as neither.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Policy: TypeAlias = Callable[[Sequence[Snapshot]], Action | None]
 
 
 def availability_preserving(versions: Sequence[Snapshot]) -> Action | None:
-    """Unload what is no longer wanted, but never the last version that still serves."""
+    """Unload versions that are not aspired, but never the last version that still serves."""
     aspired = [v for v in versions if v.aspired]
     stale = [v.version for v in versions if not v.aspired and v.state is HarnessState.READY]
     a_wanted_one_serves = any(v.state is HarnessState.READY for v in aspired)
@@ -51,7 +51,7 @@ def availability_preserving(versions: Sequence[Snapshot]) -> Action | None:
 
 
 def resource_preserving(versions: Sequence[Snapshot]) -> Action | None:
-    """Free everything that is no longer wanted, or on its way out, before anything is loaded."""
+    """Unload all versions that are not aspired, and wait for it, before anything is loaded."""
     stale = [v for v in versions if not v.aspired and v.state not in TERMINAL]
     for v in stale:
         if v.state is HarnessState.READY:
@@ -67,7 +67,7 @@ def _load_highest(aspired: Sequence[Snapshot]) -> Load | None:
 
 
 POLICIES: Mapping[str, Policy] = {
-    # The manager gives the old version up where both do not fit, whatever the policy says.
+    # Where both do not fit, the manager unloads the old version first, whatever the policy says.
     "auto": availability_preserving,
     "availability_preserving": availability_preserving,
     "resource_preserving": resource_preserving,

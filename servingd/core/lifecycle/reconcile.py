@@ -1,15 +1,15 @@
 """The manager's decisions: one event in, a list of commands out.
 
 Theory of operation. `ManagerState` owns every harness; nothing else changes a harness's state. It
-knows no thread, clock or file: whoever owns it feeds it events, carries the commands out in their
+uses no thread, clock or file: its owner feeds it events, carries the commands out in their
 order, and turns the end of each job into the next event. So every command that starts a job is
-followed by exactly one event about it, and the state says at any time what is under way.
+followed by exactly one event about it, and the state shows at any time what is under way.
 
 1. An event changes the harness that it is about (the methods under "What each event means").
 2. `_reconcile` then compares the model's harnesses with what its source aspires, which is the
    target: a version without a harness gets one, one that is no longer aspired is discarded,
    cancelled or quiesced. It asks the policy for the next action until the policy has none.
-3. `_use_room` lastly looks whether memory was given back, and who has waited for it.
+3. `_use_room` lastly checks whether memory was given back, and gives it to those who waited.
 
 A version that is aspired again while its old harness is on its way out gets a new one when that has
 gone. One that still serves is simply wanted again (TensorFlow Serving lets such a rollback wait for
@@ -75,7 +75,7 @@ _SMALL = "is served as it was exported: there is no memory for its optimised for
 
 
 class ManagerState:
-    """All streams and their harnesses. One owner; not thread-safe."""
+    """All models and their harnesses. One owner; not thread-safe."""
 
     def __init__(
         self,
@@ -84,9 +84,10 @@ class ManagerState:
         tracker: ResourceTracker | None = None,
         load_retry_interval_s: float = 60.0,
     ) -> None:
-        """Without a tracker every load starts at once, and nothing is estimated.
+        """Start without models. Without a tracker loads start at once and are not estimated.
 
-        A load that fails is tried again so often, after such a pause; 0 or less: at once.
+        A failed load is tried again `max_num_load_retries` times, after `load_retry_interval_s`
+        seconds each; 0 or less: at once.
         """
         self._policy = policy
         self._retries = max_num_load_retries
@@ -99,7 +100,7 @@ class ManagerState:
         self._stopping = False
 
     def handle(self, event: Event) -> list[Command]:
-        """Take one event; return what must be done now, in this order."""
+        """Handle one event; return the commands to carry out now, in this order."""
         match event:
             case AspiredVersions():
                 commands = self._aspired(event)
@@ -135,11 +136,11 @@ class ManagerState:
                 return self._unloaded(harness)
 
     def harnesses(self) -> list[Harness]:
-        """Every harness, by name and version."""
+        """Return every harness, by name and version."""
         return self._streams.harnesses()
 
     def plan(self) -> LoadPlan:
-        """Who holds what, and where; for whoever shows it."""
+        """Return what each version holds, and where, for those who show it."""
         return plan_of(self.harnesses(), self._tracker, self._rules)
 
     # What each event means ------------------------------------------------------------------------
@@ -158,7 +159,7 @@ class ManagerState:
         return commands + self._reconcile(statement.name)
 
     def _configured(self, event: Configured) -> list[Command]:
-        """New rules hold for what is loaded from now on, and for what was refused by the old."""
+        """Apply new rules to later loads, and to loads that the old rules refused."""
         old, self._rules = self._rules, event.rules
         commands: list[Command] = []
         for name, stream in sorted(self._streams.items()):
@@ -187,7 +188,7 @@ class ManagerState:
     def _load_succeeded(self, harness: Harness, event: LoadSucceeded) -> list[Command]:
         harness.step = None
         self._tracker.settle(harness.id, event.measured)
-        if harness.cancelled:  # nobody wants it any more: it never serves
+        if harness.cancelled:  # it is no longer wanted, and never serves
             harness.state = advance(harness.state, HarnessState.UNLOADING)
             return [StartUnload(harness.id)]
         harness.state = advance(harness.state, HarnessState.READY)
@@ -201,18 +202,18 @@ class ManagerState:
             return self._fail(harness, event.error)
         harness.step = Step.PAUSED
         # Shown at once: the last attempt may be minutes away.
-        told = f"retry {harness.attempts} of {self._retries} in {self._pause_s:g} s"
-        error = error_from_code(event.error.code, f"{event.error.message} ({told})")
+        text = f"retry {harness.attempts} of {self._retries} in {self._pause_s:g} s"
+        error = error_from_code(event.error.code, f"{event.error.message} ({text})")
         return [
             announcement(harness.id, PublicState.LOADING, error),
             ScheduleRetry(harness.id, self._pause_s),
         ]
 
     def _load_overdue(self, harness: Harness, event: LoadOverdue) -> list[Command]:
-        """The attempt is given up with its loader; what it brings later is the runtime's affair."""
+        """Give up the attempt with its loader; the runtime disposes of a late result."""
         harness.request = None
-        told = f"Loading of servable {event.id} has not ended within {event.after_s:g} s"
-        commands = self._load_failed(harness, LoadFailed(event.id, DeadlineExceeded(told)))
+        text = f"Loading of servable {event.id} has not ended within {event.after_s:g} s"
+        commands = self._load_failed(harness, LoadFailed(event.id, DeadlineExceeded(text)))
         return commands if Discard(event.id) in commands else [Discard(event.id), *commands]
 
     def _publish_failed(self, harness: Harness, event: PublishFailed) -> list[Command]:
@@ -236,7 +237,7 @@ class ManagerState:
         return [announcement(harness.id, PublicState.END, error)]
 
     def _changed(self, event: Grown | ReplicaFailed | Relocated) -> list[Command]:
-        """A version that serves is not what it was."""
+        """Handle a change of a version that serves."""
         match event:
             case Grown():
                 self._tracker.grown(event.id, event.grew)
@@ -253,9 +254,9 @@ class ManagerState:
     # From the target to actions -------------------------------------------------------------------
 
     def _follow(self, harness: Harness, wanted: AspiredVersion | None) -> list[Command]:
-        """Mark a harness as wanted or not; cancel a load that no longer is."""
+        """Mark a harness as wanted or not; cancel a load that is no longer wanted."""
         if wanted is not None and not harness.cancelled and harness.state not in LEAVING:
-            # In service, or on its way there, or failed: the first loader is kept, unless it failed
+            # It serves, is being loaded, or has failed: the first loader is kept, unless it failed
             # and the files have changed since.
             same = same_files(harness, wanted)
             harness.aspired = harness.state is not HarnessState.ERROR or same
@@ -271,7 +272,7 @@ class ManagerState:
         return self._withdraw(harness)
 
     def _withdraw(self, harness: Harness) -> list[Command]:
-        """End a harness that holds nothing: not started, or between two attempts."""
+        """End a harness that has no job under way: not started, or between two attempts."""
         commands: list[Command] = []
         if harness.step is Step.PAUSED:
             commands.append(CancelRetry(harness.id))
@@ -285,7 +286,7 @@ class ManagerState:
         return commands
 
     def _reconcile(self, name: str) -> list[Command]:
-        """Flush what has ended, manage what is new, and ask the policy until it rests."""
+        """Forget ended versions, make harnesses for new ones, and apply the policy."""
         stream = self._streams[name]
         stream.flush()
         commands: list[Command] = []
@@ -327,7 +328,7 @@ class ManagerState:
         return [StartLoad(harness.id, harness.data)]
 
     def _start_over(self, harness: Harness, wanted: AspiredVersion) -> list[Command]:
-        """The files of a load that waits have changed: it begins again, with another loader."""
+        """Begin again with a new loader: the files of a load that waits have changed."""
         cancel = [CancelRetry(harness.id)] if harness.step is Step.PAUSED else []
         self._tracker.release(harness.id)
         harness.data, harness.attempts, harness.request = wanted.data, 0, None
@@ -349,7 +350,7 @@ class ManagerState:
     # Room -----------------------------------------------------------------------------------------
 
     def _admit(self, harness: Harness) -> list[Command]:
-        """Start a load for which there is room, or let it wait for some, or refuse it."""
+        """Start a load if there is room; else let it wait for some, or refuse it."""
         assert harness.data is not None
         assert harness.request is not None
         decision = self._decide(harness, harness.request)
@@ -374,7 +375,7 @@ class ManagerState:
         return decide(harness, request, self._streams[name], self._tracker, self._rules_of(name))
 
     def _use_room(self) -> list[Command]:
-        """Something is given back: who waits comes first, then who was refused, then growth."""
+        """Use memory that was given back: for waiting loads, then refused ones, then growth."""
         commands: list[Command] = []
         while self._tracker.more_room:
             self._tracker.more_room = False

@@ -1,7 +1,7 @@
-"""The states of a version and the one table of legal steps.
+"""The states of a version and the one table of legal transitions.
 
-`HarnessState` is what the manager knows; `PublicState` is what clients see, with TensorFlow
-Serving's names and numbers. A missing step in `TRANSITIONS` *is* the error.
+`HarnessState` is the manager's own; `PublicState` is what clients see, with TensorFlow
+Serving's names and numbers. A transition that `TRANSITIONS` does not have is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from servingd.errors import Internal, ServingError
 
 
 class HarnessState(enum.Enum):
-    """Where the manager is with one version."""
+    """The manager's state of one version."""
 
     NEW = "new"
     LOADING = "loading"
@@ -53,7 +53,7 @@ TERMINAL = frozenset({HarnessState.DISABLED, HarnessState.ERROR})
 
 
 class IllegalTransition(Internal):
-    """A step that the table does not have; nothing was changed."""
+    """A transition that the table does not have; nothing was changed."""
 
     def __init__(self, current: HarnessState, target: HarnessState) -> None:
         super().__init__(
@@ -62,7 +62,7 @@ class IllegalTransition(Internal):
 
 
 def advance(current: HarnessState, target: HarnessState) -> HarnessState:
-    """Return `target`, or raise IllegalTransition if the table does not allow the step."""
+    """Return `target`. Raises IllegalTransition if the table does not allow the transition."""
     if target not in TRANSITIONS[current]:
         raise IllegalTransition(current, target)
     return target

@@ -1,4 +1,4 @@
-"""Which directories are versions, which of them are wanted, and which one a ModelSpec means."""
+"""Decide which directories are versions, which are aspired, and which one a ModelSpec means."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_VERSION = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The `num_versions` numerically largest; 0 counts as 1, as in TensorFlow Serving."""
+    """The `num_versions` largest numbers; 0 counts as 1, as in TensorFlow Serving."""
 
     num_versions: int = 1
 
@@ -27,7 +27,7 @@ class All:
 
 @dataclass(frozen=True, slots=True)
 class Specific:
-    """Those of the listed versions that are there."""
+    """Those of the listed versions that exist."""
 
     versions: tuple[int, ...]
 
@@ -36,7 +36,10 @@ VersionPolicy: TypeAlias = Latest | All | Specific
 
 
 def parse_version(name: str) -> int | None:
-    """The version that a child's name stands for: decimal digits, 64 bits; leading zeros count."""
+    """Return the version that a directory name stands for; None if it is no version.
+
+    A version is a decimal number of at most 63 bits; leading zeros are allowed.
+    """
     if not (name.isascii() and name.isdigit()):
         return None
     version = int(name) if len(name) <= 64 else MAX_VERSION + 1
@@ -44,7 +47,7 @@ def parse_version(name: str) -> int | None:
 
 
 def versions_in(children: Iterable[str]) -> dict[int, str]:
-    """Version to directory name; of two spellings of one number the last in order wins."""
+    """Return directory names by version; of two spellings of one number the last in order wins."""
     found: dict[int, str] = {}
     for name in sorted(children):
         version = parse_version(name)
@@ -54,7 +57,7 @@ def versions_in(children: Iterable[str]) -> dict[int, str]:
 
 
 def aspired(present: Collection[int], policy: VersionPolicy) -> tuple[int, ...]:
-    """Which of the versions that are present and complete ought to be loaded, newest first."""
+    """Return the versions that should be loaded, newest first, of those present and complete."""
     newest_first = sorted(set(present), reverse=True)
     match policy:
         case Latest(num_versions):
@@ -66,7 +69,7 @@ def aspired(present: Collection[int], policy: VersionPolicy) -> tuple[int, ...]:
 
 
 def not_found(spec: ModelSpec) -> NotFound:
-    """TensorFlow Serving's text for a servable that nobody wants to be there."""
+    """Return the error, with TensorFlow Serving's text, for a servable that is not aspired."""
     if spec.version is None:
         return NotFound(f"Servable not found for request: Latest({spec.name})")
     return NotFound(f"Servable not found for request: Specific({spec.name}, {spec.version})")
@@ -75,11 +78,11 @@ def not_found(spec: ModelSpec) -> NotFound:
 def why_not_ready(
     spec: ModelSpec, configured: bool, states: Sequence[ServableState]
 ) -> ServingError:
-    """What to answer when no ready servable fits `spec`.
+    """Return the error of a call when no ready servable fits `spec`.
 
-    NOT_FOUND if nobody wants it, or it is on its way out; UNAVAILABLE while it may still come, with
-    the load error if there is one. `states` are the last public states of the model's versions,
-    newest version first.
+    NOT_FOUND if no such version is aspired, or it is on its way out; UNAVAILABLE while it may still
+    load, with the load error if there is one. `states` are the last public states of the model's
+    versions, newest version first.
     """
     if spec.version is not None:
         states = [s for s in states if s.id.version == spec.version]

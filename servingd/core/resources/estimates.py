@@ -1,7 +1,7 @@
-"""What loads of a model have taught of its next one: by how much their estimates were wrong.
+"""Correct a model's next estimate by what its earlier loads were measured to take.
 
 Estimates come from files, and the same rule of thumb errs in the same way for all versions of a
-model. So the next estimate is the files' one times measured over estimated.
+model. So the next estimate is the one from the files, times measured over estimated.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from servingd.core.types import Resources
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes of a version: of the host's memory once, and of each replica on its own device."""
+    """Bytes of a version: of the host's memory, counted once, and of each replica on its device."""
 
     shared: int = 0
     replica: int = 0
     on_accelerator: int | None = None
-    """Of a replica, where a device has memory of its own; None: as much as on the host."""
+    """Bytes of a replica on a device with its own memory; None: as many as on the host."""
 
 
 NOTHING = Footprint()
@@ -28,28 +28,28 @@ NOTHING = Footprint()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a version will take, as its loader reads from its files: upper bounds."""
+    """What a version will take, as its loader reads from its files: upper bounds in bytes."""
 
     steady: Footprint = NOTHING
-    """Once it is loaded."""
+    """After it is loaded."""
 
     peak: Footprint = NOTHING
-    """While it is being loaded; less than `steady` means the same as it."""
+    """While it is being loaded; if it is less than `steady`, `steady` counts."""
 
     growth: Footprint = NOTHING
-    """Besides, while it turns into what it may become later; nothing: it stays what it is."""
+    """In addition, while it is being optimised; nothing: it is not."""
 
     grown: Footprint = NOTHING
-    """Instead of `steady`, once it has."""
+    """In place of `steady`, after it was optimised."""
 
     least: Footprint = NOTHING
-    """What must be in memory: no measurement goes below it."""
+    """A lower bound: a measurement below it is not believed."""
 
     on_devices: bool = False
-    """Whether it runs on devices; else it is on `CPU:0`, whatever there is."""
+    """Whether it runs on devices that are chosen for it; else it is on `CPU:0`."""
 
     measurable: bool = False
-    """Whether what the process grows by during its load tells what it takes."""
+    """Whether the growth of the process during its load is what it takes."""
 
 
 UNKNOWN = Estimate()
@@ -57,7 +57,7 @@ UNKNOWN = Estimate()
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a load was seen to take: afterwards, and at most. 0 bytes say nothing."""
+    """What a load was measured to take: afterwards, and at its peak. 0 bytes: not measured."""
 
     steady: Resources
     peak: Resources
@@ -77,7 +77,7 @@ class Correction:
     peak: _Factors = _Factors()
 
     def costs(self, estimate: Estimate) -> tuple[Cost, Cost]:
-        """What a version will take once it is loaded, and while it is being loaded."""
+        """Return what a version will take once it is loaded, and while it is being loaded."""
         least = cost(estimate.least)
         steady = _scaled(estimate.steady, self.steady).at_least(least)
         return steady, _scaled(estimate.peak, self.peak).at_least(steady)
@@ -87,18 +87,21 @@ NOTHING_LEARNT = Correction()
 
 
 def learn(estimated: tuple[Resources, Resources], measured: Measured) -> Correction:
-    """A correction from one load; `estimated` is what its files alone said, steady and at most."""
+    """Return the correction from one load.
+
+    `estimated` is what its files alone said: once loaded, and at the peak.
+    """
     steady, peak = estimated
     return Correction(_factors(steady, measured.steady), _factors(peak, measured.peak))
 
 
 def cost(footprint: Footprint) -> Cost:
-    """What a footprint costs where nothing has been learnt."""
+    """Return what a footprint costs without any correction."""
     return Cost(footprint.shared, footprint.replica, _on_accelerator(footprint))
 
 
 def believed(seen: Resources, estimated: Resources, least: Resources) -> Resources:
-    """A measurement, filled up where it says nothing, and never below what must be there."""
+    """Return a measurement; where it has no value the estimate counts, and never below `least`."""
     devices = {
         device: max(seen.on(device) or amount, least.on(device))
         for device, amount in estimated.devices.items()

@@ -1,4 +1,4 @@
-"""Which devices a load gets, which replica a call gets, and when a device has failed.
+"""Choose the devices of a load and the replica of a call, and decide when a device has failed.
 
 A plan is made for one load at a time, around what is there: nothing that serves is ever moved for
 it. `auto` means the accelerators, where there are any that are large enough, else the CPUs. Of the
@@ -17,7 +17,7 @@ from servingd.errors import Code, InvalidArgument, ServingError
 
 AUTO = "auto"
 PER_DEVICE = 0
-"""As a number of replicas: one on each device that may be chosen."""
+"""The number of replicas that means one on each device that may be chosen."""
 
 TRANSITIONS = ("auto", "availability_preserving", "resource_preserving")
 
@@ -29,7 +29,7 @@ _REPLICAS = re.compile(r"\d{1,3}")
 _MAX_REPLICAS = 256
 
 FAILURES_IN_A_ROW = 3
-"""So many failures of its device, with no success in between, and a replica is broken."""
+"""The failures of its device, with no success in between, after which a replica is broken."""
 
 _LOST = re.compile(
     r"device (is )?lost|cuda_error|cuda error|cudnn_status|cublas_status|gpu sync failed"
@@ -37,27 +37,27 @@ _LOST = re.compile(
     r"|fallen off the bus|stream in (a )?bad state|ecc error",
     re.IGNORECASE,
 )
-"""What TensorFlow and the driver say of a device that does not work any more."""
+"""What TensorFlow and the driver say when a device does not work any more."""
 
 _NO_LIMIT = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRules:
-    """What an operator says of where a model's versions go, and how one takes another's place."""
+    """An operator's settings for where a model is placed and how a new version replaces the old."""
 
     devices: tuple[str, ...] = ()
     """Names, or kinds that mean all of their devices; empty: `auto`."""
 
     replicas: int = 1
-    """How many, or PER_DEVICE."""
+    """The number of replicas, or PER_DEVICE."""
 
     transition: str = ""
-    """One of TRANSITIONS; empty: by the manager's own policy."""
+    """One of TRANSITIONS; empty: the manager's own policy."""
 
 
 def parse_devices(text: str) -> tuple[str, ...]:
-    """`auto`, `GPU` or `CPU:0,GPU:1` as names and kinds. Raises InvalidArgument."""
+    """Return the names and kinds in `auto`, `GPU` or `CPU:0,GPU:1`. Raises InvalidArgument."""
     if text == AUTO:
         return ()
     names = [name.strip().upper() for name in text.split(",")]
@@ -67,7 +67,7 @@ def parse_devices(text: str) -> tuple[str, ...]:
 
 
 def parse_replicas(text: str) -> int:
-    """`1`, `N` or `per_device`. Raises InvalidArgument."""
+    """Return the number in `1`, `N` or `per_device`. Raises InvalidArgument."""
     if text == "per_device":
         return PER_DEVICE
     if not _REPLICAS.fullmatch(text) or not 1 <= int(text) <= _MAX_REPLICAS:
@@ -77,20 +77,20 @@ def parse_replicas(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Bytes of one version: of the host's memory, once, and of each replica where it lies."""
+    """Bytes of one version: of the host's memory, once, and of each replica on its device."""
 
     shared: int = 0
     on_host: int = 0
     on_accelerator: int = 0
 
     def on(self, device: Device) -> Resources:
-        """What one replica takes there."""
+        """Return what one replica takes on a device."""
         if device.is_host:
             return Resources(self.on_host, {device: self.on_host})
         return Resources(0, {device: self.on_accelerator})
 
     def total(self, devices: Sequence[Device]) -> Resources:
-        """What it takes with its replicas on these devices; without a plan, of one on the host."""
+        """Return what a version takes with replicas on these devices; if empty, one on the host."""
         if not devices:
             return Resources(self.shared + self.on_host)
         whole = Resources(self.shared)
@@ -99,7 +99,7 @@ class Cost:
         return whole
 
     def at_least(self, least: Cost) -> Cost:
-        """The larger of each part."""
+        """Return the larger value of each part."""
         return Cost(
             max(self.shared, least.shared),
             max(self.on_host, least.on_host),
@@ -109,21 +109,21 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The memory that a plan is made for. A limit of 0 is none."""
+    """The memory that a plan may use. A limit of 0 means no limit."""
 
     limits: Resources
     used: tuple[Resources, ...]
-    """What is in use at the moments that matter; a load must fit in at each of them."""
+    """What is in use now, and later; a load must fit at each of these moments."""
 
     replicas: Mapping[Device, int]
-    """How many each device has."""
+    """The number of replicas on each device."""
 
     def fits(self, more: Resources) -> bool:
-        """Whether there is room for more. Only what would grow is looked at."""
+        """Return whether there is room for more. Only the amounts that would grow are checked."""
         return all(_fits(used, more, self.limits) for used in self.used)
 
     def with_more(self, more: Resources) -> Room:
-        """The room that is left with more in use."""
+        """Return the room that is left when more is in use."""
         return Room(self.limits, tuple(used + more for used in self.used), self.replicas)
 
 
@@ -137,9 +137,10 @@ def _fits(used: Resources, more: Resources, limits: Resources) -> bool:
 
 
 def candidates(rules: LoadRules, devices: Mapping[Device, int], cost: Cost) -> tuple[Device, ...]:
-    """The devices that a load may be put on, of those that there are (each with its limit).
+    """Return the devices that a load may be put on.
 
-    Raises InvalidArgument for a name, or a kind, of which there is none.
+    `devices` are those that exist, each with its limit in bytes.
+    Raises InvalidArgument if a name or kind in the rules matches none of them.
     """
     known = sorted(devices)
     if rules.devices:
@@ -168,10 +169,10 @@ def plan(
     room: Room,
     keep: Sequence[Device] = (),
 ) -> tuple[Device, ...] | None:
-    """A device for each replica, or None if they do not all fit.
+    """Return a device for each replica; None if they do not all fit.
 
-    What was planned before (`keep`) stays where it can: a plan moves nothing without need. Replicas
-    share a device only when each that fits has one.
+    An earlier plan (`keep`) is kept where it can be: a plan moves nothing without need. Replicas
+    share a device only when each device that fits has one; with PER_DEVICE they never do.
     """
     distinct = replicas == PER_DEVICE
     wanted = list(keep)
@@ -195,7 +196,7 @@ def plan(
 def _preference(
     device: Device, chosen: Sequence[Device], room: Room, cost: Cost
 ) -> tuple[int, float, int, Device]:
-    """The smallest is taken: the emptiest device that has the fewest of these replicas."""
+    """Return a sort key; the smallest wins: fewest of these replicas, then the emptiest device."""
     limit = room.limits.on(device) or (room.limits.ram if device.is_host else 0) or _NO_LIMIT
     after = room.used[-1].on(device) + cost.on(device).on(device)
     others = room.replicas.get(device, 0)
@@ -203,7 +204,7 @@ def _preference(
 
 
 def choose_replica(outstanding: Sequence[int], turn: int) -> int:
-    """The replica with the least outstanding work; of equals each has its turn.
+    """Return the index of the replica with the fewest outstanding calls; equals take turns.
 
     `turn` is the caller's count of calls: it goes up by one each time.
     """
@@ -212,7 +213,7 @@ def choose_replica(outstanding: Sequence[int], turn: int) -> int:
 
 
 def blames_device(error: ServingError) -> bool:
-    """Whether a run failed for its device: that is out of memory, or lost."""
+    """Return whether a run failed because of its device: out of memory, or lost."""
     if error.code is Code.RESOURCE_EXHAUSTED:
         return True
     lost = error.code in (Code.INTERNAL, Code.UNAVAILABLE, Code.UNKNOWN)
@@ -220,22 +221,22 @@ def blames_device(error: ServingError) -> bool:
 
 
 def is_broken(failures: int) -> bool:
-    """Whether a replica has just become one that does not work, by its failures in a row."""
+    """Return whether a replica has just become broken, by its failures in a row."""
     return failures == FAILURES_IN_A_ROW
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedDevices:
-    """Where the operations of a replica were seen to run, when it was warmed."""
+    """Where the operations of a replica ran during warm-up."""
 
     devices: Mapping[str, int]
-    """How many operations by device; those alone that feed and fetch are left out."""
+    """The number of operations on each device; those that only feed and fetch are left out."""
 
     moved: Mapping[str, Mapping[str, int]]
-    """Of those that are not where they were planned: how many, by device and type."""
+    """The number of operations that ran elsewhere than planned, by device and type."""
 
     unseen: tuple[str, ...] = ()
-    """Signatures that could not be tried: they keep state, or refuse made-up inputs."""
+    """Signatures that were not traced: they keep state, or refuse synthetic inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,4 +252,4 @@ class ReplicaReport:
 
     threads: int
     observed: ObservedDevices | None = None
-    """None: nobody looked, since there is no other device; or nobody could."""
+    """None: it was not traced, since there is no other device, or it could not be."""

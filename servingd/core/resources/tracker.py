@@ -1,11 +1,10 @@
-"""Does it fit? What each version holds, what it will need, and what to say if there is no room.
+"""Decide whether a load fits, and track the memory that each version holds.
 
-A load is judged twice: against what is in use now, and against what will be when all that is on its
-way out has gone. If it fits in both it starts; if only in the second it waits, and its room is
-promised: nothing that comes later can take it. What is estimated gives way to what was measured.
-
-A version may grow once it serves: into an optimised one, at the price of much memory for a while.
-Versions grow one at a time, so that only the largest growth is reserved; loads come first.
+A load is judged twice: against what is in use now, and against what will be in use when all that is
+on its way out has gone. If it fits in both it starts. If it fits only in the second it waits, and
+its room is promised: nothing that comes later can take it. Measurements replace estimates.
+A version may grow once it serves: it is optimised, which takes much memory for a while. Versions
+grow one at a time, so only the largest growth is reserved; loads come first.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ _SHOWN_USERS = 5
 
 @dataclass(frozen=True, slots=True)
 class ResourceRequest:
-    """What a load asks for: its loader's estimate, and the devices that there are."""
+    """What a load asks for: its loader's estimate, and the devices that exist."""
 
     estimate: Estimate
     devices: Mapping[Device, int]
-    """Each with the bytes of its own memory that may be used; 0: no limit of its own."""
+    """The bytes of its own memory that may be used on each device; 0: no limit."""
 
 
 class Verdict(enum.Enum):
@@ -60,18 +59,18 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What is decided on a load, and what it would hold."""
+    """The decision on a load, and what it would hold."""
 
     verdict: Verdict
     placement: Placement = ANYWHERE
     loading: Resources = NO_BYTES
     steady: Resources = NO_BYTES
     error: ServingError | None = None
-    """Why it is refused."""
+    """The reason, if it is refused."""
 
 
 class OptimisationReservation(enum.Enum):
-    """Whether a version may turn into what it can become."""
+    """Whether a version may be optimised."""
 
     NONE = "none"
     WAITS = "waits"
@@ -80,33 +79,33 @@ class OptimisationReservation(enum.Enum):
 
 @dataclass(slots=True)
 class Reservation:
-    """What one version holds."""
+    """The memory and devices that one version holds."""
 
     request: ResourceRequest
     placement: Placement
     holds: Resources
-    """What is reserved for it now, but for its growth."""
+    """What is reserved for it now, without its growth."""
     steady: Resources
     growth: OptimisationReservation
     promised: bool = False
-    """It waits: it holds nothing yet, but nobody else gets what it waits for."""
+    """Whether it waits: it holds nothing yet, but nobody else gets what it waits for."""
     leaving: bool = False
     loaded: bool = False
     measured: bool = False
     grown: bool = False
     failed: set[Device] = field(default_factory=set)
-    """Devices on which a replica of it has failed."""
+    """The devices on which a replica of it has failed."""
 
     @property
     def extra(self) -> Resources:
-        """What its growth will take, if it is allowed."""
+        """What its growth takes in addition, if it is allowed."""
         if self.growth is not OptimisationReservation.ALLOWED:
             return NO_BYTES
         return cost(self.request.estimate.growth).total(self.placement.devices)
 
     @property
     def later(self) -> Resources:
-        """What it will hold when its growth is over, however it ends."""
+        """What it will hold when its growth is over, whether it succeeds or not."""
         if self.growth is not OptimisationReservation.ALLOWED:
             return self.holds
         grown = cost(self.request.estimate.grown).total(self.placement.devices)
@@ -114,10 +113,10 @@ class Reservation:
 
 
 class ResourceTracker:
-    """All that is held and promised. One owner, the manager's state; not thread-safe."""
+    """All reservations and promises. Owned by the manager's state; not thread-safe."""
 
     def __init__(self, ram_budget: int = 0) -> None:
-        """A budget in bytes; 0: none."""
+        """Start with a budget of host memory in bytes; 0: none."""
         self._limits = Resources(ram_budget)
         self._reservations: dict[ServableId, Reservation] = {}
         # Of `_reservations`; `_changed` follows each change of one.
@@ -126,16 +125,16 @@ class ResourceTracker:
         self._small: dict[ServableId, None] = {}  # those that wait to grow
         self._corrections: dict[str, Correction] = {}
         self.more_room = False
-        """Whether something has been given back, or will be; whoever looks sets it to False."""
+        """Whether memory was given back, or will be. The reader sets it to False."""
 
     @property
     def limits(self) -> Resources:
-        """The budgets; 0 is none."""
+        """The budgets in bytes; 0 means none."""
         return self._limits
 
     @property
     def reservations(self) -> Mapping[ServableId, Reservation]:
-        """Who holds what, in order of admission."""
+        """The reservations by version, in order of admission."""
         return self._reservations
 
     # Loads ----------------------------------------------------------------------------------------
@@ -147,7 +146,7 @@ class ResourceTracker:
         rules: LoadRules,
         gone: Collection[ServableId] = (),
     ) -> Admission:
-        """Whether there is room for a load; `gone` are versions that would be given up for it."""
+        """Decide whether there is room for a load; `gone` are versions to be given up for it."""
         steady, loading = self._costs(servable_id, request)
         devices = self._devices(request)
         try:
@@ -176,7 +175,7 @@ class ResourceTracker:
     def enter(
         self, servable_id: ServableId, request: ResourceRequest, admission: Admission
     ) -> None:
-        """Reserve, or promise, what was found. One that waits keeps its place in the order."""
+        """Reserve, or promise, what was decided. A load that waits keeps its place in the order."""
         placement = admission.placement
         growth = (
             OptimisationReservation.ALLOWED if placement.may_grow else OptimisationReservation.WAITS
@@ -213,14 +212,14 @@ class ResourceTracker:
         return list(self._promised)
 
     def leave(self, servable_id: ServableId) -> None:
-        """A version is on its way out: what it holds will be given back."""
+        """Mark a version as on its way out: what it holds will be given back."""
         held = self._reservations.get(servable_id)
         if held is not None and not held.leaving:
             held.leaving = self.more_room = True
             self._changed(servable_id)
 
     def release(self, servable_id: ServableId) -> None:
-        """A version holds nothing any more, and nothing is promised to it."""
+        """Give back all that a version holds or was promised."""
         if self._reservations.pop(servable_id, None) is not None:
             self._totals.drop(servable_id)
             _list(self._promised, servable_id, False)
@@ -228,7 +227,7 @@ class ResourceTracker:
             self.more_room = True
 
     def settle(self, servable_id: ServableId, measured: Measured | None) -> None:
-        """A load has ended well: from now on it holds what was measured, or else estimated."""
+        """Record a successful load: it now holds what was measured, else what was estimated."""
         held = self._reservations.get(servable_id)
         if held is None:
             return
@@ -245,17 +244,17 @@ class ResourceTracker:
         self._changed(servable_id)
 
     def forget(self, name: str) -> None:
-        """A model is gone: what was learnt of it goes as well."""
+        """Forget the corrections of a model that was removed."""
         self._corrections.pop(name, None)
 
     # Growth ---------------------------------------------------------------------------------------
 
     def waiting_to_grow(self) -> list[ServableId]:
-        """The versions that serve as they are for want of memory."""
+        """Return the versions that are not optimised for lack of memory."""
         return list(self._small)
 
     def grow(self) -> list[ServableId]:
-        """Let the versions grow that wait for it and for which there is room now; returns them."""
+        """Allow growth to the waiting versions for which there is room; return these."""
         allowed = []
         for servable_id in self.waiting_to_grow():
             held = self._reservations[servable_id]
@@ -270,7 +269,7 @@ class ResourceTracker:
     def _may_grow(
         self, servable_id: ServableId, base: Resources, request: ResourceRequest, at: Placement
     ) -> bool:
-        """Whether a version that holds `base` may grow: now, and beside what was promised."""
+        """Return whether a version that holds `base` may grow now, next to what was promised."""
         growth = cost(request.estimate.growth).total(at.devices)
         grown = larger(base, cost(request.estimate.grown).total(at.devices))
         now = Room(self._limits, (self._totals.now(servable_id),), {})
@@ -279,7 +278,7 @@ class ResourceTracker:
         return now.fits(grown + largest) and later.fits(grown)
 
     def grown(self, servable_id: ServableId, grew: bool) -> None:
-        """A version has turned into what it could become, or it never will."""
+        """Record that a version's growth is over; `grew`: it was optimised."""
         held = self._reservations.get(servable_id)
         if held is None or held.growth is not OptimisationReservation.ALLOWED:
             return
@@ -294,7 +293,10 @@ class ResourceTracker:
     # Devices that fail ----------------------------------------------------------------------------
 
     def relocate(self, servable_id: ServableId, failed: Device, rules: LoadRules) -> Device | None:
-        """Another device for a replica; until `relocated` it is counted on both."""
+        """Choose another device for a replica; None if it fits nowhere.
+
+        Until `relocated` the replica is counted on both devices.
+        """
         held = self._reservations.get(servable_id)
         if held is None or held.leaving:
             return None
@@ -315,7 +317,7 @@ class ResourceTracker:
         return chosen[0]
 
     def relocated(self, servable_id: ServableId, devices: tuple[Device, ...]) -> None:
-        """Its replicas lie there by now: what it holds is estimated anew."""
+        """Record the devices of a version's replicas, and estimate again what it holds."""
         held = self._reservations.get(servable_id)
         if held is None or not devices:
             return
@@ -328,14 +330,14 @@ class ResourceTracker:
     # Sums -----------------------------------------------------------------------------------------
 
     def _devices(self, request: ResourceRequest) -> Mapping[Device, int]:
-        """The devices that a load may be put on, with their limits, which are noted."""
+        """Return the devices that a load may be put on, with their limits; remember the limits."""
         if not request.estimate.on_devices or not request.devices:
             return {CPU_0: self._limits.on(CPU_0)}
         self._limits = Resources(self._limits.ram, {**self._limits.devices, **request.devices})
         return request.devices
 
     def _costs(self, servable_id: ServableId, request: ResourceRequest) -> tuple[Cost, Cost]:
-        """What a version will take once it is loaded, and while it is being loaded."""
+        """Return what a version will take once it is loaded, and while it is being loaded."""
         correction = self._corrections.get(servable_id.name, NOTHING_LEARNT)
         return correction.costs(request.estimate)
 
@@ -365,7 +367,7 @@ class ResourceTracker:
         return f"Insufficient resources to load servable {servable_id}: {why}"
 
     def _state(self, limit: int, amount: Callable[[Resources], int]) -> str:
-        """Of how much, what is in use, and by whom."""
+        """Return a limit, how much of it is in use, and by whom, as text."""
         users = sorted(
             ((amount(h.holds), i, h) for i, h in self._reservations.items() if amount(h.holds)),
             key=lambda user: (-user[0], user[1]),
@@ -385,7 +387,7 @@ class ResourceTracker:
 
 
 def megabytes(amount: int) -> str:
-    """Bytes as an operator reads them; budgets are given in this unit."""
+    """Return bytes as operators read them; budgets are given in this unit."""
     return f"{amount / (1 << 20):.1f} MiB"
 
 

@@ -1,4 +1,4 @@
-"""What is told of devices: their memory, who holds it, and where replicas really run."""
+"""Describe devices as JSON: their memory, which versions hold it, and where replicas run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servingd.observability.placements import Placements
 
 
 def describe_devices(placements: Placements) -> Mapping[str, Any]:
-    """The whole page; a budget of null is none."""
+    """Return the whole page; a budget of null means no limit."""
     plan, in_use, reports = placements.plan(), placements.in_use(), placements.all()
     held = [version.holds for version in plan.versions]
     growth = max((version.growth.ram for version in plan.versions), default=0)
@@ -49,7 +49,7 @@ def describe_devices(placements: Placements) -> Mapping[str, Any]:
 
 
 def describe_placement(placements: Placements, servable_id: ServableId) -> Mapping[str, Any]:
-    """Where one version was planned, what it holds, and where its replicas are."""
+    """Return where a version was planned, what it holds, and where its replicas are."""
     versions = placements.plan().versions
     planned = next((version for version in versions if version.id == servable_id), None)
     return _placement(planned, placements.all().get(servable_id, ()))
@@ -79,7 +79,7 @@ def _replica(report: ReplicaReport) -> Mapping[str, Any]:
         "state": report.state,
         "graph": report.graph,
         "threads": report.threads,
-        # null: there is no other device, so nobody looked
+        # null: there is no other device, so operations were not traced
         "operations_by_device": observed and observed.devices,
         "moved_operations": observed and observed.moved,
         "signatures_not_traced": observed and list(observed.unseen),

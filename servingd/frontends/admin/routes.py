@@ -1,4 +1,4 @@
-"""The one table of HTTP routes: ours here, TensorFlow Serving's in `rest_api`."""
+"""The one table of HTTP routes: servingd's here, TensorFlow Serving's in `tfs/rest/api.py`."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ Answer = tuple[int, bytes, str]
 """Status, body, content type."""
 
 _METRICS = None
-"""In the place of an answer: the metrics page, which a worker makes."""
+"""In place of an answer: the metrics page, which a worker makes."""
 
 Explain = Callable[[str], Mapping[int, Sequence[Mapping[str, Any]]]]
-"""By version of a model, what its signatures' queues do."""
+"""Returns the figures of a model's queues, by version."""
 
 Check = Callable[[], str | None]
-"""Why not, or None."""
+"""Returns the reason for a failing probe; None if it succeeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
-    """What our own routes show."""
+    """The contents of servingd's own routes."""
 
     metrics: SharedPage
     ready: Check
     started: Check
     describe: Callable[[], Mapping[str, Any]]
-    """Which server speaks."""
+    """Returns the server's name and its process."""
     explain: Explain = lambda name: {}
     placements: Placements = field(default_factory=Placements)
-    """Where versions are, and on which devices."""
+    """The replicas of all versions, and their devices."""
     monitoring_path: str = ""
-    """Where TensorFlow Serving has the metrics; empty: nowhere."""
+    """TensorFlow Serving's path of the metrics; empty: none."""
 
 
 class HttpRoutes:
@@ -107,7 +107,7 @@ class HttpRoutes:
         self._metrics_page.ask(take)
 
     def _monitoring(self, target: str) -> Answer | None:
-        """The page where TensorFlow Serving has it, by its rules: any method, but no query."""
+        """Return the page at TensorFlow Serving's path, by its rules: any method, but no query."""
         if target != self._monitoring_path:
             text = f"Unexpected path: {target}. Should be {self._monitoring_path}"
             return 400, text.encode(), _TEXT
@@ -165,7 +165,7 @@ class HttpRoutes:
 
 
 def describe_server(process: int) -> Mapping[str, Any]:
-    """Which server, and which of its processes, speaks."""
+    """Return the server's name and version, and the process that answers."""
     return {"server": f"servingd {__version__}", "process": process}
 
 

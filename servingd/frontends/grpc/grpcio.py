@@ -25,22 +25,22 @@ from servingd.frontends.status_codes import grpc_message, retry_hint
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 DEFAULT_WORKERS = 1024
-"""A call holds a thread from its first byte on: this many can be in flight. Made as needed."""
+"""The number of calls that can be in flight: each holds a thread, started as needed."""
 
 _LAST_WORDS_S = 0.2
-"""How long answers that are on their way may take at the end; then what is open is cut off."""
+"""Seconds for answers being sent when the server stops; then the connections are cut off."""
 
 _LIMITS: Sequence[tuple[str, int]] = (
-    # One connection must not hold every thread by calls that it does not go on with.
+    # One connection must not hold every thread by calls that it never finishes sending.
     ("grpc.max_concurrent_streams", 256),
-    # Beyond these, grpcio cancels whatever call comes next, whoever makes it.
+    # Beyond these, grpcio cancels the next call, whichever client makes it.
     ("grpc.server.max_pending_requests", 1 << 20),
     ("grpc.server.max_pending_requests_hard_limit", 1 << 21),
 )
 
 
 class _WaitingReply:
-    """A call of grpcio: its servicer's thread waits here; see `Reply`."""
+    """A call of grpcio: its servicer's thread waits for the answer; see `Reply`."""
 
     __slots__ = (
         "_answered",
@@ -75,7 +75,7 @@ class _WaitingReply:
         return not self._gone and (self.deadline is None or time.monotonic() < self.deadline)
 
     def begin_batch(self) -> None:
-        """Each answer wakes the thread that waits for it."""
+        """Do nothing: each answer wakes the thread that waits for it."""
 
     def send(self, payload: bytes) -> bool:
         return self._answer(Code.OK, "", bytes(payload))
@@ -87,13 +87,13 @@ class _WaitingReply:
         return self._answer(code, grpc_message(message), None)
 
     def gone(self) -> None:
-        """The client has left, or its time is up."""
+        """Mark the call as cancelled or expired; called by grpcio on any thread."""
         with self._lock:
             self._gone = True
         self._answered.set()
 
     def wait(self) -> None:
-        """Until there is an answer, or nobody waits for it."""
+        """Wait until there is an answer, or nobody waits for it any more."""
         left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         self._answered.wait(left)
 
@@ -108,9 +108,9 @@ class _WaitingReply:
 
 
 class _InFlight:
-    """How many calls servicers have in hand, from any thread.
+    """The number of calls that servicers have in hand. Thread-safe.
 
-    Watches of health are not among them: they end with their client, or with the server.
+    Watches of health do not count: they end with their client, or with the server.
     """
 
     def __init__(self) -> None:
@@ -119,32 +119,33 @@ class _InFlight:
         self._refusing = False  # guarded by _changed
 
     def enter(self) -> bool:
-        """Count a call; False if no more are taken."""
+        """Count a call; return False if no more calls are accepted."""
         with self._changed:
             if not self._refusing:
                 self._calls += 1
             return not self._refusing
 
     def leave(self) -> None:
+        """Uncount a call; wakes `wait_none` after the last one."""
         with self._changed:
             self._calls -= 1
             if not self._calls:
                 self._changed.notify_all()
 
     def refuse(self) -> None:
-        """Take no more."""
+        """Accept no more calls."""
         with self._changed:
             self._refusing = True
 
     def wait_none(self, deadline: float) -> bool:
-        """Wait until there is none; False if there are some at `deadline` (monotonic)."""
+        """Wait until no call is in flight; return False if some are at `deadline` (monotonic)."""
         with self._changed:
             left = max(0.0, deadline - time.monotonic())
             return self._changed.wait_for(lambda: not self._calls, left)
 
 
 def _unary(handler: Handler, in_flight: _InFlight) -> Any:
-    """A method handler on raw bytes."""
+    """Return grpcio's method handler on raw bytes."""
 
     def call(payload: bytes, context: grpc.ServicerContext) -> bytes:
         if not in_flight.enter():
@@ -159,7 +160,7 @@ def _unary(handler: Handler, in_flight: _InFlight) -> Any:
         bounded = left is not None and left < threading.TIMEOUT_MAX  # none: None, or centuries
         reply = _WaitingReply(context, time.monotonic() + left if bounded else None)
         if not context.add_callback(reply.gone):
-            return b""  # it is over already
+            return b""  # it was cancelled already
         own = [e for e in context.invocation_metadata() if e[0] == REQUEST_ID_HEADER]
         if own:
             context.send_initial_metadata(own)
@@ -213,7 +214,7 @@ class GrpcioTransport:
         _add_reflection(self._server, list(_by_service(handlers)), pool)
 
     def bind(self) -> int:
-        """Take every target; return the first one's port. Raises OSError naming what is busy."""
+        """Bind every target; return the first one's port. Raises OSError naming a busy one."""
         ports = []
         for target in self._targets:
             try:
@@ -226,28 +227,28 @@ class GrpcioTransport:
         return int(ports[0])
 
     def start(self) -> None:
-        """Answer calls."""
+        """Start to answer calls."""
         self._server.start()
 
     def set_health(self, service: str, serving: bool) -> None:
-        """Say how a service is; `` stands for the whole server. From any thread."""
+        """Set a service's health; the empty name is the whole server. Thread-safe."""
         status = health_pb2.HealthCheckResponse
         self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
 
     def forget_health(self, service: str) -> None:
-        """A model is no longer known: its health is not either."""
+        """Answer SERVICE_UNKNOWN for a service from now on."""
         self._health.set(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
 
     def refuse(self) -> None:
-        """Answer every new call with UNAVAILABLE from now on. Health is told as before."""
+        """Answer every new call with UNAVAILABLE from now on. Health is answered as before."""
         self._in_flight.refuse()
 
     def wait_idle(self, deadline: float) -> bool:
-        """Let calls in flight finish until `deadline` (monotonic); False if some are left."""
+        """Wait for calls in flight; return False if some remain at `deadline` (monotonic)."""
         return self._in_flight.wait_none(deadline)
 
     def stop(self) -> None:
-        """Close the listener and cut off what is left, watches of health as well."""
+        """Close the listener and cut off the calls in flight, watches of health as well."""
         self._server.stop(_LAST_WORDS_S).wait(2)
         self._workers.shutdown(wait=False)
 
@@ -263,7 +264,7 @@ def _by_service(handlers: Mapping[str, Handler]) -> dict[str, list[tuple[str, Ha
 def _add_reflection(
     server: grpc.Server, services: list[str], pool: descriptor_pool.DescriptorPool
 ) -> None:
-    """Let clients ask for our descriptors, which live in a private pool, and for gRPC's own."""
+    """Offer reflection of our descriptors, which are in a private pool, and of gRPC's own."""
     own = ["grpc.health.v1.Health", reflection.SERVICE_NAME]
     default = descriptor_pool.Default()
     for symbol in own:

@@ -1,7 +1,7 @@
-"""The fast gRPC transport: pygrpc-native does HTTP/2 outside the GIL, and brings calls in batches.
+"""The fast gRPC transport: pygrpc-native does HTTP/2 outside the GIL, and batches calls.
 
-All knowledge of that young package is in this file. It carries the plain-text unary calls of the
-method table; every other method goes through a private socket to a grpcio server.
+All code that depends on that young package is in this file. It carries the plain-text unary calls
+of the method table; every other method goes through a private socket to a grpcio server.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from servingd.frontends.status_codes import grpc_message, retry_hint
 
 _BATCH = 64
 _WAKE_MS = 500
-"""How often the drain thread looks up without work: `close` wakes it only sometimes."""
+"""Milliseconds after which the drain thread wakes without work: `close` does not always wake it."""
 
 _TOGETHER_S = 500e-6
-"""So long after its batch has begun to be answered, an answer is handed over at once."""
+"""Seconds, from the beginning of a batch, after which a response is handed over at once."""
 
 _MAX_STREAMS = 256
 _BACKLOG = 4096
@@ -36,9 +36,9 @@ _log = logging.getLogger(__name__)
 
 
 def unusable_because() -> str | None:
-    """Why the transport cannot be used here, or None.
+    """Return why the transport cannot be used here; None if it can.
 
-    A five-byte message prefix can make it reserve 4 GiB: where that cannot be had, the process
+    A five-byte message prefix can make it reserve 4 GiB: where that is not possible, the process
     would abort.
     """
     try:
@@ -57,7 +57,7 @@ def unusable_because() -> str | None:
 
 
 class _PendingResponses:
-    """One thread's answers that go out together. For that thread alone."""
+    """One thread's responses that are sent together. For that thread alone."""
 
     __slots__ = ("_answers", "_respond", "_since")
 
@@ -67,7 +67,7 @@ class _PendingResponses:
         self._since = 0.0
 
     def begin(self) -> None:
-        """Answers given from now on belong together."""
+        """Begin a batch: responses added from now on are sent together."""
         self._since = time.perf_counter()
 
     def add(self, call: int, payload: bytes) -> bool:
@@ -78,17 +78,17 @@ class _PendingResponses:
         return True
 
     def flush(self) -> None:
-        """Hand over what is there."""
+        """Hand over the buffered responses."""
         for call, payload in self._answers:
             self._respond(call, payload)
         self._answers.clear()
 
 
 class _ResponseBuffer:
-    """The way to pygrpc-native, from any thread. What a thread gathers is handed over together.
+    """Hands responses to pygrpc-native, buffered per thread. Thread-safe.
 
-    Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. None
-    waits longer than the batch it belongs to, or `_TOGETHER_S`.
+    Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. No
+    response waits longer than the batch it belongs to, or `_TOGETHER_S`.
     """
 
     __slots__ = ("_pending", "_respond")
@@ -101,28 +101,28 @@ class _ResponseBuffer:
 
     def add(self, call: int, payload: bytes) -> bool:
         """Answer a call, now or a few calls later."""
-        lot = self._pending.get(get_ident())
-        return self._respond(call, payload) if lot is None else lot.add(call, payload)
+        pending = self._pending.get(get_ident())
+        return self._respond(call, payload) if pending is None else pending.add(call, payload)
 
     def add_with_metadata(self, call: int, payload: bytes, metadata: Any) -> bool:
-        """Answer a call, with metadata in front, at once."""
+        """Answer a call at once, with initial metadata."""
         return self._respond(call, payload, initial_metadata=metadata)
 
     def open(self) -> _PendingResponses:
-        """Gather this thread's answers from now on."""
-        lot = self._pending[get_ident()] = _PendingResponses(self._respond)
-        lot.begin()
-        return lot
+        """Buffer this thread's responses from now on."""
+        pending = self._pending[get_ident()] = _PendingResponses(self._respond)
+        pending.begin()
+        return pending
 
     def begin_batch(self) -> Callable[[], None] | None:
-        """Gather this thread's answers until the returned function is called."""
+        """Buffer this thread's responses until the returned function is called."""
         if get_ident() in self._pending:
-            return None  # it does so anyway
-        lot = self.open()
+            return None  # this thread buffers already
+        pending = self.open()
 
         def end() -> None:
             del self._pending[get_ident()]
-            lot.flush()
+            pending.flush()
 
         return end
 
@@ -195,8 +195,8 @@ class _NativeReply:
 class NativeTransport:
     """Owns the port and the thread `drain-0`. `bind`, `start` and `stop` once each, in this order.
 
-    The drain thread runs cheap handlers itself and never waits for anything: nothing else pushes
-    back on clients.
+    The drain thread runs cheap handlers itself and never blocks: there is no other back-pressure
+    on clients.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class NativeTransport:
         self._thread = threading.Thread(target=self._drain, name="drain-0", daemon=True)
 
     def bind(self) -> int:
-        """Take the port; clients that connect from now on wait. Raises OSError."""
+        """Bind the port; clients that connect from now on wait. Raises OSError."""
         from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
         try:
@@ -245,16 +245,16 @@ class NativeTransport:
         return port
 
     def start(self) -> None:
-        """Answer calls."""
+        """Start to answer calls."""
         self._native.start()
         self._thread.start()
 
     def refuse(self) -> None:
         """Answer every new call with UNAVAILABLE from now on."""
-        self._draining = self._unread.hurried = True
+        self._draining = self._unread.stopping = True
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait until every answer is on the wire, at most until `deadline` (monotonic)."""
+        """Wait until every response is sent, at most until `deadline` (monotonic seconds)."""
         pause = threading.Event()
         while self._in_flight():
             self._unread.tick()
@@ -306,14 +306,14 @@ class NativeTransport:
                 fail(call, int(Code.INTERNAL), "internal error")
 
     def _refuse(self, reply: _NativeReply) -> None:
-        """Answer a call that came too late: in the server's life, or in its own."""
+        """Answer a call that arrived during the stop, or after its deadline."""
         if self._draining:
             reply.fail(Code.UNAVAILABLE, "server is shutting down")
         else:
             reply.fail(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
     def _remember(self, reply: _NativeReply) -> None:
-        """Keep the reply of a call that waits, so that it can be told when its client has gone."""
+        """Keep the reply of a call that waits, so that a cancellation can reach it."""
         replies = self._replies
         replies[reply.call] = reply
         if len(replies) > self._sweep_at:
@@ -328,7 +328,7 @@ class NativeTransport:
 
 
 def _deepen_backlog(port: int) -> None:
-    """Listen again on our own sockets with a deeper queue: pygrpc-native's is 128 connections."""
+    """Listen again on our own sockets with a longer queue: pygrpc-native's has 128 connections."""
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         with contextlib.suppress(OSError):  # a descriptor may close meanwhile
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):

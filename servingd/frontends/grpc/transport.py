@@ -1,4 +1,4 @@
-"""gRPC: which transport takes the ports, and what stands behind it."""
+"""gRPC: choose the transport that takes the ports, and set up grpcio behind it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcOptions:
-    """Where gRPC is served, and how."""
+    """The ports of gRPC, and their settings."""
 
     port: int
     """The TCP port, on every address; 0: none."""
     socket_path: str = ""
-    """A Unix socket besides; empty: none."""
+    """An additional Unix socket; empty: none."""
     admin_port: int = 0
-    """Where administrators' methods are served, and there alone; 0: with all others."""
+    """The only port of administrators' methods; 0: they are on the public ports."""
     transport: str = "auto"
     """`auto`, `native` or `grpcio`."""
     max_request_bytes: int = 2**31 - 1
@@ -47,7 +47,7 @@ class GrpcOptions:
     workers: int = DEFAULT_WORKERS
     """Threads of grpcio."""
     unread: UnreadLimits = field(default_factory=UnreadLimits)
-    """What the native transport may hold of answers that nobody reads."""
+    """Limits of the unread responses that the native transport may hold."""
 
 
 _EVERY_IPV4 = "0.0.0.0"
@@ -95,7 +95,7 @@ class GrpcFrontend:
         )
 
     def bind(self) -> int:
-        """Take the ports; return the TCP port's number. Raises OSError naming what is busy."""
+        """Bind the ports; return the TCP port's number. Raises OSError naming a busy one."""
         if self._options.socket_path:
             _take_over_socket(self._options.socket_path)
         port = self._grpcio.bind()
@@ -104,38 +104,38 @@ class GrpcFrontend:
         return self._native.bind() if self._native else port
 
     def places(self, port: int) -> list[str]:
-        """Where it listens, for the log, by the TCP port that `bind` returned."""
+        """Return the addresses for the log; `port` is what `bind` returned."""
         transport, socket_path = self.transport, self._options.socket_path
         both = f"and at [::]:{port}; " if any_address() != _EVERY_IPV4 else ""
         tcp = [f"{_EVERY_IPV4}:{port} ... ({both}{transport})"] if self._options.port else []
         return tcp + ([f"unix:{socket_path} ... (grpcio)"] if socket_path else [])
 
     def start(self) -> None:
-        """Answer calls."""
+        """Start to answer calls."""
         for transport in (self._grpcio, self._admin, self._native):
             if transport:
                 transport.start()
 
     def set_health(self, service: str, serving: bool) -> None:
-        """Say how a service is; from any thread."""
+        """Set a service's health. Thread-safe."""
         self._grpcio.set_health(service, serving)
         if self._admin:
             self._admin.set_health(service, serving)
 
     def forget_health(self, service: str) -> None:
-        """A service is not known any more."""
+        """Answer SERVICE_UNKNOWN for a service from now on."""
         self._grpcio.forget_health(service)
         if self._admin:
             self._admin.forget_health(service)
 
     def refuse(self) -> None:
-        """Refuse new calls from now on; health is told until the end."""
+        """Refuse new calls from now on; health is answered until the end."""
         for transport in (self._native, self._grpcio, self._admin):
             if transport:
                 transport.refuse()
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait for calls in flight; False if some are left at `deadline` (monotonic)."""
+        """Wait for calls in flight; return False if some remain at `deadline` (monotonic)."""
         idle = True
         for transport in (self._native, self._grpcio, self._admin):
             if transport:
@@ -143,7 +143,7 @@ class GrpcFrontend:
         return idle
 
     def stop(self) -> None:
-        """Close the ports; what is left in flight is cut off."""
+        """Close the ports and cut off the calls in flight."""
         for transport in (self._native, self._admin, self._grpcio):
             if transport:
                 transport.stop()
@@ -154,7 +154,7 @@ def _not_here(payload: bytes, reply: Reply) -> None:
 
 
 def _choose(options: GrpcOptions) -> str:
-    """The transport that takes the port. Raises InvalidConfig if the one asked for cannot."""
+    """Return the transport for the port. Raises InvalidConfig if the configured one cannot work."""
     if options.transport == "grpcio":
         return options.transport
     reason = unusable_because()
@@ -173,9 +173,9 @@ def _choose(options: GrpcOptions) -> str:
 
 
 def _private_socket() -> tuple[str, str]:
-    """Where grpcio listens behind the native transport, and what that calls the same place.
+    """Return grpcio's address behind the native transport, as each of the two spells it.
 
-    An abstract socket where there are such: no file, and no limit of its path's length.
+    On Linux it is an abstract socket: no file, and no limit on its path's length.
     """
     name = f"servingd-{os.getpid()}-{next(_serial)}"
     if platform.system() == "Linux":
@@ -185,9 +185,9 @@ def _private_socket() -> tuple[str, str]:
 
 
 def _take_over_socket(path: str) -> None:
-    """Remove the socket that another server has left, or still listens on: it gets no new clients.
+    """Remove the socket file of an earlier server; one that still listens gets no new clients.
 
-    Raises OSError for a file that is no socket.
+    Raises OSError for a file that is not a socket.
     """
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
@@ -204,5 +204,5 @@ def _take_over_socket(path: str) -> None:
 
 
 def any_address() -> str:
-    """Every address, of both families where there are."""
+    """Return the address that means every interface: IPv6 and IPv4 where both exist."""
     return "[::]" if socket.has_dualstack_ipv6() else _EVERY_IPV4

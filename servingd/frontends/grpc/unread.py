@@ -1,9 +1,9 @@
-"""Answers that were handed to pygrpc-native and that nobody reads.
+"""Limit the responses that were handed to pygrpc-native and that clients do not read.
 
-It keeps them for as long as their client stays, past every deadline, and tells nobody. What
-can be seen from here: how many bytes each connection's peer has acknowledged, and so what is left
-of what was handed over. Where too much is, an answer becomes a failure, which is small; and who
-takes nothing for a while is cut off.
+pygrpc-native keeps them for as long as their client stays, past every deadline, and does not report
+them. But the kernel reports how many bytes each connection's peer has acknowledged, and so how many
+of those handed over are left. Where that is too many, a response is replaced by an error, which is
+small; a client that reads nothing for a while is cut off.
 """
 
 from __future__ import annotations
@@ -20,82 +20,82 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 LARGE_BYTES = 16 << 10
-"""Smaller answers are not counted: a connection has at most 256 of them."""
+"""The least bytes of a response that is counted; a connection has at most 256 smaller ones."""
 
-_LOOK_BYTES = 8 << 20
-"""So much that was handed over since the last look is worth another."""
+_RECOUNT_BYTES = 8 << 20
+"""Bytes handed over since the last count after which connections are counted again."""
 
-_LOOK_S = 0.05
-_TURN_S = 1.0
+_RECOUNT_S = 0.05
+_TICK_S = 1.0
 
 _BYTES_ACKED = 120
-"""Where Linux's `tcp_info` has `tcpi_bytes_acked`."""
+"""The offset of `tcpi_bytes_acked` in Linux's `tcp_info`."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadLimits:
-    """How much may lie unread, and for how long."""
+    """The most unread bytes, and the longest time without progress."""
 
     connection_bytes: int = 256 << 20
     total_bytes: int = 1 << 30
-    patience_s: float = 20.0
-    """Who takes nothing for so long, and is owed something, is cut off."""
-    last_patience_s: float = 1.0
+    stalled_s: float = 20.0
+    """Seconds after which a client that has unread responses and reads nothing is cut off."""
+    stopping_stalled_s: float = 1.0
     """The same while the server stops."""
 
 
-class Wire(Protocol):
-    """A connection, seen from outside."""
+class ClientSocket(Protocol):
+    """A connection, observed through its socket."""
 
     def acked(self) -> int:
-        """Bytes that its client has acknowledged, ever."""
+        """Return the bytes that the client has acknowledged since it connected."""
         ...
 
     def cut(self) -> None:
-        """End it."""
+        """Shut the connection down."""
         ...
 
 
-Look = Callable[[], "Mapping[str, Wire]"]
-"""The connections that there are, by client."""
+ListSockets = Callable[[], "Mapping[str, ClientSocket]"]
+"""Returns the open connections, by client."""
 
 
 @dataclass(slots=True, eq=False)
 class _Owed:
-    handed: int = 0  # since the last look
-    unread: int = 0  # at the last look
-    acked: int = -1  # at the last look; -1: there was none
+    handed: int = 0  # bytes since the last count
+    unread: int = 0  # bytes at the last count
+    acked: int = -1  # bytes at the last count; -1: there was none
     moved_at: float = 0.0
 
 
 class Unread:
-    """Keeps count by connection. From any thread."""
+    """Counts unread bytes by connection. Thread-safe."""
 
     def __init__(
         self,
-        look: Look,
+        list_sockets: ListSockets,
         limits: UnreadLimits,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._look = look
+        self._list_sockets = list_sockets
         self._limits = limits
         self._now = now
         self._lock = threading.Lock()
         self._owed: dict[str, _Owed] = {}  # guarded by _lock
-        self._looked_at = now()
-        self.hurried = False
-        """Whether the server stops."""
+        self._counted_at = now()
+        self.stopping = False
+        """Whether the server is stopping."""
 
     def admits(self, peer: str, size: int) -> bool:
-        """Count an answer of `size` bytes for a client; False if it must not be handed over."""
+        """Count a response of `size` bytes; return False if it must not be handed over."""
         with self._lock:
             owed = self._owed.get(peer)
             if owed is None:
                 owed = self._owed[peer] = _Owed(moved_at=self._now())
             pending = sum(o.handed for o in self._owed.values())
-            if pending + size > _LOOK_BYTES and self._now() - self._looked_at >= _LOOK_S:
+            if pending + size > _RECOUNT_BYTES and self._now() - self._counted_at >= _RECOUNT_S:
                 self._count()
             total = sum(o.handed + o.unread for o in self._owed.values())
             own = owed.handed + owed.unread
@@ -107,38 +107,38 @@ class Unread:
             return True
 
     def tick(self) -> None:
-        """Have those cut off that take nothing; called now and then, and cheap where none owes."""
-        if not self._owed or self._now() - self._looked_at < (0.2 if self.hurried else _TURN_S):
+        """Cut off clients that read nothing. Called often; cheap if no client has unread bytes."""
+        if not self._owed or self._now() - self._counted_at < (0.2 if self.stopping else _TICK_S):
             return
         with self._lock:
             self._count()
 
     def _count(self) -> None:
-        now = self._looked_at = self._now()
-        wires = self._look()
-        patience = self._limits.last_patience_s if self.hurried else self._limits.patience_s
+        now = self._counted_at = self._now()
+        sockets = self._list_sockets()
+        stalled_s = self._limits.stopping_stalled_s if self.stopping else self._limits.stalled_s
         for peer, owed in list(self._owed.items()):
-            wire = wires.get(peer)
-            if wire is None:
+            client = sockets.get(peer)
+            if client is None:
                 del self._owed[peer]
                 continue
-            acked = wire.acked()
+            acked = client.acked()
             moved = acked - max(0, owed.acked)
             owed.unread = max(0, owed.unread + owed.handed - moved)
             owed.handed, owed.acked = 0, acked
             if moved or not owed.unread:
                 owed.moved_at = now
-            elif now - owed.moved_at >= patience:
+            elif now - owed.moved_at >= stalled_s:
                 _log.warning(
                     "%s is cut off: it has taken nothing for %.0f s and is owed %d KiB",
                     *(peer, now - owed.moved_at, owed.unread >> 10),
                 )
-                wire.cut()
+                client.cut()
                 del self._owed[peer]
 
 
 class _Socket:
-    """A connection's socket, which is pygrpc-native's."""
+    """A connection's socket, which belongs to pygrpc-native."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -155,13 +155,12 @@ class _Socket:
             own.shutdown(socket.SHUT_RDWR)
 
 
-def connections_of(port: int) -> dict[str, Wire]:
-    """This process's connections to its own port, by client as pygrpc-native names it.
+def connections_of(port: int) -> dict[str, ClientSocket]:
+    """Return this process's connections to its own port, by client as pygrpc-native names it.
 
-    Descriptors may close, and their numbers be used again, while this looks: whoever uses what is
-    found must do so at once.
+    Descriptors may be closed, and their numbers reused, at any time: use the result at once.
     """
-    found: dict[str, Wire] = {}
+    found: dict[str, ClientSocket] = {}
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         with contextlib.suppress(OSError, ValueError):
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
@@ -175,6 +174,6 @@ def connections_of(port: int) -> dict[str, Wire]:
 
 
 def _named(address: Any) -> str:
-    """An address as pygrpc-native writes it."""
+    """Return an address as pygrpc-native writes it."""
     host, port = address[:2]
     return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 client: its requests, and its answers, in order.
+"""One HTTP/1.1 client: its requests, and its responses, in order.
 
 Theory of operation. Everything here runs on one loop's thread.
 
@@ -7,14 +7,15 @@ Theory of operation. Everything here runs on one loop's thread.
    have their turn (`_take_held`).
 2. `take` queues a reply for each whole request and calls the handler, which answers the reply now
    or later, from any thread; the owner then calls `flush` on the loop's thread.
-3. `flush` writes the answers whose turn it is: replies leave in the order of their requests. A
-   large answer leaves in parts, and only as fast as the client takes it.
-4. `_regulate` stops reading while too many answers are owed or not taken, so that no client makes
+3. `flush` writes the responses whose turn it is, in the order of their requests. A large response
+   is written in parts, and only as fast as the client reads it.
+4. `_regulate` stops reading while too many responses are pending or unread, so that no client makes
    the server hold more than `HttpLimits` allows.
 5. `expire` is called twice a second and closes a client whose deadline has passed: one that sends
-   its request or takes its answer too slowly, or is idle. While a client waits for us it has time.
+   its request or reads its response too slowly, or is idle. A client that waits for the server
+   does not expire.
 
-What exceeds a limit is answered or closed alone; no other client notices.
+A request that exceeds a limit is answered or closed alone; no other client is affected.
 """
 
 from __future__ import annotations
@@ -35,46 +36,46 @@ __all__ = ["Connection", "ConnectionOwner", "HttpLimits"]
 _log = logging.getLogger(__name__)
 
 _PIECE_BYTES = 512
-"""Of requests that come at once, this much is parsed at a time: sixteen at most."""
+"""Bytes that are parsed at a time if many requests arrive at once: at most sixteen requests."""
 
 _PART_BYTES = 256 << 10
-"""A larger answer is written in parts."""
+"""Bytes above which a response is written in parts of this size."""
 
 _WRITE_BYTES = 64 << 10
-"""What is written before looking whether the client takes it."""
+"""Bytes that are written before checking whether the client reads them."""
 
 
 class ConnectionOwner(Protocol):
-    """What a connection needs of the loop that it belongs to; see `HttpLoop`."""
+    """The loop that a connection belongs to, as the connection sees it; see `HttpLoop`."""
 
     limits: HttpLimits
     handler: HttpHandler
     heads: KnownHeads
     refusing: bool
-    """Whether connections are to be closed after their next answer."""
+    """Whether connections are to be closed after their next response."""
     handling_since: float
-    """When the handler was called, while it runs; else 0."""
+    """When the running handler was called, in monotonic seconds; 0 if none runs."""
 
     @property
     def alone(self) -> bool:
-        """Whether there is no more than one connection."""
+        """Whether there is at most one connection."""
         ...
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the thread that writes."""
+        """Whether the calling thread is the loop's thread."""
         ...
 
     def admit(self, connection: Connection) -> bool:
-        """Take a new connection in, unless there are too many."""
+        """Register a new connection; return False if there are too many."""
         ...
 
     def forget(self, connection: Connection) -> None:
-        """A connection is closed."""
+        """Unregister a closed connection."""
         ...
 
     def answered(self, connection: Connection) -> None:
-        """A reply of this connection has its answer; from any thread."""
+        """Schedule a flush: a reply of this connection has its response. Thread-safe."""
         ...
 
 
@@ -87,35 +88,35 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._requests = 0  # whole ones
         self._held = b""  # received, but not parsed yet
-        self._turn = False  # whether the loop will parse some of it
+        self._parse_scheduled = False  # whether the loop will parse some of it
         self._replies: deque[HttpReply] = deque()  # in the order of their requests
-        self._rest: memoryview | None = None  # of the first answer, if it is large and begun
+        self._rest: memoryview | None = None  # unwritten rest of a large first response
         self._written = 0  # bytes
-        self._taken = 0  # bytes that the client had taken when its time was last renewed
-        self._write_paused = False  # it takes its answers too slowly
-        self._paused = False  # nothing is read from it
-        self._closing = False  # what it sends is dropped
+        self._taken = 0  # bytes that the client had read when its deadline was last renewed
+        self._write_paused = False  # it reads its responses too slowly
+        self._paused = False  # reading from it is paused
+        self._closing = False  # bytes that it sends are dropped
         self._lingers = False
-        self.lost = False  # whether it has gone
-        self.deadline = 0.0  # when it has used its time up, monotonic
+        self.lost = False  # whether it has disconnected
+        self.deadline = 0.0  # when it is closed unless it makes progress, monotonic seconds
 
     # asyncio --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """A client has come."""
+        """Register a client that has connected; called by asyncio."""
         self._transport = transport
         self.deadline = time.monotonic() + self.owner.limits.idle_s
         if not self.owner.admit(self):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone."""
+        """Unregister a client that has disconnected; called by asyncio."""
         self._closing = self.lost = True
         self._held = b""
         self.owner.forget(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, a piece at a time if it may be a crowd of requests."""
+        """Parse received bytes, a piece at a time if they may hold many requests."""
         if self._closing:
             return
         if not (self._held or self._reader.receiving):
@@ -123,7 +124,7 @@ class Connection(asyncio.Protocol):
             if request is not None:
                 self.take(request, True)
                 return
-        many = len(data) > max(_PIECE_BYTES, self._reader.body_left()) and _are_many(data)
+        many = len(data) > max(_PIECE_BYTES, self._reader.body_left()) and _may_be_several(data)
         if self._held or many:
             self._held += data
             self._take_held()
@@ -131,20 +132,23 @@ class Connection(asyncio.Protocol):
             self._parse(data)
 
     def eof_received(self) -> bool:
-        """The client has closed its side; it may still wait for answers."""
+        """Close after the pending responses: the client has closed its sending side.
+
+        Returns whether the connection stays open for them; with TLS it cannot.
+        """
         waits = bool(self._replies) and self._transport.can_write_eof()  # TLS ends as a whole
         self._close_after_answers()
         return waits
 
     def pause_writing(self) -> None:
-        """The client takes its answers too slowly: read nothing more from it meanwhile."""
+        """Stop reading from a client that reads its responses too slowly."""
         self._write_paused = True
         self._taken = self._written - self._transport.get_write_buffer_size()
         self.deadline = time.monotonic() + self.owner.limits.progress_s
         self._regulate()
 
     def resume_writing(self) -> None:
-        """It takes them again."""
+        """Continue: the client reads its responses again."""
         self._write_paused = False
         self.flush()
         self._set_idle_deadline()
@@ -153,7 +157,7 @@ class Connection(asyncio.Protocol):
     # its reader -----------------------------------------------------------------------------------
 
     def take(self, request: HttpRequest, keep_alive: bool) -> None:
-        """Hand a request over that is whole."""
+        """Call the handler with a whole request."""
         self._requests += 1
         head = request.method == "HEAD"
         request_id = request.headers.get(REQUEST_ID_HEADER)
@@ -164,20 +168,20 @@ class Connection(asyncio.Protocol):
         self.owner.handling_since = time.monotonic()
         try:
             self.owner.handler(request, reply)
-        except BaseException:  # one bad request must not end the others of this client
+        except BaseException:  # a fault in one request must not end the client's other requests
             _log.exception("%s %s failed", request.method, request.path)
             reply.send(500, b"internal error", "text/plain; charset=utf-8")
         self.owner.handling_since = 0.0
 
     def send_100_continue(self) -> None:
-        """Give leave to send a body, unless other answers come first: it must then do without."""
+        """Tell the client to send its body, unless other responses come first."""
         if not self._replies:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # ours -----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write the answers whose turn it is, as far as the client takes them."""
+        """Write the responses whose turn it is, as far as the client reads them."""
         while not self._write_paused:
             data, closes = self._next_data()
             if not data or self._transport.is_closing():
@@ -185,7 +189,7 @@ class Connection(asyncio.Protocol):
             self._written += len(data)
             self._transport.write(data)
             if closes:
-                self._replies.clear()  # what was asked behind the last answer gets none
+                self._replies.clear()  # requests after the last response are not answered
                 self._close()
                 return
             self._set_idle_deadline()
@@ -195,7 +199,7 @@ class Connection(asyncio.Protocol):
                 return
 
     def _next_data(self) -> tuple[bytes | memoryview, bool]:
-        """What to write at once, and whether the connection ends with it."""
+        """Return what to write at once, and whether the connection ends with it."""
         if self._rest is not None:
             return self._next_part(self._rest)
         ready: list[bytes] = []
@@ -216,15 +220,16 @@ class Connection(asyncio.Protocol):
         return b"".join(ready), closes
 
     def _next_part(self, rest: memoryview) -> tuple[memoryview, bool]:
-        """A part of a large answer: it is not copied, and others' turns come between."""
+        """Return a part of a large response, uncopied; other clients get turns in between."""
         part, rest = rest[:_PART_BYTES], rest[_PART_BYTES:]
         self._rest = rest or None
         return part, not rest and self._replies.popleft().closes
 
     def expire(self, now: float) -> None:
-        """Close if the client has used its time up; while it waits for us, it has time.
+        """Close the connection if the client's deadline has passed.
 
-        Requests that have used up the time that their handler gave them are answered so.
+        A client that waits for the server does not expire. Requests whose own deadline has passed
+        are answered by their handler's `expire`.
         """
         for reply in list(self._replies):
             if reply.deadline <= now:
@@ -242,7 +247,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def end(self, abort: bool) -> None:
-        """Close now, or as soon as the answers under way are written."""
+        """Close now (`abort`), or as soon as the pending responses are written."""
         if abort:
             self._transport.abort()
         elif not self._replies:
@@ -251,14 +256,14 @@ class Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is still to be given or written."""
+        """Whether a response is still to be made or written."""
         return bool(self._replies) or self._transport.get_write_buffer_size() > 0
 
     # what comes in --------------------------------------------------------------------------------
 
     def _take_held(self) -> None:
-        """Parse what is held; after each request, other clients have their turn."""
-        self._turn = False
+        """Parse held bytes; after each request, other clients have their turn."""
+        self._parse_scheduled = False
         data, at, before = memoryview(self._held), 0, self._requests
         while at < len(data) and before == self._requests and not self._closing:
             if self._owes_too_much():
@@ -282,7 +287,7 @@ class Connection(asyncio.Protocol):
         return self._write_paused or len(self._replies) >= self.owner.limits.max_pipelined
 
     def _regulate(self) -> None:
-        """Read and parse on, unless too many answers are owed, or not taken."""
+        """Continue to read and parse, unless too many responses are pending or unread."""
         if self._closing:
             return
         wait = self._owes_too_much()
@@ -290,8 +295,8 @@ class Connection(asyncio.Protocol):
             self._pause()
         else:
             self._resume()
-        if self._held and not wait and not self._turn:
-            self._turn = True
+        if self._held and not wait and not self._parse_scheduled:
+            self._parse_scheduled = True
             asyncio.get_running_loop().call_soon(self._take_held)
 
     def _pause(self) -> None:
@@ -307,7 +312,7 @@ class Connection(asyncio.Protocol):
     # the end --------------------------------------------------------------------------------------
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answer after what is pending, and close: the rest of the input means nothing any more."""
+        """Answer with an error after the pending responses, and close; ignore further input."""
         _log.debug("a request is refused before it is a call: %d, %s", status, text)
         self._closing = self._lingers = True
         self._reader.drop()
@@ -325,7 +330,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        """Close; a refused client is read from until it has its answer: a reset would lose that."""
+        """Close. After a refusal keep reading until then: a reset would lose the response."""
         self._closing = True
         self.deadline = time.monotonic() + self.owner.limits.progress_s
         if self._lingers and self._transport.can_write_eof():
@@ -337,21 +342,21 @@ class Connection(asyncio.Protocol):
     # Deadlines ------------------------------------------------------------------------------------
 
     def _set_idle_deadline(self) -> None:
-        """All answers are given, or taken: wait for what comes next."""
+        """Set the deadline of the next request, if all responses have been written."""
         if not self._replies and not self._write_paused:
             limits = self.owner.limits
             wait = limits.progress_s if self._reader.receiving else limits.idle_s
             self.deadline = time.monotonic() + wait
 
     def _renew_for_taken(self, now: float) -> None:
-        """A client that takes its answers slowly has time as long as it takes enough."""
+        """Renew the deadline of a client that reads its responses slowly, but fast enough."""
         taken = self._written - self._transport.get_write_buffer_size()
         if taken - self._taken >= self.owner.limits.progress_bytes:
             self._taken = taken
             self.deadline = now + self.owner.limits.progress_s
 
 
-def _are_many(data: bytes) -> bool:
-    """Whether there may be several requests: something follows the first blank line, and lines."""
+def _may_be_several(data: bytes) -> bool:
+    """Return whether data may hold several requests: lines follow the first blank line."""
     blank = data.find(b"\r\n\r\n")
     return blank >= 0 and data.find(b"\r", blank + 4) >= 0

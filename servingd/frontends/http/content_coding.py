@@ -1,4 +1,4 @@
-"""gzip, both ways, within bounds."""
+"""Decode and encode gzip bodies, within limits."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Iterator, Mapping
 from servingd.errors import InvalidArgument, ResourceExhausted
 
 MAX_INFLATED_BYTES = 100 << 20
-"""TensorFlow Serving's limit of an inflated body."""
+"""TensorFlow Serving's limit of an inflated body, in bytes."""
 
 _MAX_MEMBERS = 4096
 _PIECE_BYTES = 4 << 10
-"""Of gzip; so much may become a thousand times as much."""
-_WORTH_IT_BYTES = 1024
+"""Bytes of gzip that are inflated at a time; they may become a thousand times as many."""
+_MIN_DEFLATED_BYTES = 1024
 _GZIP = 16 + zlib.MAX_WBITS
 _FAST = 1
 
 
 def inflated(headers: Mapping[str, str], body: bytes) -> bytes:
-    """A request's body as it was meant; looks for `gzip` anywhere in `Content-Encoding`.
+    """Return a request's body, inflated if `Content-Encoding` contains `gzip`.
 
-    TensorFlow Serving goes on with an empty body if it cannot be inflated. We say why not.
+    TensorFlow Serving continues with an empty body if it cannot be inflated; here that is an error.
 
     Raises:
-        InvalidArgument: the body is no gzip, or is cut off.
+        InvalidArgument: the body is not gzip, or is cut off.
         ResourceExhausted: it holds more than `MAX_INFLATED_BYTES`.
     """
     coding = headers.get("content-encoding")
@@ -36,8 +36,8 @@ def inflated(headers: Mapping[str, str], body: bytes) -> bytes:
         raise _no_gzip(error) from error
 
 
-def meant_size(headers: Mapping[str, str], body: bytes) -> int:
-    """How many bytes `inflated` would give, found out without holding them; raises as it does."""
+def inflated_size(headers: Mapping[str, str], body: bytes) -> int:
+    """Return the bytes that `inflated` would give, without holding them; raises as it does."""
     coding = headers.get("content-encoding")
     if coding is None or "gzip" not in coding:
         return len(body)
@@ -52,9 +52,9 @@ def _no_gzip(error: zlib.error) -> InvalidArgument:
 
 
 def _members(body: bytes) -> Iterator[bytes]:
-    """Inflate members that follow each other.
+    """Yield the inflated pieces of gzip members that follow each other.
 
-    They are fed in pieces: what follows a member is copied by zlib, each time.
+    The body is fed in pieces, because zlib copies the rest of its input after each member.
     """
     member, at, left, members = zlib.decompressobj(_GZIP), 0, MAX_INFLATED_BYTES, 1
     while at < len(body):
@@ -74,7 +74,7 @@ def _members(body: bytes) -> Iterator[bytes]:
 
 
 def accepts_gzip(headers: Mapping[str, str]) -> bool:
-    """Whether a client takes gzip: it names it, and does not rule it out."""
+    """Return whether a client accepts gzip: it names it, and not with weight 0."""
     accepted = headers.get("accept-encoding")
     if accepted is None or "gzip" not in accepted:
         return False
@@ -86,8 +86,8 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
 
 
 def deflated(body: bytes) -> bytes | None:
-    """A body as gzip; None where that is not worth it."""
-    if len(body) < _WORTH_IT_BYTES:
+    """Return a body as gzip; None if it is too small to be worth it."""
+    if len(body) < _MIN_DEFLATED_BYTES:
         return None
     packer = zlib.compressobj(_FAST, zlib.DEFLATED, _GZIP)
     return packer.compress(body) + packer.flush()

@@ -1,4 +1,4 @@
-"""Heads of requests that came before: a client sends the same one with every call."""
+"""Cache parsed request heads: a client sends the same head with every call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _END = b"\r\n\r\n"
 
 
 class _Head(NamedTuple):
-    """What a head says, and what handlers have worked out of it."""
+    """A parsed head, and what handlers have worked out from it."""
 
     method: str
     target: str
@@ -23,19 +23,19 @@ class _Head(NamedTuple):
 
 
 class KnownHeads:
-    """Spares a request the parser if it came whole, and its head is one that was parsed before.
+    """Skips the parser for a request that arrived whole and whose head was parsed before.
 
-    The same bytes mean the same request: nothing is decided here that a parser has not decided.
-    For one thread.
+    The same bytes mean the same request, so nothing is decided here that the parser has not
+    decided. For one thread.
     """
 
     def __init__(self) -> None:
         self._heads: dict[bytes, _Head] = {}
 
     def find(self, data: bytes) -> HttpRequest | None:
-        """The request that `data` is, if its head is known and nothing is missing or left over.
+        """Return the request in `data` if its head is known and it ends with the data; else None.
 
-        Its connection goes on after it. Only for data that begins where a request does.
+        Its connection is kept alive. Only for data that begins at the start of a request.
         """
         end = data.find(_END) + 4
         head = self._heads.get(data[:end])
@@ -47,7 +47,7 @@ class KnownHeads:
     def learn(self, data: bytes, request: HttpRequest) -> None:
         """Remember the head of a request that was parsed from `data` and nothing else.
 
-        Its connection goes on after it.
+        Only for requests that keep their connection alive.
         """
         end = data.find(_END) + 4
         headers, length = request.headers, len(request.body)

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class HttpLoop:
-    """Owns a thread. `start` and `stop` once each; what is not said otherwise, from any thread."""
+    """Owns a thread. `start` and `stop` once each; thread-safe where nothing else is said."""
 
     def __init__(
         self, name: str, handler: HttpHandler, limits: HttpLimits, tls: ssl.SSLContext | None
@@ -47,12 +47,12 @@ class HttpLoop:
         self._backlog = 0
 
     def start(self, listening: socket.socket | None = None, backlog: int = 0) -> None:
-        """Run; with a socket, answer who comes by it."""
+        """Start the thread; with a socket, accept clients on it."""
         self._socket, self._backlog = listening, backlog
         self._thread.start()
 
     def stop(self) -> bool:
-        """Cut off what is left and end the thread; False if there was none."""
+        """Cut off the connections and end the thread; return False if it was not running."""
         if not self._thread.is_alive():
             return False
         self.loop.call_soon_threadsafe(self._ended.set)
@@ -60,7 +60,7 @@ class HttpLoop:
         return True
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait until every request has its answer written, at most until `deadline` (monotonic)."""
+        """Wait until every response is written, at most until `deadline` (monotonic seconds)."""
         pause = threading.Event()
         while self._asked(self._busy(), deadline):
             if time.monotonic() >= deadline:
@@ -69,14 +69,14 @@ class HttpLoop:
         return True
 
     def adopt(self, client: socket.socket) -> None:
-        """Serve a client that was accepted; on the loop's thread."""
+        """Serve a client that was accepted elsewhere; on the loop's thread."""
 
         async def connect() -> None:
             try:
                 await self.loop.connect_accepted_socket(
                     lambda: Connection(self), client, **self._tls
                 )
-            except OSError:  # it has gone, or speaks no TLS
+            except OSError:  # it has disconnected, or does not use TLS
                 client.close()
 
         task = self.loop.create_task(connect())
@@ -84,11 +84,11 @@ class HttpLoop:
         task.add_done_callback(self._adopting.discard)
 
     def connections(self) -> int:
-        """How many clients are connected."""
+        """Return the number of connected clients."""
         return len(self._connections)
 
     def _asked(self, question: Coroutine[Any, Any, bool], deadline: float) -> bool:
-        """What the loop answers, once its thread has time; True where it has none until then."""
+        """Return the loop's answer to a question; True if it has not answered by `deadline`."""
         try:
             answer = asyncio.run_coroutine_threadsafe(question, self.loop)
         except RuntimeError:  # the loop has ended, and every request with it
@@ -104,30 +104,30 @@ class HttpLoop:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no more than one connection; a glance, from any thread."""
+        """Whether there is at most one connection; only a hint from other threads."""
         return len(self._connections) <= 1
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the loop's thread."""
+        """Whether the calling thread is the loop's thread."""
         return threading.get_ident() == self._ident
 
     def admit(self, connection: Connection) -> bool:
-        """Take a new connection in, unless there are too many."""
+        """Register a new connection; return False if there are too many."""
         if len(self._connections) >= self.limits.max_connections:
             return False
         self._connections.add(connection)
         return True
 
     def forget(self, connection: Connection) -> None:
-        """A connection is closed."""
+        """Unregister a closed connection."""
         self._connections.discard(connection)
 
     def answered(self, connection: Connection) -> None:
-        """A reply of this connection has its answer; from any thread."""
+        """Schedule a flush: a reply of this connection has its response. Thread-safe."""
         if self.is_here:
-            # Together with the answers to all that was read in this turn of the loop: each write
-            # may wake its client, and many such wake-ups cost more than the answers.
+            # Written together with the responses to all requests that were read in this turn of
+            # the loop: each write may wake its client, and wake-ups cost more than the responses.
             if not self._turn:
                 self.loop.call_soon(self._flush_turn)
             self._turn.append(connection)
@@ -136,7 +136,7 @@ class HttpLoop:
             first = not self._answered
             self._answered.append(connection)
         if first:
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop has ended, with all connections
                 self.loop.call_soon_threadsafe(self._flush_all)
 
     # The loop's thread ----------------------------------------------------------------------------
@@ -186,7 +186,7 @@ class HttpLoop:
             for connection in list(self._connections):
                 try:
                     connection.expire(now)
-                except BaseException:  # else nobody's time would ever be up again
+                except BaseException:  # else no connection would ever expire again
                     _log.exception("a connection's time limits failed")
 
     async def _busy(self) -> bool:
@@ -197,12 +197,12 @@ def _flush(connections: list[Connection]) -> None:
     for connection in connections:
         try:
             connection.flush()
-        except BaseException:  # one client must not keep others from their answers
+        except BaseException:  # one client must not keep others from their responses
             _log.exception("the answers to one client could not be written")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, or asyncio's own where there is no uvloop."""
+    """Return uvloop's event loop, or asyncio's if uvloop is not installed."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""HTTP requests, whole, and the way back to who sent them."""
+"""HTTP requests and the replies to them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Headers: TypeAlias = "tuple[tuple[str, str], ...]"
 
 @dataclass(slots=True)
 class HttpRequest:
-    """One request, whole."""
+    """One whole request."""
 
     method: str
     target: str
     headers: Mapping[str, str]
-    """By lower-case name; of several the values are joined with commas."""
+    """Headers by lower-case name; several of one name are joined with commas."""
     body: bytes
     notes: dict[str, Any] = field(default_factory=dict)
-    """What handlers work out of all but the body: other requests with the same head may have it."""
+    """A cache of what handlers work out from the head; shared by requests with the same head."""
 
     @property
     def path(self) -> str:
@@ -32,37 +32,37 @@ class HttpRequest:
 
 
 class Writer(Protocol):
-    """Writes answers; see `HttpTransport`."""
+    """Writes responses; see `HttpLoop`."""
 
     @property
     def alone(self) -> bool:
-        """Whether there is no more than one client."""
+        """Whether there is at most one client."""
         ...
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the thread that writes."""
+        """Whether the calling thread is the one that writes."""
         ...
 
     def answered(self, client: Any) -> None:
-        """A reply of this client has its answer; from any thread."""
+        """Schedule the writing of a client's response. Thread-safe."""
         ...
 
 
 class ClientConnection(Protocol):
-    """A client that waits for answers; see `Connection`."""
+    """A client that waits for responses; see `Connection`."""
 
     lost: bool
-    """Whether it has gone."""
+    """Whether it has disconnected."""
 
     @property
     def owner(self) -> Writer:
-        """Who writes its answers."""
+        """What writes its responses."""
         ...
 
 
 class HttpReply:
-    """A request's way back: answered once, from any thread."""
+    """Answers one request: once, from any thread."""
 
     __slots__ = (
         "_connection",
@@ -86,30 +86,30 @@ class HttpReply:
         self._connection = connection
         self._head = head
         self._keep_alive = keep_alive
-        self._unanswered = [True]  # whoever takes it out answers: one step, whatever the threads
-        # Head and body, set once, before the loop is told; many answers may share a body.
+        self._unanswered = [True]  # popping it is atomic: the thread that succeeds answers
+        # Head and body, set once, before the loop is notified; responses may share a body.
         self.payload: tuple[bytes, bytes] | None = None
         self.deadline = float("inf")
-        """When the handler's own time for it is up, in monotonic seconds."""
+        """Monotonic seconds after which `expire` is called; set by the handler."""
         self.expire: Callable[[], None] = _nothing
-        """What then answers, on the loop's thread, up to one sweep late."""
+        """Answers after the deadline; called on the loop's thread, up to one sweep late."""
 
     @property
     def alone(self) -> bool:
-        """Whether nobody else is connected."""
+        """Whether no other client is connected."""
         return self._connection.owner.alone
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the thread that writes: it has others to answer."""
+        """Whether the calling thread writes responses, so that other clients wait for it."""
         return self._connection.owner.is_here
 
     def alive(self) -> bool:
-        """Whether anybody still waits for the answer."""
+        """Return whether somebody still waits for the response."""
         return bool(self._unanswered) and not self._connection.lost
 
     def send(self, status: int, body: bytes, content_type: str, headers: Headers = ()) -> bool:
-        """Answer; False, and nothing is sent, if there was an answer already."""
+        """Send the response; return False, and send nothing, if there was one already."""
         try:
             self._unanswered.pop()
         except IndexError:
@@ -123,26 +123,26 @@ class HttpReply:
         return True
 
     def close(self) -> None:
-        """Let the connection end with this answer."""
+        """Close the connection after this response."""
         self._keep_alive = False
 
     @property
     def closes(self) -> bool:
-        """Whether the connection ends with this answer."""
+        """Whether the connection ends with this response."""
         return not self._keep_alive
 
 
 def _nothing() -> None:
-    """Nothing expires."""
+    """Do nothing: the default of `HttpReply.expire`."""
 
 
 HttpHandler: TypeAlias = "Callable[[HttpRequest, HttpReply], None]"
-"""Completes the reply now or later; runs on the loop's thread and must not wait."""
+"""Completes the reply now or later; runs on the loop's thread and must not block."""
 
 
 @lru_cache(maxsize=256)
 def _head_form(status: int, content_type: str, headers: Headers, keep_alive: bool) -> bytes:
-    """What stands in front of a body, with a place for its length."""
+    """Return a response's head, with a placeholder for the body's length."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reads one client's requests from bytes, by httptools, within limits."""
+"""Read one client's requests from bytes, by httptools, within limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from servingd.frontends.http.messages import HttpRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """What one client may make the server hold or wait for."""
+    """Limits on what one client may make the server hold or wait for."""
 
     max_body_bytes: int = 256 << 20
     max_head_bytes: int = 64 << 10
@@ -25,18 +25,18 @@ class HttpLimits:
     max_pipelined: int = 32
     max_connections: int = 10_000
     head_s: float = 20.0
-    """From a request's first byte to the end of its headers."""
+    """Seconds from a request's first byte to the end of its headers."""
     progress_s: float = 30.0
-    """For each `progress_bytes` of a body, or of an answer that the client takes too slowly."""
+    """Seconds for each `progress_bytes` of a body, or of a response that is read slowly."""
     progress_bytes: int = 32 << 10
     idle_s: float = 120.0
-    """Between two requests."""
+    """Seconds between two requests."""
     sweep_s: float = 0.5
-    """How often connections are looked through for time that is used up."""
+    """Seconds between two checks of all connections' deadlines."""
 
 
 class Refused(Exception):
-    """A request breaks a rule or a limit: it is to be answered so, and the connection to end."""
+    """A request breaks a rule or a limit: answer with this status, then close the connection."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -44,21 +44,21 @@ class Refused(Exception):
 
 
 class Upgraded(Exception):
-    """What follows the last request is of another protocol: a tunnel was asked for."""
+    """The client asked for a tunnel: the bytes after the last request are not HTTP."""
 
 
 class Client(Protocol):
-    """Whose requests are read."""
+    """The receiver of the requests."""
 
     deadline: float
-    """When it has used its time up, in monotonic seconds; renewed as its request goes on."""
+    """Monotonic seconds after which it is closed; renewed while its request makes progress."""
 
     def take(self, request: HttpRequest, keep_alive: bool) -> None:
-        """A request is whole."""
+        """Take a whole request."""
         ...
 
     def send_100_continue(self) -> None:
-        """It waits for leave to send a body."""
+        """Tell the client to send its body."""
         ...
 
 
@@ -66,7 +66,7 @@ _ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
 def _origin_form(target: str) -> str:
-    """A target without the scheme and host that it may have: proxies' clients send them along."""
+    """Return a target without scheme and host, which clients of proxies send."""
     if target[:1] == "/":
         return target
     path = _ABSOLUTE.sub("", target, count=1)
@@ -81,18 +81,18 @@ class _Incoming:
     headers: dict[str, str] = field(default_factory=dict)
     head_bytes: int = 0
     repeated: int = 0
-    """Headers beyond the first of their name."""
+    """The number of headers whose name came before."""
     head_over: bool = False
     length: int = 0
-    """What the body is announced to have; 0 if nobody says."""
+    """The body's announced bytes; 0 if they are not announced."""
     body: bytes = b""
     more_body: BytesIO | None = None
-    """The whole body, if it comes in several pieces."""
+    """The whole body, if it arrives in several pieces."""
     body_bytes: int = 0
     timed_bytes: int = 0
-    """How much of the body had come when its time was last renewed."""
+    """Bytes of the body when the deadline was last renewed."""
     idle_bytes: int = 0
-    """What came since the body last grew: headers, the frames of chunks, trailers."""
+    """Bytes since the body last grew: headers, chunk frames, trailers."""
 
 
 class RequestReader:
@@ -101,22 +101,22 @@ class RequestReader:
     def __init__(self, client: Client, limits: HttpLimits, heads: KnownHeads) -> None:
         self._client = client
         self._limits = limits
-        self._heads = heads  # what is read here is learnt; its client looks there first
-        self._last: HttpRequest | None = None  # that the parser has read to its end, and goes on
+        self._heads = heads  # filled here; the client looks a request up before it is parsed
+        self._last: HttpRequest | None = None  # the last whole one, if its connection is kept alive
         self._parser = httptools.HttpRequestParser(self)
         self._incoming: _Incoming | None = None
         self.receiving = False
-        """Whether a request has begun and is not whole."""
-        self._telling = False  # whether the parser is told what an earlier one has read
+        """Whether a request has begun and is not complete."""
+        self._feeding_head = False  # whether the parser is being fed the made-up head
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Read on. Raises Refused or Upgraded; there is nothing to be read after that."""
+        """Parse more bytes. Raises Refused or Upgraded; nothing may be fed after that."""
         incoming = self._incoming
         if incoming is not None:
             before = incoming.body_bytes
             self._parse(data)
             if incoming is self._incoming:
-                self._went_on(incoming, before, len(data))
+                self._check_progress(incoming, before, len(data))
             return
         self._last = None
         self._parse(data)
@@ -128,10 +128,10 @@ class RequestReader:
             self._heads.learn(data, self._last)
 
     def _parse(self, data: bytes | memoryview) -> None:
-        """Read on; offers of another protocol are ignored, as the protocol allows.
+        """Parse more bytes; offers of another protocol are ignored, as HTTP allows.
 
-        Clients make them with requests that they want answered whatever comes of it (Java's, and
-        `curl --http2`). The parser stops after the head of such a request: a new one goes on.
+        Clients make them with requests that they want answered in any case (Java's, and
+        `curl --http2`). The parser stops after the head of such a request: a new parser continues.
         """
         while True:
             try:
@@ -139,14 +139,14 @@ class RequestReader:
             except httptools.HttpParserUpgrade as upgrade:
                 if self._parser.get_method() == b"CONNECT":
                     raise Upgraded from upgrade
-                self._begin_anew()
+                self._replace_parser()
                 data = data[upgrade.args[0] :]
                 if data:
                     continue
             return
 
-    def _begin_anew(self) -> None:
-        """Go on with a new parser; it is told what is to be known of a body that is to come."""
+    def _replace_parser(self) -> None:
+        """Continue with a new parser, which is fed a made-up head that announces the same body."""
         method, version = self._parser.get_method(), self._parser.get_http_version()
         self._parser = httptools.HttpRequestParser(self)
         incoming = self._incoming
@@ -156,12 +156,12 @@ class RequestReader:
         chunked = "transfer-encoding" in headers
         frame = "transfer-encoding: chunked" if chunked else f"content-length: {incoming.length}"
         close = "connection: close\r\n" if "close" in headers["connection"].lower() else ""
-        self._telling = True
+        self._feeding_head = True
         self._feed(
             b"%b / HTTP/%b\r\n%b\r\n%b\r\n"
             % (method, version.encode(), frame.encode(), close.encode())
         )
-        self._telling = False
+        self._feeding_head = False
 
     def _feed(self, data: bytes | memoryview) -> None:
         try:
@@ -179,23 +179,23 @@ class RequestReader:
         self.receiving = False
 
     def body_left(self) -> int:
-        """How many bytes certainly belong to the request that is being received."""
+        """Return how many more bytes surely belong to the request that is being received."""
         incoming = self._incoming
         return 0 if incoming is None else incoming.length - incoming.body_bytes
 
     # httptools ------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A request begins."""
-        if self._telling:
+        """Begin a request."""
+        if self._feeding_head:
             return
         self._incoming = _Incoming()
         self.receiving = True
         self._client.deadline = time.monotonic() + self._limits.head_s
 
     def on_url(self, url: bytes) -> None:
-        """A piece of its target."""
-        if self._telling:
+        """Add a piece of the target."""
+        if self._feeding_head:
             return
         incoming = self._current()
         incoming.target += url
@@ -203,8 +203,8 @@ class RequestReader:
             raise Refused(414, f"the URL is longer than {self._limits.max_url_bytes} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, or a trailer: those count, and mean nothing."""
-        if self._telling:
+        """Add a header. A trailer only counts towards the limits."""
+        if self._feeding_head:
             return
         incoming = self._current()
         incoming.head_bytes += len(name) + len(value)
@@ -226,8 +226,8 @@ class RequestReader:
             raise Refused(431, "the request's headers are too many or too long")
 
     def on_headers_complete(self) -> None:
-        """What the headers announce is refused before it is received."""
-        if self._telling:
+        """Check the headers, and refuse a body before it is received."""
+        if self._feeding_head:
             return
         incoming = self._current()
         incoming.head_over = True
@@ -245,7 +245,7 @@ class RequestReader:
             self._client.send_100_continue()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of its body."""
+        """Add a piece of the body."""
         incoming = self._current()
         if not incoming.body_bytes:
             incoming.body = body
@@ -259,7 +259,7 @@ class RequestReader:
             raise self._too_large(incoming.body_bytes)
 
     def on_message_complete(self) -> None:
-        """The request is whole: hand it over."""
+        """Hand over the complete request."""
         incoming = self._current()
         offers = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
         if offers and (incoming.length or "transfer-encoding" in incoming.headers):
@@ -279,8 +279,8 @@ class RequestReader:
 
     # ours -----------------------------------------------------------------------------------------
 
-    def _went_on(self, incoming: _Incoming, before: int, size: int) -> None:
-        """A request goes on: its body must grow for it to have more time, and more bytes."""
+    def _check_progress(self, incoming: _Incoming, before: int, size: int) -> None:
+        """Renew the deadline and check limits: the body must grow by `progress_bytes` in time."""
         limits = self._limits
         incoming.idle_bytes = incoming.idle_bytes + size if incoming.body_bytes == before else 0
         if incoming.idle_bytes > 2 * limits.max_head_bytes:

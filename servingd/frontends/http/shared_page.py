@@ -1,4 +1,4 @@
-"""A page that takes long to make: made by a worker, and once for all who wait for it."""
+"""A page that is slow to make: a worker makes it, once for all who wait for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 Callback: TypeAlias = Callable[["bytes | None"], object]
-"""Takes the page; None if it could not be made. Called from the worker's thread."""
+"""Takes the page; None if it could not be made. Called on the worker's thread."""
 
 _log = logging.getLogger(__name__)
 
@@ -17,12 +17,12 @@ class Workers(Protocol):
     """Threads that run jobs in order of arrival."""
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Queue a job; from any thread."""
+        """Enqueue a job. Thread-safe."""
         ...
 
 
 class SharedPage:
-    """At most one job waits at a time: whoever asks while it does shares what it makes."""
+    """A page with at most one queued job: requests that arrive meanwhile share its result."""
 
     def __init__(self, make: Callable[[], bytes], workers: Workers) -> None:
         self._make = make
@@ -31,7 +31,7 @@ class SharedPage:
         self._callbacks: list[Callback] = []  # guarded by _lock
 
     def ask(self, callback: Callback) -> None:
-        """Have the page made, no older than this call, and given to `callback`; returns at once."""
+        """Pass the page, made after this call, to `callback`; returns at once. Thread-safe."""
         with self._lock:
             first = not self._callbacks
             self._callbacks.append(callback)
@@ -39,12 +39,12 @@ class SharedPage:
             self._workers.submit(self._run)
 
     def _run(self) -> None:
-        with self._lock:  # who asks from now on gets a newer one
+        with self._lock:  # requests from now on get a newer page
             callbacks, self._callbacks = self._callbacks, []
         page = None
         try:
             page = self._make()
-        except BaseException:  # each of them must still be answered
+        except BaseException:  # each callback must still be called
             _log.exception("a page could not be made")
         for callback in callbacks:
             callback(page)

@@ -1,4 +1,4 @@
-"""Takes clients in while the HTTP loop is held up by a call that it runs itself."""
+"""Accept clients while the HTTP loop is blocked by a call that it runs itself."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ import time
 
 from servingd.frontends.http.loop import HttpLoop
 
-_PATIENCE_S = 0.02
-"""A client that has waited so long for a loop that has been so long in one handler is taken in."""
+_BLOCKED_S = 0.02
+"""Seconds after which a waiting client is accepted here, if the loop is blocked that long."""
 
 
 class Standby:
-    """Watches the port that `first` listens on, and has `second` serve whom `first` keeps waiting.
+    """Watches the port of `first`; while `first` is blocked, `second` serves new connections.
 
     It costs a wake-up for each new connection, at most one in 20 ms, and nothing for a request.
     """
 
     def __init__(self, second: HttpLoop, first: HttpLoop) -> None:
         self._second = second
-        second.refusing = True  # one answer each: who comes again comes to `first`, which is faster
+        second.refusing = True  # one response each: a client that returns gets the faster `first`
         self._first = first
         self._port: socket.socket
 
     def start(self, port: socket.socket) -> None:
-        """Watch from now on; `port` is this object's own."""
+        """Begin to watch. `port` must be a duplicate that only this object uses."""
         port.setblocking(False)
         self._port = port
         self._second.start()
         self._second.loop.call_soon_threadsafe(self._watch)
 
     def stop(self) -> None:
-        """End the watch, and cut off whom it has taken in."""
+        """Stop watching, and cut off the clients accepted here."""
         if self._second.stop():
             self._port.close()
 
     # The loop's thread ----------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        self._second.loop.add_reader(self._port, self._somebody_waits)
+        self._second.loop.add_reader(self._port, self._on_waiting_client)
 
-    def _somebody_waits(self) -> None:
+    def _on_waiting_client(self) -> None:
         self._second.loop.remove_reader(self._port)
-        self._second.loop.call_later(_PATIENCE_S, self._look)
+        self._second.loop.call_later(_BLOCKED_S, self._accept_if_blocked)
 
-    def _look(self) -> None:
+    def _accept_if_blocked(self) -> None:
         since = self._first.handling_since
-        if since and time.monotonic() - since >= _PATIENCE_S:
+        if since and time.monotonic() - since >= _BLOCKED_S:
             with contextlib.suppress(OSError):
                 while select.select([self._port], [], [], 0)[0]:
                     client, _ = self._port.accept()

@@ -1,6 +1,6 @@
 """The HTTP/1.1 transport: one port, completion-based replies, and probes that are always answered.
 
-A handler gets a request and a reply that it may answer later, from any thread; answers from other
+A handler gets a request and a reply that it may answer later, from any thread; responses from other
 threads reach their loop together, by one wake-up.
 """
 
@@ -15,14 +15,14 @@ from servingd.frontends.http.messages import HttpHandler
 from servingd.frontends.http.standby import Standby
 
 _BACKLOG = 4096
-"""How many clients may wait to be accepted; those beyond try again a second later."""
+"""The number of clients that may wait to be accepted; further ones try again a second later."""
 
 
 class HttpTransport:
     """Owns the port and the threads `http` and `http-standby`. `bind`, `start`, `stop` once each.
 
-    Handlers may run a model on the loop's thread, and one that was cheap may be dear: then the
-    standby takes who comes. What it is asked goes to `standby_handler`, which must never take long.
+    Handlers may run a model on the loop's thread, and a call expected to be cheap may be slow: then
+    the standby accepts new clients. Their requests go to `standby_handler`, which must never block.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class HttpTransport:
         self._socket: socket.socket | None = None
 
     def bind(self, host: str, port: int) -> int:
-        """Take the port; return its number. Raises OSError naming a port that is busy."""
+        """Bind the port; return its number. Raises OSError naming a busy port."""
         try:
             self._socket = _listen(host, port)
         except OSError as error:
@@ -48,34 +48,34 @@ class HttpTransport:
         return int(self._socket.getsockname()[1])
 
     def start(self) -> None:
-        """Answer requests."""
+        """Start to answer requests."""
         assert self._socket is not None  # bound before
         own = self._socket.dup()  # the loop closes its own when it ends
         self._loop.start(self._socket, _BACKLOG)
         self._standby.start(own)
 
     def refuse(self) -> None:
-        """Close every connection after its next answer."""
+        """Close every connection after its next response."""
         for loop in self._loops:
             loop.refusing = True
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait until every request has its answer written, at most until `deadline` (monotonic)."""
+        """Wait until every response is written, at most until `deadline` (monotonic seconds)."""
         return all(loop.wait_idle(deadline) for loop in self._loops)
 
     def connections(self) -> int:
-        """How many clients are connected."""
+        """Return the number of connected clients."""
         return sum(loop.connections() for loop in self._loops)
 
     def stop(self) -> None:
-        """Close the port, cut off what is left, end the threads."""
+        """Close the port, cut off the connections, and end the threads."""
         self._standby.stop()
         if not self._loop.stop() and self._socket is not None:
             self._socket.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket; an empty host means every address, of both families where there are."""
+    """Return a listening socket; an empty host means every address, IPv6 and IPv4 if possible."""
     dual = not host and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual or ":" in host else socket.AF_INET
     return socket.create_server(

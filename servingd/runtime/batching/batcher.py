@@ -1,4 +1,4 @@
-"""The queue in front of one signature, and the threads that run what leaves it.
+"""The queue in front of one signature, and the threads that run its batches.
 
 Theory of operation. `BatchQueue` holds the calls and forms batches; the batch policy says how large
 and how late a batch may be now; both are pure. This module adds the lock, the clock and the
@@ -7,11 +7,11 @@ threads:
 1. `put` admits a call, or refuses it at once if it could not be answered in time. If a worker could
    take a batch now, or must wait for the timer of one, one is woken, or started if all are busy.
 2. A worker (`_work`) takes the next batch in `_next`, runs it without the lock, and comes back.
-   What arrives meanwhile is the next batch: nobody waits for a timer unless a policy asks for that.
-3. A worker ends after `idle_s` without work, unless a held batch would be left to nobody.
+   Calls that arrive meanwhile form the next batch: there is no timer unless a policy asks for one.
+3. A worker ends after `idle_s` without work, unless a batch is held that no other would take.
 
-Every field is guarded by the one condition. `_woken` counts the workers that were told of work and
-have not looked yet, so that one call wakes one worker and not all of them.
+Every field is guarded by the one condition. `_woken` counts the workers that were notified and have
+not checked the queue yet, so that one call wakes one worker and not all of them.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from servingd.observability.batches import QueueStats
 from servingd.runtime.batching.waiting_calls import WaitingCall
 from servingd.runtime.threads import join
 
-_LOOK_S = 0.01
-"""A queue is not looked through more often: of a thousand calls, that takes half a millisecond."""
+_SCAN_INTERVAL_S = 0.01
+"""The least seconds between two scans for dead calls: one of a thousand calls takes 0.5 ms."""
 
 _log = logging.getLogger(__name__)
 
 Run = Callable[[Batch[WaitingCall]], None]
-"""Runs a batch and completes its calls, dropped ones too."""
+"""Runs a batch and completes its calls, the dropped ones too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatcherOptions:
-    """How much may wait, and who runs it."""
+    """The limits and the threads of one queue."""
 
     workers: int = 2
-    """Threads, each running one batch at a time."""
+    """Threads; each runs one batch at a time."""
     replicas: int = 1
-    """A batch need not wait for those that run while fewer do than this."""
+    """The number of running batches below which another one need not wait."""
     idle_s: float = 30.0
-    """A thread ends after this long without work, and is started again when needed."""
+    """Seconds without work after which a thread ends; it is started again when needed."""
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
 
 
 class Batcher:
-    """Owns the threads `run NAME-N`, made when first needed."""
+    """A signature's queue. Owns the threads `run NAME-N`, started when first needed."""
 
     def __init__(
         self,
@@ -75,22 +75,23 @@ class Batcher:
         # All below: guarded by _changed.
         self._queue: BatchQueue[WaitingCall] = BatchQueue(policy.rules)
         self._threads: list[threading.Thread] = []
-        self._idle = 0  # waiting for work
-        self._woken = 0  # of these, told that there is some
+        self._idle = 0  # threads that wait for work
+        self._woken = 0  # idle threads that were notified
         self._running = 0
         self._closed = False
-        self._look_again = -math.inf  # when the queue may be looked through for dead calls
+        self._next_scan = -math.inf  # when the queue may be scanned for dead calls again
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing waits and nothing runs; a glance, without the lock."""
+        """Whether no call waits or runs; read without the lock, so only a hint."""
         return not self._running and not self._queue.calls
 
     def put(self, call: WaitingCall, kind: Hashable, priority: Priority = Priority.NORMAL) -> None:
-        """Let a call wait for its turn.
+        """Enqueue a call.
 
         Raises Unavailable (full, or closed), ResourceExhausted (it could not be answered in time),
-        DeadlineExceeded (its time is up) or InvalidArgument (more rows than a request may have).
+        DeadlineExceeded (its deadline has passed) or InvalidArgument (more rows than a request may
+        have).
         """
         dropped: list[WaitingCall] = []
         stranded: list[WaitingCall] = []
@@ -102,7 +103,7 @@ class Batcher:
                 self._admit(call, kind, priority, limits, dropped)
                 self._policy.on_arrival(call.rows, call.arrived_at)
                 self._wake_a_worker(call.arrived_at, limits)
-                if not self._threads:  # none could be started: nobody would ever look
+                if not self._threads:  # none could be started: the calls would wait for ever
                     stranded = self._queue.drain()
                 self._stats.waiting_rows = self._queue.rows
         finally:
@@ -120,7 +121,7 @@ class Batcher:
         join([t for t in threads if t is not threading.current_thread()], 5.0)
 
     def estimate(self) -> tuple[float, BatchLimits]:
-        """How long a call that comes now would wait, and the limits; for whoever explains them."""
+        """Return the seconds that a call arriving now would wait, and the current limits."""
         with self._changed:
             limits = self._policy.limits()
             return self._backlog(1, limits, 0).wait_s, limits
@@ -135,15 +136,15 @@ class Batcher:
         limits: BatchLimits,
         dropped: list[WaitingCall],
     ) -> None:
-        """Let a call wait; where there is no room for it, calls that are dead make some first."""
+        """Enqueue a call; if there is no room for it, first drop the calls that are dead."""
         left_s = None if call.done.deadline is None else call.done.deadline - call.arrived_at
         if left_s is not None and left_s <= 0:
             self._stats.dropped += 1
             raise DeadlineExceeded("Deadline Exceeded")
         backlog = self._backlog(call.rows, limits, call.size)
         error = self._refusal(call, kind, priority, backlog, left_s)
-        if error is not None and call.arrived_at >= self._look_again:
-            self._look_again = call.arrived_at + _LOOK_S
+        if error is not None and call.arrived_at >= self._next_scan:
+            self._next_scan = call.arrived_at + _SCAN_INTERVAL_S
             dropped += self._queue.drop(_alive)
             self._stats.dropped += len(dropped)
             self._stats.waiting_rows = self._queue.rows
@@ -162,7 +163,7 @@ class Batcher:
         backlog: Backlog,
         left_s: float | None,
     ) -> ServingError | None:
-        """Why a call is not let in; None if it is, and waits by now."""
+        """Enqueue a call and return None; return the error if it is refused."""
         error = refusal(self._name, backlog, left_s, priority, self._options.limits)
         if error is None:
             try:
@@ -173,7 +174,7 @@ class Batcher:
         return error
 
     def _backlog(self, rows: int, limits: BatchLimits, size: int) -> Backlog:
-        """What a call of so many rows finds: batches before it, over the threads that run them."""
+        """Return what a call of so many rows waits for: the batches before it, by worker."""
         waiting, full = self._queue.rows, limits.full_rows
         batch_s = self._times.estimate(min(full, max(1, waiting))) or 0.0
         batches = waiting / full + 0.5 * self._running
@@ -186,16 +187,16 @@ class Batcher:
         )
 
     def _blocking_runs(self) -> int:
-        """How many runs an unfilled batch waits for: none while a replica has nothing to do."""
+        """Return how many runs an unfilled batch waits for: none while a replica is idle."""
         return max(0, self._running - self._options.replicas + 1)
 
     def _wake_a_worker(self, now: float, limits: BatchLimits) -> None:
-        """Have a thread look at the queue, if one could take a batch now or must wait for it."""
+        """Wake or start a thread, if one could take a batch now or must wait for its timer."""
         if self._idle <= self._woken and len(self._threads) >= self._options.workers:
-            return  # they are all at it
+            return  # all threads are busy
         wait_s = self._queue.wait_s(now, self._blocking_runs(), limits)
         if wait_s is None:
-            return  # whoever runs now takes it next
+            return  # a thread that runs now takes it next
         if self._idle > self._woken:
             self._woken += 1
             self._changed.notify()
@@ -203,7 +204,7 @@ class Batcher:
             self._add_thread()
 
     def _add_thread(self) -> None:
-        """Start a thread, and count it once it runs: it waits for the lock that is held here."""
+        """Start a thread and count it; it waits for the lock, which is held here."""
         thread = threading.Thread(
             target=self._work, name=f"run {self._name}-{len(self._threads)}", daemon=True
         )
@@ -220,7 +221,7 @@ class Batcher:
         while (batch := self._next()) is not None:
             try:
                 self._run(batch)
-            except BaseException:  # whatever it was: the queue counts on this thread
+            except BaseException:  # of any kind: the queue relies on this thread
                 _log.exception("a batch of %s failed", self._name)
             finally:
                 with self._changed:
@@ -228,7 +229,7 @@ class Batcher:
             del batch  # else the last batch's tensors live until the next one
 
     def _next(self) -> Batch[WaitingCall] | None:
-        """The next batch, as soon as one leaves; None when this thread is to end."""
+        """Return the next batch as soon as one is ready; None when this thread is to end."""
         idle_until = time.monotonic() + self._options.idle_s
         with self._changed:
             while True:
@@ -241,7 +242,7 @@ class Batcher:
                     return batch
                 left_s = idle_until - now
                 wait_s = self._queue.wait_s(now, self._blocking_runs(), limits)
-                # Who leaves while a batch is held would leave it to nobody.
+                # A thread must not end while a batch is held: none might be left to take it.
                 if self._closed or (left_s <= 0 and wait_s is None):
                     self._threads.remove(threading.current_thread())
                     return None
@@ -251,8 +252,8 @@ class Batcher:
         self._idle += 1
         self._changed.wait(seconds)
         self._idle -= 1
-        # Whoever wakes looks at the queue: that is all that was asked for. One whose time was up
-        # as it was told cannot know that it was: it must not leave the count behind.
+        # A thread that wakes checks the queue, which is all that the notification asked for. One
+        # that timed out at that moment cannot know that it was notified, so each lowers the count.
         self._woken = max(0, self._woken - 1)
 
     def _dispatched(self, batch: Batch[WaitingCall], now: float, limits: BatchLimits) -> None:

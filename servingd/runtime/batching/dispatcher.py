@@ -1,10 +1,11 @@
-"""Where a call runs: here and now if that is cheap, else from its signature's own queue.
+"""Run a call inline if that is cheap; else enqueue it in its signature's own queue.
 
 A thread hand-off costs more than a cheap model; a slow model run in the transport's thread would
-delay every other call. Which it is, is measured: by signature and by size of the inputs, as a
+delay every other call. The cost is measured by signature and by size of the inputs, as a
 decaying minimum, because a mean rises under contention and would send cheap calls behind slow ones.
-Calls of a signature that works row by row are merged in its queue, unless they are so cheap that
-merging costs more, or come alone.
+
+Calls of a row-wise signature are merged in its queue, unless they are so cheap that merging costs
+more, or no other call is in flight.
 """
 
 from __future__ import annotations
@@ -41,56 +42,57 @@ from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
 
 _log = logging.getLogger(__name__)
 
-_TEXTS_LOOKED_AT = 1024
-_TEXT_BYTES = 33
-"""What a text takes besides its characters."""
+_SAMPLED_STRINGS = 1024
+"""The number of a tensor's strings that are measured to estimate the bytes of all."""
+_STRING_BYTES = 33
+"""Bytes that a string takes besides its characters."""
 
 _ALONE = BatchLimits(full_rows=1)
 
 
 class ModelBatching(NamedTuple):
-    """How the calls of one model are batched, by its configuration."""
+    """How one model's calls are batched, by its configuration."""
 
     goal_s: float = 0.0
-    """Its latency goal in seconds; 0: it has none."""
+    """Its latency goal in seconds; 0: none."""
     merging: str = "auto"
-    """`auto`, `always` or `never`: whether calls that wait together run together."""
+    """Whether waiting calls are merged: `auto`, `always` or `never`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchOptions:
-    """How calls reach a servable."""
+    """When calls run inline, are merged, or wait."""
 
     inline_below_s: float = 200e-6
-    """A call measured below this runs in the transport's thread."""
+    """Seconds below which a call runs in the transport's thread."""
 
     merge_above_s: float = 80e-6
-    """A call measured below this is not merged: that would cost more."""
+    """Seconds below which a call is not merged: merging would cost more."""
 
     merge: bool = True
-    """Whether calls that wait together run together where that is known to be right."""
+    """Whether waiting calls are merged where that is known to be correct."""
 
     max_merged_rows: int = 64
-    """The largest batch that is made without anybody asking for it."""
+    """Rows of the largest batch of a model without batching parameters."""
 
     model: ModelBatching = field(default_factory=ModelBatching)
-    """Of models that nothing is said of."""
+    """The settings of models that have none of their own."""
 
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
-    """What may wait in front of one signature."""
+    """The most that may wait in front of one signature."""
 
     workers: int = 2
-    """Threads of one signature's queue, each running one batch at a time."""
+    """Threads of one signature's queue; each runs one batch at a time."""
 
     idle_s: float = 30.0
-    """A queue's thread ends after this long without work, and is started again when needed."""
+    """Seconds without work after which a thread ends; it is started again when needed."""
 
     self_warm_up: SelfWarmUp = field(default_factory=lambda: SelfWarmUp(enabled=False))
-    """Keeps a sample of the requests."""
+    """Keeps a sample of the requests to warm up later versions."""
 
 
 class QueuedRunner:
-    """One signature's runner. `run` from any thread."""
+    """One signature's runner. Thread-safe."""
 
     __slots__ = (
         "_batcher",
@@ -146,7 +148,7 @@ class QueuedRunner:
         )
 
     def run(self, inputs: Tensors, done: Completion) -> None:
-        """Run inputs now if calls of their size are cheap, else let them wait."""
+        """Run a call now if calls with inputs of its size are cheap, else enqueue it."""
         form = inputs.form if type(inputs) is FormedInputs else None
         size = 0
         if form is not None:
@@ -161,14 +163,14 @@ class QueuedRunner:
         ):
             self._run_now(inputs, done, size)
         else:
-            self._wait(inputs, done, size)
+            self._enqueue(inputs, done, size)
 
     def close(self) -> None:
         """End the queue's threads. No call is waiting: the runner's version has been drained."""
         self._batcher.close()
 
     def explain(self) -> Mapping[str, Any]:
-        """Why batches left and how large they were, what runs cost, and the limits that follow."""
+        """Return the queue's figures for the admin API: batches, costs of runs, and limits."""
         wait_s, limits = self._batcher.estimate()
         stats, rows = self.stats, self.stats.rows.copy()
         return {
@@ -189,7 +191,7 @@ class QueuedRunner:
         }
 
     def _why_not_merged(self) -> str:
-        """For people to read; empty where calls are merged."""
+        """Return why calls are not merged, for people to read; empty where they are."""
         if self._merges():
             return ""
         if isinstance(self.policy, FixedPolicy):
@@ -203,20 +205,20 @@ class QueuedRunner:
     def _merges(self) -> bool:
         return self.policy.limits().full_rows > 1
 
-    def _wait(self, inputs: Tensors, done: Completion, size: int) -> None:
+    def _enqueue(self, inputs: Tensors, done: Completion, size: int) -> None:
         ruled = self._ruled
         merges = ruled is not None or self._merges()
         if type(inputs) is FormedInputs and merges and ruled is None and inputs.form.kind:
             _, rows, kind = inputs.form
         else:
-            rows, kind = _shape(self.signature, inputs, ruled, merges)
-        if rows == 0:  # there is nothing that could be a batch, and nothing to compute
+            rows, kind = _rows_and_kind(self.signature, inputs, ruled, merges)
+        if rows == 0:  # there is nothing to batch, and nothing to compute
             self._run_now(inputs, done, size)
             return
         started = time.perf_counter()
         if started > self._sampler.due:
             done = self._sampler.watch(inputs, done, started)
-        call = WaitingCall(inputs, done, rows, time.monotonic(), _taken(inputs, size))
+        call = WaitingCall(inputs, done, rows, time.monotonic(), _input_bytes(inputs, size))
         if ruled is not None:
             for _ in inputs:
                 self.stats.input_rows.add(rows)
@@ -241,18 +243,21 @@ class QueuedRunner:
         self._meter.observe(sum(array.nbytes for array in inputs.values()), seconds)
 
 
-def _taken(inputs: Tensors, size: int) -> int:
-    """What inputs take in memory: their arrays, and texts, which are estimated where many."""
+def _input_bytes(inputs: Tensors, size: int) -> int:
+    """Return the bytes that inputs take: arrays, and strings, which are estimated if many."""
     for array in inputs.values():
         if array.dtype == object and array.size:
-            step = max(1, array.size // _TEXTS_LOOKED_AT)
+            step = max(1, array.size // _SAMPLED_STRINGS)
             texts = array.ravel()[::step].tolist()
-            size += _TEXT_BYTES * array.size + step * sum(map(len, texts))
+            size += _STRING_BYTES * array.size + step * sum(map(len, texts))
     return size
 
 
 def _batcher_options(servable: Servable, options: DispatchOptions) -> BatcherOptions:
-    """As many threads as there are cores, or as are said; where devices were planned for, fewer."""
+    """Return the options of a servable's queues.
+
+    The threads are as many as configured, else as the devices take, else as there are cores.
+    """
     replicas, at_once = 1, 0
     if isinstance(servable, Replicated):
         replicas, at_once = len(servable.replicas), servable.runs_at_once
@@ -265,14 +270,14 @@ def _batcher_options(servable: Servable, options: DispatchOptions) -> BatcherOpt
     )
 
 
-def _shape(
+def _rows_and_kind(
     signature: Signature, inputs: Tensors, ruled: RuledBatching | None, merges: bool
 ) -> tuple[int, Hashable]:
-    """How many rows a call has, and which others it may be merged with.
+    """Return how many rows a call has, and which others it may be merged with.
 
-    One whose shapes the signature does not name runs by itself: what is known of the signature does
-    not hold for it. Rules batch it all the same, with others of its shape.
-    Raises InvalidArgument where rules say that all calls are batched, and this one cannot be.
+    A call whose shapes do not match the signature runs by itself: what is known of the signature
+    does not hold for it. With batching parameters it is merged with others of its shape. Raises
+    InvalidArgument if the model has batching parameters and the call cannot be batched.
     """
     if ruled is not None:
         return rows_of(inputs), kind_of(inputs, ruled.pads_lengths)
@@ -283,7 +288,7 @@ def _shape(
     try:
         return rows_of(inputs), kind_of(inputs)
     except InvalidArgument:
-        return 1, object()  # the model may know what to do with it, by itself
+        return 1, object()  # the model may be able to run it by itself
 
 
 def _policy(
@@ -320,7 +325,7 @@ def _policy(
 
 
 class Dispatcher:
-    """Opens a runner per signature of each ready servable; see `core.calls.Dispatcher`."""
+    """Opens a runner per signature of each ready servable; see `core.serving.Dispatcher`."""
 
     def __init__(
         self, options: DispatchOptions | None = None, metrics: BatchMetrics | None = None
@@ -332,11 +337,11 @@ class Dispatcher:
         self._runners: dict[ServableId, dict[str, QueuedRunner]] = {}  # guarded by _lock
 
     def configure(self, models: Mapping[str, ModelBatching]) -> None:
-        """Replace what is said of models, by name; holds for versions opened from now on."""
+        """Replace the settings of all models, by name; they hold for versions opened later."""
         self._models = models
 
     def open(self, servable_id: ServableId, servable: Servable) -> Mapping[str, SignatureRunner]:
-        """One runner per signature; starts no thread."""
+        """Return one runner per signature, by its name; starts no thread."""
         runners = {
             name: QueuedRunner(
                 servable_id,
@@ -353,7 +358,7 @@ class Dispatcher:
         return runners
 
     def explain(self, name: str) -> Mapping[int, list[Mapping[str, Any]]]:
-        """By version of a model, what its signatures' queues do; for people to read."""
+        """Return the figures of a model's queues by version, for people to read."""
         with self._lock:
             found = [
                 (s.version, list(runners.values()))

@@ -1,4 +1,4 @@
-"""Runs what left a queue: merged where there are several calls, each its own rows of the answer."""
+"""Run a dispatched batch: merge its calls, and give each one its rows of the outputs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from servingd.runtime.batching.waiting_calls import WaitingCall, hand_over
 
 _log = logging.getLogger(__name__)
 
-_NOBODYS_FAULT = frozenset(
+_NO_CALL_AT_FAULT = frozenset(
     {Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.UNAVAILABLE}
 )
-"""A run that fails so was not spoilt by one of its calls: to run each of them as well makes a want
-of memory or of time worse."""
+"""Errors of a merged run that no single call causes. Running each call again as well would make a
+shortage of memory or of time worse.
+"""
 
 Observe = Callable[[Tensors, float], None]
-"""Told what one call's run, by itself, has cost in seconds."""
+"""Records the seconds that one call's run took by itself, given its inputs."""
 
 
 class BatchRunner:
-    """Carries out the batches of one signature; from several threads at once."""
+    """Runs the batches of one signature; from several threads at once."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class BatchRunner:
             merged = merge(
                 [piece.payload.part(piece.start, piece.rows) for piece in pieces], target
             )
-        except Exception as error:  # they cannot be merged: each says so by itself
+        except Exception as error:  # they cannot be merged: each fails or runs by itself
             self._one_by_one(pieces, as_serving_error(error))
             return
         self._count(rows, merged.rows)
@@ -83,23 +84,23 @@ class BatchRunner:
         self._times.observe(merged.rows, time.perf_counter() - started)
 
     def deliver(self, pieces: list[Piece[WaitingCall]], merged: Merged, outputs: Tensors) -> None:
-        """Give each call its rows."""
+        """Split the outputs of a merged run, and complete each call with its rows."""
         try:
             answers = split(outputs, [piece.rows for piece in pieces], merged)
         except Exception as error:
             self._one_by_one(pieces, as_serving_error(error))
             return
-        send_off = pieces[0].payload.done.begin_batch()
+        flush = pieces[0].payload.done.begin_batch()
         try:
             for piece, answer in zip(pieces, answers, strict=True):
                 piece.payload.succeed(piece.start, piece.rows, answer)
         finally:
-            if send_off is not None:
-                send_off()
+            if flush is not None:
+                flush()
 
     def _one_by_one(self, pieces: list[Piece[WaitingCall]], error: ServingError) -> None:
-        """Run calls by themselves whose merged run failed: one of them may have spoilt it."""
-        if len(pieces) == 1 or error.code in _NOBODYS_FAULT:
+        """Run each call by itself after a merged run failed: one of them may have caused it."""
+        if len(pieces) == 1 or error.code in _NO_CALL_AT_FAULT:
             for piece in pieces:
                 piece.payload.fail(error)
             return

@@ -1,4 +1,4 @@
-"""Calls in queues."""
+"""Calls that wait in queues, and the outcomes of those that run in parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def hand_over(take: Callable[[T], None], outcome: T) -> None:
-    """Give a completion its outcome. One that fails, fails alone: others share its batch."""
+    """Give a completion its outcome; an exception is logged, since others share its batch."""
     try:
         take(outcome)
     except BaseException:
@@ -30,7 +30,7 @@ def hand_over(take: Callable[[T], None], outcome: T) -> None:
 
 @dataclass(slots=True, eq=False)
 class WaitingCall:
-    """A call that waits for its turn."""
+    """A call in a queue."""
 
     inputs: Tensors
     done: Completion
@@ -39,36 +39,36 @@ class WaitingCall:
     size: int = 0
     """Bytes of its inputs."""
     split: SplitCall | None = None
-    """Where its parts come together, if it may be spread over several batches."""
+    """Joins the outputs of its parts; None if it may not be split over several batches."""
 
     def part(self, start: int, rows: int) -> Tensors:
-        """Some of its rows."""
+        """Return `rows` rows of its inputs, from row `start` on."""
         if rows == self.rows:
             return self.inputs
         return {alias: array[start : start + rows] for alias, array in self.inputs.items()}
 
     def succeed(self, start: int, rows: int, outputs: dict[str, Any]) -> None:
-        """Take the answer of some of its rows."""
+        """Take the outputs of some of its rows."""
         if self.split is None or rows == self.rows:
             hand_over(self.done.succeed, outputs)
         else:
             self.split.take(self, start, rows, outputs)
 
     def fail(self, error: ServingError) -> None:
-        """Take a failure; of several parts' the first counts."""
+        """Take an error; if several parts fail, the first error counts."""
         if self.split is None or self.split.fails():
             hand_over(self.done.fail, error)
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Parts of one output, one below the other; their batches may have been padded unlike."""
+    """Return the parts of one output, concatenated; their padded lengths may differ."""
     if len({part.shape[1:] for part in parts}) > 1:
         parts = same_lengths(parts)
     return np.concatenate(parts)
 
 
 class SplitCall:
-    """The parts of one call's answer, from any thread."""
+    """The outputs of one call's parts. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class SplitCall:
         self._failed = False  # guarded by _lock
 
     def take(self, call: WaitingCall, start: int, rows: int, outputs: dict[str, Any]) -> None:
-        """Add one part; the last completes the call."""
+        """Add one part's outputs; the last part completes the call."""
         with self._lock:
             self._parts[start] = outputs
             self._rows += rows
@@ -86,13 +86,13 @@ class SplitCall:
         parts = [self._parts[first] for first in sorted(self._parts)]
         try:
             outputs = {a: _joined([part[a] for part in parts]) for a in parts[0]}
-        except Exception as error:  # their shapes do not go together
+        except Exception as error:  # their shapes cannot be joined
             hand_over(call.done.fail, as_serving_error(error))
             return
         hand_over(call.done.succeed, outputs)
 
     def fails(self) -> bool:
-        """A part has failed; whether it is the first that does."""
+        """Record that a part has failed; return whether it is the first that does."""
         with self._lock:
             first, self._failed = not self._failed, True
         return first

@@ -1,6 +1,6 @@
-"""The manager's one inbox: what happened, and what will be due.
+"""The manager's one inbox: events, and timed events.
 
-Bounded by its senders: one pending statement per stream (a newer one replaces it, in place), one
+Bounded by its senders: one pending statement per model (a newer one replaces it, in place), one
 completion per version under way, one timer per version that waits for a retry.
 """
 
@@ -29,7 +29,7 @@ class Inbox:
         self._closed = False
 
     def put(self, event: Event) -> None:
-        """Add an event; from any thread. After `close` it is dropped."""
+        """Add an event. Thread-safe. After `close` the event is dropped."""
         with self._changed:
             if self._closed:
                 return
@@ -42,20 +42,20 @@ class Inbox:
             self._changed.notify()
 
     def put_after(self, event: Event, delay_s: float) -> None:
-        """Add an event that is due `delay_s` from now."""
+        """Add an event that is due in `delay_s` seconds."""
         with self._changed:
             due = time.monotonic() + delay_s
             heapq.heappush(self._timers, (due, next(self._order), event))
             self._changed.notify()
 
     def cancel(self, event: Event) -> None:
-        """Forget a timed event that has not been due yet."""
+        """Remove a timed event that is not due yet."""
         with self._changed:
             self._timers = [t for t in self._timers if t[2] != event]
             heapq.heapify(self._timers)
 
     def get(self) -> Event | None:
-        """The next event, as soon as there is one; None once closed and empty."""
+        """Wait for the next event and return it; None once closed and empty."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -74,7 +74,7 @@ class Inbox:
         return not self._events
 
     def close(self) -> None:
-        """Take nothing more; `get` returns None when what is there has been read."""
+        """Accept no more events; `get` returns None once the queued ones have been read."""
         with self._changed:
             self._closed = True
             self._timers.clear()

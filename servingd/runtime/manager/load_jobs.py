@@ -1,4 +1,4 @@
-"""How loads are run: what is kept of each version, and how a job hands over its outcome."""
+"""Run estimates and loads: the options, the record of each version, and the jobs' outcomes."""
 
 from __future__ import annotations
 
@@ -24,38 +24,39 @@ WarmUpCall = Callable[[ServableId, VersionData, Servable], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagerOptions:
-    """How loads are run."""
+    """The threads, limits and callbacks of loads."""
 
     num_load_threads: int = 2
-    """Loads at a time."""
+    """The most loads at a time."""
 
     num_unload_threads: int = 1
-    """Unloads at a time."""
+    """The most unloads at a time."""
 
     warm_up: WarmUpCall = lambda servable_id, data, servable: None
-    """The last part of each load, in its thread; what it raises is the load's failure."""
+    """Warms a servable up, on the load's thread; an exception fails the load."""
 
     devices: Callable[[], Mapping[Device, int]] = lambda: {CPU_0: 0}
-    """The devices that there are, each with the bytes of its own memory that may be used (0: no
-    limit of its own). Asked on the load pool, before each load that is put on devices."""
+    """Returns the devices that exist, each with the bytes of its own memory that may be used (0: no
+    limit). Called on the load pool, before each load that is placed on devices.
+    """
 
     load_timeout_s: float = 0.0
-    """An estimate or a load that takes longer is given up, and its thread with it; 0: none is."""
+    """Seconds after which an estimate or a load is given up with its thread; 0: never."""
 
     meter: MemoryMeter | None = None
-    """Sees what loads take; None: estimates are all that is known."""
+    """Measures what loads take; None: only estimates are used."""
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One job of a version. It ends, or it is given up: whoever comes first."""
+    """One job of a version. It ends or is given up; whichever comes first counts."""
 
     job: Job = field(default=lambda: None)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: bool = False  # guarded by _lock
 
     def close(self) -> bool:
-        """Say that it ends, or that it is given up; False if the other one was said before."""
+        """Record that the job ended or was given up; return False if it is closed already."""
         with self._lock:
             first, self._over = not self._over, True
             return first
@@ -73,19 +74,19 @@ class Live:
     servable: Servable | None = None
     runners: Mapping[str, SignatureRunner] | None = None
     cancelled: bool = False
-    """Set by the manager's thread before it tells the loader, which a pool thread may just make."""
+    """Set by the manager's thread before it cancels the loader, which may not be made yet."""
     attempt: Attempt | None = None
-    """The last one; the manager's thread only."""
+    """The last attempt; used by the manager's thread only."""
 
     def cancel(self) -> None:
-        """Tell what is under way to end."""
+        """Ask the job under way to end."""
         self.cancelled = True
         if self.loader is not None:
             self.loader.cancel()
 
 
 def estimate_of(servable_id: ServableId, loader: Loader) -> Estimate:
-    """What a loader says; a load whose needs are not known is tried all the same."""
+    """Return a loader's estimate. One that fails is logged and unknown: the load is still tried."""
     try:
         return loader.estimate()
     except BaseException as error:
@@ -100,7 +101,7 @@ def load_warm(
     placement: Placement,
     warm_up: WarmUpCall,
 ) -> Servable:
-    """A servable that is warm: whatever may fail before it can serve fails here, as a load."""
+    """Load a version and warm it up; whatever fails before it serves fails as the load."""
     servable = loader.load(placement)
     try:
         _log.debug("%s has signatures %s", servable_id, [*servable.signatures, *servable.metadata])
@@ -113,7 +114,7 @@ def load_warm(
 
 
 def free(servable_id: ServableId, loader: Loader, servable: Servable) -> None:
-    """Unload what never served; the load's own failure is the one to tell."""
+    """Unload a servable that never served; an exception is logged, not raised."""
     _log.info("Unloading just-loaded servable version %s", servable_id)
     try:
         loader.unload(servable)
@@ -122,15 +123,15 @@ def free(servable_id: ServableId, loader: Loader, servable: Servable) -> None:
 
 
 def failure(servable_id: ServableId, error: BaseException) -> LoadFailed:
-    """The event that tells of an attempt that failed."""
+    """Log a failed attempt, and return the event for it."""
     _log.info("Loading servable: %s failed: %s", servable_id, error, exc_info=_fault(error))
-    # A new error: the old one's traceback holds all that the load had in its hands.
-    blamed = as_serving_error(error)
-    told = error_from_code(blamed.code, blamed.message)
-    # What is not there, such as TensorFlow, is not there the next time either.
-    return LoadFailed(servable_id, told, retriable=blamed.code is not Code.UNIMPLEMENTED)
+    # A new error: the old one's traceback keeps all objects of the load alive.
+    cause = as_serving_error(error)
+    reported = error_from_code(cause.code, cause.message)
+    # Something that is not installed, such as TensorFlow, will be missing at the next attempt too.
+    return LoadFailed(servable_id, reported, retriable=cause.code is not Code.UNIMPLEMENTED)
 
 
 def _fault(error: BaseException) -> bool:
-    """Whether an error is ours to explain: then the log has its traceback."""
+    """Return whether an exception is a fault of ours, so that the log needs its traceback."""
     return as_serving_error(error) is not error

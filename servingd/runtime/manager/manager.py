@@ -85,13 +85,13 @@ _PLAN_S = 0.25
 """Seconds: while events keep arriving, the plan that is shown is at most so old."""
 
 _LOADS_END_S = 1.0
-"""At a stop a load that is not wanted any more may take so long to end."""
+"""The seconds that a cancelled load may take to end when the server stops."""
 
 _log = logging.getLogger(__name__)
 
 
 class Manager:
-    """Loads, serves and unloads what sources aspire. `start` and `stop` once each."""
+    """Loads, serves and unloads the versions that sources aspire. `start` and `stop` once each."""
 
     def __init__(
         self,
@@ -127,31 +127,37 @@ class Manager:
         self._thread.start()
 
     def aspire(self, statement: AspiredVersions) -> None:
-        """Take a source's statement; from any thread, returns at once."""
+        """Enqueue a source's aspired versions. Thread-safe; returns at once."""
         self._inbox.put(statement)
 
     def configure(self, rules: Mapping[str, LoadRules]) -> None:
-        """Say where models' loads go from now on; from any thread, returns at once."""
+        """Enqueue the rules for later loads, by model. Thread-safe; returns at once."""
         self._inbox.put(Configured(rules))
 
     def grown(self, servable_id: ServableId, grew: bool) -> None:
-        """A version with room to grow has, or never will; from any thread, returns at once."""
+        """Report that a version was optimised (`grew`), or never will be.
+
+        Thread-safe; returns at once.
+        """
         self._inbox.put(Grown(servable_id, grew))
 
     def replica_failed(self, servable_id: ServableId, device: Device) -> None:
-        """A replica does not work on its device any more; from any thread, returns at once."""
+        """Report that a replica does not work on its device any more.
+
+        Thread-safe; returns at once.
+        """
         self._inbox.put(ReplicaFailed(servable_id, device))
 
     @property
     def plan(self) -> LoadPlan:
-        """Who holds what memory, and where; from any thread."""
+        """The memory and devices that each version holds; readable from any thread."""
         return self._plan
 
     def stop(self, timeout_s: float) -> bool:
-        """Unload everything and end the threads; False if something would not end in time.
+        """Unload everything and end the threads; return False if something did not end in time.
 
-        A load that is under way is told to end, but hardly waited for: it holds nobody's answer,
-        and may be in the midst of an import.
+        A load under way is cancelled but waited for only briefly: no call depends on it, and it may
+        be in the middle of an import.
         """
         deadline = time.monotonic() + timeout_s
         self._inbox.put(Stop())
@@ -170,11 +176,11 @@ class Manager:
         stopping = False
         while (event := self._inbox.get()) is not None:
             stopping = stopping or isinstance(event, Stop)
-            if not isinstance(event, LoadOverdue) or self._gave_up(event):
+            if not isinstance(event, LoadOverdue) or self._give_up_attempt(event):
                 self._handle(event)
             self._refresh_plan()
             if stopping:
-                self._tell_what_is_left()
+                self._report_stop_progress()
 
     def _refresh_plan(self) -> None:
         """Show who holds what, once a burst of events is over, or has gone on for a while."""
@@ -185,20 +191,20 @@ class Manager:
     def _handle(self, event: Event) -> None:
         unpublished: list[PublishFailed] = []
         for command in self._decide(event):
-            if any(_tells_of(command, failed.id) for failed in unpublished):
+            if any(_announces(command, failed.id) for failed in unpublished):
                 continue
             try:
                 self._carry_out(command)
-            except BaseException as error:  # harnesses outlive a fault in one
+            except BaseException as error:  # a fault in one must not end the others
                 _log.exception("the manager failed to carry out %s", command)
                 if isinstance(command, Publish):
                     unpublished.append(PublishFailed(command.id, failure(command.id, error).error))
-                self._give_up(command, error)
-        for failed in unpublished:  # before anything else that concerns it
+                self._report_failure(command, error)
+        for failed in unpublished:  # before any other event of that version
             self._handle(failed)
 
-    def _gave_up(self, event: LoadOverdue) -> bool:
-        """Give up an attempt that is overdue; False if it has just ended."""
+    def _give_up_attempt(self, event: LoadOverdue) -> bool:
+        """Give up an attempt that is overdue; return False if it has just ended."""
         live = self._live.get(event.id)
         attempt = live.attempt if live is not None else None
         if live is None or attempt is None or not attempt.close():
@@ -212,7 +218,7 @@ class Manager:
             _log.exception("the loader of %s cannot be told to end", event.id)
         return True
 
-    def _tell_what_is_left(self) -> None:
+    def _report_stop_progress(self) -> None:
         left = [harness.state for harness in self._state.harnesses()]
         if all(state is HarnessState.LOADING for state in left):
             self._answered.set()
@@ -226,8 +232,8 @@ class Manager:
             _log.exception("the manager failed to handle %s", event)
             return []
 
-    def _give_up(self, command: Command, error: BaseException) -> None:
-        """Tell the core how a command ended that could not be carried out: it waits for that."""
+    def _report_failure(self, command: Command, error: BaseException) -> None:
+        """Send the event that the core waits for after a command that could not be carried out."""
         match command:
             case StartEstimate(servable_id) | StartLoad(servable_id):
                 self._inbox.put(failure(servable_id, error))
@@ -272,7 +278,7 @@ class Manager:
                 live.pop(servable_id, None)
 
     def _loader_of(self, servable_id: ServableId, data: VersionData, live: Live) -> Loader:
-        """A version's loader, for a job that begins on a pool thread."""
+        """Return a version's loader, made if necessary, for a job that begins on a pool thread."""
         live.loader = loader = live.loader or self._make_loader(servable_id, data)
         if live.cancelled:
             raise Cancelled("Loading of servable cancelled")
@@ -315,15 +321,15 @@ class Manager:
 
     # Pool threads ---------------------------------------------------------------------------------
 
-    def _begun(self, servable_id: ServableId) -> float:
-        """A thread begins with an attempt: its time runs from now on."""
+    def _start_deadline(self, servable_id: ServableId) -> float:
+        """Start the deadline of an attempt that begins on this thread; return the start time."""
         if self._options.load_timeout_s > 0:
             overdue = LoadOverdue(servable_id, self._options.load_timeout_s)
             self._inbox.put_after(overdue, overdue.after_s)
         return time.monotonic()
 
-    def _ended(self, servable_id: ServableId, attempt: Attempt) -> bool:
-        """An attempt has ended; False if it was given up before, and nobody waits for it."""
+    def _record_end(self, servable_id: ServableId, attempt: Attempt) -> bool:
+        """Record the end of an attempt; return False if it was given up before."""
         if not attempt.close():
             return False
         self._inbox.cancel(LoadOverdue(servable_id, self._options.load_timeout_s))
@@ -332,7 +338,7 @@ class Manager:
     def _estimate(
         self, servable_id: ServableId, data: VersionData, live: Live, attempt: Attempt
     ) -> None:
-        started = self._begun(servable_id)
+        started = self._start_deadline(servable_id)
         outcome: Estimated | LoadFailed
         try:
             estimate = estimate_of(servable_id, self._loader_of(servable_id, data, live))
@@ -340,7 +346,7 @@ class Manager:
             outcome = Estimated(servable_id, estimate, devices)
         except BaseException as error:  # a loader's own code may even raise SystemExit
             outcome = failure(servable_id, error)
-        if not self._ended(servable_id, attempt):
+        if not self._record_end(servable_id, attempt):
             return
         self._inbox.put(outcome)
         if isinstance(outcome, LoadFailed):
@@ -354,21 +360,21 @@ class Manager:
         placement: Placement,
         attempt: Attempt,
     ) -> None:
-        started, meter = self._begun(servable_id), self._options.meter
+        started, meter = self._start_deadline(servable_id), self._options.meter
         span = meter.start(data.platform) if meter else None
         outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable_id)
         ended = False
         try:
             loader = self._loader_of(servable_id, data, live)
             servable = load_warm(servable_id, data, loader, placement, self._options.warm_up)
-            ended = self._ended(servable_id, attempt)
-            if not ended:  # it never serves: another may by now
+            ended = self._record_end(servable_id, attempt)
+            if not ended:  # it was given up and never serves; another attempt may have loaded
                 free(servable_id, loader, servable)
                 return
             live.servable, live.runners = servable, self._open(servable_id, loader, servable)
         except BaseException as error:
             outcome = failure(servable_id, error)
-            if not ended and not self._ended(servable_id, attempt):
+            if not ended and not self._record_end(servable_id, attempt):
                 return
         finally:
             measured = meter.stop(span) if meter and span else None
@@ -415,9 +421,9 @@ class Manager:
 
 
 def _left(deadline: float) -> float:
-    """The seconds until then, but always a moment."""
+    """Return the seconds until `deadline`, but at least 0.1."""
     return max(0.1, deadline - time.monotonic())
 
 
-def _tells_of(command: Command, servable_id: ServableId) -> bool:
+def _announces(command: Command, servable_id: ServableId) -> bool:
     return isinstance(command, Announce) and command.state.id == servable_id

@@ -1,11 +1,11 @@
-"""What a load was seen to take of memory.
+"""Measure the memory that a load takes.
 
-All versions share one process, so a load can only be measured by what the process grows by. That
-tells something if it was the only load meanwhile, and not the first of its type, which brings
-libraries along; else nothing is told, and the estimate stays, corrected by what was learnt. Nor is
-anything told of the host once a version was unloaded: TensorFlow's allocator on x86 keeps what it
-frees, and the next load grows the process by as much less. Calls that are served meanwhile blur it
-in any case: for that reason an estimate says what must be there at least.
+All versions share one process, so a load can only be measured by the growth of the process. That
+means something if it was the only load meanwhile, and not the first of its type, which imports
+libraries. Otherwise there is no measurement, and the estimate counts, corrected by earlier loads.
+Host memory is not measured either once a version was unloaded: TensorFlow's allocator on x86 keeps
+what it frees, and the next load grows the process by that much less. Calls that are served
+meanwhile always blur the result: therefore estimates have a lower bound.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _log = logging.getLogger(__name__)
 
 
 class MemoryMeter:
-    """Watches what loads take. Used from many threads."""
+    """Measures what loads take. Thread-safe."""
 
     def __init__(
         self,
         devices: Callable[[], Mapping[Device, int]] = dict,
         read: Callable[[str], int] | None = None,
     ) -> None:
-        """`devices` tells what is in use on each; `read` a line of the process's status."""
+        """`devices` returns the bytes in use per device, `read` a value of the process's status."""
         self._devices = devices
         self._read = read or status_bytes
         self._lock = threading.Lock()
         self._running: set[_Span] = set()  # guarded by _lock
         self._seen: set[str] = set()  # guarded by _lock
-        self._unloaded = False  # guarded by _lock; whether anything ever was
+        self._unloaded = False  # guarded by _lock; whether any version was ever unloaded
 
     def start(self, platform: str = "") -> _Span:
-        """A load of this type begins; without a type, an unload."""
+        """Begin to measure a load of this servable type; without a type, an unload."""
         span = _Span()
         with self._lock:
             self._unloaded = self._unloaded or not platform
@@ -59,7 +59,7 @@ class MemoryMeter:
         return span
 
     def stop(self, span: _Span) -> Measured | None:
-        """It has ended; what it took, if that can be told."""
+        """Return what a load took; None if that is not known."""
         with self._lock:
             self._running.discard(span)
             alone = span.alone
@@ -76,21 +76,21 @@ class MemoryMeter:
         return Measured(steady, Resources(max(peak, steady.ram), steady.devices))
 
     def _now(self) -> Resources:
-        """What is in use; nothing if that cannot be told."""
+        """Return the bytes in use; 0 bytes if they cannot be read."""
         try:
             return Resources(self._read("VmRSS"), self._devices())
-        except Exception:  # a load must not fail because nobody can watch it
+        except Exception:  # a load must not fail because it cannot be measured
             _log.exception("what a load takes cannot be measured")
             return Resources()
 
 
 class _Span:
-    """One load or unload, from its start to its end."""
+    """One load or unload that is being measured."""
 
     def __init__(self) -> None:
         self.alone = False  # guarded by the meter's lock
         self.grows = True  # guarded by the meter's lock
-        """Whether the process grows by what the load takes."""
+        """Whether the process is expected to grow by what the load takes."""
         self.before = Resources()
 
 

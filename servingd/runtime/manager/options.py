@@ -1,4 +1,4 @@
-"""What a configuration says of loads, as the manager wants to hear it."""
+"""Turn a server's configuration into the manager's options."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _MB = 1 << 20
 
 
 class Devices(Protocol):
-    """Those that models can be put on."""
+    """The devices that models can be placed on."""
 
     def usable(self) -> Mapping[Device, int]:
-        """Each with the bytes of its own memory that may be used; 0: it has none. May wait."""
+        """Return the usable bytes of each device's own memory; 0: it has none. May block."""
         ...
 
     def in_use(self) -> Mapping[Device, int]:
-        """What is in use on those with memory of their own, where that can be told."""
+        """Return the bytes in use on each device with its own memory, where they are known."""
         ...
 
 
 def manager_state(config: ServerConfig) -> ManagerState:
-    """An empty state, with the budget that was set or that the machine has."""
+    """Return an empty state, with the configured memory budget, else the machine's."""
     return ManagerState(
         availability_preserving,
         config.max_num_load_retries,
@@ -47,7 +47,7 @@ def manager_options(
     warm_up: WarmUpCall,
     devices: Devices,
 ) -> ManagerOptions:
-    """How loads are run."""
+    """Return the options for loads."""
     return ManagerOptions(
         num_load_threads=config.num_load_threads or 2,
         num_unload_threads=config.num_unload_threads or 1,
@@ -59,7 +59,7 @@ def manager_options(
 
 
 def rules_of(config: ServerConfig, models: Iterable[ModelConfig]) -> Mapping[str, LoadRules]:
-    """Each model's rules: its own, or else those of all."""
+    """Return each model's load rules: its own settings, else the server's."""
     return {
         model.name: load_rules(
             model.device or config.device,
@@ -71,7 +71,7 @@ def rules_of(config: ServerConfig, models: Iterable[ModelConfig]) -> Mapping[str
 
 
 def within_budget(config: ServerConfig, devices: Mapping[Device, int]) -> Mapping[Device, int]:
-    """What models may take of each device; 0: no limit of its own."""
+    """Return the bytes that models may take on each device; 0: no limit."""
     budget = config.device_memory_budget_mb * _MB
     return {
         device: min(usable, budget) if usable and budget else usable or budget

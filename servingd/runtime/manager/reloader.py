@@ -1,4 +1,4 @@
-"""Another set of models for a server that runs: checked as a whole, then applied at once."""
+"""Replace the set of models while the server runs: check it as a whole, then apply it at once."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
 
 Done: TypeAlias = Callable[[ServingError | None], None]
-"""Told once how a reload ended: None if every new model is available."""
+"""Called once when a reload has ended; None if every new model is available, else the error."""
 
 _log = logging.getLogger(__name__)
 
 
 class Reloader:
-    """Applies configurations, one after the other; nobody waits for another's models to load."""
+    """Applies configurations one after the other; a reload does not wait for another's loads."""
 
     def __init__(
         self,
@@ -38,28 +38,28 @@ class Reloader:
         self._allow_unavailable = allow_labels_for_unavailable
         self._lock = threading.Lock()
         self._models: tuple[ModelConfig, ...] = ()  # guarded by _lock
-        self._by_call = False  # whether a call has brought them; guarded by _lock
+        self._by_call = False  # whether they came by a call, not a file; guarded by _lock
 
     def begin(self, models: tuple[ModelConfig, ...]) -> None:
-        """Take the models that the server starts with; their labels need not lead anywhere yet."""
+        """Set the models of the start; their labels may name versions that are not available."""
         with self._lock:
             self._models = models
             self._serving_map.label(_labels(models))
 
     @property
     def models(self) -> tuple[ModelConfig, ...]:
-        """Those that are configured now."""
+        """The models that are configured now."""
         with self._lock:
             return self._models
 
     def reload(
         self, models: tuple[ModelConfig, ...], timeout_s: float, done: Done, by_call: bool = True
     ) -> None:
-        """Replace all models; `done` is told when the new ones are available, or are not.
+        """Replace all models; `done` is called once the new ones are available, or have failed.
 
-        Nothing is changed if anything is wrong with `models`: that is raised as a ServingError.
-        `done` is called from any thread, at the latest after `timeout_s`. A model that cannot be
-        loaded stays configured, and is tried again when its files change.
+        If anything is wrong with `models`, nothing is changed and a ServingError is raised. `done`
+        is called on any thread, at the latest after `timeout_s`. A model that cannot be loaded
+        stays configured, and is tried again when its files change.
         """
         with self._lock:
             changed, undoes = models != self._models, self._by_call and not by_call
@@ -67,7 +67,7 @@ class Reloader:
             self._check(models)
             new = [model.name for model in models if model.name not in known]
             wait = _Wait(self._monitor, new, done)
-            wait.watch()  # before anything is changed: what that causes may come at once
+            wait.watch()  # before anything is changed: the first states may follow at once
             try:
                 self._models, self._by_call = models, by_call
                 self._serving_map.label(_labels(models))
@@ -82,7 +82,7 @@ class Reloader:
         wait.begin(timeout_s)
 
     def check_platforms(self, models: Iterable[ModelConfig]) -> None:
-        """Raise InvalidArgument for a platform that there is not."""
+        """Raise InvalidArgument for a model whose platform does not exist."""
         for model in models:
             if model.platform and model.platform not in self._platforms:
                 raise InvalidArgument(
@@ -108,7 +108,7 @@ class Reloader:
 
 
 class _Wait:
-    """One reload's wait for its new models: first it watches them, then it may tell."""
+    """One reload's wait for its new models: `watch` them first, then `begin` to report."""
 
     def __init__(self, monitor: StateMonitor, names: list[str], done: Done) -> None:
         self._monitor = monitor
@@ -120,15 +120,15 @@ class _Wait:
         self._timer: threading.Timer | None = None  # set before _begun
 
     def watch(self) -> None:
-        """See what becomes of the models from now on; nobody is told yet."""
+        """Watch the models from now on; nothing is reported before `begin`."""
         self._monitor.notify_when(self._names, PublicState.AVAILABLE, self._end, patient=False)
 
     def give_up(self) -> None:
-        """Watch no more; nobody is told."""
+        """Stop watching; nothing will be reported."""
         self._monitor.forget(self._end)
 
     def begin(self, timeout_s: float) -> None:
-        """Tell how it ended as soon as that is known, at the latest after `timeout_s`."""
+        """Report the outcome as soon as it is known, at the latest after `timeout_s`."""
         timer = self._timer = threading.Timer(timeout_s, self._end, (False,))
         timer.name = "reload-timeout"
         timer.daemon = True
@@ -136,11 +136,11 @@ class _Wait:
             self._begun = True
             ended = self._outcome
         if ended is not None:
-            self._tell(ended)
+            self._report(ended)
             return
         try:
             timer.start()
-        except RuntimeError:  # it could never be told that the time is up
+        except RuntimeError:  # without the timer the reload might never end
             self._end(False)
 
     def _end(self, reached: bool) -> None:
@@ -150,10 +150,10 @@ class _Wait:
             self._outcome = reached
             begun = self._begun
         if begun:
-            self._tell(reached)
+            self._report(reached)
 
-    def _tell(self, reached: bool) -> None:
-        assert self._timer is not None  # it was there before anybody could tell
+    def _report(self, reached: bool) -> None:
+        assert self._timer is not None  # set before `_begun`
         self._timer.cancel()
         self._monitor.forget(self._end)
         self._done(None if reached else self._failure())
@@ -171,6 +171,6 @@ def _labels(models: tuple[ModelConfig, ...]) -> Labels:
 
 
 def log_reload(error: ServingError | None) -> None:
-    """Tell of a reload that nobody waits for."""
+    """Log the failure of a reload that nobody waits for."""
     if error is not None:
         _log.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)

@@ -1,7 +1,7 @@
-"""What is ready now, under which versions and labels, and who uses it.
+"""The map of ready versions and labels, and the handles on them.
 
 Readers take one immutable map by reference and one counter; they never wait for a load. A version
-that is withdrawn leaves the map first and then waits for its own users only.
+that is withdrawn is first removed from the map, and then waits for its own handles only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OnDrained = Callable[[ServableId], None]
 
 
 class ServingVersion:
-    """One ready version and the count of its users; each call's handle is a count of it."""
+    """A ready version and the count of its handles; it serves as every call's handle itself."""
 
     __slots__ = ("_users", "enter", "id", "metadata", "release", "runners")
 
@@ -38,8 +38,8 @@ class ServingVersion:
         self.metadata = metadata
         self.runners = runners
         self._users = RefCount(lambda: on_drained(servable_id))
-        # Take a handle (False once closing has begun: look the map up again), and give it back. The
-        # last one only says so: nothing is freed on its thread.
+        # Take a handle (False once closing has begun: then use the newer map), and give it back.
+        # The last release only enqueues an event: nothing is freed on its thread.
         self.enter = self._users.enter
         self.release = self._users.leave
 
@@ -55,9 +55,9 @@ class _Model:
 
 
 class ServingMap:
-    """The map of ready versions and of labels. Read by every request thread, without a lock.
+    """The map of ready versions and of labels. Every request thread reads it without a lock.
 
-    Versions are written by the manager's thread, wanted labels by whoever applies a configuration.
+    The manager's thread writes versions; whoever applies a configuration writes labels.
     """
 
     def __init__(self, monitor: StateMonitor, dispatcher: Dispatcher) -> None:
@@ -76,7 +76,7 @@ class ServingMap:
         on_drained: OnDrained,
         runners: Mapping[str, SignatureRunner] | None = None,
     ) -> None:
-        """Let lookups find a version: on return they do. Opens runners if there are none yet."""
+        """Enter a version into the map, before returning. Opens runners if none are given."""
         if runners is None:
             runners = self._dispatcher.open(servable_id, servable)
         ready = ServingVersion(servable_id, servable.metadata, runners, on_drained)
@@ -85,26 +85,26 @@ class ServingMap:
         )
 
     def withdraw(self, servable_id: ServableId) -> None:
-        """Take a version out of lookups; its `on_drained` follows when its last handle returns."""
+        """Remove a version from the map; `on_drained` follows once its last handle is released."""
         versions = dict(self._versions(servable_id.name))
         ready = versions.pop(servable_id.version)
         self._replace(servable_id.name, versions)
         ready.close()
 
     def label(self, wanted: Labels) -> None:
-        """Replace all labels. One that names a version which is not ready moves when it is."""
+        """Replace all labels. One whose version is not ready keeps its old version until it is."""
         with self._lock:
             self._wanted_labels = wanted
             self._move_labels()
 
     def wanted_labels(self) -> Labels:
-        """What labels ought to lead to."""
+        """Return the configured version of each label, by model."""
         with self._lock:
             return self._wanted_labels
 
     def acquire(self, spec: ModelSpec) -> ServingVersion:
-        """A handle on what `spec` means; see `core.calls.Models`."""
-        if spec.version is None and spec.label is None:  # by far the most frequent
+        """Return a handle on the version that `spec` means; see `core.calls.Models`."""
+        if spec.version is None and spec.label is None:  # the most frequent case by far
             model = self._models.get(spec.name)
             if model is not None and model.latest.enter():
                 return model.latest
@@ -115,13 +115,13 @@ class ServingMap:
                 break
             if ready.enter():
                 return ready
-            # It was withdrawn between the look-up and the handle: the map is a newer one by now.
+            # It was withdrawn between the look-up and the handle: the map has been replaced.
         raise why_not_ready(
             resolved, spec.name in self._monitor.configured(), self._monitor.of_model(spec.name)
         )
 
     def _resolve(self, spec: ModelSpec) -> ModelSpec:
-        """The spec with the version that its label leads to."""
+        """Return the spec with its label replaced by a version. Raises InvalidArgument."""
         if not spec.name:
             raise InvalidArgument("ModelSpec has no name specified.")
         if spec.label is None:

@@ -1,4 +1,4 @@
-"""Every public state, remembered and told on: to the log, to metrics, to health, to who waits."""
+"""Record every public state, and notify the log, metrics, health checks and waiters."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class StateMonitor:
         self._incomplete_subscribers: list[IncompleteSubscriber] = []
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Be told of every announcement from now on."""
+        """Call `subscriber` with every state from now on."""
         self._subscribers.append(subscriber)
 
     def subscribe_incomplete(self, subscriber: IncompleteSubscriber) -> None:
-        """Be told which versions of a model are not whole, whenever that changes."""
+        """Call `subscriber` with a model's incomplete versions whenever they change."""
         self._incomplete_subscribers.append(subscriber)
 
     def announce(self, state: ServableState) -> None:
-        """Remember a state and tell it on. Called by the manager's thread only."""
+        """Record a state and notify subscribers. Called by the manager's thread only."""
         with self._lock:
             if state.state is not PublicState.END:
                 self._absent.pop(state.id.name, None)  # it was found
@@ -49,7 +49,7 @@ class StateMonitor:
         _call(due)
 
     def report_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
-        """Remember, and log, which versions of a model are not whole."""
+        """Record and log a model's incomplete versions."""
         with self._lock:
             self._history.report_incomplete(name, incomplete)
         for version, reason in sorted(incomplete.items()):
@@ -58,9 +58,9 @@ class StateMonitor:
             _guard(subscriber, name, incomplete)
 
     def report_absent(self, name: str, reason: str) -> None:
-        """A model has no version that can be loaded, or its folder does not answer.
+        """Record why a model has no version to load: none found, or its folder does not answer.
 
-        An empty reason: that is over. From any thread.
+        An empty reason clears the record. Thread-safe.
         """
         with self._lock:
             if not reason:
@@ -71,13 +71,16 @@ class StateMonitor:
         _call(due)
 
     def why_not(self, name: str) -> str:
-        """Why a model has no version that is available, in TensorFlow Serving's form."""
+        """Return why a model has no version that is available, in TensorFlow Serving's form."""
         return self.trouble(name) or (
             f"{{name: {name}}} due to error: NOT_FOUND: no version of it has been found"
         )
 
     def trouble(self, name: str) -> str:
-        """What keeps a model from being available, in TensorFlow Serving's form; empty: nothing."""
+        """Return what keeps a model from being available; empty if nothing is known.
+
+        The text has TensorFlow Serving's form.
+        """
         with self._lock:
             failed = [s for s in self._history.of_model(name) if s.error is not None]
             absent = self._absent.get(name)
@@ -86,12 +89,12 @@ class StateMonitor:
         return f"{{name: {name}}} due to error: NOT_FOUND: {absent}" if absent else ""
 
     def absent(self, name: str) -> str:
-        """Why a model has no version that can be loaded; empty where it has one, or may have."""
+        """Return why a model has no version that can be loaded; empty if it has or may have one."""
         with self._lock:
             return self._absent.get(name, "")
 
     def configure(self, names: Iterable[str]) -> None:
-        """Replace the set of models that ought to be served; from any thread."""
+        """Replace the set of configured models. Thread-safe."""
         with self._lock:
             due = self._history.configure(names)
             self._absent = {n: r for n, r in self._absent.items() if n in self._history.configured}
@@ -100,38 +103,41 @@ class StateMonitor:
     def notify_when(
         self, names: Collection[str], goal: PublicState, notify: Notify, patient: bool = True
     ) -> None:
-        """Call `notify` once every model has a version in `goal` or has failed; see the history."""
+        """Call `notify` once each model has a version in `goal` or has failed.
+
+        See `StateHistory.notify_when`.
+        """
         with self._lock:
             due = self._history.notify_when(names, goal, notify, patient)
         _call(due)
 
     def forget(self, notify: Notify) -> None:
-        """Take a waiter back."""
+        """Remove a waiter."""
         with self._lock:
             self._history.forget(notify)
 
     def of_model(self, name: str) -> Sequence[ServableState]:
-        """A model's last states, newest version first."""
+        """Return a model's last states, newest version first."""
         with self._lock:
             return self._history.of_model(name)
 
     def incomplete(self, name: str) -> Mapping[int, str]:
-        """A model's versions that are not whole, with the reason."""
+        """Return a model's incomplete versions, each with the reason."""
         with self._lock:
             return self._history.incomplete(name)
 
     def names(self) -> Sequence[str]:
-        """Every model that is configured or has a state, in order."""
+        """Return every model that is configured or has a state, in alphabetical order."""
         with self._lock:
             return self._history.names()
 
     def configured(self) -> frozenset[str]:
-        """The models that ought to be served."""
+        """Return the models that should be served."""
         with self._lock:
             return self._history.configured
 
     def available(self) -> frozenset[str]:
-        """The models with a version that is AVAILABLE."""
+        """Return the models with a version that is AVAILABLE."""
         with self._lock:
             return self._history.available()
 
@@ -142,7 +148,7 @@ def _call(due: list[tuple[Notify, bool]]) -> None:
 
 
 def _guard(listener: Callable[..., None], *news: object) -> None:
-    """Tell a listener; one that fails must not keep others from being told."""
+    """Call a listener; log an exception, so that the other listeners are still called."""
     try:
         listener(*news)
     except BaseException:

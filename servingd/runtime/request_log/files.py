@@ -1,4 +1,4 @@
-"""The files of a request log: written by one thread, rotated by size, the oldest given up."""
+"""The files of a request log: written by one thread, rotated by size, the oldest deleted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _log = logging.getLogger(__name__)
 
 
 class LogFiles:
-    """The files `<prefix>-<UTC time>-<process>-<number>.tfrecord`. From one thread.
+    """The files `<prefix>-<UTC time>-<process>-<number>.tfrecord`. For one thread.
 
-    They are private (0600), and none that is there already is written to. A record that could only
-    be written in part is taken back, so that what is there can always be read.
+    They are private (0600), and existing files are never written to. A record that could only be
+    written in part is cut off again, so that every file can be read at any time.
     """
 
     def __init__(self, prefix: str, max_bytes: int, max_files: int) -> None:
-        """`max_files` counts all files with this prefix, also other processes'; 0: all are kept."""
+        """`max_files` limits all files with this prefix, other processes' too; 0: no limit."""
         self._prefix = prefix
         self._max_bytes = max_bytes
         self._max_files = max_files
@@ -31,7 +31,7 @@ class LogFiles:
         self._number = 0
 
     def write(self, record: bytes) -> None:
-        """Append a record; raises OSError if it cannot be written, and then nothing of it is."""
+        """Append a record. Raises OSError if it cannot be written; then no part of it is."""
         if self._file is not None and self._is_over(len(record)):
             self.close()
         if self._file is None:
@@ -45,14 +45,14 @@ class LogFiles:
         self._size += len(record)
 
     def close(self) -> None:
-        """End the current file; the next record begins another one."""
+        """Close the current file; the next record begins a new one."""
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(OSError):  # the data have been handed over: nothing is to do
+            with contextlib.suppress(OSError):  # the data were written: there is nothing to do
                 os.close(file)
 
     def _is_over(self, more: int) -> bool:
-        assert self._file is not None  # asked of a file only
+        assert self._file is not None  # called with an open file only
         if self._size and self._size + more > self._max_bytes:
             return True
         return os.fstat(self._file).st_nlink == 0  # somebody has removed it
@@ -72,7 +72,7 @@ class LogFiles:
         self._give_up_oldest(folder, os.path.basename(path))
 
     def _give_up_oldest(self, folder: str, newest: str) -> None:
-        """Remove all but the newest files of this prefix, and nothing else."""
+        """Delete all but the newest files of this prefix, and nothing else."""
         if self._max_files <= 0:
             return
         try:
@@ -94,7 +94,7 @@ class LogFiles:
             }
 
     def _take_back(self) -> None:
-        """Cut off what was written of a record; if that fails, leave the file as it is."""
+        """Cut off a partly written record; if that fails, close the file as it is."""
         assert self._file is not None  # something was being written to it
         try:
             os.ftruncate(self._file, self._size)
@@ -103,7 +103,7 @@ class LogFiles:
 
 
 def _age(name: str) -> tuple[str, int, int]:
-    """Orders the names of files by their time, and those of one process and second by number."""
+    """Return a sort key for file names: by time, then by process and number."""
     found = _SUFFIX.search(name)
     assert found is not None  # it is one of ours
     return found[1], int(found[2]), int(found[3])

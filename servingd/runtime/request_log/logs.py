@@ -1,7 +1,7 @@
-"""The request log: a sample of the calls that succeed, written to files that warm a version up.
+"""The request log: a sample of the calls that succeed, in files that can warm up later versions.
 
-A call never waits for it: what it hands over goes into a queue of limited size, and is dropped and
-counted when that is full. One thread writes.
+A call never waits for it: a record goes into a queue of limited size, and is dropped and
+counted if that is full. One thread writes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MAX_WAITING = 1000
 MAX_WAITING_BYTES = 64 << 20
 
 Counted: TypeAlias = Callable[[str, Code], None]
-"""Told of a model, and how one of its sampled calls fared: OK once it is in a file."""
+"""Counts one sampled call of a model by its outcome: OK once it is in a file."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where a model's sample goes, and how large it is."""
+    """The file prefix and sampling rate of one model."""
 
     prefix: str
     rate: float
@@ -65,7 +65,7 @@ class RequestLogs:
         counted: Counted = lambda model, code: None,
         tags: tuple[str, ...] = (),
     ) -> None:
-        """`max_bytes` of a file, `max_files` per prefix (0: all are kept), `tags` of the models."""
+        """`max_bytes` per file, `max_files` per prefix (0: no limit), `tags` of the models."""
         self._max_bytes = max_bytes
         self._max_files = max_files
         self._counted = counted
@@ -81,7 +81,7 @@ class RequestLogs:
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
 
     def configure(self, models: Iterable[ModelConfig]) -> None:
-        """Log these models from now on, as they say, and no others; from any thread."""
+        """Log these models from now on, by their settings, and no others. Thread-safe."""
         targets = {}
         for model in models:
             logged = model.logging
@@ -94,12 +94,12 @@ class RequestLogs:
             self._changed.notify()
 
     def samples(self, model: str) -> bool:
-        """Whether the call that succeeds now is one of the sample; from any thread."""
+        """Return whether a call that has just succeeded is to be logged. Thread-safe."""
         target = self._targets.get(model)
         return target is not None and random.random() < target.rate
 
     def write(self, servable_id: ServableId, kind: str, request: bytes, response: bytes) -> None:
-        """Take a record: `kind` is its field in PredictionLog. Never waits; from any thread."""
+        """Enqueue a record; `kind` is its field in PredictionLog. Never blocks. Thread-safe."""
         target = self._targets.get(servable_id.name)
         if target is None:  # it is not logged any more
             return
@@ -125,7 +125,7 @@ class RequestLogs:
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Write what waits, as far as that takes no longer, and end the thread."""
+        """Write the queued records for at most `timeout_s` seconds, and end the thread."""
         with self._changed:
             self._deadline = time.monotonic() + timeout_s
             self._changed.notify()
@@ -142,7 +142,7 @@ class RequestLogs:
             files.close()
 
     def _next(self) -> _Entry | None:
-        """The next entry; None when it is time to end."""
+        """Wait for the next entry and return it; None when it is time to end."""
         while True:
             self._close_unused()
             with self._changed:

@@ -1,6 +1,6 @@
 """What a version runs before it gets its first call.
 
-Here: the requests recorded beside the model (`recorded.py`), and those that this server has kept
-from earlier versions of it (`self_warm_up.py`).
-Not here: made-up inputs; they are each servable type's own. Start with `recorded.py`.
+Here: the requests recorded with the model (`recorded.py`), and those that this server has kept
+(`self_warm_up.py`).
+Not here: synthetic inputs; they belong to each servable type. Start with `recorded.py`.
 """

@@ -1,6 +1,6 @@
-"""Warm-up: a version answers the requests that were recorded for it before anybody calls it.
+"""Warm-up: run the requests that were recorded for a version before it is published.
 
-After those of its file, it answers those that its server has kept (see `self_warm_up`).
+After the requests of its file, it runs those that this server has kept (see `self_warm_up`).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from servingd.wire.records.tf_records import read_records
 MAX_RECORDS = 1000
 
 _SHOWN_BYTES = 100
-"""So much of a record that does not parse is shown."""
+"""The bytes that an error shows of a record that does not parse."""
 
 Replay: TypeAlias = Callable[[Servable, RecordedRequest], None]
 """Runs one request on a servable; raises a ServingError."""
 
 WarmedUp: TypeAlias = Callable[[ServableId, str, float, int], None]
-"""Told of a version, its folder, the seconds it took, and the number of records."""
+"""Called with a version, its folder, the seconds it took, and the number of records."""
 
 _log = logging.getLogger(__name__)
 
 
 class WarmUp:
-    """Replays a version's file and what is kept, as a part of its load. From any thread."""
+    """Replays a version's warm-up file and the kept requests while it loads. Thread-safe."""
 
     def __init__(
         self,
@@ -54,11 +54,10 @@ class WarmUp:
         self._kept = kept or SelfWarmUp(enabled=False)
 
     def __call__(self, servable_id: ServableId, data: VersionData, servable: Servable) -> None:
-        """Run all that is recorded on a version that was just made, and report it.
+        """Run all recorded requests on a version that was just loaded, and report it.
 
-        Whatever is raised is the load's failure: DataLoss (no TFRecord file), InvalidArgument (a
-        record does not parse, or there are too many), Internal (no regular file), or what a record
-        was answered with.
+        An exception fails the load: DataLoss (no TFRecord file), InvalidArgument (a record does not
+        parse, or there are too many), Internal (no regular file), or the error of a record's run.
         """
         if self._enabled:
             self._replay_file(servable_id, data, servable)
@@ -76,7 +75,7 @@ class WarmUp:
             options,
         )
         started = time.monotonic()
-        if not os.path.isfile(path):  # to open a FIFO would wait for somebody who writes to it
+        if not os.path.isfile(path):  # opening a FIFO would block until something writes to it
             raise Internal(f"{path} is not a regular file")
         count = self._run(path, servable)
         seconds = time.monotonic() - started
@@ -90,9 +89,9 @@ class WarmUp:
         self._warmed_up(servable_id, data.path, seconds, count)
 
     def again(self, servable_id: ServableId, data: VersionData, servable: Servable) -> None:
-        """Run all that is recorded on another body of a version, which serves by now."""
+        """Run all recorded requests on a new servable of a version that is already serving."""
         path = os.path.join(data.path, WARM_UP_FILE)
-        if self._enabled and os.path.isfile(path):  # the files may have gone
+        if self._enabled and os.path.isfile(path):  # the files may have been deleted
             _log.debug("%s is warmed up once more", servable_id)
             self._run(path, servable)
         self._kept.again(servable_id, servable)
@@ -132,7 +131,7 @@ class WarmUp:
 
 
 def _records(path: str) -> Iterator[bytes]:
-    """The file's records, with TensorFlow Serving's text for what is none."""
+    """Yield the file's records. Raises ServingErrors with TensorFlow Serving's texts."""
     try:
         yield from read_records(path)
     except DataLoss as error:

@@ -1,7 +1,8 @@
-"""Self-warming: a new version answers a few recent requests of its model before anybody calls it.
+"""Self-warming: a new version runs a few recent requests of its model before it is published.
 
-Runners take a sample of the calls that succeed, ever more rarely; it is kept in memory alone, and
-capped. A version that cannot answer one of them is not the worse for it: it may be meant to.
+Runners sample the calls that succeed, at growing intervals; the samples are kept in memory only,
+within limits. A version that cannot answer one of them is loaded all the same: that may be
+intended.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import Cancelled, DeadlineExceeded, ServingError, as_serving_error
 
 RowsInUse: TypeAlias = Callable[[str], Mapping[str, Sequence[int]]]
-"""By signature of a model, how many rows its batches have."""
+"""Returns the rows that a model's batches have, by signature."""
 
 MadeUp: TypeAlias = Callable[[Signature, int], "Tensors | None"]
-"""Inputs of so many rows that fit a signature; None where they cannot be made."""
+"""Returns synthetic inputs of so many rows for a signature; None where they cannot be made."""
 
 Warmed: TypeAlias = Callable[[ServableId, Mapping[str, int]], None]
-"""Told of a version, and of how many kept requests were `answered`, `failed` and `skipped`."""
+"""Called with a version, and how many kept requests were `answered`, `failed` and `skipped`."""
 
 _FIRST_S = 0.01
 _LONGEST_S = 10.0
-"""Between two samples of a runner: doubled from sample to sample."""
+"""The longest interval between two samples of a runner; it doubles from sample to sample."""
 
-_WORTH_S = 2.0
-"""A call that took longer is not kept: a load would take as long."""
+_MAX_CALL_S = 2.0
+"""Seconds above which a call is not kept: running it would slow a load down as much."""
 
 _BUDGET_S = 5.0
-"""A load begins no run any more after so long; one that answers elsewhere is not awaited longer."""
+"""Seconds after which a load begins no further run, and waits no longer for one under way."""
 
 _RUNS = 2
-"""Each is run so often: the first may be slow, and the last is what it costs."""
+"""How often each request is run: the first run may be slow, the last one gives its cost."""
 
 _MAX_BATCH_BYTES = 64 << 20
 
@@ -58,27 +59,27 @@ _log = logging.getLogger(__name__)
 
 
 _LARGE_BYTES = 64 << 10
-_MOST_PUT_OFF = 4
+_MAX_DEFERRED = 4
 
 
 def _is_large(inputs: Tensors) -> bool:
-    """Whether copying it takes long: texts are looked at one by one."""
+    """Return whether copying inputs takes long; strings are copied one by one."""
     return sum(a.nbytes * (8 if a.dtype == object else 1) for a in inputs.values()) > _LARGE_BYTES
 
 
 class Sampler:
-    """Decides which calls of one runner are kept. From any thread; a race costs one more sample."""
+    """Decides which calls of one runner are kept. Thread-safe; a race costs one more sample."""
 
     __slots__ = ("_interval_s", "_keep", "due")
 
     def __init__(self, keep: Callable[[Tensors], None] | None) -> None:
         self.due = math.inf if keep is None else -math.inf
-        """A call that begins later than that, by `time.perf_counter`, is to be watched."""
+        """The time, by `time.perf_counter`, after which the next call is to be watched."""
         self._keep = keep
         self._interval_s = _FIRST_S
 
     def watch(self, inputs: Tensors, done: Completion, now: float) -> Completion:
-        """The completion to run a call with: it keeps the request if it succeeds."""
+        """Return the completion to run a call with: it keeps the request if the call succeeds."""
         if self._keep is None:
             return done
         self.due = now + self._interval_s
@@ -87,7 +88,7 @@ class Sampler:
 
 
 class _Watched(Completion):
-    """The completion of a call whose request is kept if it succeeds in a reasonable time."""
+    """The completion of a call whose request is kept if it succeeds soon enough."""
 
     def __init__(
         self, inputs: Tensors, done: Completion, began: float, keep: Callable[[Tensors], None]
@@ -113,27 +114,27 @@ class _Watched(Completion):
 
     def succeed(self, outputs: Tensors) -> None:
         try:
-            if time.perf_counter() - self._began <= _WORTH_S:
-                # Before the answer: a large request is else held for longer than its call.
+            if time.perf_counter() - self._began <= _MAX_CALL_S:
+                # Before the answer: otherwise a large request is kept alive longer than its call.
                 self._keep(self._inputs)
-        except Exception:  # the caller's answer is there, whatever becomes of the sample
+        except Exception:  # the caller gets its answer, even if the sample cannot be kept
             _log.exception("a request could not be kept")
         self._done.succeed(outputs)
 
 
 @dataclass(slots=True)
 class _Plan:
-    """What a version is to answer, in this order."""
+    """The runs that warm a version up, in order."""
 
     runs: list[tuple[Signature, Tensors, bool]] = field(default_factory=list)
-    """Each with whether it is a kept request itself."""
+    """Signature, inputs, and whether the inputs are a kept request as it was sent."""
     rows: set[int] = field(default_factory=set)
     skipped: int = 0
     """Kept requests that do not fit the version."""
 
 
 class SelfWarmUp:
-    """Keeps requests, and has new versions answer them. From any thread."""
+    """Keeps requests, and runs them on new versions. Thread-safe."""
 
     def __init__(
         self,
@@ -146,9 +147,9 @@ class SelfWarmUp:
         budget_s: float = _BUDGET_S,
         later: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        """`later` has another thread do what takes long; without it, it is done at once."""
+        """`later` runs a slow job on another thread; without it, jobs run at once."""
         self._later = later
-        self._put_off = 0  # large requests that wait for that thread; a race costs one more
+        self._deferred = 0  # large requests that wait for that thread; a race costs one more
         self._rows_in_use = rows_in_use
         self._made_up = made_up
         self._warmed = warmed
@@ -161,27 +162,27 @@ class SelfWarmUp:
         self._costs: dict[str, tuple[int, dict[str, list[tuple[int, float]]]]] = {}
 
     def keep_only(self, models: Iterable[str]) -> None:
-        """These are the models that are configured: what is kept of others goes."""
+        """Set the configured models; the kept requests of other models are dropped."""
         wanted = frozenset(models)
         with self._lock:
             self._samples.keep_only(wanted)
             self._costs = {name: of for name, of in self._costs.items() if name in wanted}
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """How many requests of each model are kept, and the bytes that they take."""
+        """Return how many requests of each model are kept, and the bytes that they take."""
         with self._lock:
             return self._samples.sizes()
 
     # Runners --------------------------------------------------------------------------------------
 
     def sampler(self, servable_id: ServableId, servable: Servable, signature: Signature) -> Sampler:
-        """What decides which calls of a runner are kept."""
+        """Return the sampler for a new runner."""
         if not self._enabled or not servable.may_be_repeated(signature.name):
             return Sampler(None)
         return Sampler(lambda inputs: self._keep(servable_id.name, signature, inputs))
 
     def tell_costs(self, servable_id: ServableId, signature: str, meter: CostMeter) -> None:
-        """Let a runner that opens know what its warm-up has cost: its first calls run in place."""
+        """Record in a new runner's meter what warm-up runs cost, so that cheap calls run inline."""
         with self._lock:
             version, by_signature = self._costs.get(servable_id.name, (0, {}))
             found = by_signature.get(signature, []) if version == servable_id.version else []
@@ -189,17 +190,17 @@ class SelfWarmUp:
             meter.observe(size, seconds)
 
     def _keep(self, model: str, signature: Signature, inputs: Tensors) -> None:
-        """Keep a request: a large one not on the thread that serves, and not many at a time."""
+        """Keep a request; a large one is copied on another thread, and few at a time."""
         if self._later is None or not _is_large(inputs):
             self._keep_now(model, signature, inputs)
-        elif self._put_off < _MOST_PUT_OFF:
-            self._put_off += 1
+        elif self._deferred < _MAX_DEFERRED:
+            self._deferred += 1
 
             def keep() -> None:
                 try:
                     self._keep_now(model, signature, inputs)
                 finally:
-                    self._put_off -= 1
+                    self._deferred -= 1
 
             self._later(keep)
 
@@ -212,7 +213,7 @@ class SelfWarmUp:
     # Loads ----------------------------------------------------------------------------------------
 
     def __call__(self, servable_id: ServableId, servable: Servable) -> None:
-        """Run what is kept on a version that was just made, and report it; never raises."""
+        """Run the kept requests on a version that was just loaded, and report it; never raises."""
         if not self._enabled:
             return
         started = time.monotonic()
@@ -220,7 +221,7 @@ class SelfWarmUp:
         try:
             plan = self._plan(servable_id.name, servable)
             outcomes = self._run(servable_id, servable, plan, costs)
-        except Exception:  # it is as good as it was before there was anything kept
+        except Exception:  # the version serves without this warm-up
             _log.exception("%s is not warmed with kept requests", servable_id)
             return
         with self._lock:
@@ -239,7 +240,7 @@ class SelfWarmUp:
             )
 
     def again(self, servable_id: ServableId, servable: Servable) -> None:
-        """Run what is kept on another body of a version, which serves by now; never raises."""
+        """Run the kept requests on a new servable of a version already serving; never raises."""
         if not self._enabled:
             return
         try:
@@ -248,7 +249,7 @@ class SelfWarmUp:
             _log.exception("%s is not warmed again with kept requests", servable_id)
 
     def _plan(self, model: str, servable: Servable) -> _Plan:
-        """First all requests as they came, then batches, at the sizes in use."""
+        """Plan the runs: first all requests as they were sent, then batches of the sizes in use."""
         plan = _Plan()
         with self._lock:
             kept = self._samples.of(model)
@@ -289,7 +290,7 @@ class SelfWarmUp:
                 seconds, error = self._repeated(servable, signature, inputs, until)
                 outcome = "failed" if error else "answered"
                 if isinstance(error, Cancelled):
-                    break  # the version is not wanted any more
+                    break  # the load was cancelled
                 if error is not None:  # without its text: that may quote the request
                     text = "%s: a kept request of signature %s fails with %s, which is no harm"
                     level = logging.INFO if kept else logging.DEBUG
@@ -304,7 +305,10 @@ class SelfWarmUp:
     def _repeated(
         self, servable: Servable, signature: Signature, inputs: Tensors, until: float
     ) -> tuple[float, ServingError | None]:
-        """Run a request several times, if there is time; what the last run took, or its failure."""
+        """Run a request several times if time permits.
+
+        Returns the last run's seconds, and its error if it failed.
+        """
         seconds, error = 0.0, None
         for _ in range(_RUNS):
             started = time.monotonic()
@@ -316,23 +320,23 @@ class SelfWarmUp:
 
 
 def _outcome(
-    servable: Servable, signature: Signature, inputs: Tensors, patience_s: float
+    servable: Servable, signature: Signature, inputs: Tensors, timeout_s: float
 ) -> ServingError | None:
-    done = _Dropped(patience_s)
+    done = _Dropped(timeout_s)
     try:
         servable.run(signature, inputs, done)
     except Exception as error:
         return as_serving_error(error)
-    if not done.over.wait(patience_s):
+    if not done.over.wait(timeout_s):
         return DeadlineExceeded("a kept request was not answered in time")
     return done.error
 
 
 class _Dropped(Completion):
-    """The completion of a run whose answer nobody wants."""
+    """The completion of a run whose outputs are dropped."""
 
-    def __init__(self, patience_s: float) -> None:
-        self.deadline: float | None = time.monotonic() + patience_s
+    def __init__(self, timeout_s: float) -> None:
+        self.deadline: float | None = time.monotonic() + timeout_s
         self.error: ServingError | None = None
         self.over = threading.Event()
 

@@ -10,7 +10,7 @@ import pytest
 from servingd.frontends.grpc.unread import Unread, UnreadLimits, connections_of
 
 MIB = 1 << 20
-LIMITS = UnreadLimits(connection_bytes=20 * MIB, total_bytes=30 * MIB, patience_s=20.0)
+LIMITS = UnreadLimits(connection_bytes=20 * MIB, total_bytes=30 * MIB, stalled_s=20.0)
 
 
 class Wire:
@@ -94,7 +94,7 @@ def test_who_takes_nothing_for_a_while_is_cut_off_and_who_takes_slowly_is_not(fr
 
 def test_at_the_end_patience_is_short(front):
     front.hand("a")
-    front.unread.hurried = True
+    front.unread.stopping = True
     for _ in range(10):
         front.time += 0.3
         front.unread.tick()

@@ -182,7 +182,7 @@ def test_a_queue_that_is_full_by_rule_is_looked_through_as_well(opened):
     with pytest.raises(Unavailable, match="currently 1 batches enqueued"):
         call(runner)
     assert runner.stats.refused == {"UNAVAILABLE": 1}
-    runner._batcher._look_again = 0.0  # as if a while had passed
+    runner._batcher._next_scan = 0.0  # as if a while had passed
     dead.lives = False
     new = call(runner)
     servable.may_run.set()

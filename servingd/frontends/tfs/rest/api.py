@@ -27,7 +27,7 @@ from servingd.wire.json.status import encode_metadata, encode_models, encode_sta
 from servingd.wire.signatures import signature_def_map
 
 _LARGE_BYTES = 64 << 10
-"""A body of more is read by a worker: parsing it would hold up every other connection."""
+"""Bytes above which a worker reads a body: parsing it here would block every connection."""
 
 _CORS: Headers = (
     ("access-control-allow-origin", "*"),
@@ -37,35 +37,35 @@ _CORS: Headers = (
 
 
 _PLAN = "rest"
-"""The note of a request's head that says what to do with such requests."""
+"""The key of the note, on a request's head, that holds the plan for such requests."""
 
 
 class _Plan(NamedTuple):
-    """What inference calls with one head have in common."""
+    """What inference calls with the same head have in common."""
 
     verb: str
     spec: ModelSpec
     form: ReplyForm
     is_plain: bool
-    """Whether the body is JSON as it is."""
+    """Whether the body is uncompressed JSON."""
     is_proto: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestOptions:
-    """How REST is served."""
+    """Settings of the REST API."""
 
     timeout_s: float | None = 30.0
-    """The time of an inference call; None: without end."""
+    """Seconds that an inference call may take; None: no limit."""
     cors: bool = False
-    """Whether answers may be read by pages of other origins."""
+    """Whether browsers may show answers to pages of other origins."""
     max_message_bytes: int = 2**31 - 1
     large_bodies: ByteBudget = field(default_factory=lambda: ByteBudget(1 << 30))
-    """What large bodies may take while they are read, all together."""
+    """Limits the bytes that reading large bodies takes, all together."""
 
 
 class RestApi:
-    """Answers requests on the loop's thread; runs of models are completed by whoever runs them."""
+    """Answers requests on the loop's thread; a run may be completed on any other thread."""
 
     def __init__(
         self, context: CallContext, states: States, workers: Workers, options: RestOptions
@@ -96,7 +96,7 @@ class RestApi:
             self._answer(found, request, reply, started)
 
     def handle_elsewhere(self, request: HttpRequest, reply: HttpReply) -> None:
-        """As `handle`, on a worker: the loop's thread is never held up."""
+        """Answer as `handle` does, but on a worker: the loop's thread is never blocked."""
         try:
             self._large.run(lambda: self.handle(request, reply))
         except ServingError as error:
@@ -142,7 +142,7 @@ class RestApi:
             self._count(verb, spec, error.code, 0.0)
 
         first_calls = self._context.first_calls
-        assert first_calls is not None  # else nobody waits
+        assert first_calls is not None  # checked by the caller
         try:
             held = first_calls.hold(spec, HeldCall(len(request.body), rest.alive, begin, fail))
         except ServingError as error:
@@ -180,7 +180,7 @@ class RestApi:
         )
 
     def _refuse(self, plan: _Plan, rest: RestReply, error: ServingError) -> None:
-        """Answer a call that is not begun."""
+        """Answer a call that is not begun with an error."""
         if error.code is Code.RESOURCE_EXHAUSTED:
             rest.refuse_body(error.message)
         else:
@@ -214,12 +214,12 @@ class RestApi:
                 raise found.error
             rest.send(self._document(found))
         except Exception as error:
-            blamed = to_serving_error(error, found.verb)
-            code = blamed.code
+            failure = to_serving_error(error, found.verb)
+            code = failure.code
             if found.silent:
                 reply.send(400, b"", JSON, self._headers)
             else:
-                rest.fail(code, blamed.message)
+                rest.fail(code, failure.message)
         self._count(found.verb, found.spec, code, time.perf_counter() - started)
 
     def _document(self, found: Route) -> bytes:
@@ -232,7 +232,7 @@ class RestApi:
         return encode_metadata(servable.name, servable.version, signature_def_map(signatures))
 
     def _preflight(self, request: HttpRequest, reply: HttpReply, started: float) -> None:
-        """A browser asks whether it may ask."""
+        """Answer a browser's CORS preflight request."""
         origin = request.headers.get("origin", "")
         allowed = "http://" in origin or "https://" in origin
         code = Code.OK if allowed else Code.FAILED_PRECONDITION
@@ -240,5 +240,5 @@ class RestApi:
         self._count("options", ModelSpec(""), code, time.perf_counter() - started)
 
     def _count(self, verb: str, spec: ModelSpec, code: Code, seconds: float) -> None:
-        model, _ = self._context.blamed(None, spec)
+        model, _ = self._context.metric_labels(None, spec)
         self._context.metrics.record(model, 0, "", verb or "malformed", code, seconds)

@@ -33,7 +33,7 @@ from servingd.wire.records.prediction_logs import (
 from servingd.wire.tensors.encoding import encode_predict_response
 
 _LARGE_BYTES = 32 << 10
-"""Of an answer's tensors: writing 8,000 floats takes 0.3 ms, gzip another."""
+"""Bytes of outputs above which a worker writes them: 8,000 floats take 0.3 ms, gzip as much."""
 
 
 class JsonPredict(Call):
@@ -49,7 +49,7 @@ class JsonPredict(Call):
     _body: PredictBody
 
     def start(self, spec: ModelSpec, body: bytes) -> None:
-        """Read the body, then find the servable: a broken body is told first."""
+        """Read the body, then find the servable, so that errors in the body come first."""
         self.spec = spec
         read = self._body = read_predict(body)
         if read.signature_name:
@@ -58,18 +58,18 @@ class JsonPredict(Call):
         predict(context.models, self, context.checks)
 
     def bind(self, signature: Signature) -> Tensors:
-        """The inputs by the body's own rules."""
+        """Return the inputs of the body, bound to the signature."""
         inputs = self._inputs = self._body.inputs(signature)
-        self._body.release()  # else it is there for as long as the call waits
+        self._body.release()  # else the body is kept as long as the call waits
         self.ran_at = time.perf_counter()
         return inputs
 
     def no_such_signature(self, name: str) -> ServingError:
-        """REST's text and code; gRPC's are others."""
+        """Return REST's error for a missing signature; gRPC has another text and code."""
         return InvalidArgument(f'Serving signature name: "{name}" not found in signature def')
 
     def succeed(self, outputs: Tensors) -> None:
-        """Answer with the outputs; on a worker, where writing them would hold up the HTTP loop."""
+        """Send the outputs; on a worker if writing them would block the HTTP loop for long."""
         reply = self._reply
         if (
             _are_large(outputs)
@@ -80,16 +80,16 @@ class JsonPredict(Call):
         Call.succeed(self, outputs)
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
-        """`predictions` or `outputs`, as the request's format was."""
+        """Return `predictions` or `outputs`, in the request's format."""
         return encode_predictions(outputs, signature.outputs, self._body.columnar)
 
     def log_request(self) -> bytes:
-        """The PredictRequest that would have meant the same."""
+        """Return the equivalent PredictRequest."""
         assert self.runner is not None  # it has answered
         return predict_request(self.spec, self._inputs, self.runner.signature.inputs)
 
     def log_response(self, outputs: Tensors, note: Note, payload: bytes) -> bytes:
-        """The PredictResponse that it would have got."""
+        """Return the equivalent PredictResponse."""
         assert self.runner is not None  # it has answered
         return encode_predict_response(outputs, self.runner.signature.outputs, note.model_spec)
 
@@ -98,7 +98,7 @@ def _are_large(outputs: Tensors) -> bool:
     size = 0
     value: Any
     for value in outputs.values():
-        if isinstance(value, bytes):  # what TensorFlow makes of a scalar text
+        if isinstance(value, bytes):  # TensorFlow's form of a scalar string
             size += len(value)
             continue
         size += value.nbytes
@@ -108,7 +108,7 @@ def _are_large(outputs: Tensors) -> bool:
 
 
 class _JsonExamples(Call):
-    """What `:classify` and `:regress` have in common; see `inference.examples.ExamplesCall`."""
+    """The common part of `:classify` and `:regress`; see `inference.examples.ExamplesCall`."""
 
     signature_method: str
 
@@ -125,12 +125,12 @@ class _JsonExamples(Call):
         run_examples(context.models, self, self.signature_method, context.checks)
 
     def examples(self) -> Sequence[bytes]:
-        """The Examples, serialised."""
+        """Return the Examples, each serialised."""
         self.ran_at = time.perf_counter()
         return self._examples
 
     def log_request(self) -> bytes:
-        """The gRPC request that would have meant the same."""
+        """Return the equivalent gRPC request."""
         return examples_request(self.spec, self._examples)
 
 
@@ -145,12 +145,12 @@ class JsonClassify(_JsonExamples):
     __slots__ = ()
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
-        """Label and score of each class of each example."""
+        """Return the label and score of each class, per example."""
         found = classification(signature, outputs, self.count)
         return encode_classifications(found.labels, found.scores)
 
     def log_response(self, outputs: Tensors, note: Note, payload: bytes) -> bytes:
-        """The ClassificationResponse that it would have got."""
+        """Return the equivalent ClassificationResponse."""
         assert self.runner is not None  # it has answered
         found = classification(self.runner.signature, outputs, self.count)
         return classification_response(found.labels, found.scores, note.model_spec)
@@ -167,11 +167,11 @@ class JsonRegress(_JsonExamples):
     __slots__ = ()
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
-        """A value of each example."""
+        """Return the value of each example."""
         return encode_regressions(regression(signature, outputs, self.count))
 
     def log_response(self, outputs: Tensors, note: Note, payload: bytes) -> bytes:
-        """The RegressionResponse that it would have got."""
+        """Return the equivalent RegressionResponse."""
         assert self.runner is not None  # it has answered
         values = regression(self.runner.signature, outputs, self.count)
         return regression_response(values, note.model_spec)
@@ -229,7 +229,7 @@ def _start_examples(
 
 
 def _merged(spec: ModelSpec, request: Any) -> ModelSpec:
-    """What the URL asks for, with the signature, and if the URL has none the version, of the body.
+    """Return the URL's spec with the signature and, if the URL has none, the version of the body.
 
     Raises InvalidArgument if they contradict each other.
     """
@@ -280,7 +280,7 @@ def start_proto(
     context: CallContext,
     parser: MessageParser,
 ) -> None:
-    """Begin a call with a message as its body; it completes `reply` now or later."""
+    """Begin a call with a protobuf body; it completes `reply` now or later."""
     reply.content_type = PROTOBUF
     call = _PROTO_CALLS[verb](reply, context)
     try:

@@ -1,4 +1,4 @@
-"""Large requests over HTTP: read by workers, and not more at once than there is memory for."""
+"""Read large HTTP bodies on workers, and only as many at once as there is memory for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from servingd.errors import ServingError, Unavailable
-from servingd.frontends.http.content_coding import meant_size
+from servingd.frontends.http.content_coding import inflated_size
 from servingd.frontends.http.messages import HttpRequest
 from servingd.frontends.http.shared_page import Workers
 from servingd.frontends.tfs.rest.reply import RestReply
@@ -14,14 +14,14 @@ from servingd.runtime.byte_budget import ByteBudget
 from servingd.wire.json.pieces import LARGE_BYTES
 
 _WEIGHT = 8
-"""What a body's text, its numbers as they are read and as tensors take, over its size."""
+"""The memory that reading a body takes (text, numbers, tensors), as a multiple of its size."""
 
 _MAX_WAITING = 256
 _RETRY_AFTER_S = 1.0
 
 
 class LargeBodies:
-    """Starts calls on the threads of `workers`. `start` from any thread."""
+    """Starts calls on the threads of `workers`. Thread-safe."""
 
     def __init__(self, workers: Workers, budget: ByteBudget) -> None:
         self._workers = workers
@@ -36,9 +36,9 @@ class LargeBodies:
         begin: Callable[[], None],
         fail: Callable[[ServingError], None],
     ) -> None:
-        """Call `begin` on a worker, in its turn; or `fail`, where it is refused or has no size.
+        """Call `begin` on a worker, in its turn; or `fail` if the body is refused or malformed.
 
-        Neither is called where nobody waits any more.
+        Neither is called if nobody waits any more.
         """
 
         def weigh() -> None:
@@ -53,7 +53,7 @@ class LargeBodies:
             fail(error)
 
     def run(self, job: Callable[[], None]) -> None:
-        """Have a worker run a job. Raises Unavailable if too many wait for one."""
+        """Run a job on a worker. Raises Unavailable if too many jobs wait."""
         with self._lock:
             full = self._waiting >= _MAX_WAITING
             self._waiting += not full
@@ -76,10 +76,10 @@ class LargeBodies:
         begin: Callable[[], None],
         fail: Callable[[ServingError], None],
     ) -> None:
-        """On a worker: begin what is small, and let what is large have its turn."""
+        """Begin a small body at once; let a large one wait for its turn. Runs on a worker."""
         body = request.body
         try:
-            size = meant_size(request.headers, body)
+            size = inflated_size(request.headers, body)
         except ServingError as error:
             fail(error)
             return

@@ -1,4 +1,4 @@
-"""A REST call's way back: messages and failures as HTTP."""
+"""The reply to a REST call: messages and errors as HTTP."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ EXPIRED = "Timed out waiting for notification"
 
 
 class ReplyForm(NamedTuple):
-    """What the answers to requests with one head have in common."""
+    """What the answers to requests with the same head have in common."""
 
     gzip: bool
-    """Whether the client takes it."""
+    """Whether the client accepts gzip."""
     headers: Headers
     priority: Priority
 
 
 def reply_form(request_headers: Mapping[str, str], headers: Headers) -> ReplyForm:
-    """By what the request says; `headers` are those of every answer."""
+    """Return the form for a request's headers; `headers` are those of every answer."""
     gzip = accepts_gzip(request_headers)
     return ReplyForm(
         gzip,
@@ -43,9 +43,9 @@ def reply_form(request_headers: Mapping[str, str], headers: Headers) -> ReplyFor
 
 
 class RestReply:
-    """Answers with a message's bytes, or with a JSON document that says what went wrong.
+    """Answers with a message's bytes, or with a JSON document that has the error.
 
-    See `Reply`. Answers are gzip where the client takes that and it is worth it.
+    See `Reply`. Answers are compressed if the client accepts gzip and it is worth it.
     """
 
     __slots__ = ("_form", "_reply", "_workers", "content_type", "deadline")
@@ -65,43 +65,43 @@ class RestReply:
 
     @property
     def alone(self) -> bool:
-        """Whether nobody else is connected."""
+        """Whether no other client is connected."""
         return self._reply.alone
 
     def alive(self) -> bool:
-        """Whether anybody still waits."""
+        """Return whether somebody still waits for the answer."""
         return self._reply.alive() and (self.deadline is None or time.monotonic() < self.deadline)
 
     def priority(self) -> Priority:
-        """What the caller says of its importance."""
+        """Return the priority that the caller asked for."""
         return self._form.priority
 
     def begin_batch(self) -> None:
-        """Answers go out together anyway: see `HttpTransport.answered`."""
+        """Do nothing: the loop writes answers together in any case, see `HttpLoop.answered`."""
 
     def takes_away(self, job: Callable[[], None]) -> bool:
-        """Have a worker do a large job, if this thread has others to answer; else False."""
+        """Run a large job on a worker if this is the loop's thread; else return False."""
         if self._workers is None or not self._reply.is_here:
             return False
         self._workers.submit(job)
         return True
 
     def send(self, payload: bytes) -> bool:
-        """Answer with a document or a message."""
+        """Send a document or a message."""
         form = self._form
         if not form.gzip:
             return self._reply.send(200, payload, self.content_type, form.headers)
         return self._send(200, payload, self.content_type)
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
-        """Answer with what went wrong."""
+        """Send an error."""
         if code is Code.DEADLINE_EXCEEDED:
             message = EXPIRED
         hint = retry_header(retry_after_s)
         return self._send(HTTP[code], encode_error(message), JSON, hint)
 
     def refuse_body(self, message: str) -> bool:
-        """Answer that the body is too large: sent again it would be no smaller."""
+        """Send the error that the body is too large; without a hint to retry."""
         return self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, encode_error(message), JSON)
 
     def _send(self, status: int, body: bytes, content_type: str, more: Headers = ()) -> bool:
@@ -114,5 +114,5 @@ class RestReply:
         return self._reply.send(status, body, content_type, headers)
 
     def expire(self) -> None:
-        """The time is up: answer so, unless there is an answer; on the loop's thread."""
+        """Send the time-out error, unless there is an answer; called on the loop's thread."""
         self.fail(Code.DEADLINE_EXCEEDED, EXPIRED)

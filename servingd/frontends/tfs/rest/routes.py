@@ -1,4 +1,4 @@
-"""TensorFlow Serving's URLs: what a method and a target mean."""
+"""Parse TensorFlow Serving's URLs: the meaning of a method and a target."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ _INT64_DIGITS = 19
 
 
 class Route(NamedTuple):
-    """A target's meaning; with an `error` there is nothing else to do."""
+    """A target's meaning; with an `error` only that is answered."""
 
     verb: str
     """`predict`, `classify`, `regress`, `status`, `metadata`, `models`, or empty."""
     spec: ModelSpec
     error: ServingError | None = None
     silent: bool = False
-    """Whether the error is told by its status alone, as TensorFlow Serving does."""
+    """Whether the error is answered by its status alone, as in TensorFlow Serving."""
 
 
 @lru_cache(maxsize=1024)
 def route(method: str, target: str) -> Route:
-    """What is asked for; the target is matched with its query, and names are decoded afterwards.
+    """Return what a request asks for.
 
-    The rules are TensorFlow Serving's, but that `GET /v1/models` lists the models.
+    The target is matched with its query; names are decoded afterwards. The rules are TensorFlow
+    Serving's, except that `GET /v1/models` lists the models.
     """
     match = _POST.fullmatch(target) if method == "POST" else None
     if match is not None:

@@ -12,7 +12,7 @@ from servingd.core.batching.queue import Priority
 from servingd.core.calls import ServableHandle
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, InvalidArgument, ServingError
-from servingd.frontends.call import Call, CallContext, Note, to_serving_error, unheard
+from servingd.frontends.call import Call, CallContext, Note, late_code, to_serving_error
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
 from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
@@ -55,7 +55,7 @@ class ExamplesMethod:
 
 
 class _ExamplesCall(Call):
-    """What both kinds have in common; see `inference.examples.ExamplesCall`."""
+    """The common part of both kinds; see `inference.examples.ExamplesCall`."""
 
     signature_method: str
     request_name: str
@@ -68,13 +68,13 @@ class _ExamplesCall(Call):
         self.count = 0
 
     def examples(self) -> Sequence[bytes]:
-        """The Examples, as their client wrote them."""
+        """Return the Examples, each serialised as the client sent it."""
         found = serialized_examples(self.input)
         self.ran_at = time.perf_counter()
         return found
 
     def log_request(self) -> bytes:
-        """The request as it came."""
+        """Return the request as it was received."""
         return self.payload
 
 
@@ -89,7 +89,7 @@ class ClassifyCall(_ExamplesCall):
     __slots__ = ()
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
-        """A ClassificationResponse."""
+        """Return a ClassificationResponse."""
         found = classification(signature, outputs, self.count)
         return classification_response(found.labels, found.scores, note.model_spec)
 
@@ -105,7 +105,7 @@ class RegressCall(_ExamplesCall):
     __slots__ = ()
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
-        """A RegressionResponse."""
+        """Return a RegressionResponse."""
         return regression_response(regression(signature, outputs, self.count), note.model_spec)
 
 
@@ -153,25 +153,25 @@ class MultiInferenceCall:
         return self._reply.alone
 
     def priority(self) -> Priority:
-        """What the caller says of its importance."""
+        """Return the priority that the caller asked for."""
         return self._reply.priority()
 
     def alive(self) -> bool:
-        """Whether anybody still waits."""
+        """Return whether somebody still waits for the answer."""
         return self._reply.alive()
 
     def begin_batch(self) -> Callable[[], None] | None:
-        """Let this thread's answers to calls of the same transport go out together."""
+        """Buffer this thread's responses; see `Completion.begin_batch`."""
         return self._reply.begin_batch()
 
     def examples(self) -> Sequence[bytes]:
-        """The Examples, as their client wrote them."""
+        """Return the Examples, each serialised as the client sent it."""
         found = serialized_examples(self.input)
         self._count = len(found)
         return found
 
     def finish(self, answers: Sequence[TaskOutputs]) -> None:
-        """Answer with all results."""
+        """Send the results of all tasks."""
         assert self.handle is not None  # the tasks' runners were found through it
         servable = self.handle.id
         try:
@@ -184,12 +184,12 @@ class MultiInferenceCall:
                 result.model_spec.version.value = servable.version
                 result.model_spec.signature_name = runner.signature.name
             payload = response.SerializeToString()
-            heard = self._reply.send(payload)
+            delivered = self._reply.send(payload)
         except Exception as error:
             self.fail(to_serving_error(error, self.method))
             return
-        if not heard:
-            self._end(unheard(self._reply))
+        if not delivered:
+            self._end(late_code(self._reply))
             return
         self._context.metrics.count_examples(servable.name, self._count)
         log = self._context.request_log
@@ -198,18 +198,18 @@ class MultiInferenceCall:
         self._end(Code.OK)
 
     def fail(self, error: ServingError) -> None:
-        """Answer with a failure."""
+        """Send an error."""
         code = error.code
         try:
             if not self._reply.fail(code, error.message, error.retry_after_s):
-                code = unheard(self._reply, code)
-        finally:  # the handle comes back whatever becomes of the reply
+                code = late_code(self._reply, code)
+        finally:  # the handle is released even if the reply fails
             self._end(code)
 
     def _end(self, code: Code) -> None:
         handle, self.handle = self.handle, None
         spec = self.tasks[0].spec if self.tasks else None
-        model, version = self._context.blamed(handle, spec)
+        model, version = self._context.metric_labels(handle, spec)
         if handle:
             handle.release()
         seconds = time.perf_counter() - self._started

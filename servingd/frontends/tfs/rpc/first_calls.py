@@ -1,4 +1,4 @@
-"""RPCs that come while the first models load."""
+"""Let gRPC calls wait while the first models load."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from servingd.runtime.first_calls import HeldCall
 from servingd.wire import protos
 
 SpecOf: TypeAlias = Callable[[bytes], ModelSpec]
-"""Whom a request's bytes ask for; raises DecodeError."""
+"""Returns the ModelSpec in a request's bytes; raises DecodeError."""
 
 
 def spec_of_request(payload: bytes) -> ModelSpec:
-    """Of all requests that have a ModelSpec as their first field."""
+    """Return the ModelSpec of a request that has it as its first field."""
     return model_spec(protos.GetModelStatusRequest.FromString(payload).model_spec)
 
 
 def spec_of_tasks(payload: bytes) -> ModelSpec:
-    """Of a MultiInferenceRequest: its first task's."""
+    """Return the ModelSpec of a MultiInferenceRequest's first task."""
     tasks = protos.MultiExamplesRequest.FromString(payload).tasks
     return model_spec(tasks[0].model_spec) if tasks else ModelSpec("")
 
@@ -33,7 +33,7 @@ def spec_of_tasks(payload: bytes) -> ModelSpec:
 def waiting(
     handler: Handler, method: str, context: CallContext, spec_of: SpecOf = spec_of_request
 ) -> Handler:
-    """A handler whose calls may wait for the first models."""
+    """Return a handler whose calls wait, if they must, until the first models have loaded."""
     first_calls = context.first_calls
     if first_calls is None or first_calls.over:
         return handler
@@ -50,7 +50,7 @@ def waiting(
 
         try:
             spec = spec_of(payload)
-        except DecodeError:  # its handler says so
+        except DecodeError:  # its handler answers with the error
             handler(payload, reply)
             return
         begin = HeldCall(len(payload), reply.alive, lambda: handler(payload, reply), fail)

@@ -1,4 +1,4 @@
-"""What every RPC method does with its message: parse it, and read its ModelSpec."""
+"""Parse the messages of all RPC methods, and read their ModelSpec."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MessageParser:
         self._max_bytes = max_bytes
 
     def parse(self, kind: Any, payload: bytes, name: str = "") -> Any:
-        """The message in a payload; `name` is what its sender calls it if `kind` is a twin.
+        """Return the message in a payload; `name` is the original message's if `kind` is a twin.
 
         Raises ResourceExhausted (too large) or InvalidArgument (it does not parse).
         """
@@ -41,7 +41,7 @@ class MessageParser:
 
 
 def parse_inputs(parser: MessageParser, payload: bytes) -> InputsRequest | PredictRequest:
-    """Parse a PredictRequest: as its twin, which costs less, where that reads the same.
+    """Parse a PredictRequest; as its twin, which is cheaper, where both read the same.
 
     The twin keeps the last of several shapes of one tensor, where the message would merge them. It
     then has fewer bytes than the payload: everything else is kept, unknown fields included.
@@ -51,14 +51,14 @@ def parse_inputs(parser: MessageParser, payload: bytes) -> InputsRequest | Predi
         twin: InputsRequest = parser.parse(protos.InputsRequest, payload)
         if twin.ByteSize() == len(payload):
             return twin
-    except InvalidArgument:  # the message says why, by its own name
+    except InvalidArgument:  # parsing the original message gives the error with its name
         pass
     message: PredictRequest = parser.parse(protos.PredictRequest, payload)
     return message
 
 
 def model_spec(message: ModelSpecMessage) -> ModelSpec:
-    """What a caller asks for."""
+    """Return the ModelSpec of a message."""
     version = label = None
     choice = message.WhichOneof("version_choice")
     if choice == "version":
@@ -70,5 +70,5 @@ def model_spec(message: ModelSpecMessage) -> ModelSpec:
 
 
 def optional_model_spec(request: Any) -> ModelSpec | None:
-    """A request's ModelSpec, if it has one."""
+    """Return a request's ModelSpec; None if it has none."""
     return model_spec(request.model_spec) if request.HasField("model_spec") else None

@@ -26,7 +26,7 @@ _PROFILER = "/tensorflow.ProfilerService/"
 
 
 class RpcMethods:
-    """All methods over what is served here.
+    """All RPC methods.
 
     Methods that change the server, or slow it down, are the administrator's: `admin_table`.
     """
@@ -64,9 +64,9 @@ class RpcMethods:
             self._admin_table[f"{_PROFILER}Terminate"] = methods.terminate
 
     def table(self) -> Mapping[str, Handler]:
-        """Full method name to handler, for callers."""
+        """Return the handlers for all callers, by full method name."""
         return self._table
 
     def admin_table(self) -> Mapping[str, Handler]:
-        """Full method name to handler, for administrators."""
+        """Return the handlers for administrators, by full method name."""
         return self._admin_table

@@ -31,7 +31,7 @@ class _Plan(NamedTuple):
     fields: tuple[str, ...]
     """Their fields in the template's record."""
     defaults: Tensors
-    """Of those that the requests leave out; then `fields` has no name for them."""
+    """The values of inputs that the requests leave out; these have no entry in `fields`."""
     form: Form
 
 
@@ -88,7 +88,7 @@ class PredictCall(Call):
         self.output_filter: Sequence[str] = ()
 
     def bind(self, signature: Signature) -> Tensors:
-        """The inputs, bound to the signature."""
+        """Return the inputs, bound to the signature."""
         template = self.template
         if template is None:
             inputs = bind_tensors(signature, self.tensors)
@@ -101,7 +101,7 @@ class PredictCall(Call):
         return inputs
 
     def _plan(self, template: Template, signature: Signature) -> _Plan:
-        """Bind this call as any other, and note how. Raises what is wrong with such requests."""
+        """Bind this call as any other, and record how. Raises ServingError if it is wrong."""
         record, fields = template.record(self.payload), template.fields
 
         def decode_field(alias: str, spec: TensorSpec) -> np.ndarray[Any, Any]:
@@ -119,11 +119,11 @@ class PredictCall(Call):
         )
 
     def no_such_signature(self, name: str) -> ServingError:
-        """The text and code of gRPC's callers; REST has others."""
+        """Return gRPC's error for a missing signature; REST has another text and code."""
         return no_such_signature(name)
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
-        """A PredictResponse."""
+        """Return a PredictResponse."""
         if self.output_filter:
             outputs = {alias: outputs[alias] for alias in self.output_filter}
         return encode_predict_response(
@@ -131,12 +131,12 @@ class PredictCall(Call):
         )
 
     def log_request(self) -> bytes:
-        """The PredictRequest as it came."""
+        """Return the PredictRequest as it was received."""
         return self.payload
 
 
 def _bound(plan: _Plan, record: np.ndarray[Any, Any]) -> FormedInputs:
-    """The inputs of a request that fits the plan's template, in the signature's order."""
+    """Return the inputs of a request that fits the plan's template, in the signature's order."""
     arrays = map(record.__getitem__, plan.fields)
     if plan.defaults:
         given, defaults = arrays, plan.defaults

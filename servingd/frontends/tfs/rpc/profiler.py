@@ -1,4 +1,4 @@
-"""ProfilerService: a trace of the server at work. It writes no file, whatever a request asks."""
+"""ProfilerService: trace the running server. It never writes a file, whatever a request asks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.wire import protos
 
 _TOOL = "xplane.pb"
-"""What TensorFlow's profiling clients keep a trace under; they write the file themselves."""
+"""The name under which TensorFlow's profiling clients save a trace; they write the file."""
 
 _DEFAULT_LEVELS = (2, 1, 0)
 
@@ -27,7 +27,7 @@ class Profiler(Protocol):
         levels: tuple[int, int, int],
         done: Callable[[bytes | ServingError], None],
     ) -> None:
-        """Trace for so long, with these levels of the host, device and Python tracers."""
+        """Trace for so many seconds; `levels` are those of the host, device and Python tracers."""
         ...
 
     def terminate(self) -> None:

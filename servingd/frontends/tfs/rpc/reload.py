@@ -1,4 +1,4 @@
-"""HandleReloadConfigRequest: another set of models."""
+"""HandleReloadConfigRequest: replace the set of models."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from servingd.wire.config.models import models_from_message
 Reload: TypeAlias = Callable[
     [tuple[ModelConfig, ...], "float | None", Callable[["ServingError | None"], None]], None
 ]
-"""Replace all models and tell when the new ones are up, at the latest after so many seconds (None:
-as the server is configured). Raises a ServingError, with nothing changed."""
+"""Replaces all models; calls back once the new ones are available, at the latest after so many
+seconds (None: the configured time). Raises a ServingError, with nothing changed.
+"""
 
 ServingValues: TypeAlias = Callable[[Sequence[str]], dict[str, int]]
-"""What TensorFlow Serving's metrics stand at now, by their raw names."""
+"""Returns the current values of TensorFlow Serving's metrics, by their raw names."""
 
 METHOD = "HandleReloadConfigRequest"
 
@@ -66,9 +67,9 @@ class ReloadMethod:
             left = None if reply.deadline is None else reply.deadline - time.monotonic()
             self._reload(_models(request.config), left, done)
         except Exception as error:
-            blamed = to_serving_error(error, METHOD)
-            reply.fail(blamed.code, blamed.message)
-            record(blamed.code)
+            failure = to_serving_error(error, METHOD)
+            reply.fail(failure.code, failure.message)
+            record(failure.code)
 
 
 def _models(config: Any) -> tuple[ModelConfig, ...]:

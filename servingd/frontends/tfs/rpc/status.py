@@ -1,4 +1,4 @@
-"""GetModelStatus and GetModelMetadata over gRPC: answered here and now."""
+"""GetModelStatus and GetModelMetadata over gRPC: answered on the transport's thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servingd.wire.signatures import signature_def_map
 
 
 class StatusMethods:
-    """The two handlers."""
+    """The handlers of GetModelStatus and GetModelMetadata."""
 
     def __init__(self, context: CallContext, states: States, parser: MessageParser) -> None:
         self._context = context
@@ -38,9 +38,9 @@ class StatusMethods:
                 model, version = spec.name, spec.version or 0
                 reply.send(content)
             except Exception as error:
-                blamed = to_serving_error(error, method)
-                code = blamed.code
-                reply.fail(code, blamed.message)
+                failure = to_serving_error(error, method)
+                code = failure.code
+                reply.fail(code, failure.message)
             seconds = time.perf_counter() - started
             self._context.metrics.record(model, version, "", method, code, seconds)
 
