@@ -32,9 +32,9 @@ from servingd.errors import (
     Unimplemented,
 )
 from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
-from servingd.runtime.manager.load_jobs import ManagerOptions
 from servingd.runtime.manager.manager import Manager
 from servingd.runtime.manager.memory_meter import MemoryMeter
+from servingd.runtime.manager.options import ManagerOptions
 from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
 from tests.threads.fakes import (
