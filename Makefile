@@ -40,7 +40,7 @@ test: install ## the whole test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 unit: install ## the pure tests
-	$(BIN)/python -m pytest -q tests/unit
+	$(BIN)/python -m pytest -q -n auto --maxprocesses=4 tests/unit
 
 check: lint types imports fresh unit ## what must pass before a commit
 

@@ -16,7 +16,9 @@ from servingd.core.lifecycle.states import PublicState
 from servingd.core.types import DataType
 from servingd.errors import InvalidArgument, NotFound, ServingError, error_from_code
 from servingd.wire import protos
-from servingd.wire.tensors.proto import data_type_of, decode, encode_as_content, numpy_dtype
+from servingd.wire.tensors.decoding import decode
+from servingd.wire.tensors.encoding import encode_as_content
+from servingd.wire.tensors.types import data_type_of, numpy_dtype
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"

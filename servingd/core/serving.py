@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from servingd.core.batching.queue import BatchRules
+from servingd.core.batching.batch_limits import BatchRules
 from servingd.core.calls import Completion, SignatureRunner
 from servingd.core.completeness import Listing
 from servingd.core.resources.estimates import UNKNOWN, Estimate

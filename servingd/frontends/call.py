@@ -16,7 +16,7 @@ from servingd.frontends.reply import Reply
 from servingd.inference.calls import NO_CHECKS, Checks
 from servingd.observability.requests import Histogram, RequestMetrics
 from servingd.runtime.first_calls import FirstCalls
-from servingd.wire.tensors.proto import encode_model_spec
+from servingd.wire.tensors.encoding import encode_model_spec
 
 _log = logging.getLogger(__name__)
 

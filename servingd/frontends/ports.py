@@ -24,7 +24,7 @@ from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS
 from servingd.frontends.grpc.transport import GrpcFrontend, GrpcOptions
 from servingd.frontends.grpc.unread import UnreadLimits
 from servingd.frontends.health import Health
-from servingd.frontends.http.connection import HttpLimits
+from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.http.transport import HttpTransport
 from servingd.frontends.tfs.rest.api import RestApi, RestOptions

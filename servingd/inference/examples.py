@@ -28,7 +28,7 @@ from servingd.inference.calls import (
     check_shapes,
 )
 from servingd.wire.signatures import signature_def
-from servingd.wire.tensors.proto import type_name
+from servingd.wire.tensors.types import type_name
 
 _INPUTS, _OUTPUTS, _CLASSES, _SCORES = "inputs", "outputs", "classes", "scores"
 _KINDS = {CLASSIFY_METHOD: "classification", REGRESS_METHOD: "regression"}

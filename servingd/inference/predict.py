@@ -21,7 +21,8 @@ from servingd.inference.calls import (
     check_served,
     check_shapes,
 )
-from servingd.wire.tensors.proto import decode, type_name
+from servingd.wire.tensors.decoding import decode
+from servingd.wire.tensors.types import type_name
 
 if TYPE_CHECKING:
     from servingd.wire.protos import InputTensor, TensorProto

@@ -27,7 +27,7 @@ from servingd.inference.predict import bind_tensors, no_such_signature, predict
 from servingd.wire import protos
 from servingd.wire.examples import serialized_examples
 from servingd.wire.records.prediction_logs import RecordedRequest
-from servingd.wire.tensors.proto import encode_predict_response
+from servingd.wire.tensors.encoding import encode_predict_response
 
 _TIMEOUT_S = 600.0
 """Seconds that a servable which completes calls on another thread may take."""

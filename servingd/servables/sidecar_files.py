@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.batching.queue import BatchRules
+from servingd.core.batching.batch_limits import BatchRules
 from servingd.core.serving import RuledBatching
 from servingd.errors import InvalidConfig, NotFound
 from servingd.wire import protos

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from servingd.core.types import DataType, Signature, Tensors, TensorSpec
-from servingd.wire.tensors.proto import numpy_dtype
+from servingd.wire.tensors.types import numpy_dtype
 
 MAX_BYTES = 64 << 20
 """Bytes of one input, at most: a larger one is not made."""

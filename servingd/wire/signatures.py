@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from servingd.core.types import DataType, Signature, TensorSpec
 from servingd.errors import InvalidArgument, Unimplemented
 from servingd.wire import protos
-from servingd.wire.tensors.proto import decode, encode, numpy_dtype
+from servingd.wire.tensors.decoding import decode
+from servingd.wire.tensors.encoding import encode
+from servingd.wire.tensors.types import numpy_dtype
 
 if TYPE_CHECKING:
     from servingd.wire.protos import SignatureDef, SignatureDefMap, TensorInfo, TensorShapeProto

@@ -15,7 +15,7 @@ from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.methods import RpcMethods
 from servingd.server import Server
 from servingd.wire import protos
-from servingd.wire.tensors.proto import encode_as_content
+from servingd.wire.tensors.encoding import encode_as_content
 from tests import exports
 from tests.bench.measure import Row, ratio
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from servingd.core.types import Signature, TensorSpec
 from servingd.servables.saved_model.row_wise.rules import RULES
-from servingd.wire.tensors.proto import data_type_of
+from servingd.wire.tensors.types import data_type_of
 
 INPUTS = {
     "x": ("float32", (None, 4)),

@@ -24,12 +24,12 @@ import pytest
 from servingd import __version__
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
+from servingd.servables.saved_model.files.graph_safety import keeps_state
 from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.listener import NullListener
 from servingd.servables.saved_model.optimise.child import Declined, optimise
 from servingd.servables.saved_model.optimise.freeze import freeze
 from servingd.servables.saved_model.optimise.graph_cache import GraphCache, model_key
-from servingd.servables.saved_model.optimise.graph_safety import keeps_state
 from servingd.servables.saved_model.optimise.job import OptimisationJob
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.platform import SavedModelPlatform

@@ -12,7 +12,7 @@ import pytest
 
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.types import ModelSpec, ServableId, TensorSpec, VersionData
+from servingd.core.types import DataType, ModelSpec, ServableId, TensorSpec, VersionData
 from servingd.errors import InvalidArgument, InvalidConfig, ServingError
 from servingd.inference.replay import replay
 from servingd.runtime.warm_up.recorded import WarmUp
@@ -22,7 +22,6 @@ from servingd.servables.sidecar_files import batching_parameters, check_saved_mo
 from servingd.wire import protos
 from servingd.wire.records.prediction_logs import WARM_UP_FILE, examples_request, predict_request
 from servingd.wire.records.tf_records import frame
-from servingd.wire.tensors.proto import DataType
 
 pytestmark = pytest.mark.tf
 

@@ -102,7 +102,7 @@ PART_OF = {
     "_axis_of_product": "_product",
     "_cut": "_strided_slice",
     "_reshaped_rows": "_reshape",
-    "_apply": "_broadcast",
+    "apply_rule": "_broadcast",
     "_branch": "StatelessIf",
     "_loop": "StatelessWhile",
     "_check_asserts": "If",
@@ -132,7 +132,7 @@ OF_PARAMETERS = {
     ("_slice", Reason.DATA_SIZED),
     ("_stack", Reason.DATA_SIZED),
     ("_strided_slice", Reason.DATA_SIZED),
-    ("_switch_or_merge", Reason.DECIDED),
+    ("switch_or_merge", Reason.DECIDED),
     ("_top_k", Reason.DATA_SIZED),
     ("_transposed_convolution", Reason.CONTRACTED),
     ("_transposed_convolution", Reason.MISALIGNED),
@@ -161,7 +161,7 @@ OF_PARAMETERS = {
     ("_join_tensors", Reason.DECIDED),
     ("_lookup", Reason.CYCLE),
     ("_parse_examples", Reason.DATA_SIZED),
-    ("_refusal", Reason.FIXED),
+    ("output_refusal", Reason.FIXED),
 }
 """Locks that no graph shows alone."""
 
@@ -174,7 +174,7 @@ def locks() -> set[tuple[str, Reason]]:
             if not isinstance(function, ast.FunctionDef):
                 continue
             for node in ast.walk(function):
-                if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "Why":
+                if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "Reason":
                     found.add((PART_OF.get(function.name, function.name), Reason[node.attr]))
     return {lock for lock in found if lock[1] not in KNOWS_TOO_LITTLE}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from servingd.servables.saved_model.files.graph_safety import safe_signatures
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
-from servingd.servables.saved_model.optimise.graph_safety import safe_signatures
 from servingd.servables.saved_model.optimise.merge_trial import MAX_ROWS, find_mergeable
 from servingd.servables.saved_model.session.opening import open_plain
 from servingd.servables.saved_model.session.options import ONE_THREAD

@@ -32,7 +32,7 @@ from servingd.servables.saved_model.session.python_session import (
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.synthetic_inputs import synthetic_inputs
-from servingd.wire.tensors.proto import numpy_dtype
+from servingd.wire.tensors.types import numpy_dtype
 from tests.compat.models import keras_compiled
 
 pytestmark = pytest.mark.tf

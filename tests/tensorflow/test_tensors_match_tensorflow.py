@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from servingd.core.types import DataType
 from servingd.errors import InvalidArgument
 from servingd.wire.protos import TensorProto
-from servingd.wire.tensors import proto as tensors
-from servingd.wire.tensors.proto import data_type_of, decode, encode, encode_as_content, numpy_dtype
+from servingd.wire.tensors.decoding import decode
+from servingd.wire.tensors.encoding import encode, encode_as_content
+from servingd.wire.tensors.types import FORMS, data_type_of, numpy_dtype, type_name
 from servingd.wire.varints import varint
 
 pytestmark = pytest.mark.tf
@@ -28,7 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 tf = pytest.importorskip("tensorflow")
 tensor_pb2 = pytest.importorskip("tensorflow.core.framework.tensor_pb2")
 
-SERVED = [DataType(number) for number in sorted(tensors._FORMS)]
+SERVED = [DataType(number) for number in sorted(FORMS)]
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 FLOAT = st.floats(width=32)
@@ -95,7 +96,7 @@ SIZES = st.lists(st.integers(0, 4), max_size=3) | st.lists(st.integers(-1, 3), m
 def list_protos(draw: st.DrawFn) -> TensorProto:
     """A type, a shape, and values in the right list, or sometimes in another one as well."""
     data_type = draw(st.sampled_from(SERVED))
-    fields = {tensors._FORMS[data_type].field, *draw(st.sets(st.sampled_from(sorted(VALUES))))}
+    fields = {FORMS[data_type].field, *draw(st.sets(st.sampled_from(sorted(VALUES))))}
     lists = {field: draw(st.lists(VALUES[field], max_size=40)) for field in sorted(fields)}
     return shaped(draw(SIZES), dtype=int(data_type), **lists)
 
@@ -211,7 +212,7 @@ def test_tensorflow_reads_what_we_write(name: str, data_type: DataType) -> None:
 @pytest.mark.parametrize("data_type", SERVED)
 def test_one_value_per_element_and_nothing_else(data_type: DataType) -> None:
     """TensorFlow Serving's default answer: no run lengths, no content, the shape always set."""
-    field = tensors._FORMS[data_type].field
+    field = FORMS[data_type].field
     array = np.zeros((2, 3), numpy_dtype(data_type))
     if data_type is DataType.STRING:
         array = np.full((2, 3), b"", object)
@@ -228,6 +229,6 @@ def test_one_value_per_element_and_nothing_else(data_type: DataType) -> None:
 def test_type_names_are_tensorflows() -> None:
     for data_type in SERVED:
         dtype = tf.as_dtype(int(data_type))
-        assert tensors.type_name(data_type) in (dtype.name, "float", "double", "half")
+        assert type_name(data_type) in (dtype.name, "float", "double", "half")
         if data_type is not DataType.STRING:
             assert data_type_of(np.dtype(dtype.as_numpy_dtype)) is data_type

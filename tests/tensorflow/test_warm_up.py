@@ -15,7 +15,7 @@ from servingd.servables.saved_model.session.opening import open_plain
 from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
-from servingd.wire.tensors.proto import numpy_dtype
+from servingd.wire.tensors.types import numpy_dtype
 
 pytestmark = pytest.mark.tf
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from servingd.core.types import Signature, Tensors, TensorSpec
 from servingd.wire import protos
-from servingd.wire.tensors.proto import data_type_of
+from servingd.wire.tensors.types import data_type_of
 
 NAMES = "xyz"
 

@@ -31,5 +31,12 @@ def test_what_is_named_exists(document: str, name: str) -> None:
     assert any(place.exists() for place in places)
 
 
+@pytest.mark.parametrize("module", sorted(ROOT.glob("servingd/**/*.py")), ids=lambda p: p.stem)
+def test_modules_that_docstrings_name_exist(module: Path) -> None:
+    for name in re.findall(r"`((?:[\w-]+/)*[\w-]+\.py)`", module.read_text()):
+        near = [*module.parent.rglob(name.rpartition("/")[2]), *ROOT.glob(f"servingd/**/{name}")]
+        assert near or (ROOT / name).exists(), f"{module.relative_to(ROOT)} names {name}"
+
+
 def test_paths_are_found() -> None:
     assert len(named_in("servingd/DESIGN.md")) > 50

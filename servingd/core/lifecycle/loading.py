@@ -63,8 +63,7 @@ def decide(
 
 def waiting(streams: Streams, tracker: ResourceTracker) -> list[Harness]:
     """Return the loads to which room is promised, in order of arrival."""
-    promised = [i for i, held in tracker.reservations.items() if held.promised]
-    return [streams.harness(servable_id) for servable_id in promised]
+    return [streams.harness(servable_id) for servable_id in tracker.promised]
 
 
 def explain(harness: Harness, note: str) -> list[Command]:

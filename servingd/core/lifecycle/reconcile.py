@@ -96,6 +96,7 @@ class ManagerState:
         self._estimates = tracker is not None
         self._rules: Mapping[str, LoadRules] = {}
         self._streams = Streams()
+        self._refused: dict[ServableId, None] = {}  # for lack of memory; some may have ended since
         self._stopping = False
 
     def handle(self, event: Event) -> list[Command]:
@@ -364,6 +365,7 @@ class ManagerState:
         admission = decision.admission
         if admission.error is not None:
             harness.refused = True
+            self._refused[harness.id] = None
             return self._fail(harness, admission.error)
         self._tracker.enter(harness.id, harness.request, admission)
         starts = admission.verdict is Verdict.START
@@ -387,19 +389,24 @@ class ManagerState:
             self._tracker.more_room = False
             for harness in waiting(self._streams, self._tracker):
                 commands += self._admit(harness)
-            for harness in self.harnesses():
-                if harness.refused and harness.request is not None and not self._stopping:
-                    commands += self._revive(harness, harness.request)
+            for servable_id in sorted(self._refused):
+                commands += self._revive(servable_id)
             commands += [LetGrow(servable_id) for servable_id in self._tracker.grow()]
             for servable_id in self._tracker.waiting_to_grow():
                 commands += explain(self._streams.harness(servable_id), f"{servable_id} {_SMALL}")
         return commands
 
-    def _revive(self, harness: Harness, request: ResourceRequest) -> list[Command]:
+    def _revive(self, servable_id: ServableId) -> list[Command]:
         """Begin again with a version that was refused, if there is room for it now."""
-        if self._decide(harness, request).admission.verdict is Verdict.REFUSE:
+        harness = self._streams.find(servable_id)
+        if harness is None or not harness.refused or harness.request is None:
+            del self._refused[servable_id]
             return []
-        stream, servable_id = self._streams[harness.id.name], harness.id
+        request = harness.request
+        if self._stopping or self._decide(harness, request).admission.verdict is Verdict.REFUSE:
+            return []
+        del self._refused[servable_id]
+        stream = self._streams[servable_id.name]
         stream.harnesses[servable_id.version] = Harness(servable_id, harness.data, request=request)
         return [announcement(servable_id, PublicState.START), *self._reconcile(servable_id.name)]
 

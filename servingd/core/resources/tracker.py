@@ -10,9 +10,9 @@ grow one at a time, so only the largest growth is reserved; loads come first.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import partial
 
 from servingd.core.resources.estimates import (
     NOTHING,
@@ -25,6 +25,7 @@ from servingd.core.resources.estimates import (
     learn,
 )
 from servingd.core.resources.placement import PER_DEVICE, Cost, LoadRules, Room, candidates, plan
+from servingd.core.resources.totals import Share, Totals, larger
 from servingd.core.types import (
     ANYWHERE,
     CPU_0,
@@ -108,7 +109,7 @@ class Reservation:
         if self.growth is not OptimisationReservation.ALLOWED:
             return self.holds
         grown = cost(self.request.estimate.grown).total(self.placement.devices)
-        return _larger(self.holds, grown)
+        return larger(self.holds, grown)
 
 
 class ResourceTracker:
@@ -118,6 +119,10 @@ class ResourceTracker:
         """Start with a budget of host memory in bytes; 0: none."""
         self._limits = Resources(ram_budget)
         self._reservations: dict[ServableId, Reservation] = {}
+        # Derived from `_reservations`: `_changed` updates them after each change of one.
+        self._totals = Totals()
+        self._promised: dict[ServableId, None] = {}
+        self._small: dict[ServableId, None] = {}  # versions that wait to grow
         self._corrections: dict[str, Correction] = {}
         self.more_room = False
         """Whether memory was given back, or will be. The reader sets it to False."""
@@ -150,8 +155,8 @@ class ResourceTracker:
             return Admission(Verdict.REFUSE, error=error)
         held = self._reservations.get(servable_id)
         keep = held.placement.devices if held else ()
-        now, later = self._in_use(servable_id), self._in_use_later(servable_id, gone)
-        replicas = self._replicas(servable_id, gone)
+        now, later = self._in_use(servable_id), self._totals.later(servable_id, gone)
+        replicas = self._totals.replicas(servable_id, gone)
         for verdict, used in ((Verdict.START, (now, later)), (Verdict.WAIT, (later,))):
             room = Room(self._limits, used, replicas)
             chosen = plan(loading, choice, rules.replicas, room, keep)
@@ -183,16 +188,42 @@ class ResourceTracker:
             OptimisationReservation.NONE if request.estimate.growth == NOTHING else growth,
             promised=admission.verdict is Verdict.WAIT,
         )
+        self._changed(servable_id)
+
+    def _changed(self, servable_id: ServableId) -> None:
+        """Update the sums and the lists after a change of a reservation."""
+        held = self._reservations[servable_id]
+        _list(self._promised, servable_id, held.promised)
+        waits = held.loaded and held.growth is OptimisationReservation.WAITS
+        _list(self._small, servable_id, waits)
+        self._totals.put(
+            servable_id,
+            Share(
+                NO_BYTES if held.promised else held.later,
+                NO_BYTES if held.leaving else held.later,
+                () if held.leaving else held.placement.devices,
+                held.extra,
+            ),
+        )
+
+    @property
+    def promised(self) -> list[ServableId]:
+        """The loads to which room is promised, in order of admission."""
+        return list(self._promised)
 
     def leave(self, servable_id: ServableId) -> None:
         """Mark a version as on its way out: what it holds will be given back."""
         held = self._reservations.get(servable_id)
         if held is not None and not held.leaving:
             held.leaving = self.more_room = True
+            self._changed(servable_id)
 
     def release(self, servable_id: ServableId) -> None:
         """Give back all that a version holds or was promised."""
         if self._reservations.pop(servable_id, None) is not None:
+            self._totals.drop(servable_id)
+            _list(self._promised, servable_id, False)
+            _list(self._small, servable_id, False)
             self.more_room = True
 
     def settle(self, servable_id: ServableId, measured: Measured | None) -> None:
@@ -210,6 +241,7 @@ class ResourceTracker:
             )
             held.measured = True
         held.holds, held.loaded, self.more_room = held.steady, True, True
+        self._changed(servable_id)
 
     def forget(self, name: str) -> None:
         """Forget the corrections of a model that was removed."""
@@ -219,11 +251,7 @@ class ResourceTracker:
 
     def waiting_to_grow(self) -> list[ServableId]:
         """Return the versions that are not optimised for lack of memory."""
-        return [
-            i
-            for i, h in self._reservations.items()
-            if h.loaded and h.growth is OptimisationReservation.WAITS
-        ]
+        return list(self._small)
 
     def grow(self) -> list[ServableId]:
         """Allow growth to the waiting versions for which there is room; return these."""
@@ -234,6 +262,7 @@ class ResourceTracker:
                 servable_id, held.holds, held.request, held.placement
             ):
                 held.growth = OptimisationReservation.ALLOWED
+                self._changed(servable_id)
                 allowed.append(servable_id)
         return allowed
 
@@ -242,10 +271,10 @@ class ResourceTracker:
     ) -> bool:
         """Return whether a version that holds `base` may grow now, next to what was promised."""
         growth = cost(request.estimate.growth).total(at.devices)
-        grown = _larger(base, cost(request.estimate.grown).total(at.devices))
-        now = Room(self._limits, (self._held(servable_id),), {})
-        later = Room(self._limits, (self._in_use_later(servable_id),), {})
-        largest = _larger(self._largest_growth(servable_id), growth)
+        grown = larger(base, cost(request.estimate.grown).total(at.devices))
+        now = Room(self._limits, (self._totals.now(servable_id),), {})
+        later = Room(self._limits, (self._totals.later(servable_id),), {})
+        largest = larger(self._totals.largest_growth(servable_id), growth)
         return now.fits(grown + largest) and later.fits(grown)
 
     def grown(self, servable_id: ServableId, grew: bool) -> None:
@@ -258,6 +287,7 @@ class ResourceTracker:
             held.steady = cost(held.request.estimate.grown).total(held.placement.devices)
         if held.loaded:
             held.holds = held.steady
+        self._changed(servable_id)
         self.more_room = True
 
     # Devices that fail ----------------------------------------------------------------------------
@@ -278,11 +308,12 @@ class ResourceTracker:
         except ServingError:  # the rules name devices that no longer exist
             return None
         choice = [device for device in known if device not in {*held.failed, *lies}]
-        room = Room(self._limits, (self._in_use(), self._in_use_later()), self._replicas())
+        room = Room(self._limits, (self._in_use(), self._totals.later()), self._totals.replicas())
         chosen = plan(replace(loading, shared=0), choice, 1, room) if choice else None
         if chosen is None:
             return None
         held.holds = held.holds + steady.on(chosen[0])
+        self._changed(servable_id)
         return chosen[0]
 
     def relocated(self, servable_id: ServableId, devices: tuple[Device, ...]) -> None:
@@ -294,6 +325,7 @@ class ResourceTracker:
         steady, _ = self._costs(servable_id, held.request)
         held.holds = held.steady = steady.total(devices)
         held.measured, self.more_room = False, True
+        self._changed(servable_id)
 
     # Sums -----------------------------------------------------------------------------------------
 
@@ -310,37 +342,8 @@ class ResourceTracker:
         return correction.costs(request.estimate)
 
     def _in_use(self, but: ServableId | None = None) -> Resources:
-        return self._held(but) + self._largest_growth(but)
-
-    def _held(self, but: ServableId | None) -> Resources:
-        """Return the sum of what is held; a version that may grow counts as grown."""
-        return _sum(h.later for i, h in self._reservations.items() if not h.promised and i != but)
-
-    def _largest_growth(self, but: ServableId | None) -> Resources:
-        return reduce(
-            _larger, (h.extra for i, h in self._reservations.items() if i != but), NO_BYTES
-        )
-
-    def _in_use_later(
-        self, but: ServableId | None = None, gone: Collection[ServableId] = ()
-    ) -> Resources:
-        """Return what will be in use once everything on its way out has gone."""
-        return _sum(
-            held.later
-            for servable_id, held in self._reservations.items()
-            if not held.leaving and servable_id not in gone and servable_id != but
-        )
-
-    def _replicas(
-        self, but: ServableId | None = None, gone: Collection[ServableId] = ()
-    ) -> Mapping[Device, int]:
-        """Return the number of replicas on each device, without versions on their way out."""
-        counts: dict[Device, int] = {}
-        for servable_id, held in self._reservations.items():
-            if servable_id != but and servable_id not in gone and not held.leaving:
-                for device in held.placement.devices:
-                    counts[device] = counts.get(device, 0) + 1
-        return counts
+        """Return what is in use; a version that may grow counts as grown."""
+        return self._totals.now(but) + self._totals.largest_growth(but)
 
     # Texts ----------------------------------------------------------------------------------------
 
@@ -370,7 +373,7 @@ class ResourceTracker:
             ((amount(h.holds), i, h) for i, h in self._reservations.items() if amount(h.holds)),
             key=lambda user: (-user[0], user[1]),
         )
-        growth = amount(self._largest_growth(None))
+        growth = amount(self._totals.largest_growth())
         in_use = sum(user[0] for user in users) + growth
         text = f"of {megabytes(limit)} {megabytes(in_use)} are in use"
         shown = [
@@ -399,17 +402,9 @@ def _remark(held: Reservation) -> str:
     return " leaving" if held.leaving else ""
 
 
-def _larger(one: Resources, other: Resources) -> Resources:
-    """Return the larger value of each part."""
-    devices = {**one.devices, **other.devices}
-    return Resources(
-        max(one.ram, other.ram),
-        {device: max(one.on(device), other.on(device)) for device in devices},
-    )
-
-
-def _sum(amounts: Iterable[Resources]) -> Resources:
-    whole = Resources()
-    for amount in amounts:
-        whole = whole + amount
-    return whole
+def _list(found: dict[ServableId, None], servable_id: ServableId, belongs: bool) -> None:
+    """Put a version on a list or take it off; one that stays keeps its place."""
+    if belongs:
+        found.setdefault(servable_id)
+    else:
+        found.pop(servable_id, None)

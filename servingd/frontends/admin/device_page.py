@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servingd.core.lifecycle.harness import PlannedVersion
@@ -14,7 +14,7 @@ from servingd.observability.placements import Placements
 
 def describe_devices(placements: Placements) -> Mapping[str, Any]:
     """Return the whole page; a budget of null means no limit."""
-    plan, in_use = placements.plan(), placements.in_use()
+    plan, in_use, reports = placements.plan(), placements.in_use(), placements.all()
     held = [version.holds for version in plan.versions]
     growth = max((version.growth.ram for version in plan.versions), default=0)
     replicas = Counter(device for v in plan.versions for device in v.placement.devices)
@@ -41,7 +41,7 @@ def describe_devices(placements: Placements) -> Mapping[str, Any]:
                 "model": version.id.name,
                 "version": version.id.version,
                 "state": version.state.name,
-                **describe_placement(placements, version.id),
+                **_placement(version, reports.get(version.id, ())),
             }
             for version in plan.versions
         ],
@@ -52,8 +52,13 @@ def describe_placement(placements: Placements, servable_id: ServableId) -> Mappi
     """Return where a version was planned, what it holds, and where its replicas are."""
     versions = placements.plan().versions
     planned = next((version for version in versions if version.id == servable_id), None)
-    actual = [_replica(report) for report in placements.all().get(servable_id, ())]
-    return {**(_planned(planned) if planned else {}), "replicas": actual}
+    return _placement(planned, placements.all().get(servable_id, ()))
+
+
+def _placement(
+    planned: PlannedVersion | None, reports: Sequence[ReplicaReport]
+) -> Mapping[str, Any]:
+    return {**(_planned(planned) if planned else {}), "replicas": [_replica(r) for r in reports]}
 
 
 def _planned(version: PlannedVersion) -> Mapping[str, Any]:

@@ -27,11 +27,10 @@ from collections import deque
 from typing import Any, Protocol
 
 from servingd.frontends.http.heads import KnownHeads
+from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.messages import HttpHandler, HttpReply, HttpRequest
-from servingd.frontends.http.reader import HttpLimits, Refused, RequestReader, Upgraded
+from servingd.frontends.http.reader import Refused, RequestReader, Upgraded
 from servingd.frontends.reply import REQUEST_ID_HEADER
-
-__all__ = ["Connection", "ConnectionOwner", "HttpLimits"]
 
 _log = logging.getLogger(__name__)
 

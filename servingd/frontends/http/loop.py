@@ -13,8 +13,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from servingd.frontends.http.connection import Connection, HttpLimits
+from servingd.frontends.http.connection import Connection
 from servingd.frontends.http.heads import KnownHeads
+from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.messages import HttpHandler
 
 _log = logging.getLogger(__name__)

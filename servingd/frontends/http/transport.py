@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 
-from servingd.frontends.http.connection import HttpLimits
+from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.loop import HttpLoop
 from servingd.frontends.http.messages import HttpHandler
 from servingd.frontends.http.standby import Standby

@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from servingd.core.batching.policy import BatchPolicy, RunTimes
-from servingd.core.batching.queue import Batch, BatchLimits, BatchQueue, Priority
+from servingd.core.batching.batch_limits import BatchLimits, BatchPolicy, RunTimes
+from servingd.core.batching.queue import Batch, BatchQueue, Priority
 from servingd.core.batching.refusal import AdmissionLimits, Backlog, refusal
 from servingd.errors import DeadlineExceeded, ServingError, Unavailable
 from servingd.observability.batches import QueueStats

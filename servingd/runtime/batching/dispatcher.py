@@ -17,17 +17,18 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from servingd.core.batching.cost import CostMeter
-from servingd.core.batching.merge import FormedInputs, kind_of, rows_of
-from servingd.core.batching.policy import (
+from servingd.core.batching.batch_limits import (
     MAX_ROWS,
+    BatchLimits,
     BatchPolicy,
+    BatchRules,
     FixedPolicy,
     LatencyGoalPolicy,
     RunTimes,
     WaitingPolicy,
 )
-from servingd.core.batching.queue import BatchLimits, BatchRules
+from servingd.core.batching.cost import CostMeter
+from servingd.core.batching.merge import FormedInputs, kind_of, rows_of
 from servingd.core.batching.refusal import AdmissionLimits
 from servingd.core.calls import Completion, SignatureRunner
 from servingd.core.serving import Replicated, RuledBatching, Servable

@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from servingd.core.batching.batch_limits import RunTimes
 from servingd.core.batching.merge import Merged, merge, next_allowed, split
-from servingd.core.batching.policy import RunTimes
 from servingd.core.batching.queue import Batch, Piece
 from servingd.core.calls import Completion
 from servingd.core.serving import Servable

@@ -68,6 +68,11 @@ class Inbox:
                     return None
                 self._changed.wait(self._timers[0][0] - now if self._timers else None)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no event is queued; read without the lock, so only a hint."""
+        return not self._events
+
     def close(self) -> None:
         """Accept no more events; `get` returns None once the queued ones have been read."""
         with self._changed:

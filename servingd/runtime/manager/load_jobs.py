@@ -1,50 +1,35 @@
-"""Run estimates and loads: the options, the record of each version, and the jobs' outcomes."""
+"""The pools that estimate, load, move and unload versions, and their jobs."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from servingd.core.calls import SignatureRunner
-from servingd.core.lifecycle.events import LoadFailed
+from servingd.core.lifecycle.events import (
+    Estimated,
+    LoadFailed,
+    LoadOverdue,
+    LoadSucceeded,
+    Relocated,
+    Unloaded,
+)
 from servingd.core.resources.estimates import UNKNOWN, Estimate
-from servingd.core.serving import Loader, Replicated, Servable
-from servingd.core.types import CPU_0, Device, Placement, ServableId, VersionData
-from servingd.errors import Code, as_serving_error, error_from_code
-from servingd.runtime.manager.memory_meter import MemoryMeter
-from servingd.runtime.threads import Job
+from servingd.core.serving import Dispatcher, Loader, Relocates, Replicated, Servable
+from servingd.core.types import Device, Placement, ServableId, VersionData
+from servingd.errors import Cancelled, Code, as_serving_error, error_from_code
+from servingd.runtime.manager.inbox import Inbox
+from servingd.runtime.manager.options import ManagerOptions, WarmUpCall
+from servingd.runtime.threads import Job, WorkerPool
+
+MakeLoader = Callable[[ServableId, VersionData], Loader]
+OnLoad = Callable[[ServableId, float, bool], None]
+"""Called after each attempt to load, with its seconds, and whether it succeeded."""
 
 _log = logging.getLogger(__name__)
-
-
-WarmUpCall = Callable[[ServableId, VersionData, Servable], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManagerOptions:
-    """The threads, limits and callbacks of loads."""
-
-    num_load_threads: int = 2
-    """The most loads at a time."""
-
-    num_unload_threads: int = 1
-    """The most unloads at a time."""
-
-    warm_up: WarmUpCall = lambda servable_id, data, servable: None
-    """Warms a servable up, on the load's thread; an exception fails the load."""
-
-    devices: Callable[[], Mapping[Device, int]] = lambda: {CPU_0: 0}
-    """Returns the devices that exist, each with the bytes of its own memory that may be used (0: no
-    limit). Called on the load pool, before each load that is placed on devices.
-    """
-
-    load_timeout_s: float = 0.0
-    """Seconds after which an estimate or a load is given up with its thread; 0: never."""
-
-    meter: MemoryMeter | None = None
-    """Measures what loads take; None: only estimates are used."""
 
 
 @dataclass(slots=True)
@@ -83,6 +68,196 @@ class Live:
         self.cancelled = True
         if self.loader is not None:
             self.loader.cancel()
+
+
+class LoadJobs:
+    """Owns the pools `load` and `unload`. The manager's thread submits jobs; each ends in an event.
+
+    An attempt has a deadline where there is a timeout. Job and deadline race for it, and the loser
+    has no effect.
+    """
+
+    def __init__(
+        self,
+        make_loader: MakeLoader,
+        dispatcher: Dispatcher,
+        inbox: Inbox,
+        options: ManagerOptions,
+        on_load: OnLoad,
+    ) -> None:
+        self._make_loader = make_loader
+        self._dispatcher = dispatcher
+        self._inbox = inbox
+        self._options = options
+        self._observe = on_load
+        self._loads = WorkerPool("load", options.num_load_threads)
+        self._unloads = WorkerPool("unload", options.num_unload_threads)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._loads.start()
+        self._unloads.start()
+
+    def stop_loads(self, timeout_s: float) -> list[str]:
+        """End the threads that load; return the names of those still running at the end."""
+        return self._loads.stop(timeout_s)
+
+    def stop_unloads(self, timeout_s: float) -> list[str]:
+        """End the threads that unload; return the names of those still running at the end."""
+        return self._unloads.stop(timeout_s)
+
+    # The manager's thread -------------------------------------------------------------------------
+
+    def estimate(self, servable_id: ServableId, data: VersionData, live: Live) -> None:
+        """Submit an estimate; it ends in Estimated or LoadFailed."""
+        self._submit(live, lambda attempt: self._estimate(servable_id, data, live, attempt))
+
+    def load(
+        self, servable_id: ServableId, data: VersionData, live: Live, placement: Placement
+    ) -> None:
+        """Submit a load; it ends in LoadSucceeded or LoadFailed."""
+        self._submit(live, lambda attempt: self._load(servable_id, data, live, placement, attempt))
+
+    def give_up(self, live: Live, event: LoadOverdue) -> bool:
+        """Give up an attempt that is overdue; return False if it has just ended."""
+        attempt = live.attempt
+        if attempt is None or not attempt.close():
+            return False
+        _log.warning("the load of %s is given up after %g s", event.id, event.after_s)
+        self._loads.give_up(attempt.job)
+        self._observe(event.id, event.after_s, False)
+        try:
+            live.cancel()
+        except BaseException:
+            _log.exception("the load of %s cannot be cancelled", event.id)
+        return True
+
+    def relocate(
+        self, servable_id: ServableId, loader: object, failed: Device, to: Device | None
+    ) -> None:
+        """Submit the move of a replica; it ends in Relocated."""
+        self._loads.submit(lambda: self._relocate(servable_id, loader, failed, to))
+
+    def unload(self, servable_id: ServableId, departing: Live) -> None:
+        """Submit an unload; it ends in Unloaded."""
+        self._unloads.submit(lambda: self._unload(servable_id, departing))
+
+    def _submit(self, live: Live, work: Callable[[Attempt], None]) -> None:
+        live.attempt = attempt = Attempt()
+        attempt.job = lambda: work(attempt)
+        self._loads.submit(attempt.job)
+
+    # Pool threads ---------------------------------------------------------------------------------
+
+    def _loader_of(self, servable_id: ServableId, data: VersionData, live: Live) -> Loader:
+        """Return a version's loader, made if necessary, for a job that begins on a pool thread."""
+        live.loader = loader = live.loader or self._make_loader(servable_id, data)
+        if live.cancelled:
+            raise Cancelled("Loading of servable cancelled")
+        return loader
+
+    def _start_deadline(self, servable_id: ServableId) -> float:
+        """Start the deadline of an attempt that begins on this thread; return the start time."""
+        if self._options.load_timeout_s > 0:
+            overdue = LoadOverdue(servable_id, self._options.load_timeout_s)
+            self._inbox.put_after(overdue, overdue.after_s)
+        return time.monotonic()
+
+    def _record_end(self, servable_id: ServableId, attempt: Attempt) -> bool:
+        """Record the end of an attempt; return False if it was given up before."""
+        if not attempt.close():
+            return False
+        self._inbox.cancel(LoadOverdue(servable_id, self._options.load_timeout_s))
+        return True
+
+    def _estimate(
+        self, servable_id: ServableId, data: VersionData, live: Live, attempt: Attempt
+    ) -> None:
+        """Estimate a version and send the event; on the load pool."""
+        started = self._start_deadline(servable_id)
+        outcome: Estimated | LoadFailed
+        try:
+            estimate = estimate_of(servable_id, self._loader_of(servable_id, data, live))
+            devices = self._options.devices() if estimate.on_devices else {}
+            outcome = Estimated(servable_id, estimate, devices)
+        except BaseException as error:  # a loader's own code may even raise SystemExit
+            outcome = failure(servable_id, error)
+        if not self._record_end(servable_id, attempt):
+            return
+        self._inbox.put(outcome)
+        if isinstance(outcome, LoadFailed):
+            self._observe(servable_id, time.monotonic() - started, False)
+
+    def _load(
+        self,
+        servable_id: ServableId,
+        data: VersionData,
+        live: Live,
+        placement: Placement,
+        attempt: Attempt,
+    ) -> None:
+        """Load and warm up a version, open its runners, and send the event; on the load pool."""
+        started, meter = self._start_deadline(servable_id), self._options.meter
+        span = meter.start(data.platform) if meter else None
+        outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable_id)
+        ended = False
+        try:
+            loader = self._loader_of(servable_id, data, live)
+            servable = load_warm(servable_id, data, loader, placement, self._options.warm_up)
+            ended = self._record_end(servable_id, attempt)
+            if not ended:  # it was given up and never serves; another attempt may have loaded
+                free(servable_id, loader, servable)
+                return
+            live.servable, live.runners = servable, self._open(servable_id, loader, servable)
+        except BaseException as error:
+            outcome = failure(servable_id, error)
+            if not ended and not self._record_end(servable_id, attempt):
+                return
+        finally:
+            measured = meter.stop(span) if meter and span else None
+        if isinstance(outcome, LoadSucceeded) and measured:
+            outcome = LoadSucceeded(servable_id, measured)
+        self._inbox.put(outcome)
+        self._observe(servable_id, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
+
+    def _open(
+        self, servable_id: ServableId, loader: Loader, servable: Servable
+    ) -> Mapping[str, SignatureRunner]:
+        """Open a servable's runners; unload it if that fails."""
+        try:
+            return self._dispatcher.open(servable_id, servable)
+        except BaseException:
+            self._dispatcher.close(servable_id)
+            free(servable_id, loader, servable)
+            raise
+
+    def _relocate(
+        self, servable_id: ServableId, loader: object, failed: Device, to: Device | None
+    ) -> None:
+        """Move or free a version's replica and send the event; on the load pool."""
+        devices: tuple[Device, ...] = ()
+        try:
+            if isinstance(loader, Relocates):
+                devices = loader.relocate(failed, to)
+        except BaseException:
+            _log.exception("a replica of %s could not be moved", servable_id)
+        self._inbox.put(Relocated(servable_id, devices))
+
+    def _unload(self, servable_id: ServableId, departing: Live) -> None:
+        """Close a version's runners, unload it, and send the event; on the unload pool."""
+        departing.runners = None
+        servable, departing.servable = departing.servable, None
+        meter = self._options.meter
+        span = meter.start() if meter else None
+        try:
+            self._dispatcher.close(servable_id)
+            if servable is not None and departing.loader is not None:
+                departing.loader.unload(servable)
+        except BaseException:  # what could not be freed is lost, but the version is gone
+            _log.exception("Unloading servable: %s failed", servable_id)
+        if meter and span:
+            meter.stop(span)
+        self._inbox.put(Unloaded(servable_id))
 
 
 def estimate_of(servable_id: ServableId, loader: Loader) -> Estimate:

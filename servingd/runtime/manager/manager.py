@@ -17,9 +17,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from servingd.core.calls import SignatureRunner
 from servingd.core.lifecycle.events import (
     Announce,
     CancelLoad,
@@ -28,14 +27,11 @@ from servingd.core.lifecycle.events import (
     Configured,
     Discard,
     Drained,
-    Estimated,
     Event,
     Explain,
     Grown,
     LetGrow,
-    LoadFailed,
     LoadOverdue,
-    LoadSucceeded,
     Publish,
     PublishFailed,
     Quiesce,
@@ -55,31 +51,21 @@ from servingd.core.lifecycle.harness import LoadPlan
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState
 from servingd.core.resources.placement import LoadRules
-from servingd.core.serving import Dispatcher, Loader, Relocates, Servable
+from servingd.core.serving import Dispatcher
 from servingd.core.types import (
     AspiredVersions,
     Device,
-    Placement,
     ServableId,
-    VersionData,
 )
-from servingd.errors import Cancelled
 from servingd.runtime.manager.inbox import Inbox
-from servingd.runtime.manager.load_jobs import (
-    Attempt,
-    Live,
-    ManagerOptions,
-    estimate_of,
-    failure,
-    free,
-    load_warm,
-)
+from servingd.runtime.manager.load_jobs import Live, LoadJobs, MakeLoader, OnLoad, failure
+from servingd.runtime.manager.options import ManagerOptions
 from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
-from servingd.runtime.threads import WorkerPool, join
+from servingd.runtime.threads import join
 
-MakeLoader = Callable[[ServableId, VersionData], Loader]
-OnLoad = Callable[[ServableId, float, bool], None]
+_PLAN_S = 0.25
+"""The age in seconds of the plan that is shown, at most, while events keep arriving."""
 
 _LOADS_END_S = 1.0
 """The seconds that a cancelled load may take to end when the server stops."""
@@ -100,26 +86,23 @@ class Manager:
         options: ManagerOptions | None = None,
         on_load: OnLoad = lambda servable_id, seconds, succeeded: None,
     ) -> None:
-        self._options = options or ManagerOptions()
         self._state = state  # the manager's thread alone
         self._live: dict[ServableId, Live] = {}  # the manager's thread alone
-        self._make_loader = make_loader
         self._serving_map = serving_map
         self._monitor = monitor
-        self._dispatcher = dispatcher
-        self._on_load = on_load
         self._inbox = Inbox()
-        self._loads = WorkerPool("load", self._options.num_load_threads)
-        self._unloads = WorkerPool("unload", self._options.num_unload_threads)
+        self._jobs = LoadJobs(
+            make_loader, dispatcher, self._inbox, options or ManagerOptions(), on_load
+        )
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
         self._answered = threading.Event()  # set once a stop has only loads under way
         self._empty = threading.Event()  # set once a stop has unloaded everything
         self._plan = LoadPlan()  # replaced whole by the manager's thread
+        self._planned_at = 0.0  # the manager's thread alone
 
     def start(self) -> None:
         """Start the threads."""
-        self._loads.start()
-        self._unloads.start()
+        self._jobs.start()
         self._thread.start()
 
     def aspire(self, statement: AspiredVersions) -> None:
@@ -158,12 +141,12 @@ class Manager:
         deadline = time.monotonic() + timeout_s
         self._inbox.put(Stop())
         self._answered.wait(timeout_s)
-        loading = self._loads.stop(min(_left(deadline), _LOADS_END_S))
+        loading = self._jobs.stop_loads(min(_left(deadline), _LOADS_END_S))
         empty = not loading and self._empty.wait(_left(deadline))
         if not empty:
             _log.warning("not everything could be unloaded within %.1f s", timeout_s)
         self._inbox.close()
-        stuck = join([self._thread], _left(deadline)) + self._unloads.stop(_left(deadline))
+        stuck = join([self._thread], _left(deadline)) + self._jobs.stop_unloads(_left(deadline))
         return empty and not stuck
 
     # The manager's thread -------------------------------------------------------------------------
@@ -175,9 +158,15 @@ class Manager:
             stopping = stopping or isinstance(event, Stop)
             if not isinstance(event, LoadOverdue) or self._give_up_attempt(event):
                 self._handle(event)
-            self._plan = self._state.plan()
+            self._refresh_plan()
             if stopping:
                 self._report_stop_progress()
+
+    def _refresh_plan(self) -> None:
+        """Update the plan once a burst of events is over, or every `_PLAN_S` seconds during one."""
+        now = time.monotonic()
+        if self._inbox.is_empty or now - self._planned_at >= _PLAN_S:
+            self._plan, self._planned_at = self._state.plan(), now
 
     def _handle(self, event: Event) -> None:
         """Decide an event and carry its commands out, in their order."""
@@ -198,17 +187,7 @@ class Manager:
     def _give_up_attempt(self, event: LoadOverdue) -> bool:
         """Give up an attempt that is overdue; return False if it has just ended."""
         live = self._live.get(event.id)
-        attempt = live.attempt if live is not None else None
-        if live is None or attempt is None or not attempt.close():
-            return False
-        _log.warning("the load of %s is given up after %g s", event.id, event.after_s)
-        self._loads.give_up(attempt.job)
-        self._on_load(event.id, event.after_s, False)
-        try:
-            live.cancel()
-        except BaseException:
-            _log.exception("the load of %s cannot be cancelled", event.id)
-        return True
+        return live is not None and self._jobs.give_up(live, event)
 
     def _report_stop_progress(self) -> None:
         """Set the events that `stop` waits for."""
@@ -270,13 +249,6 @@ class Manager:
             case Discard(servable_id):
                 live.pop(servable_id, None)
 
-    def _loader_of(self, servable_id: ServableId, data: VersionData, live: Live) -> Loader:
-        """Return a version's loader, made if necessary, for a job that begins on a pool thread."""
-        live.loader = loader = live.loader or self._make_loader(servable_id, data)
-        if live.cancelled:
-            raise Cancelled("Loading of servable cancelled")
-        return loader
-
     def _ask_loader(
         self, command: StartEstimate | StartLoad | CancelLoad | LetGrow | Relocate | StartUnload
     ) -> None:
@@ -285,138 +257,22 @@ class Manager:
             case CancelLoad(servable_id):
                 self._live[servable_id].cancel()
             case StartEstimate(servable_id, data):
-                place = self._live.setdefault(servable_id, Live())
-                self._submit(
-                    place, lambda attempt: self._estimate(servable_id, data, place, attempt)
-                )
+                self._jobs.estimate(servable_id, data, self._live.setdefault(servable_id, Live()))
             case StartLoad(servable_id, data, placement):
-                place = self._live.setdefault(servable_id, Live())
-                self._submit(
-                    place, lambda attempt: self._load(servable_id, data, place, placement, attempt)
-                )
+                live = self._live.setdefault(servable_id, Live())
+                self._jobs.load(servable_id, data, live, placement)
             case LetGrow(servable_id):
                 loader = self._live[servable_id].loader
                 assert loader is not None  # it has loaded
                 loader.grow()
             case Relocate(servable_id, failed, to):
                 loader = self._live[servable_id].loader
-                self._loads.submit(lambda: self._relocate(servable_id, loader, failed, to))
+                self._jobs.relocate(servable_id, loader, failed, to)
             case StartUnload(servable_id):
-                departing = self._live.pop(servable_id)
-                self._unloads.submit(lambda: self._unload(servable_id, departing))
+                self._jobs.unload(servable_id, self._live.pop(servable_id))
 
     def _drained(self, servable_id: ServableId) -> None:
         self._inbox.put(Drained(servable_id))
-
-    def _submit(self, live: Live, work: Callable[[Attempt], None]) -> None:
-        live.attempt = attempt = Attempt()
-        attempt.job = lambda: work(attempt)
-        self._loads.submit(attempt.job)
-
-    # Pool threads ---------------------------------------------------------------------------------
-
-    def _start_deadline(self, servable_id: ServableId) -> float:
-        """Start the deadline of an attempt that begins on this thread; return the start time."""
-        if self._options.load_timeout_s > 0:
-            overdue = LoadOverdue(servable_id, self._options.load_timeout_s)
-            self._inbox.put_after(overdue, overdue.after_s)
-        return time.monotonic()
-
-    def _record_end(self, servable_id: ServableId, attempt: Attempt) -> bool:
-        """Record the end of an attempt; return False if it was given up before."""
-        if not attempt.close():
-            return False
-        self._inbox.cancel(LoadOverdue(servable_id, self._options.load_timeout_s))
-        return True
-
-    def _estimate(
-        self, servable_id: ServableId, data: VersionData, live: Live, attempt: Attempt
-    ) -> None:
-        """Estimate a version and send the event; on the load pool."""
-        started = self._start_deadline(servable_id)
-        outcome: Estimated | LoadFailed
-        try:
-            estimate = estimate_of(servable_id, self._loader_of(servable_id, data, live))
-            devices = self._options.devices() if estimate.on_devices else {}
-            outcome = Estimated(servable_id, estimate, devices)
-        except BaseException as error:  # a loader's own code may even raise SystemExit
-            outcome = failure(servable_id, error)
-        if not self._record_end(servable_id, attempt):
-            return
-        self._inbox.put(outcome)
-        if isinstance(outcome, LoadFailed):
-            self._on_load(servable_id, time.monotonic() - started, False)
-
-    def _load(
-        self,
-        servable_id: ServableId,
-        data: VersionData,
-        live: Live,
-        placement: Placement,
-        attempt: Attempt,
-    ) -> None:
-        """Load and warm up a version, open its runners, and send the event; on the load pool."""
-        started, meter = self._start_deadline(servable_id), self._options.meter
-        span = meter.start(data.platform) if meter else None
-        outcome: LoadSucceeded | LoadFailed = LoadSucceeded(servable_id)
-        ended = False
-        try:
-            loader = self._loader_of(servable_id, data, live)
-            servable = load_warm(servable_id, data, loader, placement, self._options.warm_up)
-            ended = self._record_end(servable_id, attempt)
-            if not ended:  # it was given up and never serves; another attempt may have loaded
-                free(servable_id, loader, servable)
-                return
-            live.servable, live.runners = servable, self._open(servable_id, loader, servable)
-        except BaseException as error:
-            outcome = failure(servable_id, error)
-            if not ended and not self._record_end(servable_id, attempt):
-                return
-        finally:
-            measured = meter.stop(span) if meter and span else None
-        if isinstance(outcome, LoadSucceeded) and measured:
-            outcome = LoadSucceeded(servable_id, measured)
-        self._inbox.put(outcome)
-        self._on_load(servable_id, time.monotonic() - started, isinstance(outcome, LoadSucceeded))
-
-    def _open(
-        self, servable_id: ServableId, loader: Loader, servable: Servable
-    ) -> Mapping[str, SignatureRunner]:
-        """Open a servable's runners; unload it if that fails."""
-        try:
-            return self._dispatcher.open(servable_id, servable)
-        except BaseException:
-            self._dispatcher.close(servable_id)
-            free(servable_id, loader, servable)
-            raise
-
-    def _relocate(
-        self, servable_id: ServableId, loader: object, failed: Device, to: Device | None
-    ) -> None:
-        """Move or free a version's replica and send the event; on the load pool."""
-        devices: tuple[Device, ...] = ()
-        try:
-            if isinstance(loader, Relocates):
-                devices = loader.relocate(failed, to)
-        except BaseException:
-            _log.exception("a replica of %s could not be moved", servable_id)
-        self._inbox.put(Relocated(servable_id, devices))
-
-    def _unload(self, servable_id: ServableId, departing: Live) -> None:
-        """Close a version's runners, unload it, and send the event; on the unload pool."""
-        departing.runners = None
-        servable, departing.servable = departing.servable, None
-        meter = self._options.meter
-        span = meter.start() if meter else None
-        try:
-            self._dispatcher.close(servable_id)
-            if servable is not None and departing.loader is not None:
-                departing.loader.unload(servable)
-        except BaseException:  # what could not be freed is lost, but the version is gone
-            _log.exception("Unloading servable: %s failed", servable_id)
-        if meter and span:
-            meter.stop(span)
-        self._inbox.put(Unloaded(servable_id))
 
 
 def _left(deadline: float) -> float:

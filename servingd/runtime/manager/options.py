@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from servingd.config.loads import load_rules
@@ -12,12 +13,40 @@ from servingd.core.lifecycle.policies import availability_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.resources.placement import LoadRules
 from servingd.core.resources.tracker import ResourceTracker
-from servingd.core.types import Device
+from servingd.core.serving import Servable
+from servingd.core.types import CPU_0, Device, ServableId, VersionData
 from servingd.machine.memory import ram_budget
-from servingd.runtime.manager.load_jobs import ManagerOptions, WarmUpCall
 from servingd.runtime.manager.memory_meter import MemoryMeter
 
 _MB = 1 << 20
+
+WarmUpCall = Callable[[ServableId, VersionData, Servable], None]
+"""Warms a version's servable up, on the load's thread; an exception fails the load."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerOptions:
+    """The threads, limits and callbacks of loads."""
+
+    num_load_threads: int = 2
+    """The most loads at a time."""
+
+    num_unload_threads: int = 1
+    """The most unloads at a time."""
+
+    warm_up: WarmUpCall = lambda servable_id, data, servable: None
+    """Warms a servable up, on the load's thread; an exception fails the load."""
+
+    devices: Callable[[], Mapping[Device, int]] = lambda: {CPU_0: 0}
+    """Returns the devices that exist, each with the bytes of its own memory that may be used (0: no
+    limit). Called on the load pool, before each load that is placed on devices.
+    """
+
+    load_timeout_s: float = 0.0
+    """Seconds after which an estimate or a load is given up with its thread; 0: never."""
+
+    meter: MemoryMeter | None = None
+    """Measures what loads take; None: only estimates are used."""
 
 
 class Devices(Protocol):

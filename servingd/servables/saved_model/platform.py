@@ -17,7 +17,7 @@ from servingd.servables.saved_model.loader import SavedModelLoader
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.session.run_watch import RunWatch
 from servingd.servables.tensorflow.extensions import load_extensions
-from servingd.servables.tflite.platform import TfLite
+from servingd.servables.tflite.servable import TfLite
 
 
 class SavedModelPlatform:

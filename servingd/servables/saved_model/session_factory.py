@@ -8,8 +8,8 @@ from collections.abc import MutableMapping, Sequence
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import Device
+from servingd.servables.saved_model.files.graph_safety import safe_signatures
 from servingd.servables.saved_model.files.meta_graph import MetaGraph, read_meta_graph
-from servingd.servables.saved_model.optimise.graph_safety import safe_signatures
 from servingd.servables.saved_model.session.opening import open_plain
 from servingd.servables.saved_model.session.options import RunLimits, SessionOptions
 from servingd.servables.saved_model.session.run_watch import RunWatch

@@ -1,5 +1,5 @@
 """TF Lite models, for versions where they are preferred.
 
 Here: reading the flatbuffer, pools of interpreters, and signatures from metadata.
-Not here: SavedModels. Start with `platform.py`.
+Not here: SavedModels. Start with `servable.py`.
 """

@@ -25,7 +25,7 @@ from servingd.errors import (
 from servingd.servables.synthetic_inputs import synthetic_inputs
 from servingd.servables.tensorflow.runtime import tensorflow
 from servingd.servables.tflite.signature_defs import signature_defs
-from servingd.wire.tensors.proto import data_type_of
+from servingd.wire.tensors.types import data_type_of
 
 DEFAULT_SIGNATURE = "serving_default"
 

@@ -17,7 +17,7 @@ import orjson
 from servingd.core.types import DataType
 from servingd.errors import InvalidArgument
 from servingd.wire.json.lists import Array, to_bytes
-from servingd.wire.tensors.proto import numpy_dtype, type_name
+from servingd.wire.tensors.types import numpy_dtype, type_name
 
 _PIECE = 32 << 10
 """Elements written at a time: the interpreter lock is held meanwhile."""

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from servingd.core.types import DataType
-from servingd.wire.tensors.proto import numpy_dtype
+from servingd.wire.tensors.types import numpy_dtype
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

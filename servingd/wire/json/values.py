@@ -12,7 +12,7 @@ from servingd.core.types import DataType
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
 from servingd.wire.json.lists import MAX_RANK, Array, flat_array, to_bytes
 from servingd.wire.json.text import dump_value
-from servingd.wire.tensors.proto import numpy_dtype, type_name
+from servingd.wire.tensors.types import numpy_dtype, type_name
 
 _B64 = "b64"
 

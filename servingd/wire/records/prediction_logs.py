@@ -13,7 +13,7 @@ from servingd.core.types import ModelSpec, ServableId, Tensors, TensorSpec
 from servingd.errors import InvalidArgument
 from servingd.wire import protos
 from servingd.wire.examples import classification_result, regression_result
-from servingd.wire.tensors.proto import encode
+from servingd.wire.tensors.encoding import encode
 from servingd.wire.varints import read_varint32, varint
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -22,7 +22,8 @@ import numpy as np
 from servingd.core.types import DataType, ModelSpec
 from servingd.errors import ServingError
 from servingd.wire.fields import Place, places_of
-from servingd.wire.tensors.proto import decode, fixed_list_field
+from servingd.wire.tensors.decoding import decode
+from servingd.wire.tensors.types import fixed_list_field
 
 if TYPE_CHECKING:
     from servingd.wire.protos import InputsRequest, InputTensor

@@ -15,7 +15,7 @@ from servingd.frontends.tfs.rest.calls import JsonPredict
 from servingd.frontends.tfs.rest.reply import RestReply, reply_form
 from servingd.inference.multi_inference import _Part, _Parts
 from servingd.observability.requests import RequestMetrics
-from servingd.wire.tensors.proto import data_type_of
+from servingd.wire.tensors.types import data_type_of
 from tests.threads.fakes import signature
 
 OUTPUTS = {"y": np.ones(1, np.float32)}

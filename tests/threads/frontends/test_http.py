@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from servingd.frontends.http.connection import HttpLimits
+from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.messages import HttpReply, HttpRequest
 from servingd.frontends.http.transport import HttpTransport
 from tests.http_client import Answers, answer, connect, ended, get, post, received

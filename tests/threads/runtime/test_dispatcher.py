@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
-from servingd.core.batching.queue import BatchRules
+from servingd.core.batching.batch_limits import BatchRules
 from servingd.core.batching.refusal import AdmissionLimits
 from servingd.core.serving import RuledBatching
 from servingd.core.types import ServableId

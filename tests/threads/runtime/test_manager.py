@@ -32,9 +32,9 @@ from servingd.errors import (
     Unimplemented,
 )
 from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
-from servingd.runtime.manager.load_jobs import ManagerOptions
 from servingd.runtime.manager.manager import Manager
 from servingd.runtime.manager.memory_meter import MemoryMeter
+from servingd.runtime.manager.options import ManagerOptions
 from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
 from tests.threads.fakes import (
@@ -1056,7 +1056,7 @@ class Forgetful(ServingMap):
 
 def test_a_version_that_cannot_be_withdrawn_is_unloaded_all_the_same(build):
     house = build()
-    house.models = Forgetful(house.monitor, house.manager._dispatcher)
+    house.models = Forgetful(house.monitor, house.manager._jobs._dispatcher)
     house.manager._serving_map = house.models
     house.start().serve("m", 1)
     house.aspire("m")
@@ -1071,7 +1071,7 @@ def test_a_load_that_cannot_be_begun_has_failed(build):
     def refuse(job):
         raise RuntimeError("no pool")
 
-    house.manager._loads.submit = refuse
+    house.manager._jobs._loads.submit = refuse
     house.start()
     house.aspire("m", 1)
     assert house.heard.wait("m", 1, "END").error.message == "RuntimeError: no pool"

@@ -389,6 +389,17 @@ class ManagerMachine(RuleBasedStateMachine):
                 assert sum(v.holds.on(device) for v in plan.versions) + growth <= limit
 
     @invariant()
+    def sums_and_lists_follow_the_reservations(self):
+        tracker = self.state._tracker
+        held = tracker.reservations
+        for servable_id in held:
+            before = tracker._totals._shares[servable_id]
+            tracker._changed(servable_id)
+            assert tracker._totals._shares[servable_id] == before
+        assert tracker._totals._shares.keys() == held.keys()
+        assert set(tracker.promised) == {i for i, h in held.items() if h.promised}
+
+    @invariant()
     def who_is_not_in_memory_holds_nothing(self):  # 20
         if hasattr(self, "state"):
             there = {x.id for x in self.world.loaders.values() if x.loaded or x.loading}

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.batching.queue import Batch, BatchLimits, BatchQueue, BatchRules, Priority
+from servingd.core.batching.batch_limits import BatchLimits, BatchRules
+from servingd.core.batching.queue import Batch, BatchQueue, Priority
 from servingd.errors import InvalidArgument, ServingError, Unavailable
 
 IDLE = BatchLimits(full_rows=4, may_overlap=False)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from servingd.errors import ServingError
 from servingd.frontends.tfs.rpc.messages import MessageParser, parse_inputs
 from servingd.wire.protos import InputsRequest, PredictRequest, TensorProto
-from servingd.wire.tensors.proto import decode
+from servingd.wire.tensors.decoding import decode
 
 PARSER = MessageParser(1 << 20)
 

@@ -23,7 +23,7 @@ from servingd.wire.json.results import (
     encode_regressions,
 )
 from servingd.wire.json.tensors import read_predict
-from servingd.wire.tensors.proto import data_type_of, numpy_dtype
+from servingd.wire.tensors.types import data_type_of, numpy_dtype
 
 WRITTEN = [
     DataType.FLOAT,

@@ -22,7 +22,7 @@ from servingd.wire.json import tensors as json_tensors
 from servingd.wire.json.fast import read_numeric
 from servingd.wire.json.tensors import read_object, read_predict
 from servingd.wire.json.values import read_tensor
-from servingd.wire.tensors.proto import numpy_dtype
+from servingd.wire.tensors.types import numpy_dtype
 
 PAD = b" " * 2100  # makes a body large enough for the quick way
 INTEGERS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from servingd.core.types import ModelSpec, ServableId, TensorSpec
+from servingd.core.types import DataType, ModelSpec, ServableId, TensorSpec
 from servingd.errors import InvalidArgument
 from servingd.wire import protos
 from servingd.wire.records.prediction_logs import (
@@ -16,7 +16,7 @@ from servingd.wire.records.prediction_logs import (
     recorded_request,
     regression_response,
 )
-from servingd.wire.tensors.proto import DataType, encode_model_spec, encode_predict_response
+from servingd.wire.tensors.encoding import encode_model_spec, encode_predict_response
 
 M7 = ServableId("m", 7)
 ORIGIN = Provenance(1_700_000_000, ("serve", "gpu"), 0.25, attributes=1, dc="x")

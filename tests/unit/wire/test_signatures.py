@@ -7,7 +7,8 @@ import numpy as np
 from servingd.core.types import DataType, Signature, TensorSpec
 from servingd.wire.protos import SignatureDef
 from servingd.wire.signatures import signature_def, signature_def_map, signature_from_def
-from servingd.wire.tensors.proto import decode, encode
+from servingd.wire.tensors.decoding import decode
+from servingd.wire.tensors.encoding import encode
 
 
 def definition() -> SignatureDef:

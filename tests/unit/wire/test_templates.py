@@ -9,7 +9,8 @@ from hypothesis import given, settings
 
 from servingd.core.types import DataType, ModelSpec
 from servingd.wire.protos import InputsRequest, PredictRequest, TensorProto
-from servingd.wire.tensors.proto import decode, encode_as_content
+from servingd.wire.tensors.decoding import decode
+from servingd.wire.tensors.encoding import encode_as_content
 from servingd.wire.tensors.templates import MAX_TOTAL_BYTES, RequestTemplates
 
 SPEC = ModelSpec("m")

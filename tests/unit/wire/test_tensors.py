@@ -16,20 +16,18 @@ from hypothesis.extra import numpy as hnp
 from servingd.core.types import DataType, TensorSpec
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
 from servingd.wire.protos import InputTensor, PredictResponse, TensorProto
-from servingd.wire.tensors import proto as tensors
-from servingd.wire.tensors.proto import (
-    data_type_of,
-    decode,
+from servingd.wire.tensors.decoding import decode
+from servingd.wire.tensors.encoding import (
+    _fixed_head,
     encode,
     encode_as_content,
     encode_model_spec,
     encode_predict_response,
-    numpy_dtype,
-    type_name,
 )
+from servingd.wire.tensors.types import FORMS, data_type_of, numpy_dtype, type_name
 from servingd.wire.varints import read_varint32, varint, varints
 
-SERVED = [DataType(number) for number in sorted(tensors._FORMS)]
+SERVED = [DataType(number) for number in sorted(FORMS)]
 NOT_SERVED = sorted(set(DataType) - set(SERVED) - {DataType.INVALID})
 LIST_FIELDS = [name for name in TensorProto.DESCRIPTOR.fields_by_name if name.endswith("_val")]
 
@@ -122,7 +120,7 @@ def test_list_round_trip(case: tuple[np.ndarray[Any, Any], DataType]) -> None:
     assert proto.dtype == data_type
     assert not proto.tensor_content
     lists = {name for name in LIST_FIELDS if getattr(proto, name)}
-    assert lists == ({tensors._FORMS[data_type].field} if array.size else set())
+    assert lists == ({FORMS[data_type].field} if array.size else set())
     assert same(decode(proto, "x"), array)
 
 
@@ -212,7 +210,7 @@ def test_scalar_has_an_empty_shape() -> None:
 def test_head_cache_is_bounded() -> None:
     for size in range(5000):
         encode(np.zeros((0, size), np.float32), DataType.FLOAT)
-    assert tensors._fixed_head.cache_info().currsize <= 4096
+    assert _fixed_head.cache_info().currsize <= 4096
 
 
 # ---- from the wire

@@ -30,7 +30,7 @@ from servingd.wire.records.prediction_logs import (
     predict_request,
     regression_response,
 )
-from servingd.wire.tensors.proto import encode_predict_response
+from servingd.wire.tensors.encoding import encode_predict_response
 
 _LARGE_BYTES = 32 << 10
 """Bytes of outputs above which a worker writes them: 8,000 floats take 0.3 ms, gzip as much."""

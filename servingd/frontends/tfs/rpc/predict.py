@@ -15,7 +15,7 @@ from servingd.frontends.call import Call, CallContext, Note, to_serving_error
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
 from servingd.inference.predict import bind, bind_tensors, no_such_signature, predict, wrong_type
-from servingd.wire.tensors.proto import encode_predict_response
+from servingd.wire.tensors.encoding import encode_predict_response
 from servingd.wire.tensors.templates import RequestTemplates, Template
 
 if TYPE_CHECKING:

@@ -138,7 +138,7 @@ def _assets(meta_graph: MetaGraph | MetaGraphText) -> list[str]:
 def shard_bytes(index: bytes) -> dict[str, int]:
     """Return the bytes that each shard must have, by file, from `variables.index`.
 
-    Raises BadIndex or UnknownForm.
+    Raises BadIndex or UnknownFormat.
     """
     entries = iter(table_entries(index))
     key, value = next(entries, (b"?", b""))

@@ -25,9 +25,9 @@ import numpy as np
 from servingd.config.saved_model import extensions
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, ServingError
+from servingd.servables.saved_model.files.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.files.meta_graph import Initialiser, node_name, read_meta_graph
 from servingd.servables.saved_model.optimise.freeze import freeze, optimise_graph
-from servingd.servables.saved_model.optimise.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.session.c_api import make_call
 from servingd.servables.saved_model.session.device_assignment import clear_devices
 from servingd.servables.saved_model.session.options import ONE_THREAD

@@ -20,7 +20,7 @@ from servingd.servables.saved_model.row_wise.values import (
     made,
 )
 from servingd.wire import protos
-from servingd.wire.tensors.proto import decode
+from servingd.wire.tensors.decoding import decode
 
 _LARGEST_CONSTANT = 4096
 """Bytes of a constant that is read; of a larger one only the shape matters."""

@@ -17,7 +17,8 @@ import numpy as np
 from servingd.core.types import DataType, Signature, Tensors
 from servingd.servables.synthetic_inputs import MAX_BYTES, input_shape
 from servingd.wire import protos
-from servingd.wire.tensors.proto import decode, numpy_dtype
+from servingd.wire.tensors.decoding import decode
+from servingd.wire.tensors.types import numpy_dtype
 
 SEEDS = 6
 """How many kinds of inputs there are; each is nasty in its own way."""

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.core.batching.policy import (
+from servingd.core.batching.batch_limits import (
     MAX_ROWS,
+    BatchLimits,
+    BatchRules,
     FixedPolicy,
     LatencyGoalPolicy,
     RunTimes,
     WaitingPolicy,
 )
-from servingd.core.batching.queue import BatchLimits, BatchRules
 
 RULES = BatchRules(max_request_rows=MAX_ROWS, max_batch_rows=64, max_enqueued_batches=MAX_ROWS)
 

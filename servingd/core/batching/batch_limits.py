@@ -11,12 +11,40 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from servingd.core.batching.queue import BatchLimits, BatchRules
-
 MAX_ROWS = 2**31 - 1
 
 _WEIGHT = 0.2
 """The share of the newest run in a moving mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRules:
+    """Limits of a queue; the meaning is TensorFlow Serving's `BatchingParameters`."""
+
+    max_request_rows: int
+    """Rows of the largest request."""
+    max_batch_rows: int
+    """Rows of the largest batch. A larger request runs alone, unless `splits` is set."""
+    max_enqueued_batches: int
+    """The most batches of one kind that may wait."""
+    splits: bool = False
+    """Whether a request's rows may be spread over several batches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """When a batch is dispatched although it could still grow."""
+
+    full_rows: int
+    """Rows from which a batch is dispatched at once."""
+    hold_s: float = 0.0
+    """Seconds after which an unfilled batch is dispatched, from its oldest call's arrival."""
+    may_overlap: bool = True
+    """Whether an unfilled batch may be dispatched while another one of this queue runs."""
+    most_rows: int = 0
+    """Rows of the largest batch when more calls wait than `full_rows`; 0: `full_rows`."""
+    reason: str = "idle"
+    """The reason given for dispatching an unfilled batch: `idle`, `timer` or `goal`."""
 
 
 class RunTimes:
