@@ -313,7 +313,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer with an error after the pending responses, and close; ignore further input."""
-        _log.debug("a malformed or oversized request is refused: %d, %s", status, text)
+        _log.debug("a request is refused before it is a call: %d, %s", status, text)
         self._closing = self._lingers = True
         self._reader.drop()
         reply = HttpReply(self, head=False, keep_alive=False)

@@ -76,7 +76,7 @@ class Reloader:
                 wait.give_up()
                 raise
         if changed and undoes:
-            _log.warning("the configuration file replaces the models of a reload call")
+            _log.warning("a reload by a call is undone: the configuration file holds again")
         if changed or by_call:
             _log.info("reloaded: %d models, new: %s", len(models), ", ".join(new) or "none")
         wait.begin(timeout_s)
