@@ -53,13 +53,16 @@ class _Field(NamedTuple):
     data_type: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    elements: int
 
 
 class Template:
     """All of a PredictRequest but the numbers of its tensors. Immutable but for `plan`."""
 
     __slots__ = (
+        "_back",
         "_frame",
+        "_only",
         "_parts",
         "_record",
         "aliases",
@@ -89,7 +92,8 @@ class Template:
         """What its reader has worked out for it; replaced whole, from any thread."""
         self._frame = _frame_of(payload, sorted(field.place for field in fields))
         self._parts = self._frame.unpack(payload)
-        self.front: bytes = self._parts[0]
+        self.front, self._back = self._parts[0], self._parts[-1]
+        self._only = fields[0] if len(fields) == 1 else None
         self.frame_bytes = sum(map(len, self._parts))
         self._record = np.dtype(
             {
@@ -102,7 +106,21 @@ class Template:
 
     def fits(self, payload: bytes) -> bool:
         """Whether a request of the template's length is one of this form."""
-        return payload.startswith(self.front) and self._frame.unpack(payload) == self._parts
+        if not (payload.startswith(self.front) and payload.endswith(self._back)):
+            return False
+        return self._only is not None or self._frame.unpack(payload) == self._parts
+
+    def only_array(self, payload: bytes) -> np.ndarray[Any, Any] | None:
+        """Return the one tensor of a request that fits; None if it has several.
+
+        It is a read-only view of `payload`, not aligned in memory. To make a record of one field
+        takes four times as long.
+        """
+        only = self._only
+        if only is None:
+            return None
+        flat = np.frombuffer(payload, only.dtype, only.elements, only.place[0])
+        return flat if len(only.shape) == 1 else flat.reshape(only.shape)
 
     def record(self, payload: bytes) -> np.ndarray[Any, Any]:
         """Return the tensors of a request that fits, by field name.
@@ -207,4 +225,4 @@ def _field_of(payload: bytes, place: Place, alias: str, tensor: InputTensor) -> 
     array = decode(tensor, alias)
     if not array.size or array.tobytes() != payload[slice(*found[0])]:
         return None
-    return _Field(alias, found[0], data_type, array.dtype, array.shape)
+    return _Field(alias, found[0], data_type, array.dtype, array.shape, array.size)

@@ -27,7 +27,12 @@ def request(array, data_type=DataType.FLOAT, *, name="m", alias="x", outputs=())
 
 def read(template, payload, alias="x"):
     """One tensor of a request that fits a template."""
-    return template.record(payload)[template.fields[alias]]
+    array, only = template.record(payload)[template.fields[alias]], template.only_array(payload)
+    assert (only is None) is (len(template.fields) > 1)
+    if only is not None:
+        assert (only.dtype, only.shape) == (array.dtype, array.shape)
+        assert only.tobytes() == array.tobytes()
+    return array
 
 
 def learn(templates, message):

@@ -91,12 +91,16 @@ class PredictCall(Call):
         """Return the inputs, bound to the signature."""
         template = self.template
         if template is None:
-            inputs = bind_tensors(signature, self.tensors)
+            inputs: Tensors = bind_tensors(signature, self.tensors)
         else:
             plan: _Plan | None = template.plan
             if plan is None or plan.signature is not signature:
                 plan = template.plan = self._plan(template, signature)
-            inputs = _bound(plan, template.record(self.payload))
+            array = template.only_array(self.payload)
+            if array is None or plan.defaults:
+                inputs = _bound(plan, template.record(self.payload))
+            else:
+                inputs = {plan.aliases[0]: array}
         self.ran_at = time.perf_counter()
         return inputs
 
