@@ -198,7 +198,7 @@ def _take_over_socket(path: str) -> None:
         probe.settimeout(1)
         with contextlib.suppress(OSError):
             probe.connect(path)
-            _log.warning("unix:%s: another server listens there; this one replaces it", path)
+            _log.warning("unix:%s is taken over from another server that listens there", path)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
