@@ -230,6 +230,10 @@ def _columns(
     return found
 
 
+_KINDS = {"d": "fiu", "i": "i", "u": "iu"}
+"""Kinds of numpy's that Python's numbers may become, by the parser's type."""
+
+
 def _rows(
     first: Any, readings: Mapping[str, _Reading | None], text: bytes
 ) -> dict[str, Array] | None:
@@ -258,8 +262,10 @@ def _rows(
         if len(shapes[alias]) == 1:  # an array of lists takes three times as long
             column = list(chain.from_iterable(column))
         numbers = np.array(column)
-        if reading.kind != "d" and numbers.dtype.kind not in ("iu" if reading.kind == "u" else "i"):
+        if numbers.dtype.kind not in _KINDS[reading.kind]:
             return None
+        if reading.kind == "d":  # integers become doubles first, as everywhere: it rounds twice
+            numbers = numbers.astype(reading.read, copy=False)
         found[alias] = _array(numbers, reading, (count, *shapes[alias]))
     return found
 
@@ -306,7 +312,7 @@ def _list(element: bytes, size: int, limit: int) -> bytes:
 
 
 def _array(numbers: Array, reading: _Reading, shape: tuple[int, ...]) -> Array:
-    if numbers.size != math.prod(shape) or numbers.dtype.kind not in "fiu":
+    if numbers.size != math.prod(shape):
         raise _Unfit  # a list of one number, and one of none: their skeleton is the same
     if reading.kind == "u" and numbers.dtype.kind == "i" and numbers.min() < 0:
         raise _Unfit

@@ -527,6 +527,29 @@ def test_all_ways_find_the_same_numbers(data_type: DataType, rows: list[list[str
 
 
 @pytest.mark.parametrize("data_type", SERVED[:-2], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("number", [2**60 + 2**36 + 1, -(2**60) - 2**36 - 1, 2**63, 7])
+def test_rows_of_large_integers_are_rounded_as_elsewhere(data_type: DataType, number: int) -> None:
+    """Rounded once to 24 bits the first ones would be other floats than by way of a double."""
+    for row in (f'{{"x": {number}, "y": 1.5}}', f'{{"x": [{number}], "y": [1.5]}}'):
+        body = f'{{"instances": [{row}, {row}]}}'.encode()
+        wanted = signature(x=data_type, y=DataType.FLOAT)
+        expected = outcome(exactly, body, wanted)
+        assert outcome(read, body, wanted) == expected
+        assert outcome(read, body[:-1] + PAD + b"}", wanted) == expected
+
+
+@given(st.sampled_from(SERVED[:-2]), st.lists(LEAVES, min_size=1, max_size=3))
+def test_rows_of_scalars_are_read_the_same_by_all_ways(
+    data_type: DataType, leaves: list[str]
+) -> None:
+    rows = ",".join(f'{{"x1": {leaf}, "x2": 1}}' for leaf in leaves)
+    body, wanted = f'{{"instances": [{rows}]}}'.encode(), signature(x1=data_type, x2=data_type)
+    expected = outcome(exactly, body, wanted)
+    assert outcome(read, body, wanted) == expected
+    assert outcome(read, body[:-1] + PAD + b"}", wanted) == expected
+
+
+@pytest.mark.parametrize("data_type", SERVED[:-2], ids=lambda kind: kind.name)
 @pytest.mark.parametrize(
     "form",
     ['{"instances": %s}', '{"inputs": %s}', '{"inputs": {"x": %s}}', '{"instances": [{"x": %s}]}'],
