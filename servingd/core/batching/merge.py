@@ -40,12 +40,10 @@ def form_of(signature: Signature, inputs: Tensors) -> Form:
     Inputs with the same dtypes and shapes have the same form.
     """
     size = sum(array.nbytes for array in inputs.values())
-    if fits(signature, inputs):
-        try:
-            return Form(size, rows_of(inputs), kind_of(inputs))
-        except InvalidArgument:
-            pass
-    return Form(size, 0, None)
+    first_sizes = {array.shape[:1] for array in inputs.values()}
+    if not fits(signature, inputs) or len(first_sizes) != 1 or () in first_sizes:
+        return Form(size, 0, None)
+    return Form(size, rows_of(inputs), kind_of(inputs))
 
 
 class Merged(NamedTuple):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from servingd.core.lifecycle.policies import Snapshot
 from servingd.core.lifecycle.states import HarnessState
 from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.tracker import ResourceRequest
+from servingd.core.resources.reservations import ResourceRequest
 from servingd.core.types import (
     NO_BYTES,
     AspiredVersion,

@@ -11,14 +11,8 @@ from dataclasses import dataclass
 from servingd.core.lifecycle.events import Command, Explain
 from servingd.core.lifecycle.harness import Harness, LoadPlan, PlannedVersion, Stream, Streams
 from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.tracker import (
-    Admission,
-    Reservation,
-    ResourceRequest,
-    ResourceTracker,
-    Verdict,
-    megabytes,
-)
+from servingd.core.resources.reservations import Admission, Reservation, ResourceRequest, Verdict
+from servingd.core.resources.tracker import ResourceTracker, megabytes
 from servingd.core.types import ANYWHERE, NO_BYTES, ServableId
 
 

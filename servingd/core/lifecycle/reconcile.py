@@ -66,7 +66,8 @@ from servingd.core.lifecycle.loading import Decision, decide, explain, plan_of, 
 from servingd.core.lifecycle.policies import POLICIES, Load, Policy, availability_preserving
 from servingd.core.lifecycle.states import LEAVING, HarnessState, PublicState, advance
 from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.tracker import ResourceRequest, ResourceTracker, Verdict
+from servingd.core.resources.reservations import ResourceRequest, Verdict
+from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId
 from servingd.errors import Cancelled, DeadlineExceeded, Internal, ServingError, error_from_code
 

@@ -9,25 +9,29 @@ grow one at a time, so only the largest growth is reserved; loads come first.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from servingd.core.resources.estimates import (
     NOTHING,
     NOTHING_LEARNT,
     Correction,
-    Estimate,
     Measured,
     believed,
     cost,
     learn,
 )
 from servingd.core.resources.placement import PER_DEVICE, Cost, LoadRules, Room, candidates, plan
+from servingd.core.resources.reservations import (
+    Admission,
+    OptimisationReservation,
+    Reservation,
+    ResourceRequest,
+    Verdict,
+)
 from servingd.core.resources.totals import Share, Totals, larger
 from servingd.core.types import (
-    ANYWHERE,
     CPU_0,
     NO_BYTES,
     Device,
@@ -38,78 +42,6 @@ from servingd.core.types import (
 from servingd.errors import ResourceExhausted, ServingError
 
 _SHOWN_USERS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceRequest:
-    """What a load asks for: its loader's estimate, and the devices that exist."""
-
-    estimate: Estimate
-    devices: Mapping[Device, int]
-    """The bytes of its own memory that may be used on each device; 0: no limit."""
-
-
-class Verdict(enum.Enum):
-    """Whether there is room for a load."""
-
-    START = "start"
-    WAIT = "wait"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """The decision on a load, and what it would hold."""
-
-    verdict: Verdict
-    placement: Placement = ANYWHERE
-    loading: Resources = NO_BYTES
-    steady: Resources = NO_BYTES
-    error: ServingError | None = None
-    """The reason, if it is refused."""
-
-
-class OptimisationReservation(enum.Enum):
-    """Whether a version may be optimised."""
-
-    NONE = "none"
-    WAITS = "waits"
-    ALLOWED = "allowed"
-
-
-@dataclass(slots=True)
-class Reservation:
-    """The memory and devices that one version holds."""
-
-    request: ResourceRequest
-    placement: Placement
-    holds: Resources
-    """What is reserved for it now, without its growth."""
-    steady: Resources
-    growth: OptimisationReservation
-    promised: bool = False
-    """Whether it waits: it holds nothing yet, but nobody else gets what it waits for."""
-    leaving: bool = False
-    loaded: bool = False
-    measured: bool = False
-    grown: bool = False
-    failed: set[Device] = field(default_factory=set)
-    """The devices on which a replica of it has failed."""
-
-    @property
-    def extra(self) -> Resources:
-        """What its growth takes in addition, if it is allowed."""
-        if self.growth is not OptimisationReservation.ALLOWED:
-            return NO_BYTES
-        return cost(self.request.estimate.growth).total(self.placement.devices)
-
-    @property
-    def later(self) -> Resources:
-        """What it will hold when its growth is over, whether it succeeds or not."""
-        if self.growth is not OptimisationReservation.ALLOWED:
-            return self.holds
-        grown = cost(self.request.estimate.grown).total(self.placement.devices)
-        return larger(self.holds, grown)
 
 
 class ResourceTracker:

@@ -4,7 +4,8 @@ import pytest
 
 from servingd.core.resources.estimates import Estimate, Footprint, Measured
 from servingd.core.resources.placement import PER_DEVICE, LoadRules
-from servingd.core.resources.tracker import ResourceRequest, ResourceTracker, Verdict
+from servingd.core.resources.reservations import ResourceRequest, Verdict
+from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import CPU_0, Device, Resources, ServableId
 from servingd.errors import Code
 
