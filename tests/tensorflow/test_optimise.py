@@ -770,13 +770,14 @@ def test_too_little_memory_for_the_child_leaves_the_plain_graph(models, tmp_path
     safe_to_run = dict.fromkeys(meta_graph.signatures, True)
     plain = open_plain(str(path), TAGS, ONE_THREAD, meta_graph, safe_to_run)
     servable = SavedModelServable(meta_graph, plain)
-    optimiser = GraphOptimiser(str(tmp_path), True, states, memory_limit=1_200_000_000)
+    too_little_for_tensorflow = 600_000_000
+    optimiser = GraphOptimiser(str(tmp_path), True, states, memory_limit=too_little_for_tensorflow)
     job = OptimisationJob(ID, str(path), TAGS, meta_graph, safe_to_run, 1, (servable,))
     optimiser.submit(job)
     assert job.finished.wait(TIMEOUT)
     assert states.seen == ["optimising", "declined"]
     (line,) = logged(caplog, "not optimised: the optimiser ended with ")
-    assert re.search("exit code 1: optimise: out of memory|exit code 1: |signal SIGABRT", line)
+    assert re.search("exit code 1: optimise: (out of memory|TensorFlow cannot be)|SIGABRT", line)
     assert servable.session is plain
     assert list(tmp_path.iterdir()) == [], "a passing failure is not kept"
     optimiser.stop()

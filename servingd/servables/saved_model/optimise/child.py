@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _restrict_process(options.parent, options.memory_limit_bytes, options.cpu_limit_seconds)
     try:
+        tensorflow()  # not the model's fault if it cannot be imported: no report
         load_extensions(extensions(options.op_libraries, options.python_imports))
         report = _optimise(options.source, options.target, _tags(options.tags))
         Path(options.target, REPORT_FILE).write_text(json.dumps(report))
