@@ -54,7 +54,7 @@ def run(folder: Path) -> Iterator[Row]:
         methods = RpcMethods(
             server.ports._calls, server.states, server.control.reload, dict, None, 1 << 30
         )
-        handle = methods.table()["/tensorflow.serving.PredictionService/Predict"]
+        predict = methods.table()["/tensorflow.serving.PredictionService/Predict"]
         x = np.float32([1, 2, 5])
         request = protos.PredictRequest()
         request.model_spec.name = "m"
@@ -66,7 +66,7 @@ def run(folder: Path) -> Iterator[Row]:
         handle.release()
         yield Row(
             "a whole Predict call over TensorFlow's callable, 3 floats",
-            ratio(lambda: handle(payload, reply), lambda: call((x,), None), 20_000),
+            ratio(lambda: predict(payload, reply), lambda: call((x,), None), 20_000),
             at_most=5.0,
         )
     finally:
