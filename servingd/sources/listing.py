@@ -55,13 +55,21 @@ def names_in(path: str) -> list[str]:
 
 def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
-        if not os.path.isdir(path):
-            status = os.stat(path)
-            if stat.S_ISREG(status.st_mode):
-                yield name, status
-            return
-        entries = list(os.scandir(path))
+        with os.scandir(path) as entries:
+            found = list(entries)
+    except NotADirectoryError:
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode):
+            yield name, status
+        return
     except FileNotFoundError:
         return
-    for entry in entries:
-        yield from _files(entry.path, f"{name}/{entry.name}" if name else entry.name)
+    for entry in found:
+        below = f"{name}/{entry.name}" if name else entry.name
+        try:
+            if entry.is_dir():
+                yield from _files(entry.path, below)
+            elif entry.is_file():  # asked first: it costs no system call where it says no
+                yield below, entry.stat()
+        except FileNotFoundError:
+            continue

@@ -19,9 +19,9 @@ class Watcher:
     A folder that is removed and made anew is another folder: it is watched anew.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` is called from watchdog's threads when something has happened."""
-        self._handler = _Handler(wake)
+    def __init__(self, on_changed: Callable[[str], None]) -> None:
+        """`on_changed` is called from watchdog's threads with the path of what has changed."""
+        self._handler = _Handler(on_changed)
         self._observer: Any = None  # made when first needed: it takes a resource of the system
         self._watches: dict[tuple[str, int], Any] = {}  # by path and inode
         self._failed: set[str] = set()
@@ -77,17 +77,19 @@ def _inode(folder: str) -> int:
 
 
 class _Handler(FileSystemEventHandler):
-    """Calls `wake` for every event but those of reading."""
+    """Reports every event but those of reading."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+    def __init__(self, on_changed: Callable[[str], None]) -> None:
+        self._on_changed = on_changed
         self._removed: set[str] = set()  # written by watchdog's threads, replaced by the source's
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in ("deleted", "moved"):
             self._removed.add(os.fsdecode(event.src_path))
         if event.event_type not in ("opened", "closed_no_write"):
-            self._wake()
+            self._on_changed(os.fsdecode(event.src_path))
+            if event.event_type == "moved":
+                self._on_changed(os.fsdecode(event.dest_path))
 
     def take_removed(self) -> set[str]:
         """Return the paths removed since the last call: a watch on one of them is dead."""

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from servingd.core.batching.batch_limits import (
     MAX_ROWS,
+    UNMEASURED_ROWS,
     BatchLimits,
     BatchPolicy,
     BatchRules,
@@ -73,7 +74,7 @@ class DispatchOptions:
     merge: bool = True
     """Whether waiting calls are merged where that is known to be correct."""
 
-    max_merged_rows: int = 64
+    max_merged_rows: int = 512
     """Rows of the largest batch of a model without batching parameters."""
 
     model: ModelBatching = field(default_factory=ModelBatching)
@@ -320,7 +321,7 @@ def _policy(
     def rows_worth() -> int:
         known = servable.rows_worth_merging(signature.name)
         if not known and model.merging == "always":
-            return options.max_merged_rows
+            return min(options.max_merged_rows, UNMEASURED_ROWS)
         return min(options.max_merged_rows, known)
 
     if model.goal_s:
