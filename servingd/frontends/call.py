@@ -42,7 +42,7 @@ class CallContext:
 
     models: Models
     metrics: RequestMetrics
-    is_configured: Callable[[str], bool] = lambda name: False
+    is_configured: Callable[[str], bool]
     """Returns whether a model of that name is configured, so that clients make no metric series."""
     request_log: RequestLog | None = None
     checks: Checks = NO_CHECKS

@@ -19,8 +19,6 @@ from servingd.core.types import ModelSpec, ServableId, Signature
 from servingd.errors import InvalidArgument
 from servingd.runtime.manager.state_monitor import StateMonitor
 
-OnDrained = Callable[[ServableId], None]
-
 
 class ServingVersion:
     """A ready version and the count of its handles; it serves as every call's handle itself."""
@@ -32,7 +30,7 @@ class ServingVersion:
         servable_id: ServableId,
         metadata: Mapping[str, Signature],
         runners: Mapping[str, SignatureRunner],
-        on_drained: OnDrained,
+        on_drained: Callable[[ServableId], None],
     ) -> None:
         self.id = servable_id
         self.metadata = metadata
@@ -75,7 +73,7 @@ class ServingMap:
         self,
         servable_id: ServableId,
         servable: Servable,
-        on_drained: OnDrained,
+        on_drained: Callable[[ServableId], None],
         runners: Mapping[str, SignatureRunner] | None = None,
     ) -> None:
         """Enter a version into the map, before returning. Opens runners if none are given."""

@@ -49,7 +49,12 @@ class Everything:
         self.handle = ServableHandle()
         self.metrics = RequestMetrics()
         self.logged = []
-        self.context = CallContext(models=self, metrics=self.metrics, request_log=self)
+        self.context = CallContext(
+            models=self,
+            metrics=self.metrics,
+            is_configured=lambda name: False,
+            request_log=self,
+        )
 
     def acquire(self, spec):
         return self.handle

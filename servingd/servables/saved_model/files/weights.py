@@ -46,7 +46,7 @@ class WeightsCheck:
                 call()
 
 
-def find_damage(path: str, cancelled: Callable[[], bool] = lambda: False) -> str:
+def find_damage(path: str, cancelled: Callable[[], bool]) -> str:
     """Return what is wrong with the variables under `path` by their checksums; empty: nothing.
 
     Reads all of them, one after the other, until `cancelled` returns True.

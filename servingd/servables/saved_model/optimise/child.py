@@ -47,6 +47,7 @@ REPORT_FILE = "report.json"
 
 Values = list[np.ndarray[Any, Any]]
 Call = Callable[..., list[Any]]
+"""One signature's callable of a session: takes its inputs, returns its outputs."""
 
 _TRANSIENT = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS)
 """TensorFlow's codes for trouble with files and memory: another try may succeed."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from servingd.core.callbacks import nothing
 from servingd.core.calls import Completion
 from servingd.core.serving import Servable
 from servingd.core.types import Device, ServableId, Signature, Tensors
@@ -49,9 +50,9 @@ class OptimisationJob:
     """What a tuning depends on besides the graph."""
     attempt: str = ""
     """The key of this version's files in `Attempts`."""
-    warm_up: Callable[[Servable], None] = lambda servable: None
+    warm_up: Callable[[Servable], None] = nothing
     """Runs the recorded requests on a servable; raises the ServingError of one that fails."""
-    on_swapped: Callable[[], None] = lambda: None
+    on_swapped: Callable[[], None] = nothing
     """Called when the new sessions serve."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
