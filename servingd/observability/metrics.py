@@ -1,33 +1,24 @@
-"""The metrics page: prometheus-client writes servingd's families, `serving_families` the others."""
+"""The metrics page: `text_format` writes the large families, prometheus-client the small ones."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
-from servingd.observability.batch_families import BatchCollector, batching_session
+from servingd.observability.batch_families import batch_families, batching_session
 from servingd.observability.batches import BatchMetrics
 from servingd.observability.placements import Placements
+from servingd.observability.request_families import LoadTimes, request_families
 from servingd.observability.requests import RequestMetrics
 from servingd.observability.self_warm_up import SelfWarmUpMetrics
-from servingd.observability.serving_families import (
-    Family,
-    ServingCounts,
-    cumulative,
-    families,
-    first_value,
-    write,
-)
+from servingd.observability.serving_families import ServingCounts, families
+from servingd.observability.text_format import Family, first_value, write
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-_REQUEST_LABELS = ("model", "version", "signature", "method", "code")
-_LOAD_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 class Metrics:
@@ -39,9 +30,8 @@ class Metrics:
         self.batches = BatchMetrics()
         self.self_warm_up = SelfWarmUpMetrics()
         self.placements = Placements()
+        self._loads = LoadTimes()
         self._registry = CollectorRegistry()
-        self._registry.register(_RequestCollector(self.requests))
-        self._registry.register(BatchCollector(self.batches))
         self._registry.register(self.self_warm_up)
         self._registry.register(self.placements)
         self._state = Gauge(
@@ -60,13 +50,6 @@ class Metrics:
             "servingd_model_incomplete",
             "1 for a version that is on disk but not complete.",
             ("model", "version"),
-            registry=self._registry,
-        )
-        self._load = Histogram(
-            "servingd_load_seconds",
-            "Time of one load attempt.",
-            ("model", "outcome"),
-            buckets=_LOAD_BUCKETS_S,
             registry=self._registry,
         )
         self._reloaded = Gauge(
@@ -124,8 +107,7 @@ class Metrics:
             return
         for version in self._live.pop(name, {}):
             self._state.remove(name, str(version))
-        for outcome in ("succeeded", "failed"):
-            self._load.remove(name, outcome)
+        self._loads.forget(name)
         self.on_incomplete(name, {})
         self.requests.forget(name)
         self.counts.forget_model(name)
@@ -151,7 +133,7 @@ class Metrics:
 
     def on_load(self, servable_id: ServableId, seconds: float, succeeded: bool) -> None:
         """Record one load attempt."""
-        self._load.labels(servable_id.name, "succeeded" if succeeded else "failed").observe(seconds)
+        self._loads.record(servable_id, seconds, succeeded)
 
     def on_config_reload(self, succeeded: bool) -> None:
         """Record that the configuration files were read again, and whether that succeeded."""
@@ -170,31 +152,11 @@ class Metrics:
 
     def page(self) -> bytes:
         """Return all families as Prometheus text."""
-        return generate_latest(self._registry) + self.serving_page()
+        own = request_families(self.requests) + batch_families(self.batches)
+        text = write([*own, self._loads.family()]).encode(errors="replace")
+        return text + generate_latest(self._registry) + self.serving_page()
 
     def serving_page(self) -> bytes:
         """Return TensorFlow Serving's families alone, as its own exporter writes them."""
         # A path need not be UTF-8.
         return write(self._families()).encode(errors="replace")
-
-
-class _RequestCollector:
-    """servingd's request families, read from the histograms."""
-
-    def __init__(self, requests: RequestMetrics) -> None:
-        self._requests = requests
-
-    def collect(self) -> Iterable[Metric]:
-        counts = CounterMetricFamily(
-            "servingd_requests", "Requests answered, by outcome.", labels=_REQUEST_LABELS
-        )
-        times = HistogramMetricFamily(
-            "servingd_request_seconds",
-            "Time from a request's last byte to its reply.",
-            labels=_REQUEST_LABELS,
-        )
-        for key, histogram in self._requests.histograms():
-            labels = (key.model, str(key.version or ""), key.signature, key.method, key.code.name)
-            counts.add_metric(labels, histogram.count)
-            times.add_metric(labels, list(cumulative(histogram)), histogram.total)
-        return counts, times
