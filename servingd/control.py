@@ -189,7 +189,7 @@ class Control:
         if not (config.model_config_file or config.servingd_config_file):
             return None
         wait_s = config.model_config_file_poll_wait_seconds
-        ended = self._metrics.on_config_reload
+        ended = self._metrics.reloads.ended
         if isinstance(catalog, RepositoryCatalog):
             yaml = config.servingd_config_file
             return ConfigFilePoll(
