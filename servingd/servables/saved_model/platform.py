@@ -16,7 +16,7 @@ from servingd.servables.saved_model.listener import NO_LISTENER, SavedModelListe
 from servingd.servables.saved_model.loader import SavedModelLoader
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.session.run_watch import RunWatch
-from servingd.servables.tensorflow.extensions import load_extensions
+from servingd.servables.tensorflow_runtime.extensions import load_extensions
 from servingd.servables.tflite.servable import TfLite
 
 

@@ -21,7 +21,7 @@ from servingd.errors import ServingError, Unavailable
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.sidecar_files import ruled_batching
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 
 ReplicaCallback: TypeAlias = "Callable[[SavedModelServable], None]"
 """Called from the thread of a run, or of the run watch."""

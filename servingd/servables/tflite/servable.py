@@ -22,7 +22,7 @@ from servingd.errors import DeadlineExceeded, ServingError
 from servingd.machine.cpus import cpus
 from servingd.servables.file_errors import error_of_file
 from servingd.servables.sidecar_files import batching_parameters, ruled_batching
-from servingd.servables.tensorflow.runtime import give_memory_back
+from servingd.servables.tensorflow_runtime.runtime import give_memory_back
 from servingd.servables.tflite.interpreters import Pool
 from servingd.servables.tflite.model_file import FILE, find_damage
 

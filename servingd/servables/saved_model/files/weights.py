@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from servingd.core.types import ServableId
-from servingd.servables.tensorflow.runtime import tensorflow
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 _PREFIX = "variables/variables"
 

@@ -26,7 +26,7 @@ from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.session.opening import open_optimised, open_plain
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.session.warm_up import same_answers
-from servingd.servables.tensorflow.runtime import give_memory_back
+from servingd.servables.tensorflow_runtime.runtime import give_memory_back
 
 _log = logging.getLogger(__name__)
 

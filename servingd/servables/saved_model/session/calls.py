@@ -11,7 +11,7 @@ from servingd.errors import Code, Internal, ServingError, Unimplemented
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.python_session import ObjectModel
 from servingd.servables.saved_model.session.timed_runs import TimedRuns
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 
 _SIGNATURE_ERRORS = (
     Code.INVALID_ARGUMENT,

@@ -22,7 +22,7 @@ from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.saved_model.session.python_session import ObjectModel, PythonSession
 from servingd.servables.saved_model.session.session import RunningSession, SyntheticRunEnded
 from servingd.servables.saved_model.session.warm_up import warm_up
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 
 _log = logging.getLogger(__name__)
 

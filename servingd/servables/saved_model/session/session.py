@@ -26,7 +26,7 @@ from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.saved_model.session.python_session import ObjectModel
 from servingd.servables.saved_model.session.run_watch import RunOwner
 from servingd.servables.synthetic_inputs import synthetic_inputs
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 
 _MAX_SUBSET_CALLS = 64
 """Callables of some outputs that a session keeps; each holds a plan of the graph in memory.

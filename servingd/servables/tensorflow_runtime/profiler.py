@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from servingd.errors import AlreadyExists, InvalidArgument, ServingError, as_serving_error
-from servingd.servables.tensorflow.runtime import is_loaded
+from servingd.servables.tensorflow_runtime.runtime import is_loaded
 
 MAX_SECONDS = 60.0
 """Seconds of a trace, at most: it grows in memory."""
