@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servingd.core.calls import Completion, ServableHandle, SignatureRunner
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import (
     DeadlineExceeded,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.completeness import Listing
-from servingd.core.serving import Platform
+from servingd.core.servable import Platform
 from servingd.core.types import Device
 from servingd.errors import InvalidArgument
 

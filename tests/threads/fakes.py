@@ -16,7 +16,7 @@ from servingd.core.calls import Completion
 from servingd.core.completeness import Listing
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.resources.estimates import UNKNOWN, Estimate
-from servingd.core.serving import RuledBatching
+from servingd.core.servable import RuledBatching
 from servingd.core.types import (
     ANYWHERE,
     AspiredVersion,

@@ -11,7 +11,7 @@ from servingd.core.batching.batch_limits import RunTimes
 from servingd.core.batching.merge import Merged, merge, next_allowed, split
 from servingd.core.batching.queue import Batch, Piece
 from servingd.core.calls import Completion
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, DeadlineExceeded, ServingError, as_serving_error
 from servingd.observability.batches import ROW_EDGES, QueueStats

@@ -52,7 +52,7 @@ from servingd.core.lifecycle.harness import LoadPlan
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState
 from servingd.core.resources.placement import LoadRules
-from servingd.core.serving import Dispatcher, Loader
+from servingd.core.servable import Dispatcher, Loader
 from servingd.core.types import (
     AspiredVersions,
     Device,

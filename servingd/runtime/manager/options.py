@@ -14,7 +14,7 @@ from servingd.core.lifecycle.policies import availability_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.resources.placement import LoadRules
 from servingd.core.resources.tracker import ResourceTracker
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import CPU_0, Device, ServableId, VersionData
 from servingd.machine.memory import ram_budget
 from servingd.runtime.manager.memory_meter import MemoryMeter

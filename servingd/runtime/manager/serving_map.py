@@ -14,7 +14,7 @@ from servingd.core.calls import SignatureRunner
 from servingd.core.lifecycle.labels import Labels, effective_labels
 from servingd.core.lifecycle.versions import why_not_ready
 from servingd.core.ref_count import RefCount
-from servingd.core.serving import Dispatcher, Servable
+from servingd.core.servable import Dispatcher, Servable
 from servingd.core.types import ModelSpec, ServableId, Signature
 from servingd.errors import InvalidArgument
 from servingd.runtime.manager.state_monitor import StateMonitor

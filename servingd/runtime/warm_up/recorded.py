@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from servingd.core.callbacks import nothing
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import DataLoss, Internal, InvalidArgument, PermissionDenied
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp

@@ -28,7 +28,7 @@ from servingd.core.batching.samples import (
 )
 from servingd.core.callbacks import nothing
 from servingd.core.calls import Completion
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import Cancelled, DeadlineExceeded, ServingError, as_serving_error
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.estimates import Estimate
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
 from servingd.machine.cpus import cpus
 from servingd.servables.saved_model.files.estimate import estimate
@@ -54,7 +54,7 @@ class _Model(NamedTuple):
 
 
 class SavedModelLoader:
-    """Loads one SavedModel; see `core.serving.Loader`."""
+    """Loads one SavedModel; see `core.servable.Loader`."""
 
     def __init__(
         self,

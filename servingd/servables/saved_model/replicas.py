@@ -22,13 +22,13 @@ class _Slot:
 
 
 class ReplicatedServable:
-    """Hands each call to the replica with the fewest runs under way; see `core.serving.Servable`.
+    """Hands each call to the replica with the fewest runs under way; see `core.servable.Servable`.
 
     A replica that is out of service gets no calls. The last one is never taken out of service.
     """
 
     def __init__(self, replicas: Sequence[SavedModelServable], runs_at_once: int = 0) -> None:
-        """`replicas` run one graph. `runs_at_once`: see `core.serving.Replicated`."""
+        """`replicas` run one graph. `runs_at_once`: see `core.servable.Replicated`."""
         first = replicas[0]
         self.replicas = tuple(replicas)
         self.runs_at_once = runs_at_once

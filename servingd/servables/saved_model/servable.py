@@ -28,7 +28,7 @@ ReplicaCallback: TypeAlias = "Callable[[SavedModelServable], None]"
 
 
 class SavedModelServable:
-    """One replica of a SavedModel; see `core.serving.Servable`.
+    """One replica of a SavedModel; see `core.servable.Servable`.
 
     It serves by itself, or as one of several; see `ReplicatedServable`.
     """

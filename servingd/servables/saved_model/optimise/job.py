@@ -15,7 +15,7 @@ from typing import Any
 
 from servingd.core.callbacks import nothing
 from servingd.core.calls import Completion
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import Device, ServableId, Signature, Tensors
 from servingd.errors import Cancelled, ServingError
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph
