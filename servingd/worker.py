@@ -18,7 +18,7 @@ from servingd.core.batching.refusal import AdmissionLimits
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.servable import Loader, Servable
 from servingd.core.types import Device, ServableId, VersionData
-from servingd.inference.calls import Checks
+from servingd.inference.checks import Checks
 from servingd.inference.replay import replay
 from servingd.machine.cpus import cpus
 from servingd.machine.memory import memory_share

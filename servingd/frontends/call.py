@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
 from servingd.core.batching.queue import Priority
-from servingd.core.calls import Models, ServableHandle, SignatureRunner
+from servingd.core.call_protocols import Models, ServableHandle, SignatureRunner
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import Code, ServingError, as_serving_error
 from servingd.frontends.reply import Reply
-from servingd.inference.calls import NO_CHECKS, Checks
+from servingd.inference.checks import NO_CHECKS, Checks
 from servingd.observability.requests import Histogram, RequestMetrics
 from servingd.runtime.first_calls import FirstCalls
 from servingd.wire.tensors.encoding import encode_model_spec

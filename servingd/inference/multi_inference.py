@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from servingd.core.batching.queue import Priority
-from servingd.core.calls import Caller, Completion, Models, ServableHandle, SignatureRunner
+from servingd.core.call_protocols import Caller, Completion, Models, ServableHandle, SignatureRunner
 from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
-from servingd.inference.calls import (
+from servingd.inference.checks import (
     CLASSIFY_METHOD,
     DEFAULT_SIGNATURE,
     NO_CHECKS,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.completeness import Listing
 from servingd.core.resources.estimates import Estimate, Footprint
 from servingd.core.servable import RuledBatching, Servable

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import orjson
 
 from servingd import __version__
-from servingd.core.calls import States
+from servingd.core.call_protocols import States
 from servingd.core.types import ServableId
 from servingd.errors import Code, NotFound, ServingError
 from servingd.frontends.admin.device_page import describe_devices, describe_placement

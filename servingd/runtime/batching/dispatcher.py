@@ -31,7 +31,7 @@ from servingd.core.batching.batch_limits import (
 from servingd.core.batching.cost import CostMeter
 from servingd.core.batching.merge import FormedInputs, kind_of, rows_of
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.calls import Completion, SignatureRunner
+from servingd.core.call_protocols import Completion, SignatureRunner
 from servingd.core.servable import Replicated, RuledBatching, Servable
 from servingd.core.shapes import fits
 from servingd.core.types import ServableId, Signature, Tensors

@@ -10,7 +10,7 @@ from typing import Protocol
 from servingd.core.batching.batch_limits import RunTimes
 from servingd.core.batching.merge import Merged, merge, next_allowed, split
 from servingd.core.batching.queue import Batch, Piece
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.servable import Servable
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, DeadlineExceeded, ServingError, as_serving_error

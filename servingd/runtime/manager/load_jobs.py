@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from servingd.core.call_protocols import SignatureRunner
 from servingd.core.callbacks import nothing
-from servingd.core.calls import SignatureRunner
 from servingd.core.lifecycle.events import (
     Estimated,
     LoadFailed,

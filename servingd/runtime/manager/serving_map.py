@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from servingd.core.calls import SignatureRunner
+from servingd.core.call_protocols import SignatureRunner
 from servingd.core.lifecycle.labels import Labels, effective_labels
 from servingd.core.lifecycle.versions import why_not_ready
 from servingd.core.ref_count import RefCount
@@ -103,7 +103,7 @@ class ServingMap:
             return self._wanted_labels
 
     def acquire(self, spec: ModelSpec) -> ServingVersion:
-        """Return a handle on the version that `spec` means; see `core.calls.Models`."""
+        """Return a handle on the version that `spec` means; see `core.call_protocols.Models`."""
         if spec.version is None and spec.label is None:  # the most frequent case by far
             model = self._models.get(spec.name)
             if model is not None and model.latest.enter():

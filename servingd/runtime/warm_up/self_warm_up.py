@@ -26,8 +26,8 @@ from servingd.core.batching.samples import (
     fitting,
     sample_of,
 )
+from servingd.core.call_protocols import Completion
 from servingd.core.callbacks import nothing
-from servingd.core.calls import Completion
 from servingd.core.servable import Servable
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import Cancelled, DeadlineExceeded, ServingError, as_serving_error

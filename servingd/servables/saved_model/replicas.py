@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.resources.placement import FAILURES_IN_A_ROW, ReplicaReport, choose_replica
 from servingd.core.types import Signature, Tensors
 from servingd.servables.saved_model.servable import SavedModelServable

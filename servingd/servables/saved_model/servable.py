@@ -7,8 +7,8 @@ from threading import get_ident
 from typing import TypeAlias
 
 from servingd.config.batching import BatchingParameters
+from servingd.core.call_protocols import Completion
 from servingd.core.callbacks import nothing
-from servingd.core.calls import Completion
 from servingd.core.resources.placement import (
     FAILURES_IN_A_ROW,
     ReplicaReport,

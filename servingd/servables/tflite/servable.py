@@ -12,7 +12,7 @@ from pathlib import Path
 
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.completeness import Listing
 from servingd.core.resources.estimates import Estimate, Footprint
 from servingd.core.servable import Servable

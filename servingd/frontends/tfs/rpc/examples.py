@@ -20,7 +20,7 @@ from servingd.frontends.call import (
 )
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
-from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
+from servingd.inference.checks import CLASSIFY_METHOD, REGRESS_METHOD
 from servingd.inference.examples import (
     Classification,
     classification,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from servingd.core.calls import States
+from servingd.core.call_protocols import States
 from servingd.frontends.call import CallContext
 from servingd.frontends.reply import Handler
 from servingd.frontends.tfs.rpc.examples import (

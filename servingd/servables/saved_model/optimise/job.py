@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from servingd.core.call_protocols import Completion
 from servingd.core.callbacks import nothing
-from servingd.core.calls import Completion
 from servingd.core.servable import Servable
 from servingd.core.types import Device, ServableId, Signature, Tensors
 from servingd.errors import Cancelled, ServingError

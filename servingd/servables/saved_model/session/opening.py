@@ -13,7 +13,7 @@ from servingd.core.types import CPU_0, Signature
 from servingd.errors import Cancelled, Code, ServingError
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph, node_name
 from servingd.servables.saved_model.session import c_api
-from servingd.servables.saved_model.session.calls import SessionBackend
+from servingd.servables.saved_model.session.callables import SessionBackend
 from servingd.servables.saved_model.session.device_assignment import (
     graph_without_devices,
     has_device_names,

@@ -13,7 +13,7 @@ from servingd.frontends.tfs.rest.reply import PROTOBUF, RestReply
 from servingd.frontends.tfs.rpc.examples import ClassifyCall, RegressCall
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
 from servingd.frontends.tfs.rpc.predict import PredictCall
-from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
+from servingd.inference.checks import CLASSIFY_METHOD, REGRESS_METHOD
 from servingd.inference.examples import classification, regression, run_examples
 from servingd.inference.predict import predict
 from servingd.wire import protos
