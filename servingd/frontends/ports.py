@@ -15,7 +15,7 @@ from servingd.config.endpoints import MonitoringConfig
 from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
-from servingd.core.calls import Models, States
+from servingd.core.call_protocols import Models, States
 from servingd.core.readiness import Readiness
 from servingd.errors import ServingError
 from servingd.frontends.admin.routes import HttpRoutes, Pages, describe_server
@@ -31,7 +31,7 @@ from servingd.frontends.tfs.rest.api import RestApi, RestOptions
 from servingd.frontends.tfs.rpc.methods import RpcMethods
 from servingd.frontends.tfs.rpc.profiler import Profiler
 from servingd.frontends.tls import ssl_context
-from servingd.inference.calls import Checks
+from servingd.inference.checks import Checks
 from servingd.machine.memory import memory_share
 from servingd.observability.metrics import Metrics
 from servingd.runtime.byte_budget import ByteBudget

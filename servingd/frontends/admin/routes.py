@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import orjson
 
 from servingd import __version__
-from servingd.core.calls import States
+from servingd.core.call_protocols import States
 from servingd.core.types import ServableId
 from servingd.errors import Code, NotFound, ServingError
 from servingd.frontends.admin.device_page import describe_devices, describe_placement
@@ -31,23 +31,20 @@ Answer = tuple[int, bytes, str]
 _METRICS = None
 """In place of an answer: the metrics page, which a worker makes."""
 
-Explain = Callable[[str], Mapping[int, Sequence[Mapping[str, Any]]]]
-"""Returns the figures of a model's queues, by version."""
-
-Check = Callable[[], str | None]
-"""Returns the reason for a failing probe; None if it succeeds."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
     """The contents of servingd's own routes."""
 
     metrics: SharedPage
-    ready: Check
-    started: Check
+    ready: Callable[[], str | None]
+    """Returns why `/readyz` fails; None if it succeeds."""
+    started: Callable[[], str | None]
+    """Returns why `/startupz` fails; None if it succeeds."""
     describe: Callable[[], Mapping[str, Any]]
     """Returns the server's name and its process."""
-    explain: Explain = lambda name: {}
+    explain: Callable[[str], Mapping[int, Sequence[Mapping[str, Any]]]]
+    """Returns the figures of a model's queues, by version."""
     placements: Placements = field(default_factory=Placements)
     """The replicas of all versions, and their devices."""
     monitoring_path: str = ""
@@ -172,7 +169,7 @@ def describe_server(process: int) -> Mapping[str, Any]:
     return {"server": f"servingd {__version__}", "process": process}
 
 
-def _probe(check: Check) -> Answer:
+def _probe(check: Callable[[], str | None]) -> Answer:
     reason = check()
     return (200, b"ok\n", _TEXT) if reason is None else (503, f"{reason}\n".encode(), _TEXT)
 

@@ -31,8 +31,8 @@ from servingd.core.batching.batch_limits import (
 from servingd.core.batching.cost import CostMeter
 from servingd.core.batching.merge import FormedInputs, kind_of, rows_of
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.calls import Completion, SignatureRunner
-from servingd.core.serving import Replicated, RuledBatching, Servable
+from servingd.core.call_protocols import Completion, SignatureRunner
+from servingd.core.servable import Replicated, RuledBatching, Servable
 from servingd.core.shapes import fits
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError, as_serving_error
@@ -330,7 +330,7 @@ def _policy(
 
 
 class Dispatcher:
-    """Opens a runner per signature of each ready servable; see `core.serving.Dispatcher`."""
+    """Opens a runner per signature of each ready servable; see `core.servable.Dispatcher`."""
 
     def __init__(
         self, options: DispatchOptions | None = None, metrics: BatchMetrics | None = None

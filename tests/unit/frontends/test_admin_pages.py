@@ -38,7 +38,9 @@ class ClientConnection:
 
 def ask(target):
     routes = HttpRoutes(
-        None, OneModel(), Pages(metrics=None, ready=None, started=None, describe=dict)
+        None,
+        OneModel(),
+        Pages(metrics=None, ready=None, started=None, describe=dict, explain=lambda name: {}),
     )
     reply = HttpReply(ClientConnection(), head=False, keep_alive=True)
     routes.handle(HttpRequest("GET", target, {}, b""), reply)

@@ -39,14 +39,15 @@ from servingd.servables.saved_model.trials.varied import (
     varied_inputs,
 )
 from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
-from servingd.servables.tensorflow.extensions import load_extensions, load_extensions_for
-from servingd.servables.tensorflow.runtime import tensorflow, translate
+from servingd.servables.tensorflow_runtime.extensions import load_extensions, load_extensions_for
+from servingd.servables.tensorflow_runtime.runtime import tensorflow, translate
 
 GRAPH_FILE = "graph.pb"
 REPORT_FILE = "report.json"
 
 Values = list[np.ndarray[Any, Any]]
 Call = Callable[..., list[Any]]
+"""One signature's callable of a session: takes its inputs, returns its outputs."""
 
 _TRANSIENT = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS)
 """TensorFlow's codes for trouble with files and memory: another try may succeed."""

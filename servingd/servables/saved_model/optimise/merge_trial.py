@@ -29,7 +29,7 @@ from servingd.servables.saved_model.trials.varied import (
     varied_inputs,
 )
 from servingd.servables.synthetic_inputs import synthetic_inputs
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 from servingd.wire import protos
 
 MAX_ROWS = 512

@@ -51,7 +51,7 @@ from servingd.servables.saved_model.optimise.tuning import (
 from servingd.servables.saved_model.row_wise.verdicts import NOT_TRIED
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.session import RunningSession
-from servingd.servables.tensorflow.runtime import tensorflow
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 _CHILD_SECONDS = 1800.0
 """Seconds that a child may take: it is niced, and gets little of each second on a busy server."""
