@@ -31,6 +31,9 @@ _MIN_INTERVAL_S = 0.05
 _UNWATCHED_INTERVAL_S = 1.0
 """Seconds between two scans, at most, while a folder that does not answer cannot be watched."""
 
+_MANY_SCANS, _TOGETHER_S = 16, 0.01
+"""While so many scans are under way, results are taken at such intervals in seconds, together."""
+
 _STOP_S = 2.0
 """Seconds that the scans' threads get to end before they are left behind."""
 
@@ -177,6 +180,8 @@ class FileSystemSource:
             except BaseException:  # whatever one model's name or folder causes: go on
                 _log.exception("the models cannot be looked at")
             self._wake.wait(self._wait_s(scanned_at))
+            if len(self._scans) >= _MANY_SCANS:
+                self._stopping.wait(_TOGETHER_S)
 
     def _next_scan(self, scanned_at: float) -> float:
         """Return when to scan next, in monotonic seconds; infinity: when something happens."""

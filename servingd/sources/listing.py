@@ -7,7 +7,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 
 class DiskListing:
@@ -18,7 +17,7 @@ class DiskListing:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
+        self._path = path
         files = dict(_files(path, ""))
         self.sizes: Mapping[str, int] = {name: s.st_size for name, s in files.items()}
         digest = hashlib.sha256()
@@ -30,7 +29,7 @@ class DiskListing:
 
     def read(self, name: str) -> bytes:
         """Return a file's content. Raises OSError."""
-        return read_regular(self._path / name if name else self._path)
+        return read_regular(os.path.join(self._path, name) if name else self._path)
 
 
 def read_regular(path: str | os.PathLike[str], at_most: int = -1) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-MODELS_PER_SCAN = 100
+MODELS_PER_SCAN = 64
 """Models that are scanned although nothing is known to have changed."""
 
 _MAX_PATHS = 1000

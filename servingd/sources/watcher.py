@@ -7,8 +7,33 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
+
+_CHANGES: list[type[FileSystemEvent]] = [
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+]
+"""All events but those of reading: each of our own scans would cause some."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +64,9 @@ class Watcher:
                 self._drop(key)
         for key in wanted - self._watches.keys():
             try:
-                self._watches[key] = self._running().schedule(self._handler, key[0], recursive=True)
+                self._watches[key] = self._running().schedule(
+                    self._handler, key[0], recursive=True, event_filter=_CHANGES
+                )
                 self._failed.discard(key[0])
                 more = True
             except OSError as error:
@@ -77,7 +104,7 @@ def _inode(folder: str) -> int:
 
 
 class _Handler(FileSystemEventHandler):
-    """Reports every event but those of reading."""
+    """Reports events."""
 
     def __init__(self, on_changed: Callable[[str], None]) -> None:
         self._on_changed = on_changed
@@ -86,10 +113,9 @@ class _Handler(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in ("deleted", "moved"):
             self._removed.add(os.fsdecode(event.src_path))
-        if event.event_type not in ("opened", "closed_no_write"):
-            self._on_changed(os.fsdecode(event.src_path))
-            if event.event_type == "moved":
-                self._on_changed(os.fsdecode(event.dest_path))
+        self._on_changed(os.fsdecode(event.src_path))
+        if event.event_type == "moved":
+            self._on_changed(os.fsdecode(event.dest_path))
 
     def take_removed(self) -> set[str]:
         """Return the paths removed since the last call: a watch on one of them is dead."""
