@@ -103,7 +103,7 @@ class Worker:
         )
         self._saved_models = SavedModelEvents(metrics, self.warm_up)
         self.platforms = Platforms(options, self._saved_models)
-        self.profiler = self.platforms.profiler
+        self.profiler = self.platforms.profiler if config.enable_profiler else None
         self.dispatcher = self._build_dispatcher()
         self.models = ServingMap(monitor, self.dispatcher)
         self.first_calls = FirstCalls(self.models, enabled=config.hold_calls_during_start)

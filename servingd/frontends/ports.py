@@ -65,8 +65,8 @@ class DataPlane(Protocol):
         ...
 
     @property
-    def profiler(self) -> Profiler:
-        """Takes traces of this process."""
+    def profiler(self) -> Profiler | None:
+        """Takes traces of this process; None: it is switched off."""
         ...
 
     def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
@@ -182,7 +182,7 @@ class Ports:
             self._control.states,
             self._control.reload,
             metrics.serving_values,
-            data.profiler if config.enable_profiler else None,
+            data.profiler,
             config.max_request_bytes,
         )
         options = GrpcOptions(
