@@ -14,6 +14,7 @@ from servingd.servables.saved_model.files.completeness import what_is_missing
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
 from servingd.servables.saved_model.listener import NO_LISTENER, SavedModelListener
 from servingd.servables.saved_model.loader import SavedModelLoader
+from servingd.servables.saved_model.optimise.child_process import ChildProcess
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.session.run_watch import RunWatch
 from servingd.servables.tensorflow_runtime.extensions import load_extensions
@@ -39,7 +40,7 @@ class SavedModelPlatform:
             self._options.cache_dir,
             self._options.optimize_models != "off",
             listener,
-            extensions=self._options.extensions,
+            child=ChildProcess(self._options.extensions),
         )
 
     def prepare(self) -> None:
