@@ -16,6 +16,9 @@ from servingd.errors import InvalidArgument
 from servingd.wire.json.layout import line, on_lines, on_one_line, quoted_text, rows_on_lines
 from servingd.wire.json.lists import Array
 
+_MANY = 4
+"""Outputs from which on it pays to write those that are alike at once."""
+
 _BYTES_SUFFIX = "_bytes"
 
 _PREDICTIONS = b'{\n    "predictions": '
@@ -74,11 +77,24 @@ def _rows(outputs: Tensors, specs: Mapping[str, TensorSpec]) -> bytes:
         ((alias, value),) = outputs.items()
         form = _form(alias, specs)
         return on_one_line(value, *form, 1, before=_PREDICTIONS, after=_END_OF_ROWS)
-    columns = [rows_on_lines(value, *_form(alias, specs), 3) for alias, value in outputs.items()]
+    columns = _texts_of_rows(outputs, specs, count)
     members = [_key(alias).replace(b"%", b"%%") + b"%b" for alias in outputs]
     row = b"{" + line(3) + (b"," + line(3)).join(members) + line(2) + b"}"
     rows = (b"," + line(2)).join(map(row.__mod__, zip(*columns, strict=True)))
     return _PREDICTIONS + b"[" + line(2) + rows + _END_OF_ROWS
+
+
+def _texts_of_rows(
+    outputs: Tensors, specs: Mapping[str, TensorSpec], count: int
+) -> list[list[bytes]]:
+    """Return the texts of each output's rows; many outputs that are alike are written as one."""
+    values = list(outputs.values())
+    forms = [_form(alias, specs) for alias in outputs]
+    alike = len({(value.shape, value.dtype) for value in values}) == len(set(forms)) == 1
+    if not alike or len(values) < _MANY:
+        return [rows_on_lines(value, *form, 3) for value, form in zip(values, forms, strict=True)]
+    texts = rows_on_lines(np.concatenate(values), *forms[0], 3)
+    return [texts[at : at + count] for at in range(0, len(texts), count)]
 
 
 def _key(alias: str) -> bytes:

@@ -20,11 +20,17 @@ from servingd.wire.tensors.types import FORMS, OBJECT, Form, form_of, type_name
 from servingd.wire.varints import varint, varints
 
 Array: TypeAlias = np.ndarray[Any, Any]
-# `bytes`, or an array: what bytes.join takes.
+# `bytes`, or an array: what bytes.join takes. Its `len` is in bytes, but for lists of fixed size.
 _Part: TypeAlias = Any
 
 _FEW_TO_WRITE = 512
 """Elements: up to so many integers are written by protobuf, since that is faster than by numpy."""
+
+_FEW_STRINGS = 64
+"""Strings of a tensor by which it is judged whether they are long."""
+
+_LONG = 4096
+"""Bytes: strings so long are joined into the reply; protobuf would copy them twice before."""
 
 _CONTENT_TAG = b"\x22"
 
@@ -81,7 +87,7 @@ def encode_predict_response(
             parts += (_fixed_entry_head(alias, data_type, array.shape), array)
             continue
         tensor = (_content_parts if as_content else _list_parts)(array, form, data_type)
-        parts.append(_entry_head(alias, sum(map(_byte_size, tensor))))
+        parts.append(_entry_head(alias, sum(map(len, tensor))))
         parts += tensor
     parts.append(tail)
     return b"".join(parts)
@@ -96,10 +102,6 @@ def _prepared(array: Any, data_type: DataType) -> tuple[Array, Form]:
         raise InvalidArgument(f"not a tensor of {type_name(data_type)}: {error}") from error
 
 
-def _byte_size(part: _Part) -> int:
-    return part.nbytes if isinstance(part, np.ndarray) else len(part)
-
-
 def _list_parts(array: Array, form: Form, data_type: DataType) -> tuple[_Part, ...]:
     """Return a TensorProto in parts, its values in the list field."""
     if form.fixed:
@@ -108,7 +110,13 @@ def _list_parts(array: Array, form: Form, data_type: DataType) -> tuple[_Part, .
     if array.size == 0:
         return (head,)
     if form.dtype is OBJECT:
-        return head, _message(form.field, _strings(array))
+        strings = _strings(array)
+        first = strings[:_FEW_STRINGS]
+        if sum(map(len, first)) >= _LONG * len(first):
+            tag = varint(form.number << 3 | 2)
+            heads = {size: tag + varint(size) for size in set(map(len, strings))}
+            return head, *[part for s in strings for part in (heads[len(s)], s)]
+        return head, _message(form.field, strings)
     numbers = array.reshape(-1).view(form.item)
     if numbers.size <= _FEW_TO_WRITE:
         return head, _message(form.field, numbers.tolist())
@@ -123,8 +131,9 @@ def _content_parts(array: Array, form: Form, data_type: DataType) -> tuple[_Part
         return (head,)
     if form.dtype is OBJECT:
         strings = _strings(array)
-        content = b"".join((*(varint(len(string)) for string in strings), *strings))
-        return head, _CONTENT_TAG, varint(len(content)), content
+        lengths = b"".join([varint(len(string)) for string in strings])
+        size = len(lengths) + sum(map(len, strings))
+        return head, _CONTENT_TAG, varint(size), lengths, *strings
     memory = array.reshape(-1).view(np.uint8)
     return head, _CONTENT_TAG, varint(memory.nbytes), memory
 

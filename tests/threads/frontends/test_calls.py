@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from servingd.core.batching.queue import Priority
-from servingd.core.types import ModelSpec, ServableId
+from servingd.core.types import DataType, ModelSpec, ServableId, Signature, TensorSpec
 from servingd.errors import Code, Internal
 from servingd.frontends.call import CallContext
 from servingd.frontends.http.messages import HttpReply
-from servingd.frontends.tfs.rest.inference import JsonPredict
+from servingd.frontends.tfs.rest.inference import JsonClassify, JsonPredict, _are_large
 from servingd.frontends.tfs.rest.reply import RestReply, reply_form
 from servingd.inference.multi_inference import _Part, _Parts
 from servingd.observability.requests import RequestMetrics
@@ -213,3 +213,42 @@ def test_a_large_answer_is_written_by_a_worker_where_the_loop_ran_the_call(is_he
         job()
     assert http.payload[1].startswith(b'{\n    "predictions": [')
     assert everything.handle.released == 1
+
+
+def test_a_large_classification_is_written_by_a_worker():
+    everything, loop = Everything(), Loop(is_here=True)
+    http = HttpReply(loop, head=False, keep_alive=True)
+    runner = everything.handle.runners["serving_default"]
+    runner.signature = Signature(
+        "serving_default",
+        {"inputs": TensorSpec(DataType.STRING, (None,), "x:0")},
+        {"scores": TensorSpec(DataType.FLOAT, (None, None), "y:0")},
+        "tensorflow/serving/classify",
+    )
+    call = JsonClassify(RestReply(http, reply_form({}, ()), 30.0, loop), everything.context)
+    call.start(ModelSpec("m"), b'{"examples": [{"x": 1.0}]}')
+    runner.done.succeed({"scores": np.ones((1, 10_000), np.float32)})
+    assert not http.payload
+    (job,) = loop.jobs
+    job()
+    assert http.payload[1].startswith(b'{\n    "results": [')
+
+
+@pytest.mark.parametrize("size", [64 << 10, (64 << 10) + 1])
+@pytest.mark.parametrize("is_here", [True, False])
+@pytest.mark.parametrize("gzip", [True, False])
+def test_a_large_answer_is_compressed_by_a_worker_where_the_loop_sends_it(gzip, is_here, size):
+    loop = Loop(is_here)
+    http = HttpReply(loop, head=False, keep_alive=True)
+    form = reply_form({"accept-encoding": "gzip"} if gzip else {}, ())
+    assert RestReply(http, form, None, loop).send(b"x" * size)
+    assert len(loop.jobs) == (gzip and is_here and size > 64 << 10)
+    for job in loop.jobs:
+        assert not http.payload
+        job()
+    assert (b"content-encoding: gzip" in http.payload[0]) == gzip
+
+
+def test_small_elements_are_large_once_they_are_text():
+    assert _are_large({"y": np.ones(10_000, np.int8)})
+    assert not _are_large({"y": np.ones(8_000, np.int8)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import ml_dtypes
@@ -97,6 +98,24 @@ def test_rows_of_several_outputs() -> None:
         "    ]\n"
         "}"
     )
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (3, 0), (3, 2, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, object])
+def test_rows_of_many_outputs_that_are_alike(shape: tuple[int, ...], dtype: Any) -> None:
+    data_type = data_type_of(np.dtype(dtype))
+    numbers = np.arange(math.prod(shape))
+    outputs = {}
+    for i in range(5):
+        texts = np.array([b'"%d' % n for n in numbers + i] + [b""], object)[:-1]
+        outputs[f"o{i}"] = (texts if dtype is object else (numbers + i).astype(dtype)).reshape(
+            shape
+        )
+    specs = {alias: TensorSpec(data_type, None) for alias in outputs}
+    rows = json.loads(encode_predictions(outputs, specs, False))["predictions"]
+    for alias, value in outputs.items():
+        alone = json.loads(encode_predictions({alias: value}, specs, False))["predictions"]
+        assert [row[alias] for row in rows] == alone
 
 
 def test_rows_of_every_shape() -> None:

@@ -160,6 +160,36 @@ def test_large_round_trip(data_type: DataType, size: int) -> None:
         assert same(decode(TensorProto.FromString(serialised), "x"), array)
 
 
+@pytest.mark.parametrize("as_content", [False, True])
+@pytest.mark.parametrize(
+    "array",
+    [np.array([b"x" * 4096] * 64, object), np.ones(1 << 16, np.float32)],
+    ids=["strings", "floats"],
+)
+def test_values_are_copied_once(array: np.ndarray[Any, Any], as_content: bool) -> None:
+    specs = {"y": TensorSpec(data_type_of(array.dtype), None)}
+
+    def answer() -> int:
+        return len(encode_predict_response({"y": array}, specs, b"", as_content=as_content))
+
+    size = answer()
+    tracemalloc.start()
+    try:
+        answer()
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * size
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("as_content", [False, True])
+def test_strings_of_any_lengths(as_content: bool) -> None:
+    for lengths in ([0, 9000], [9000, 0], [4095, 4097, 4096], [4096] * 100, [0] * 64 + [9000]):
+        array = np.array([b"\xff" * n for n in lengths] + [b""], object)[:-1]
+        make = encode_as_content if as_content else encode
+        proto = TensorProto.FromString(make(array, DataType.STRING))
+        assert same(decode(proto, "x"), array)
+
+
 def test_model_spec_always_has_its_version() -> None:
     field = encode_model_spec("m", 0, "serving_default")
     spec = PredictResponse.FromString(field).model_spec

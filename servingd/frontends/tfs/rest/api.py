@@ -198,7 +198,7 @@ class RestApi:
         first_calls = self._context.first_calls
         waits = found.verb == "metadata" and first_calls is not None and not first_calls.over
         form = reply_form(request.headers, self._headers)
-        rest = RestReply(reply, form, self._timeout_s if waits else None)
+        rest = RestReply(reply, form, self._timeout_s if waits else None, self._workers)
         if waits:
             self._wait(
                 found.spec,

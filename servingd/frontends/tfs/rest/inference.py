@@ -35,8 +35,28 @@ from servingd.wire.tensors.encoding import encode_predict_response
 _LARGE_BYTES = 32 << 10
 """Bytes of outputs above which a worker writes them: 8,000 floats take 0.3 ms, gzip as much."""
 
+_TEXT_BYTES = 4
+"""Bytes that an element counts at least: as text one of a byte is as long as one of four."""
 
-class JsonPredict(SignatureCall):
+
+class _JsonCall(SignatureCall):
+    """A call whose answer is written as JSON."""
+
+    __slots__ = ()
+
+    def succeed(self, outputs: Tensors) -> None:
+        """Send the outputs; on a worker if writing them would block the HTTP loop for long."""
+        reply = self._reply
+        if (
+            _are_large(outputs)
+            and isinstance(reply, RestReply)
+            and reply.takes_away(lambda: SignatureCall.succeed(self, outputs))
+        ):
+            return
+        SignatureCall.succeed(self, outputs)
+
+
+class JsonPredict(_JsonCall):
     """One `:predict` call; see `inference.predict.PredictCall`."""
 
     method = "predict"
@@ -68,17 +88,6 @@ class JsonPredict(SignatureCall):
         """Return REST's error for a missing signature; gRPC has another text and code."""
         return InvalidArgument(f'Serving signature name: "{name}" not found in signature def')
 
-    def succeed(self, outputs: Tensors) -> None:
-        """Send the outputs; on a worker if writing them would block the HTTP loop for long."""
-        reply = self._reply
-        if (
-            _are_large(outputs)
-            and isinstance(reply, RestReply)
-            and reply.takes_away(lambda: SignatureCall.succeed(self, outputs))
-        ):
-            return
-        SignatureCall.succeed(self, outputs)
-
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
         """Return `predictions` or `outputs`, in the request's format."""
         return encode_predictions(outputs, signature.outputs, self._body.columnar)
@@ -102,13 +111,13 @@ def _are_large(outputs: Tensors) -> bool:
         if isinstance(value, bytes):  # TensorFlow's form of a scalar string
             size += len(value)
             continue
-        size += value.nbytes
+        size += max(value.nbytes, _TEXT_BYTES * value.size)
         if value.dtype == object and size <= _LARGE_BYTES:
             size += sum(map(len, value.reshape(-1).tolist()))
     return size > _LARGE_BYTES
 
 
-class _JsonExamples(SignatureCall):
+class _JsonExamples(_JsonCall):
     """The common part of `:classify` and `:regress`; see `inference.examples.ExamplesCall`."""
 
     signature_method: str

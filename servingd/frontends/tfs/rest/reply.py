@@ -19,6 +19,9 @@ from servingd.wire.json.results import encode_error
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
 
+_LARGE_BYTES = 64 << 10
+"""Bytes above which a worker compresses an answer: gzip takes a millisecond for so many."""
+
 EXPIRED = "Timed out waiting for notification"
 """TensorFlow's text for a run that took too long."""
 
@@ -91,6 +94,12 @@ class RestReply:
         form = self._form
         if not form.gzip:
             return self._reply.send(200, payload, self.content_type, form.headers)
+
+        def compress() -> None:
+            self._send(200, payload, self.content_type)
+
+        if len(payload) > _LARGE_BYTES and self.takes_away(compress):
+            return self.alive()
         return self._send(200, payload, self.content_type)
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
