@@ -27,6 +27,7 @@ BENCHMARKS = (
     "overload",
     "quiet_reload",
     "replicas",
+    "large_model",
 )
 
 

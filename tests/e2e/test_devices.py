@@ -236,6 +236,18 @@ def test_what_does_not_fit_is_refused_in_so_many_words_and_the_old_version_serve
     )
 
 
+def test_no_child_is_started_that_would_take_more_than_the_budget_leaves(start, large, tmp_path):
+    shutil.copytree(large[0], tmp_path / "m" / "1")
+    flags = (f"--model_base_path={tmp_path / 'm'}", "--model_name=m", "--ram_budget_mb=900")
+    server = start(*flags).wait_until_ready()
+    page = json.loads(server.get("/servingd/v1/devices")[1])
+    (version,) = page["versions"]
+    assert version["note"].endswith(
+        "is served as it was exported: there is no memory for its optimised form"
+    )
+    assert server.metric('servingd_model_graph{model="m",state="plain",version="1"}') == 1
+
+
 @pytest.mark.timeout(30 + 10 * SWITCHES)
 @pytest.mark.parametrize(
     ("transition", "budget", "allowed"),

@@ -24,6 +24,7 @@ import pytest
 from servingd import __version__
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
+from servingd.servables.saved_model.files.estimate import child_bytes
 from servingd.servables.saved_model.files.graph_safety import keeps_state
 from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.listener import NullListener
@@ -573,6 +574,44 @@ def test_a_model_without_memory_for_it_is_switched_over_when_there_is_some(model
     assert agree(plain, served.ask())
 
 
+def test_a_model_that_is_to_wait_for_it_does_not_without_memory(models, tmp_path, serve):
+    tight = Placement((CPU_0,), may_grow=False)
+    served = serve(models / "keras_exported", "wait", tmp_path / "cache", tight)
+    assert served.states.seen == ["plain"]
+    started = time.monotonic()
+    served.loader.grow()
+    assert time.monotonic() - started < 1.0, "the manager's thread does not wait"
+    assert served.states.wait("optimised", "declined") == "optimised"
+
+
+def test_a_child_takes_no_more_than_is_reserved_for_it(tmp_path):
+    import tensorflow as tf
+
+    def table() -> Any:
+        return tf.Variable(tf.random.uniform([100_000, 128]))
+
+    path, target = tmp_path / "wide", tmp_path / "target"
+    save(path, lambda m, x: tf.gather(m.t, x), ([None], "int32"), t=table)
+    target.mkdir()
+    memory, before, peak = child_bytes(str(path)), children(), 0
+    arguments = (str(path), TAGS, target, memory, threading.Event())
+    running = threading.Thread(target=ChildProcess().run, args=arguments)
+    running.start()
+    while running.is_alive():
+        peak = max([peak, *map(anonymous_bytes, children() - before)])
+        running.join(0.002)
+    print(f"{peak >> 20} MiB of {memory >> 20}")
+    assert json.loads((target / "report.json").read_text())["optimised"]
+    assert 0.5 * memory < peak <= memory
+
+
+def anonymous_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) << 10 if found else 0
+    return 0
+
+
 def test_a_model_that_is_unloaded_before_there_is_memory_is_never_optimised(models, serve):
     served = serve(models / "keras_exported", placement=Placement((CPU_0,), may_grow=False))
     served.unload()
@@ -771,7 +810,7 @@ def test_too_little_memory_for_the_child_leaves_the_plain_graph(models, tmp_path
     safe_to_run = dict.fromkeys(meta_graph.signatures, True)
     plain = open_plain(str(path), TAGS, ONE_THREAD, meta_graph, safe_to_run)
     servable = SavedModelServable(meta_graph, plain)
-    too_little_for_tensorflow = 600_000_000
+    too_little_for_tensorflow = 300_000_000
     child = ChildProcess(memory_limit=too_little_for_tensorflow)
     optimiser = GraphOptimiser(str(tmp_path), True, states, child)
     job = OptimisationJob(ID, str(path), TAGS, meta_graph, safe_to_run, 1, (servable,))
@@ -795,7 +834,7 @@ def test_the_child_runs_on_idle_processors_and_niced_where_there_are_none(models
         path, ended = str(models / "half_plus_two"), threading.Event()
 
         def optimise() -> None:
-            child.run(path, TAGS, target, 0, threading.Event())
+            child.run(path, TAGS, target, 1 << 30, threading.Event())
             ended.set()
 
         threading.Thread(target=optimise).start()

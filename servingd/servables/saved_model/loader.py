@@ -135,7 +135,7 @@ class SavedModelLoader:
         """Submit the job that was deferred for want of memory."""
         job, self._deferred_job = self._deferred_job, None
         if job is not None:
-            self._submit(job)
+            self._submit_later(job)
         elif self._relocation is not None:  # a replica was relocated: its sessions stay as they are
             self._listener.graph_state_changed(self._id, "declined")
 
@@ -239,11 +239,15 @@ class SavedModelLoader:
                 replica.session.mergeable = mergeable
 
     def _submit(self, job: OptimisationJob) -> None:
-        self._job = job
-        if self._options.optimize_models == "wait":
-            self._optimiser.submit(job)
-            job.finished.wait()
+        if self._options.optimize_models != "wait":
+            self._submit_later(job)
             return
+        self._job = job
+        self._optimiser.submit(job)
+        job.finished.wait()
+
+    def _submit_later(self, job: OptimisationJob) -> None:
+        self._job = job
         # Unlike above, the version is warmed up on its first session: the new one needs its own.
         job.warm_up = lambda servable: self._listener.warm_up(self._id, self._data, servable)
         self._optimiser.submit(job)

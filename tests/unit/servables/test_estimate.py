@@ -6,7 +6,7 @@ import pytest
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.estimates import NOTHING
-from servingd.servables.saved_model.files.estimate import estimate
+from servingd.servables.saved_model.files.estimate import child_bytes, estimate
 from servingd.servables.saved_model.files.weights import MAX_WEIGHT_BYTES
 
 MB = 1 << 20
@@ -88,12 +88,17 @@ def test_one_that_is_optimised_later_grows(version):
     assert found.steady.replica < found.grown.replica < found.growth.replica
 
 
-def test_one_that_waits_for_its_optimised_graph_takes_that_much_at_once(version):
+def test_one_that_waits_for_its_optimised_graph_takes_no_more(version):
     later = estimate(version(weights=100 * MB), mode("background"))
-    found = estimate(version(), mode("wait"))
-    assert found.growth == NOTHING
-    assert found.steady == later.grown
-    assert found.peak.replica == later.steady.replica + later.growth.replica
+    assert estimate(version(), mode("wait")) == later
+
+
+@pytest.mark.parametrize("sizes", [{"graph": MB}, {"weights": 200 * MB}, {"graph": 4 * MB}])
+def test_what_the_child_may_take_is_reserved(version, sizes):
+    path = version(**sizes)
+    needed = child_bytes(path)
+    assert needed <= estimate(path, mode("background")).growth.replica
+    assert needed > 500 * MB + 21 * sizes.get("weights", 0)
 
 
 @pytest.mark.parametrize("name", ["background", "wait"])

@@ -35,6 +35,13 @@ _SWAP_WEIGHTS = 16
 """Bytes per byte of variables during optimisation: one plain and two frozen sessions."""
 _LOADING = 1.1
 
+_CHILD = 768 << 20
+"""Bytes that the optimiser's child takes before it opens a model: TensorFlow, and its allocator."""
+_CHILD_WEIGHTS = 22
+"""Bytes that it takes per byte of variables (21 were seen): graphs, messages and two sessions."""
+_CHILD_REST = 3
+"""What it takes of what one session of the graph takes, without variables."""
+
 _ACCELERATOR_WEIGHTS = 1.1
 """Bytes on an accelerator per byte of variables: graphs are not frozen there."""
 _ACCELERATOR_WORK = 64 << 20
@@ -44,20 +51,42 @@ _ACCELERATOR_WORK = 64 << 20
 def estimate(path: str, options: SavedModelOptions) -> Estimate:
     """Return what the version under `path` takes. Raises OSError."""
     folder = Path(path)
-    graph = _bytes(folder, FILE) or _bytes(folder, TEXT_FILE) // _TEXT
-    constants = _constants(folder / FILE)
-    weights = _bytes(folder, "variables/variables.data-*")
-    nodes = _GRAPH * (graph - constants) + _ASSETS * _bytes(folder, "assets/**/*")
-    rest = nodes + _CONSTANTS * constants
+    weights = _weights(folder)
+    constants, rest = _graph(folder)
     plain = round(_PLAIN_WEIGHTS * weights) + rest
     loading = round(_LOADING * (plain - _CONSTANTS * constants)) + _CONSTANTS_LOADING * constants
-    if options.optimize_models == "off" or weights > MAX_WEIGHT_BYTES:
+    nothing = not weights + rest
+    if options.optimize_models == "off" or weights > MAX_WEIGHT_BYTES or nothing:
         return _estimate(weights, plain, loading)
     frozen = round(_FROZEN_WEIGHTS * weights) + rest
     swap = _SWAP_WEIGHTS * weights + 2 * rest
-    if options.optimize_models == "wait":  # the load itself ends with the swap, or without one
-        return _estimate(weights, max(plain, frozen), plain + swap)
-    return _estimate(weights, plain, loading, swap, max(plain, frozen))
+    growth = max(swap, _child_bytes(weights, rest))  # the child has ended when sessions are swapped
+    return _estimate(weights, plain, loading, growth, max(plain, frozen))
+
+
+def child_bytes(path: str) -> int:
+    """Return the bytes that the optimiser's child may take for the version under `path`.
+
+    They are part of the growth that `estimate` tells, and so of what is reserved. Raises OSError.
+    """
+    folder = Path(path)
+    return _child_bytes(_weights(folder), _graph(folder)[1])
+
+
+def _child_bytes(weights: int, rest: int) -> int:
+    return _CHILD + _CHILD_WEIGHTS * weights + _CHILD_REST * rest
+
+
+def _weights(folder: Path) -> int:
+    return _bytes(folder, "variables/variables.data-*")
+
+
+def _graph(folder: Path) -> tuple[int, int]:
+    """Return the bytes of constants, and what a session takes besides variables."""
+    graph = _bytes(folder, FILE) or _bytes(folder, TEXT_FILE) // _TEXT
+    constants = _constants(folder / FILE)
+    nodes = _GRAPH * (graph - constants) + _ASSETS * _bytes(folder, "assets/**/*")
+    return constants, nodes + _CONSTANTS * constants
 
 
 def _estimate(weights: int, steady: int, peak: int, growth: int = 0, grown: int = 0) -> Estimate:

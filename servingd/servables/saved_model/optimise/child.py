@@ -263,7 +263,7 @@ def _restrict_process(options: argparse.Namespace) -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the server has taken the accelerators' memory
     if memory_limit_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_limit_bytes, memory_limit_bytes))
     if cpu_limit_seconds:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit_seconds, cpu_limit_seconds + 1))
     if parent and sys.platform == "linux":

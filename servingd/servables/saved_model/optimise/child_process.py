@@ -22,12 +22,13 @@ from servingd.servables.saved_model.optimise.child import Declined
 
 _CPU_SECONDS = 600
 """Seconds of processor time that a child may take (RLIMIT_CPU)."""
-_BASE_BYTES = 6 << 30
-"""Address space that a child may take besides the model (RLIMIT_AS); much of it is never used."""
-_BYTES_PER_WEIGHT = 16
-"""Address space that a child may take per byte of variables: it holds many copies of them."""
+_THREAD_BYTES = 16 << 20
+"""Bytes per processor that count as data (RLIMIT_DATA), though they are never used: stacks."""
 _NICED_S = 1800.0
 """Seconds that a niced child may take: it gets little of each second on a busy server."""
+
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""Else numpy would keep memory for a thread per processor."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class ChildProcess:
         memory_limit: int = 0,
         idle_s: float = 300.0,
     ) -> None:
-        """Start nothing. `memory_limit` is an address space in bytes; 0: by the model's size.
+        """Start nothing. `memory_limit` are bytes of data; 0: by the model's size.
 
         `idle_s` are the seconds after which a child that got too little time is begun anew.
         """
@@ -56,14 +57,14 @@ class ChildProcess:
         path: str,
         tags: tuple[str, ...],
         target: Path,
-        weights: int,
+        memory: int,
         cancelled: threading.Event,
     ) -> None:
-        """Optimise the SavedModel at `path`, of so many bytes of weights, into the folder `target`.
+        """Optimise the SavedModel at `path` into the folder `target`, in so many bytes of memory.
 
         Raises Declined if the child fails, takes too long, or `cancelled` is set.
         """
-        memory = self._memory_limit or _BASE_BYTES + weights * _BYTES_PER_WEIGHT
+        limit = self._memory_limit or memory + _THREAD_BYTES * (os.cpu_count() or 1)
         command = [
             sys.executable,
             "-m",
@@ -71,7 +72,7 @@ class ChildProcess:
             path,
             str(target),
             f"--tags={','.join(tags)}",
-            f"--memory-limit-bytes={memory}",
+            f"--memory-limit-bytes={limit}",
             f"--cpu-limit-seconds={_CPU_SECONDS}",
             f"--parent={os.getpid()}",
             f"--op-libraries={','.join(self._extensions.op_libraries)}",
@@ -96,7 +97,11 @@ class ChildProcess:
                 if cancelled.is_set():
                     raise Declined("cancelled")
                 child = self._child = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, **_ONE_THREAD},
                 )
             try:
                 code = child.wait(timeout_s)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from servingd import __version__
 from servingd.errors import ServingError
+from servingd.servables.saved_model.files.estimate import child_bytes
 from servingd.servables.saved_model.files.weights import (
     MAX_WEIGHT_BYTES,
     WeightsCheck,
@@ -270,13 +271,13 @@ class GraphOptimiser:
                     "an optimised graph is made anew, not taken from %s: %s", cached, error
                 )
                 cache.remove(cached)
-        folder = self._optimise_in_child(job, key, weights)
+        folder = self._optimise_in_child(job, key)
         try:
             return pass_recorded_requests(job, open_proven(job, folder))
         finally:
             cache.discard(folder)
 
-    def _optimise_in_child(self, job: OptimisationJob, key: str, weights: int) -> Path:
+    def _optimise_in_child(self, job: OptimisationJob, key: str) -> Path:
         """Let a child optimise the model; return the folder with its result.
 
         Raises Declined if the child fails, or the model's files changed meanwhile.
@@ -284,7 +285,8 @@ class GraphOptimiser:
         cache = self._graph_cache()
         work_folder = cache.make_work_folder()
         try:
-            self._child.run(job.path, job.tags, work_folder, weights, job.cancelled)
+            memory = child_bytes(job.path)
+            self._child.run(job.path, job.tags, work_folder, memory, job.cancelled)
             if _key_of(job) != key:
                 raise Declined("the model's files changed meanwhile")
             return cache.store(work_folder, key)

@@ -1,0 +1,108 @@
+"""A model of a gigabyte, an embedding table: how long it takes to come up, and its memory."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tests.bench.measure import Row
+from tests.bench.serving import settled
+from tests.e2e.process import Process
+
+ROWS, WIDTH = 2_000_000, 128
+IDS = np.arange(16, dtype=np.int64).reshape(2, 8)
+ROUNDS = 3
+
+_EXPORT = """
+import sys
+import tensorflow as tf
+
+rows, width = map(int, sys.argv[2:])
+module = tf.Module()
+module.table = tf.Variable(tf.random.uniform([rows, width], -1, 1, seed=1))
+module.dense = tf.Variable(tf.random.normal([width, 16], seed=2))
+
+
+def scores(ids):
+    features = tf.reduce_mean(tf.gather(module.table, ids), 1)
+    return {"scores": tf.nn.softmax(features @ module.dense)}
+
+
+spec = tf.TensorSpec([None, 8], tf.int64, name="ids")
+module.f = tf.function(scores, input_signature=[spec])
+tf.saved_model.save(module, sys.argv[1], {"serving_default": module.f})
+"""
+
+_LOAD = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load(sys.argv[1])
+ids = np.arange(16, dtype=np.int64).reshape(2, 8)
+answer = model.signatures["serving_default"](ids=tf.constant(ids))["scores"].numpy()
+print(*answer.ravel().tolist())
+with open("/proc/self/status") as file:
+    print(next(line for line in file if line.startswith("VmHWM")).split()[1])
+"""
+
+
+def run(folder: Path) -> Iterator[Row]:
+    """From the start of a process to its first answer, over TensorFlow's own loader."""
+    version = folder / "m" / "1"
+    subprocess.run([sys.executable, "-c", _EXPORT, version, str(ROWS), str(WIDTH)], check=True)
+    _by_tensorflow(version)  # the first one reads the files from the disk
+    theirs, ours = [], []
+    for number in range(ROUNDS):
+        theirs.append(_by_tensorflow(version))
+        ours.append(_by_servingd(folder / "m", folder / str(number), "--optimize_models=off"))
+    optimised = _by_servingd(folder / "m", folder / "optimised")
+    for name, found in (("TensorFlow", theirs), ("servingd", ours), ("optimised", [optimised])):
+        print(name, *(f"{seconds:.2f} s {kib >> 10} MiB" for seconds, kib in found))
+    yield Row("seconds to the first answer", _ratio(ours, theirs, 0), at_most=1.1)
+    yield Row("peak of memory until then", _ratio(ours, theirs, 1), at_most=1.2)
+    yield Row("peak once optimised", _ratio([optimised], theirs, 1), at_most=1.2)
+
+
+def _ratio(ours: list[tuple[float, int]], theirs: list[tuple[float, int]], which: int) -> float:
+    return statistics.median(o[which] for o in ours) / statistics.median(t[which] for t in theirs)
+
+
+def _by_tensorflow(version: Path) -> tuple[float, int]:
+    """Seconds and peak, in KiB, of a process that loads the model and calls it once."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD, version], check=True, capture_output=True, text=True
+    )
+    return time.monotonic() - started, int(done.stdout.split()[-1])
+
+
+def _by_servingd(base: Path, work: Path, *flags: str) -> tuple[float, int]:
+    """The same of a server; without flags the peak is taken once its graph is settled."""
+    work.mkdir()
+    started = time.monotonic()
+    server = Process(
+        work / "log",
+        "--model_name=m",
+        f"--model_base_path={base}",
+        *flags,
+        TF_CPP_MIN_LOG_LEVEL="3",
+    )
+    try:
+        server.wait_until_ready()
+        server.predict("m", {"ids": IDS})
+        taken = time.monotonic() - started
+        if not flags:
+            settled(server, "m")
+            server.predict("m", {"ids": IDS})
+        status = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+        (peak,) = (int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+        return taken, peak
+    finally:
+        server.close()
