@@ -1,8 +1,7 @@
-"""A model of a gigabyte, an embedding table: how long it takes to come up, and its memory."""
+"""A model of a gigabyte, an embedding table: how long its load takes, and the memory."""
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from tests.e2e.process import Process
 
 ROWS, WIDTH = 2_000_000, 128
 IDS = np.arange(16, dtype=np.int64).reshape(2, 8)
-ROUNDS = 3
+ROUNDS = 5
 
 _EXPORT = """
 import sys
@@ -41,20 +40,22 @@ tf.saved_model.save(module, sys.argv[1], {"serving_default": module.f})
 
 _LOAD = """
 import sys
+import time
 import numpy as np
 import tensorflow as tf
 
+started = time.monotonic()
 model = tf.saved_model.load(sys.argv[1])
 ids = np.arange(16, dtype=np.int64).reshape(2, 8)
 answer = model.signatures["serving_default"](ids=tf.constant(ids))["scores"].numpy()
-print(*answer.ravel().tolist())
+taken = time.monotonic() - started
 with open("/proc/self/status") as file:
-    print(next(line for line in file if line.startswith("VmHWM")).split()[1])
+    print(taken, next(line for line in file if line.startswith("VmHWM")).split()[1])
 """
 
 
 def run(folder: Path) -> Iterator[Row]:
-    """From the start of a process to its first answer, over TensorFlow's own loader."""
+    """A load and the first answer, over TensorFlow's own loader; neither with its import."""
     version = folder / "m" / "1"
     subprocess.run([sys.executable, "-c", _EXPORT, version, str(ROWS), str(WIDTH)], check=True)
     _by_tensorflow(version)  # the first one reads the files from the disk
@@ -63,41 +64,38 @@ def run(folder: Path) -> Iterator[Row]:
         theirs.append(_by_tensorflow(version))
         ours.append(_by_servingd(folder / "m", folder / str(number), "--optimize_models=off"))
     optimised = _by_servingd(folder / "m", folder / "optimised")
-    for name, found in (("TensorFlow", theirs), ("servingd", ours), ("optimised", [optimised])):
+    for name, found in (("TensorFlow", theirs), ("servingd", ours), ("settled", [optimised])):
         print(name, *(f"{seconds:.2f} s {kib >> 10} MiB" for seconds, kib in found))
-    yield Row("seconds to the first answer", _ratio(ours, theirs, 0), at_most=1.1)
+    yield Row("seconds of a load and the first answer", _ratio(ours, theirs, 0), at_most=1.1)
     yield Row("peak of memory until then", _ratio(ours, theirs, 1), at_most=1.2)
-    yield Row("peak once optimised", _ratio([optimised], theirs, 1), at_most=1.2)
+    yield Row("peak once its graph is settled", _ratio([optimised], theirs, 1), at_most=1.2)
 
 
 def _ratio(ours: list[tuple[float, int]], theirs: list[tuple[float, int]], which: int) -> float:
-    return statistics.median(o[which] for o in ours) / statistics.median(t[which] for t in theirs)
+    """The least over the least: whatever else the machine does only adds."""
+    return min(o[which] for o in ours) / min(t[which] for t in theirs)
 
 
 def _by_tensorflow(version: Path) -> tuple[float, int]:
-    """Seconds and peak, in KiB, of a process that loads the model and calls it once."""
-    started = time.monotonic()
+    """Seconds of a load and the first call, and the peak in KiB, of a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", _LOAD, version], check=True, capture_output=True, text=True
     )
-    return time.monotonic() - started, int(done.stdout.split()[-1])
+    seconds, kib = done.stdout.split()
+    return float(seconds), int(kib)
 
 
 def _by_servingd(base: Path, work: Path, *flags: str) -> tuple[float, int]:
     """The same of a server; without flags the peak is taken once its graph is settled."""
     work.mkdir()
-    started = time.monotonic()
-    server = Process(
-        work / "log",
-        "--model_name=m",
-        f"--model_base_path={base}",
-        *flags,
-        TF_CPP_MIN_LOG_LEVEL="3",
-    )
+    place = ("--model_name=m", f"--model_base_path={base}")
+    server = Process(work / "log", *place, *flags, TF_CPP_MIN_LOG_LEVEL="3")
     try:
         server.wait_until_ready()
+        started = time.monotonic()
         server.predict("m", {"ids": IDS})
         taken = time.monotonic() - started
+        taken += server.metric('servingd_load_seconds_sum{model="m",outcome="succeeded"}') or 0.0
         if not flags:
             settled(server, "m")
             server.predict("m", {"ids": IDS})

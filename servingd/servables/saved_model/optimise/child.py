@@ -186,7 +186,9 @@ def _session(graph_def: Any, initialiser: Initialiser, source: str) -> Any:
     graph = tensorflow().Graph()
     with graph.as_default():
         tensorflow().import_graph_def(graph_def, name="")
-    session = tf1.Session(graph=graph, config=ONE_THREAD.config())
+    config = ONE_THREAD.config()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True  # as it will be served
+    session = tf1.Session(graph=graph, config=config)
     if initialiser.operation:
         feeds = {n: f"{source}/assets/{file}" for n, file in initialiser.assets.items()}
         session.run(node_name(initialiser.operation), feeds)
