@@ -23,7 +23,7 @@ from servingd.frontends.call import CallContext, RequestLog
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS
 from servingd.frontends.grpc.transport import GrpcFrontend, GrpcOptions
 from servingd.frontends.grpc.unread import UnreadLimits
-from servingd.frontends.health import Health
+from servingd.frontends.grpc_health import Health
 from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.http.transport import HttpTransport
