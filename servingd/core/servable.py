@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from servingd.core.batching.batch_limits import BatchRules
 from servingd.core.call_protocols import Completion, SignatureRunner
-from servingd.core.resources.estimates import UNKNOWN, Estimate
+from servingd.core.resources.footprints import UNKNOWN, Estimate
 from servingd.core.types import (
     ANYWHERE,
     Device,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from servingd.core.call_protocols import Completion
-from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.servable import RuledBatching, Servable
 from servingd.core.types import (
     ANYWHERE,

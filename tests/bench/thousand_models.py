@@ -10,7 +10,7 @@ from servingd.config.models import ModelConfig
 from servingd.core.lifecycle.events import Estimated, LoadSucceeded
 from servingd.core.lifecycle.harness import LoadPlan
 from servingd.core.lifecycle.reconcile import ManagerState
-from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import CPU_0, AspiredVersion, AspiredVersions, ServableId, VersionData

@@ -14,7 +14,7 @@ import numpy as np
 
 from servingd.core.call_protocols import Completion
 from servingd.core.lifecycle.states import PublicState, ServableState
-from servingd.core.resources.estimates import UNKNOWN, Estimate
+from servingd.core.resources.footprints import UNKNOWN, Estimate
 from servingd.core.servable import RuledBatching
 from servingd.core.types import (
     ANYWHERE,

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.resources.estimates import Estimate
+from servingd.core.resources.footprints import Estimate
 from servingd.core.servable import Servable
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
 from servingd.machine.cpus import cpus

@@ -13,7 +13,7 @@ from pathlib import Path
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.call_protocols import Completion
-from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.servable import Servable
 from servingd.core.shapes import explained
 from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, VersionData

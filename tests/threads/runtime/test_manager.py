@@ -10,7 +10,7 @@ import pytest
 from servingd.core.lifecycle.events import LoadOverdue
 from servingd.core.lifecycle.policies import availability_preserving, resource_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
-from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.resources.placement import LoadRules
 from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import (
