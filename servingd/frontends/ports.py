@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-from servingd.config.endpoints import MonitoringConfig
 from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
+from servingd.config.tls_and_monitoring import MonitoringConfig
 from servingd.core.call_protocols import Models, States
 from servingd.core.readiness import Readiness
 from servingd.errors import ServingError

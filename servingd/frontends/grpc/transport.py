@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from servingd.config.endpoints import SSLConfig
+from servingd.config.tls_and_monitoring import SSLConfig
 from servingd.errors import Code, InvalidConfig
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS, GrpcioTransport
 from servingd.frontends.grpc.native import NativeTransport, unusable_because
