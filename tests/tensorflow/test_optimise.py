@@ -361,6 +361,7 @@ def test_the_command_ends_when_its_parent_is_gone_already(models, tmp_path):
         "embedding_by_row",
         "loop_and_branch",
         "feeds_inside",
+        "string_variable",
         "echo",
         "slow",
     ],
@@ -382,7 +383,6 @@ def test_it_is_optimised_and_the_answers_stay(path_of, tmp_path, name):
     [
         ("counter", "it keeps state: AssignAddVariableOp"),
         ("mutable_table", "it keeps state: MutableHashTable"),
-        ("string_variable", "it has variables of strings: "),
         ("random", "signature serving_default does not give the same answer twice"),
         ("particular", "nothing is proven: no signature answers inputs that are made up"),
     ],

@@ -25,8 +25,8 @@ import numpy as np
 from servingd.config.saved_model import extensions
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, ServingError
-from servingd.servables.saved_model.files.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.files.meta_graph import Initialiser, node_name, read_meta_graph
+from servingd.servables.saved_model.files.static_tables import Filled, NotStatic, find_filled
 from servingd.servables.saved_model.optimise.freeze import freeze, optimise_graph
 from servingd.servables.saved_model.session.c_api import make_call
 from servingd.servables.saved_model.session.device_assignment import clear_devices
@@ -148,34 +148,29 @@ def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple
     )
     if "" in tensors:
         raise Declined("a signature has a sparse or composite tensor")
-    roots = [*tensors, *([initialiser.operation] if initialiser.operation else [])]
-    _check_safe(plain.graph.as_graph_def(), roots)
+    plain_graph = plain.graph.as_graph_def()
+    filled = _filled(plain_graph, tensors, initialiser)
+    assets = {t: file for t, file in initialiser.assets.items() if node_name(t) in filled.assets}
+    initialiser = Initialiser(initialiser.operation, assets)
+    roots = [*tensors, *assets, *([initialiser.operation] if initialiser.operation else [])]
+    frozen = freeze(plain, [node_name(root) for root in roots], filled.path_nodes)
     definitions = [plain.meta_graph.signature_def[name] for name in signatures]
-    graph_def = optimise_graph(
-        freeze(plain, [node_name(root) for root in roots]), roots, definitions
-    )
+    graph_def = optimise_graph(frozen, roots, definitions, assets)
     clear_devices(graph_def)
+    if _filled(graph_def, tensors, initialiser) != filled:
+        raise Declined("its tables are not filled in the same way once optimised")
     features = example_features(meta_graph.graph())
     optimised = _session(graph_def, initialiser, source)
     _compare_sessions(plain.session, optimised, signatures, features, run_s)
     return graph_def, initialiser
 
 
-def _check_safe(graph_def: Any, roots: Sequence[str]) -> None:
-    """Raise Declined if an operation that is reached keeps state: freezing would fix or copy it."""
-    types = reachable_ops(graph_def, roots)
-    stateful = sorted(t for t in types if keeps_state(t))
-    if stateful:
-        raise Declined(f"it keeps state: {', '.join(stateful)}")
-    nodes = {node.name: node for node in graph_def.node}
-    strings = [
-        name
-        for name, node in nodes.items()
-        if node.op in ("VarHandleOp", "VariableV2")
-        and node.attr["dtype"].type == tensorflow().string.as_datatype_enum
-    ]
-    if strings:
-        raise Declined(f"it has variables of strings: {', '.join(strings[:3])}")
+def _filled(graph_def: Any, tensors: Sequence[str], initialiser: Initialiser) -> Filled:
+    """Return what the initialiser fills. Raises Declined if anything keeps state besides."""
+    try:
+        return find_filled(graph_def, tensors, initialiser)
+    except NotStatic as reason:
+        raise Declined(str(reason)) from reason
 
 
 def _session(graph_def: Any, initialiser: Initialiser, source: str) -> Any:
