@@ -115,6 +115,17 @@ def loop_and_branch(path: Path) -> None:
     save(path, f, ([None, 2], "float32"), w=lambda: tf.Variable([[1.0, 0.5], [0.25, 2.0]]))
 
 
+def output_that_nobody_wants(path: Path) -> None:
+    """A function that stays one, of whose outputs the first is not needed."""
+    import tensorflow as tf
+
+    @tf.function(experimental_attributes={"_noinline": True})
+    def both(x: Any) -> Any:
+        return tf.reduce_sum(x, 1), tf.stack([x, x])
+
+    save(path, lambda m, x: m.w * both(x)[1], ([None, 2], "float32"), w=lambda: tf.Variable(2.0))
+
+
 def random(path: Path) -> None:
     import tensorflow as tf
 
@@ -182,6 +193,7 @@ LOCAL = (
     embedding_in_branches_and_loops,
     embedding_by_row,
     loop_and_branch,
+    output_that_nobody_wants,
     random,
     mutable_table,
     string_variable,
@@ -360,6 +372,7 @@ def test_the_command_ends_when_its_parent_is_gone_already(models, tmp_path):
         "embedding_in_branches_and_loops",
         "embedding_by_row",
         "loop_and_branch",
+        "output_that_nobody_wants",
         "feeds_inside",
         "string_variable",
         "echo",

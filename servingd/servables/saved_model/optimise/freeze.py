@@ -102,7 +102,21 @@ def optimise_graph(
         fed = meta_graph.signature_def["paths"].inputs[path]
         fed.name, fed.dtype = path, tensorflow().string.as_datatype_enum
         fed.tensor_shape.SetInParent()  # a scalar
-    return tf_optimizer.OptimizeGraph(ONE_THREAD.config(), meta_graph)
+    optimised = tf_optimizer.OptimizeGraph(ONE_THREAD.config(), meta_graph)
+    _forget_shapes(optimised)
+    return optimised
+
+
+def _forget_shapes(graph_def: Any) -> None:
+    """Remove the notes on outputs' shapes.
+
+    Nothing runs by them, and Grappler leaves them wrong where it takes unused outputs off a
+    function: then the graph is not even imported.
+    """
+    for nodes in (graph_def.node, *(f.node_def for f in graph_def.library.function)):
+        for node in nodes:
+            if "_output_shapes" in node.attr:
+                del node.attr["_output_shapes"]
 
 
 def _control(inputs: Sequence[str]) -> list[str]:
