@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import os
@@ -36,7 +37,9 @@ from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.session.opening import open_optimised, open_plain
 from servingd.servables.saved_model.session.options import ONE_THREAD
+from servingd.servables.saved_model.trials.images import varied_images
 from servingd.servables.saved_model.trials.parity import agree
+from servingd.servables.saved_model.trials.varied import SEEDS
 from servingd.servables.synthetic_inputs import synthetic_inputs
 from tests.placed import Outcome
 
@@ -403,6 +406,51 @@ def test_it_is_optimised_and_the_answers_stay(path_of, tmp_path, name):
 def test_it_is_declined_with_the_reason(path_of, name, reason):
     with pytest.raises(Declined, match=re.escape(reason)):
         optimise(str(path_of(name)), TAGS)
+
+
+def pictures(path: Path, decode: Callable) -> None:
+    import tensorflow as tf
+
+    def f(m: Any, x: Any) -> Any:
+        def prepared(data: Any) -> Any:
+            return tf.image.resize(tf.cast(decode(tf, data), tf.float32), [4, 4])
+
+        return m.w * tf.map_fn(prepared, x, fn_output_signature=tf.float32)
+
+    save(path, f, ([None], "string"), w=lambda: tf.Variable(2.0))
+
+
+def of_an_example(tf: Any, data: Any) -> Any:
+    (image,) = tf.io.parse_example([data], {"i": tf.io.FixedLenFeature([], tf.string)}).values()
+    return tf.io.decode_image(image[0], 3, expand_animations=False)
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        lambda tf, data: tf.io.decode_jpeg(data, 3),
+        lambda tf, data: tf.io.decode_png(data, 1),
+        lambda tf, data: tf.io.decode_and_crop_jpeg(data, [2, 2, 5, 5], 3),
+        of_an_example,
+    ],
+    ids=["JPEG", "PNG", "part of a JPEG", "an Example's"],
+)
+def test_images_are_made_up_for_a_graph_that_decodes_them(tmp_path, decode):
+    pictures(tmp_path / "model", decode)
+    optimise(str(tmp_path / "model"), TAGS)
+
+
+def test_images_that_are_made_up_are_images_of_many_sizes():
+    import tensorflow as tf
+
+    shapes = set()
+    for seed in range(SEEDS):
+        images = varied_images(np.random.default_rng(seed), seed)
+        for data in itertools.islice(images, 3):
+            image = tf.io.decode_image(data, 3).numpy()
+            assert int(image.max()) - int(image.min()) > 20
+            shapes.add(image.shape)
+    assert len(shapes) > 4
 
 
 def test_a_variable_that_is_read_by_anothers_name_is_not_taken_for_it():

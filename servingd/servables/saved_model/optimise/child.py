@@ -34,8 +34,8 @@ from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.python_session import PythonSession
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import (
-    ExampleFeature,
-    example_features,
+    Strings,
+    strings_of,
     varied_inputs,
 )
 from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
@@ -159,9 +159,9 @@ def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple
     clear_devices(graph_def)
     if _filled(graph_def, tensors, initialiser) != filled:
         raise Declined("its tables are not filled in the same way once optimised")
-    features = example_features(meta_graph.graph())
+    strings = strings_of(meta_graph.graph())
     optimised = _session(graph_def, initialiser, source)
-    _compare_sessions(plain.session, optimised, signatures, features, run_s)
+    _compare_sessions(plain.session, optimised, signatures, strings, run_s)
     return graph_def, initialiser
 
 
@@ -190,7 +190,7 @@ def _compare_sessions(
     plain: Any,
     optimised: Any,
     signatures: Mapping[str, Signature],
-    features: Sequence[ExampleFeature],
+    strings: Strings,
     run_s: float,
 ) -> None:
     """Raise Declined unless both sessions give the same answers, and the plain one twice the same.
@@ -206,7 +206,7 @@ def _compare_sessions(
             make_call(s, feeds, fetches, timeout_s=run_s) for s in (plain, optimised)
         )
         started = time.monotonic()
-        for inputs in _trials(signature, features):
+        for inputs in _trials(signature, strings):
             answered |= _compare(name, plain_call, optimised_call, list(inputs.values()))
             if time.monotonic() - started > _PROOF_S:
                 break
@@ -214,12 +214,12 @@ def _compare_sessions(
         raise Declined("nothing is proven: no signature answers inputs that are made up")
 
 
-def _trials(signature: Signature, features: Sequence[ExampleFeature]) -> Iterator[Tensors]:
+def _trials(signature: Signature, strings: Strings) -> Iterator[Tensors]:
     """Make inputs of every kind and several sizes; the mildest first, so that one is accepted."""
     may_vary = has_open_rows(signature)
     made = [synthetic_inputs(signature, 3 if may_vary else 1, seed=1)]
     made += [
-        varied_inputs(signature, rows if may_vary else 1, seed, features)
+        varied_inputs(signature, rows if may_vary else 1, seed, strings)
         for seed, rows in enumerate(_PROOF_ROWS)
     ]
     return (inputs for inputs in made if inputs is not None)
