@@ -129,6 +129,20 @@ def output_that_nobody_wants(path: Path) -> None:
     save(path, lambda m, x: m.w * both(x)[1], ([None, 2], "float32"), w=lambda: tf.Variable(2.0))
 
 
+def last_step(path: Path) -> None:
+    """What a TensorFlow 1 RNN answers: the steps at each row's lengths, which are at least one."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(2.0)
+    x, length = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, 6], tf.int32)
+    module.f = tf.function(
+        lambda x, length: {"y": module.w * tf.gather(x, length - 1, batch_dims=1)},
+        input_signature=[x, length],
+    )
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.f})
+
+
 def random(path: Path) -> None:
     import tensorflow as tf
 
@@ -197,6 +211,7 @@ LOCAL = (
     embedding_by_row,
     loop_and_branch,
     output_that_nobody_wants,
+    last_step,
     random,
     mutable_table,
     string_variable,
@@ -406,6 +421,10 @@ def test_it_is_optimised_and_the_answers_stay(path_of, tmp_path, name):
 def test_it_is_declined_with_the_reason(path_of, name, reason):
     with pytest.raises(Declined, match=re.escape(reason)):
         optimise(str(path_of(name)), TAGS)
+
+
+def test_lengths_of_at_least_one_are_made_up(path_of):
+    optimise(str(path_of("last_step")), TAGS)
 
 
 def pictures(path: Path, decode: Callable) -> None:

@@ -25,7 +25,10 @@ SEEDS = 6
 """How many kinds of inputs there are; each is nasty in its own way."""
 
 _LENGTHS = (3, 7, 1, 5, 2, 4)
-_LARGEST_INTEGERS = (9, 1, 99, 1, 2, 4)
+_INTEGERS = ((0, 9), (0, 1), (0, 99), (1, 1), (0, 2), (1, 4))
+"""The smallest and the largest. A number may be a row's length: at least one, and no larger than
+that of the other inputs.
+"""
 _SCALES = (1e-3, 1.0, 30.0, 300.0)
 _TEXTS = (
     "",
@@ -94,13 +97,20 @@ def _values(
         flat[:] = [next(made) for _ in range(flat.size)]
         return flat.reshape(shape)
     dtype = numpy_dtype(data_type)
-    if dtype.kind in "iub":
-        return rng.integers(0, _LARGEST_INTEGERS[seed % SEEDS] + 1, shape).astype(dtype)
+    if dtype.kind == "b":
+        return rng.integers(0, 2, shape).astype(dtype)
+    if dtype.kind in "iu":
+        return _integers(rng, seed, shape).astype(dtype)
     values = rng.normal(size=shape)
     if seed % 2 == 0 and shape:
         scales = rng.choice(_SCALES, shape[0])
         values = values * scales.reshape(-1, *(1,) * (len(shape) - 1))
     return values.astype(dtype)
+
+
+def _integers(rng: np.random.Generator, seed: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    smallest, largest = _INTEGERS[seed % SEEDS]
+    return rng.integers(smallest, largest + 1, shape)
 
 
 def _bytes(strings: Strings, rng: np.random.Generator, seed: int) -> Iterator[bytes]:
@@ -134,8 +144,7 @@ def _fill(
     if feature.data_type == DataType.STRING:
         target.bytes_list.value.extend(next(content) for _ in range(count))
     elif feature.data_type == DataType.INT64:
-        largest = _LARGEST_INTEGERS[seed % SEEDS]
-        target.int64_list.value.extend(rng.integers(0, largest + 1, count).tolist())
+        target.int64_list.value.extend(_integers(rng, seed, (count,)).tolist())
     else:
         target.float_list.value.extend(rng.normal(size=count).tolist())
 
