@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
-from servingd.servables.saved_model.files.static_tables import find_filled
+from servingd.servables.saved_model.files.static_tables import NotStatic, find_filled
 from servingd.servables.saved_model.optimise.child import Declined, optimise
 from servingd.servables.saved_model.session.opening import open_optimised, open_plain
 from servingd.servables.saved_model.session.options import ONE_THREAD
@@ -474,25 +474,6 @@ def path_that_a_signature_reads(path: Path, files: Path) -> None:
     save(path, module, lambda x: {"y": tf.strings.join([x, tf.io.read_file(module.a)])})
 
 
-def path_that_is_read_too_early(path: Path, files: Path) -> None:
-    import tensorflow as tf
-
-    def build(x, asset):
-        raw = tf.raw_ops
-        t = raw_table()
-        v = raw.VarHandleOp(dtype="string", shape=[], shared_name="v")
-        assign = raw.AssignVariableOp(resource=v, value=asset)
-        fill = raw.InitializeTableFromTextFileV2(
-            table_handle=t,
-            filename=raw.ReadVariableOp(resource=v, dtype="string"),
-            key_index=-2,
-            value_index=-1,
-        )
-        return found(t, x), tf.group(assign, fill)
-
-    save_tf1(path, build, vocabulary_file(files))
-
-
 def variable_set_by_the_initialiser(path: Path, files: Path) -> None:
     import tensorflow as tf
 
@@ -535,7 +516,6 @@ def table_of_a_function(path: Path, files: Path) -> None:
         (file_that_is_no_asset, "InitializeTableFromTextFileV2 reads a file that is no asset"),
         (file_beside_an_asset, "InitializeTableFromTextFileV2 reads a file that is no asset"),
         (path_that_a_signature_reads, "a signature reads the variable that holds an asset's path"),
-        (path_that_is_read_too_early, "may be read before it is assigned"),
         (variable_set_by_the_initialiser, "it keeps state: AssignVariableOp in the initialiser"),
         (table_of_a_function, "has no name of its own"),
     ],
@@ -543,14 +523,44 @@ def table_of_a_function(path: Path, files: Path) -> None:
 )
 def test_it_is_declined_with_the_reason(tmp_path, make, reason):
     make(tmp_path / "model", tmp_path)
-    if make is path_that_is_read_too_early:  # TensorFlow may not even open it
-        from tensorflow.core.protobuf import saved_model_pb2
-
-        text = (tmp_path / "model/saved_model.pb").read_bytes()
-        graph = saved_model_pb2.SavedModel.FromString(text).meta_graphs[0].graph_def
-        initialiser = read_meta_graph(str(tmp_path / "model"), TAGS).initialiser
-        with pytest.raises(Exception, match=re.escape(reason)):
-            find_filled(graph, ["y:0"], initialiser)
-        return
     with pytest.raises(Declined, match=re.escape(reason)):
         optimise(str(tmp_path / "model"), TAGS)
+
+
+def test_a_table_that_a_checkpoint_fills_is_not_static():
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder("string", [None])
+        y = found(raw_table(), x)
+        restore, init = imported(raw_table()), tf.no_op()
+    roots = graph.as_graph_def(), [y.name], Initialiser(init.name)
+    find_filled(*roots)
+    with pytest.raises(NotStatic, match="a table is filled when variables are restored"):
+        find_filled(*roots, restore.name)
+
+
+def test_a_path_that_may_be_read_before_it_is_assigned_is_not_static():
+    import tensorflow as tf
+
+    raw = tf.raw_ops
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder("string", [None])
+        asset = tf.constant("file", name="asset")
+        v = raw.VarHandleOp(dtype="string", shape=[], shared_name="v")
+        assign = raw.AssignVariableOp(resource=v, value=asset)
+        reads = [raw.ReadVariableOp(resource=v, dtype="string")]
+        with tf.control_dependencies([assign]):
+            reads.append(raw.ReadVariableOp(resource=v, dtype="string"))
+        early, late = (
+            raw.InitializeTableFromTextFileV2(
+                table_handle=raw_table(), filename=read, key_index=-2, value_index=-1
+            )
+            for read in reads
+        )
+        early, late = (tf.group(assign, fill) for fill in (early, late))
+        y = found(raw_table(), x)
+    roots, assets = (graph.as_graph_def(), [y.name]), {"asset:0": "file"}
+    assert find_filled(*roots, Initialiser(late.name, assets)).assets == {"asset"}
+    with pytest.raises(NotStatic, match="may be read before it is assigned"):
+        find_filled(*roots, Initialiser(early.name, assets))

@@ -92,14 +92,20 @@ class Filled:
         return frozenset(paths).union(*(assets for _, assets in self.tables.values()))
 
 
-def find_filled(graph_def: Any, outputs: Iterable[str], initialiser: Initialiser) -> Filled:
+def find_filled(
+    graph_def: Any, outputs: Iterable[str], initialiser: Initialiser, restores: str = ""
+) -> Filled:
     """Return what the initialiser fills, where that stays as it is.
 
-    `graph_def` is a `tensorflow.GraphDef`; `outputs` are the tensors that signatures compute.
-    Raises NotStatic, also for whatever else keeps state between calls.
+    `graph_def` is a `tensorflow.GraphDef`; `outputs` are the tensors that signatures compute;
+    `restores` is the operation that restores the variables. Raises NotStatic, also for whatever
+    else keeps state between calls.
     """
     signatures = reachable_nodes(graph_def, outputs)
     _check_signatures(signatures)
+    restored = {node.op for node in reachable_nodes(graph_def, [restores])}
+    if restored & _WRITES and restored & _TABLES:  # those that may change are no signature's
+        raise NotStatic("a table is filled when variables are restored")
     if not initialiser.operation:
         return Filled()
     filled = _Initialisation(graph_def, initialiser).run()

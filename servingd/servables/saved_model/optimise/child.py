@@ -149,7 +149,7 @@ def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple
     if "" in tensors:
         raise Declined("a signature has a sparse or composite tensor")
     plain_graph = plain.graph.as_graph_def()
-    filled = _filled(plain_graph, tensors, initialiser)
+    filled = _filled(plain_graph, tensors, initialiser, meta_graph.restores)
     assets = {t: file for t, file in initialiser.assets.items() if node_name(t) in filled.assets}
     initialiser = Initialiser(initialiser.operation, assets)
     roots = [*tensors, *assets, *([initialiser.operation] if initialiser.operation else [])]
@@ -165,10 +165,12 @@ def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple
     return graph_def, initialiser
 
 
-def _filled(graph_def: Any, tensors: Sequence[str], initialiser: Initialiser) -> Filled:
+def _filled(
+    graph_def: Any, tensors: Sequence[str], initialiser: Initialiser, restores: str = ""
+) -> Filled:
     """Return what the initialiser fills. Raises Declined if anything keeps state besides."""
     try:
-        return find_filled(graph_def, tensors, initialiser)
+        return find_filled(graph_def, tensors, initialiser, restores)
     except NotStatic as reason:
         raise Declined(str(reason)) from reason
 
