@@ -223,6 +223,22 @@ def private_tables(path: Path, files: Path) -> None:
     save_tf1(path, build)
 
 
+def old_operations(path: Path, files: Path) -> None:
+    """TensorFlow before 1.0: handles were references to strings."""
+    import tensorflow as tf
+
+    def build(x, _):
+        raw = tf.raw_ops
+        t = raw.HashTable(key_dtype="string", value_dtype="int64", shared_name="t")
+        fill = raw.InitializeTable(
+            table_handle=t, keys=tf.constant(VOCABULARY), values=tf.constant([5, 6, 7], "int64")
+        )
+        default = tf.constant(-1, "int64")
+        return raw.LookupTableFind(table_handle=t, keys=x, default_value=default), tf.group(fill)
+
+    save_tf1(path, build)
+
+
 def strings_in_a_variable(path: Path, files: Path) -> None:
     import tensorflow as tf
 
@@ -242,6 +258,7 @@ OPTIMISED = (
     keras_layers,
     tf1_table,
     private_tables,
+    old_operations,
     strings_in_a_variable,
 )
 
