@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
+from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.readiness import Readiness
 from servingd.core.types import AspiredVersions
@@ -55,7 +56,7 @@ class Control:
         self._config = config
         self._metrics = metrics
         self._worker = worker
-        self._on_readiness: Callable[[], None] = _nobody
+        self._on_readiness: Callable[[], None] = nothing
         self.states = monitor
         self._manager = Manager(
             manager_state(config),
@@ -188,7 +189,7 @@ class Control:
         if not (config.model_config_file or config.servingd_config_file):
             return None
         wait_s = config.model_config_file_poll_wait_seconds
-        ended = self._metrics.on_config_reload
+        ended = self._metrics.reloads.ended
         if isinstance(catalog, RepositoryCatalog):
             yaml = config.servingd_config_file
             return ConfigFilePoll(
@@ -240,7 +241,3 @@ class Control:
         gc.freeze()  # what lives now lives long: no collection needs to look at it again
         self._started.set()
         _log.info("started%s", "" if all_available else ", but not every model is available")
-
-
-def _nobody() -> None:
-    """Whom a change of readiness is told before anybody has asked."""

@@ -16,9 +16,9 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
 from servingd.core.batching.refusal import AdmissionLimits
 from servingd.core.resources.placement import ReplicaReport
-from servingd.core.serving import Loader, Servable
+from servingd.core.servable import Loader, Servable
 from servingd.core.types import Device, ServableId, VersionData
-from servingd.inference.calls import Checks
+from servingd.inference.checks import Checks
 from servingd.inference.replay import replay
 from servingd.machine.cpus import cpus
 from servingd.machine.memory import memory_share
@@ -103,7 +103,7 @@ class Worker:
         )
         self._saved_models = SavedModelEvents(metrics, self.warm_up)
         self.platforms = Platforms(options, self._saved_models)
-        self.profiler = self.platforms.profiler
+        self.profiler = self.platforms.profiler if config.enable_profiler else None
         self.dispatcher = self._build_dispatcher()
         self.models = ServingMap(monitor, self.dispatcher)
         self.first_calls = FirstCalls(self.models, enabled=config.hold_calls_during_start)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.types import Device, Placement, ServableId, VersionData
 from servingd.errors import ServingError
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph

@@ -58,7 +58,7 @@ def _flags(*, ours: bool) -> str:
 
 
 def _meaning(text: str, no_effect: str) -> str:
-    return f"{text}; **no effect here**: {no_effect}" if no_effect else text
+    return f"{text} **No effect here**: {no_effect}." if no_effect else text
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,9 +11,6 @@ from typing import Any
 
 from servingd.errors import InvalidArgument
 
-Kinds = Callable[[], Mapping[str, str]]
-"""Asks the server for the signature's inputs, each with its type's name."""
-
 
 def read_text(typed: str) -> str:
     """Return the JSON: the text itself, or the content of `@FILE` or of stdin (`-`).
@@ -25,8 +22,8 @@ def read_text(typed: str) -> str:
     return Path(typed[1:]).read_text() if typed.startswith("@") else typed
 
 
-def inputs_of(model: str, text: str, kinds: Kinds) -> Mapping[str, Any]:
-    """Return values by input name.
+def inputs_of(model: str, text: str, kinds: Callable[[], Mapping[str, str]]) -> Mapping[str, Any]:
+    """Return values by input name; `kinds` asks the server for the inputs, each with its type.
 
     The text is an object of inputs, REST's `instances` or `inputs`, or the value of the only input.
     The server is asked only if names are left out. Raises InvalidArgument, which says what to type.

@@ -21,6 +21,7 @@ from servingd.config.flags.notes import notes
 from servingd.config.flags.parser import given_flags, make_config
 from servingd.config.server import ServerConfig
 from servingd.config.yaml.document import read_servingd_yaml
+from servingd.core.callbacks import nothing
 from servingd.errors import Code, ServingError
 from servingd.observability.logs import configure_logging, set_level
 
@@ -107,7 +108,7 @@ class _StopSignal:
 
     def __init__(self) -> None:
         self._received = threading.Event()
-        self.on_hang_up: Callable[[], None] = lambda: None
+        self.on_hang_up: Callable[[], None] = nothing
         self._read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)

@@ -2,6 +2,6 @@
 
 Here: the life cycle of versions (`lifecycle/`), how memory and devices are assigned (`resources/`),
 which calls run together (`batching/`), and the Protocols that everything else implements
-(`serving.py`, `calls.py`). The import check refuses `threading`, `time`, `os` and their like.
-Not here: anything that waits. Start with `serving.py`, then `lifecycle/reconcile.py`.
+(`servable.py`, `call_protocols.py`). The import check refuses `threading`, `time`, `os` and such.
+Not here: anything that waits. Start with `servable.py`, then `lifecycle/reconcile.py`.
 """

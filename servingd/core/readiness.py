@@ -42,7 +42,7 @@ class Readiness:
         names = self.configured if self.rule == "all" else self.rule
         return all(name in self.available for name in names)
 
-    def why_not_ready(self, trouble: Callable[[str], str] = lambda name: "") -> str | None:
+    def why_not_ready(self, trouble: Callable[[str], str]) -> str | None:
         """Return the reason for `/readyz`; None if the server is ready.
 
         `trouble` returns why a model is not available; empty where no reason is known.

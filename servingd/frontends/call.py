@@ -1,4 +1,7 @@
-"""One inference call of any API: its handle, its times and its answer."""
+"""One inference call of any API: its handle, its times and its answer.
+
+`Call` is what all have, `SignatureCall` what calls of one signature add.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
 from servingd.core.batching.queue import Priority
-from servingd.core.calls import Models, ServableHandle, SignatureRunner
+from servingd.core.call_protocols import Models, ServableHandle, SignatureRunner
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import Code, ServingError, as_serving_error
 from servingd.frontends.reply import Reply
-from servingd.inference.calls import NO_CHECKS, Checks
+from servingd.inference.checks import NO_CHECKS, Checks
 from servingd.observability.requests import Histogram, RequestMetrics
 from servingd.runtime.first_calls import FirstCalls
 from servingd.wire.tensors.encoding import encode_model_spec
@@ -39,7 +42,7 @@ class CallContext:
 
     models: Models
     metrics: RequestMetrics
-    is_configured: Callable[[str], bool] = lambda name: False
+    is_configured: Callable[[str], bool]
     """Returns whether a model of that name is configured, so that clients make no metric series."""
     request_log: RequestLog | None = None
     checks: Checks = NO_CHECKS
@@ -67,17 +70,10 @@ class Note(NamedTuple):
 
 
 class Call:
-    """One call. It releases its handle when its reply is sent, failed or dropped.
-
-    Each API has its own subclass, which reads requests (see `inference`) and encodes answers.
-    """
+    """One call. It releases its handle when its reply is sent, failed or dropped."""
 
     method: ClassVar[str]
     """Its method in metrics: `Predict`; REST's methods are in lower case."""
-    api: ClassVar[str]
-    """Its API in the metrics of runs: `Predict`, `Classify` or `Regress`."""
-    log_kind: ClassVar[str]
-    """Its field in a PredictionLog."""
 
     __slots__ = (
         "_context",
@@ -98,7 +94,7 @@ class Call:
         self.runner: SignatureRunner | None = None
         self.deadline = reply.deadline
         self.spec: ModelSpec
-        self.ran_at = self._started
+        self.ran_at = self._started  # once its inputs are bound: then
 
     @property
     def alone(self) -> bool:
@@ -116,6 +112,39 @@ class Call:
     def begin_batch(self) -> Callable[[], None] | None:
         """Buffer this thread's responses; see `Completion.begin_batch`."""
         return self._reply.begin_batch()
+
+    def fail(self, error: ServingError) -> None:
+        """Send an error; release the handle and record the call."""
+        code = error.code
+        try:
+            if not self._reply.fail(code, error.message, error.retry_after_s):
+                code = late_code(self._reply, code)
+        finally:  # the handle is released even if the reply fails
+            self._end(code)
+
+    def _end(self, code: Code) -> None:
+        """Release the handle, and record the call under its outcome."""
+        handle, self.handle = self.handle, None
+        model, version = self._context.metric_labels(handle, getattr(self, "spec", None))
+        if handle:
+            handle.release()
+        signature = self.runner.signature.name if self.runner else ""
+        seconds = time.perf_counter() - self._started
+        self._context.metrics.record(model, version, signature, self.method, code, seconds)
+
+
+class SignatureCall(Call):
+    """A call of one signature: Predict, Classify or Regress.
+
+    Each API has its own subclass, which reads requests (see `inference`) and encodes answers.
+    """
+
+    api: ClassVar[str]
+    """Its API in the metrics of runs: `Predict`, `Classify` or `Regress`."""
+    log_kind: ClassVar[str]
+    """Its field in a PredictionLog."""
+
+    __slots__ = ()
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
         """Return the answer's bytes. Raises ServingError if the outputs do not fit the request."""
@@ -152,25 +181,6 @@ class Call:
         handle.release()
         note.runtime.add(finished - self.ran_at)
         note.request.add(time.perf_counter() - self._started)
-
-    def fail(self, error: ServingError) -> None:
-        """Send an error; release the handle and record the call."""
-        code = error.code
-        try:
-            if not self._reply.fail(code, error.message, error.retry_after_s):
-                code = late_code(self._reply, code)
-        finally:  # the handle is released even if the reply fails
-            self._end(code)
-
-    def _end(self, code: Code) -> None:
-        """Release the handle, and record a call that did not succeed."""
-        handle, self.handle = self.handle, None
-        model, version = self._context.metric_labels(handle, getattr(self, "spec", None))
-        if handle:
-            handle.release()
-        signature = self.runner.signature.name if self.runner else ""
-        seconds = time.perf_counter() - self._started
-        self._context.metrics.record(model, version, signature, self.method, code, seconds)
 
     def _make_note(self, runner: SignatureRunner, handle: ServableHandle) -> Note:
         """Make the note of a runner, which all later calls of this method use."""

@@ -15,10 +15,10 @@ from servingd.config.endpoints import MonitoringConfig
 from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
-from servingd.core.calls import Models, States
+from servingd.core.call_protocols import Models, States
 from servingd.core.readiness import Readiness
 from servingd.errors import ServingError
-from servingd.frontends.admin.routes import HttpRoutes, Pages, describe_server
+from servingd.frontends.admin.pages import AdminPages, PageContents, describe_server
 from servingd.frontends.call import CallContext, RequestLog
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS
 from servingd.frontends.grpc.transport import GrpcFrontend, GrpcOptions
@@ -27,11 +27,12 @@ from servingd.frontends.health import Health
 from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.http.transport import HttpTransport
+from servingd.frontends.http_routes import HttpRoutes
 from servingd.frontends.tfs.rest.api import RestApi, RestOptions
 from servingd.frontends.tfs.rpc.methods import RpcMethods
 from servingd.frontends.tfs.rpc.profiler import Profiler
 from servingd.frontends.tls import ssl_context
-from servingd.inference.calls import Checks
+from servingd.inference.checks import Checks
 from servingd.machine.memory import memory_share
 from servingd.observability.metrics import Metrics
 from servingd.runtime.byte_budget import ByteBudget
@@ -64,8 +65,8 @@ class DataPlane(Protocol):
         ...
 
     @property
-    def profiler(self) -> Profiler:
-        """Takes traces of this process."""
+    def profiler(self) -> Profiler | None:
+        """Takes traces of this process; None: it is switched off."""
         ...
 
     def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
@@ -181,7 +182,7 @@ class Ports:
             self._control.states,
             self._control.reload,
             metrics.serving_values,
-            data.profiler if config.enable_profiler else None,
+            data.profiler,
             config.max_request_bytes,
         )
         options = GrpcOptions(
@@ -214,25 +215,25 @@ class Ports:
         )
         file = config.monitoring_config_file
         monitoring = read_monitoring(file) if file else MonitoringConfig(enabled=True)
-        pages = Pages(
+        contents = PageContents(
             metrics=SharedPage(metrics.page, self._page_worker),
             ready=self._control.why_not_ready,
             started=lambda: self._control.readiness().why_not_started(),
             describe=lambda: describe_server(os.getpid()),
             explain=data.explain,
             placements=metrics.placements,
-            monitoring_path=monitoring.path if monitoring.enabled else "",
         )
+        pages, path = AdminPages(states, contents), monitoring.path if monitoring.enabled else ""
         limits = HttpLimits(
             max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY),
             sweep_s=min(0.5, max(0.01, timeout_s / 10)) if timeout_s > 0 else 0.5,
         )
         tls = config.rest_ssl_config_file
         return HttpTransport(
-            HttpRoutes(api.handle, states, pages).handle,
+            HttpRoutes(api.handle, pages, path).handle,
             limits,
             ssl_context(read_tls(tls)) if tls else None,
-            HttpRoutes(api.handle_elsewhere, states, pages).handle,
+            HttpRoutes(api.handle_elsewhere, pages, path).handle,
         )
 
 

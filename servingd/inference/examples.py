@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 from google.protobuf import text_format
 
-from servingd.core.calls import Models
+from servingd.core.call_protocols import Models
 from servingd.core.shapes import shape_text
 from servingd.core.types import DataType, Signature, Tensors
 from servingd.errors import InvalidArgument
-from servingd.inference.calls import (
+from servingd.inference.checks import (
     CLASSIFY_METHOD,
     DEFAULT_SIGNATURE,
     NO_CHECKS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from servingd.core.calls import Models
+from servingd.core.call_protocols import Models
 from servingd.core.types import ModelSpec, ServableId, Signature
 from servingd.errors import InvalidArgument
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from servingd.core.batching.queue import Priority
-from servingd.core.calls import Completion, Models, ServableHandle, SignatureRunner
+from servingd.core.call_protocols import Caller, Completion, Models, ServableHandle, SignatureRunner
 from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import InvalidArgument, ServingError, Unimplemented
-from servingd.inference.calls import (
+from servingd.inference.checks import (
     CLASSIFY_METHOD,
     DEFAULT_SIGNATURE,
     NO_CHECKS,
@@ -34,33 +34,18 @@ class TaskOutputs(NamedTuple):
     outputs: Tensors
 
 
-class MultiInferenceCall(Protocol):
-    """One call; either `finish` or `fail` is called once, on any thread."""
+class MultiInferenceCall(Caller, Protocol):
+    """One call; either `finish` or `fail` is called once, on any thread.
+
+    It owns the handle that it is given, and releases it when its reply is sent, failed or dropped.
+    """
 
     handle: ServableHandle | None
-    deadline: float | None
     tasks: Sequence[Task]
 
     def examples(self) -> Sequence[bytes]:
         """Return its examples, each serialised. Raises InvalidArgument."""
         ...
-
-    @property
-    def alone(self) -> bool:
-        """Whether its transport has no other call in hand."""
-        return False
-
-    def priority(self) -> Priority:
-        """Return the call's priority among those that wait."""
-        return Priority.NORMAL
-
-    def alive(self) -> bool:
-        """Return whether somebody still waits for the outcome."""
-        ...
-
-    def begin_batch(self) -> Callable[[], None] | None:
-        """Buffer this thread's responses; see `Completion.begin_batch`."""
-        return None
 
     def finish(self, answers: Sequence[TaskOutputs]) -> None:
         """Take the outputs of all tasks, in their order."""

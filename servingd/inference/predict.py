@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from servingd.core.calls import Models
+from servingd.core.call_protocols import Models
 from servingd.core.types import Signature, Tensors, TensorSpec
 from servingd.errors import FailedPrecondition, Internal, InvalidArgument, ServingError
-from servingd.inference.calls import (
+from servingd.inference.checks import (
     CLASSIFY_METHOD,
     DEFAULT_SIGNATURE,
     NO_CHECKS,

@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servingd.core.calls import Completion, ServableHandle, SignatureRunner
-from servingd.core.serving import Servable
+from servingd.core.call_protocols import Completion, ServableHandle, SignatureRunner
+from servingd.core.servable import Servable
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import (
     DeadlineExceeded,
@@ -20,7 +20,7 @@ from servingd.errors import (
     Unimplemented,
     as_serving_error,
 )
-from servingd.inference.calls import CLASSIFY_METHOD, NO_CHECKS, REGRESS_METHOD, Checks
+from servingd.inference.checks import CLASSIFY_METHOD, NO_CHECKS, REGRESS_METHOD, Checks
 from servingd.inference.examples import results, run_examples
 from servingd.inference.multi_inference import Task, TaskOutputs, multi_inference
 from servingd.inference.predict import bind_tensors, no_such_signature, predict
@@ -59,7 +59,7 @@ def replay(servable: Servable, request: RecordedRequest, checks: Checks = NO_CHE
 
 
 class _DirectRunner:
-    """Runs one signature in the calling thread; see `core.calls.SignatureRunner`."""
+    """Runs one signature in the calling thread; see `core.call_protocols.SignatureRunner`."""
 
     def __init__(self, servable: Servable, signature: Signature) -> None:
         self._servable = servable
@@ -71,7 +71,7 @@ class _DirectRunner:
 
 
 class _OneServable:
-    """A servable as `core.calls.Models`, and as the handle on itself."""
+    """A servable as `core.call_protocols.Models`, and as the handle on itself."""
 
     def __init__(self, servable: Servable) -> None:
         self.id = ServableId("", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from servingd.core.calls import States
+from servingd.core.call_protocols import States
 from servingd.core.lifecycle.states import PublicState
 from servingd.core.types import ModelSpec
 from servingd.errors import Code, InvalidArgument, NotFound

@@ -2,64 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-
 from servingd.observability.batches import QUEUE_EDGES_S, ROW_EDGES, BatchMetrics
 from servingd.observability.requests import Histogram
-from servingd.observability.serving_families import Family, Labels, cumulative
+from servingd.observability.text_format import Family, Labels
 
-_LABELS = ("model", "version", "signature")
 _US = 1e6
 
 
-class BatchCollector:
-    """servingd's families, read from the queues' figures."""
-
-    def __init__(self, batches: BatchMetrics) -> None:
-        self._batches = batches
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the families, with one series per signature that has queued a call."""
-        dispatched = CounterMetricFamily(
-            "servingd_batches",
-            "Batches that ran, by the reason for their dispatch.",
-            labels=(*_LABELS, "reason"),
+def batch_families(batches: BatchMetrics) -> list[Family]:
+    """Return servingd's families, with one series per signature that has queued a call."""
+    rows: list[tuple[Labels, int | Histogram]] = []
+    waits, waiting, dropped = rows.copy(), rows.copy(), rows.copy()
+    dispatched, refused = rows.copy(), rows.copy()
+    for runner in batches.runners():
+        model = ("model", runner.servable.name)
+        rest = (("signature", runner.signature), ("version", str(runner.servable.version)))
+        labels = (model, *rest)
+        for reason, count in sorted(runner.dispatched.copy().items()):
+            dispatched.append(((model, ("reason", reason), *rest), count))
+        for reason, count in sorted(runner.refused.copy().items()):
+            refused.append(((model, ("reason", reason.lower()), *rest), count))
+        rows.append((labels, runner.rows.copy()))
+        waits.append((labels, runner.queue_s.copy()))
+        waiting.append((labels, runner.waiting_rows))
+        dropped.append((labels, runner.dropped))
+    return [
+        Family(name, kind, found, help=text)
+        for name, kind, found, text in (
+            (
+                "servingd_batches_total",
+                "counter",
+                dispatched,
+                "Batches that ran, by the reason for their dispatch.",
+            ),
+            ("servingd_batch_rows", "histogram", rows, "Rows per batch."),
+            (
+                "servingd_queue_seconds",
+                "histogram",
+                waits,
+                "Time that calls waited for their batch.",
+            ),
+            ("servingd_queue_rows", "gauge", waiting, "Rows waiting in the queue."),
+            (
+                "servingd_admission_refused_total",
+                "counter",
+                refused,
+                "Calls that the queue refused, by status code.",
+            ),
+            (
+                "servingd_dropped_calls_total",
+                "counter",
+                dropped,
+                "Calls that had expired or were cancelled when their turn came.",
+            ),
         )
-        rows = HistogramMetricFamily("servingd_batch_rows", "Rows per batch.", labels=_LABELS)
-        waits = HistogramMetricFamily(
-            "servingd_queue_seconds", "Time that calls waited for their batch.", labels=_LABELS
-        )
-        waiting = GaugeMetricFamily(
-            "servingd_queue_rows", "Rows waiting in the queue.", labels=_LABELS
-        )
-        refused = CounterMetricFamily(
-            "servingd_admission_refused",
-            "Calls that the queue refused, by status code.",
-            labels=(*_LABELS, "reason"),
-        )
-        dropped = CounterMetricFamily(
-            "servingd_dropped_calls",
-            "Calls that had expired or were cancelled when their turn came.",
-            labels=_LABELS,
-        )
-        for runner in self._batches.runners():
-            labels = (runner.servable.name, str(runner.servable.version), runner.signature)
-            for reason, count in sorted(runner.dispatched.copy().items()):
-                dispatched.add_metric((*labels, reason), count)
-            for reason, count in sorted(runner.refused.copy().items()):
-                refused.add_metric((*labels, reason.lower()), count)
-            for family, histogram in ((rows, runner.rows.copy()), (waits, runner.queue_s.copy())):
-                family.add_metric(labels, list(cumulative(histogram)), histogram.total)
-            waiting.add_metric(labels, runner.waiting_rows)
-            dropped.add_metric(labels, runner.dropped)
-        return dispatched, rows, waits, waiting, refused, dropped
+    ]
 
 
 def batching_session(batches: BatchMetrics) -> list[Family]:

@@ -1,33 +1,25 @@
-"""The metrics page: prometheus-client writes servingd's families, `serving_families` the others."""
+"""The metrics page: `text_format` writes the large families, prometheus-client the small ones."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
 
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
-from servingd.observability.batch_families import BatchCollector, batching_session
+from servingd.observability.batch_families import batch_families, batching_session
 from servingd.observability.batches import BatchMetrics
+from servingd.observability.gauges import ReloadGauges, VersionGauges
 from servingd.observability.placements import Placements
+from servingd.observability.request_families import LoadTimes, request_families
 from servingd.observability.requests import RequestMetrics
 from servingd.observability.self_warm_up import SelfWarmUpMetrics
-from servingd.observability.serving_families import (
-    Family,
-    ServingCounts,
-    cumulative,
-    families,
-    first_value,
-    write,
-)
+from servingd.observability.serving_families import ServingCounts, families
+from servingd.observability.text_format import Family, first_value, write
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-_REQUEST_LABELS = ("model", "version", "signature", "method", "code")
-_LOAD_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 class Metrics:
@@ -39,58 +31,19 @@ class Metrics:
         self.batches = BatchMetrics()
         self.self_warm_up = SelfWarmUpMetrics()
         self.placements = Placements()
+        self._loads = LoadTimes()
         self._registry = CollectorRegistry()
-        self._registry.register(_RequestCollector(self.requests))
-        self._registry.register(BatchCollector(self.batches))
         self._registry.register(self.self_warm_up)
         self._registry.register(self.placements)
-        self._state = Gauge(
-            "servingd_model_state",
-            "State of a version: 10 start, 20 loading, 30 available, 40 unloading, 50 failed.",
-            ("model", "version"),
-            registry=self._registry,
-        )
-        self._graph = Gauge(
-            "servingd_model_graph",
-            "1 for the state of a version's graph: plain, optimising, optimised or declined.",
-            ("model", "version", "state"),
-            registry=self._registry,
-        )
-        self._incomplete = Gauge(
-            "servingd_model_incomplete",
-            "1 for a version that is on disk but not complete.",
-            ("model", "version"),
-            registry=self._registry,
-        )
-        self._load = Histogram(
-            "servingd_load_seconds",
-            "Time of one load attempt.",
-            ("model", "outcome"),
-            buckets=_LOAD_BUCKETS_S,
-            registry=self._registry,
-        )
-        self._reloaded = Gauge(
-            "servingd_config_last_reload_successful",
-            "1 if the configuration files were applied when last read, else 0.",
-            registry=self._registry,
-        )
-        self._reloaded_at = Gauge(
-            "servingd_config_last_reload_success_timestamp_seconds",
-            "When the configuration files were last read and applied.",
-            registry=self._registry,
-        )
-        self.on_config_reload(True)  # a server starts with the files just read
+        self._versions = VersionGauges(self._registry)
+        self.reloads = ReloadGauges(self._registry)
         self._lock = threading.Lock()
         self._configured: frozenset[str] | None = None  # guarded by _lock; None: not known yet
-        self._live: dict[
-            str, dict[int, bool]
-        ] = {}  # guarded by _lock; False: the version has ended
-        self._graph_states: dict[ServableId, str] = {}
-        self._incomplete_now: dict[str, frozenset[int]] = {}
+        # Guarded by _lock; False: the version has ended.
+        self._live: dict[str, dict[int, bool]] = {}
 
     def on_state(self, state: ServableState) -> None:
         """Record a version's public state; remove the series of an unloaded version."""
-        labels = (state.id.name, str(state.id.version))
         if state.state is PublicState.AVAILABLE:
             self.requests.revive(state.id)
         if state.state is PublicState.END:
@@ -100,9 +53,9 @@ class Metrics:
         ended = state.state is PublicState.END
         gone = ended and state.error is None
         if gone:
-            self._state.remove(*labels)
+            self._versions.forget_state(state.id.name, state.id.version)
         else:
-            self._state.labels(*labels).set(int(state.state))
+            self._versions.set_state(state.id, state.state)
         with self._lock:
             versions = self._live.setdefault(state.id.name, {})
             versions[state.id.version] = not ended
@@ -123,41 +76,23 @@ class Metrics:
         if self._configured is None or name in self._configured or any(versions.values()):
             return
         for version in self._live.pop(name, {}):
-            self._state.remove(name, str(version))
-        for outcome in ("succeeded", "failed"):
-            self._load.remove(name, outcome)
+            self._versions.forget_state(name, version)
+        self._loads.forget(name)
         self.on_incomplete(name, {})
         self.requests.forget(name)
         self.counts.forget_model(name)
 
     def on_graph_state(self, servable_id: ServableId, state: str) -> None:
         """Record the state of a SavedModel's graph; an empty state removes it."""
-        labels = (servable_id.name, str(servable_id.version))
-        before = self._graph_states.pop(servable_id, "")
-        if before:
-            self._graph.remove(*labels, before)
-        if state:
-            self._graph_states[servable_id] = state
-            self._graph.labels(*labels, state).set(1)
+        self._versions.set_graph(servable_id, state)
 
     def on_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
         """Record which versions of a model are not complete."""
-        for version in self._incomplete_now.pop(name, frozenset()):
-            self._incomplete.remove(name, str(version))
-        if incomplete:
-            self._incomplete_now[name] = frozenset(incomplete)
-        for version in incomplete:
-            self._incomplete.labels(name, str(version)).set(1)
+        self._versions.set_incomplete(name, incomplete)
 
     def on_load(self, servable_id: ServableId, seconds: float, succeeded: bool) -> None:
         """Record one load attempt."""
-        self._load.labels(servable_id.name, "succeeded" if succeeded else "failed").observe(seconds)
-
-    def on_config_reload(self, succeeded: bool) -> None:
-        """Record that the configuration files were read again, and whether that succeeded."""
-        self._reloaded.set(succeeded)
-        if succeeded:
-            self._reloaded_at.set_to_current_time()
+        self._loads.record(servable_id, seconds, succeeded)
 
     def serving_values(self, names: Sequence[str]) -> dict[str, int]:
         """Return the metrics that HandleReloadConfig asks for, by TensorFlow Serving's names."""
@@ -170,31 +105,11 @@ class Metrics:
 
     def page(self) -> bytes:
         """Return all families as Prometheus text."""
-        return generate_latest(self._registry) + self.serving_page()
+        own = request_families(self.requests) + batch_families(self.batches)
+        text = write([*own, self._loads.family()]).encode(errors="replace")
+        return text + generate_latest(self._registry) + self.serving_page()
 
     def serving_page(self) -> bytes:
         """Return TensorFlow Serving's families alone, as its own exporter writes them."""
         # A path need not be UTF-8.
         return write(self._families()).encode(errors="replace")
-
-
-class _RequestCollector:
-    """servingd's request families, read from the histograms."""
-
-    def __init__(self, requests: RequestMetrics) -> None:
-        self._requests = requests
-
-    def collect(self) -> Iterable[Metric]:
-        counts = CounterMetricFamily(
-            "servingd_requests", "Requests answered, by outcome.", labels=_REQUEST_LABELS
-        )
-        times = HistogramMetricFamily(
-            "servingd_request_seconds",
-            "Time from a request's last byte to its reply.",
-            labels=_REQUEST_LABELS,
-        )
-        for key, histogram in self._requests.histograms():
-            labels = (key.model, str(key.version or ""), key.signature, key.method, key.code.name)
-            counts.add_metric(labels, histogram.count)
-            times.add_metric(labels, list(cumulative(histogram)), histogram.total)
-        return counts, times

@@ -1,40 +1,21 @@
-"""TensorFlow Serving's metric families, with its names, labels, buckets and spelling.
-
-prometheus-client would add `_total` and `_created` to the names, and count a sample equal to a
-bucket's edge below it. Dashboards made for TensorFlow Serving expect neither.
-"""
+"""TensorFlow Serving's metric families, with its names, labels, buckets and spelling."""
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from servingd.core.types import ServableId
 from servingd.errors import Code
 from servingd.observability.requests import Histogram, RequestMetrics
-
-Labels: TypeAlias = tuple[tuple[str, str], ...]
+from servingd.observability.text_format import Family, Labels, Rows
 
 _GRPC_METHODS = ("Predict", "Classify", "Regress")
 _REST_METHODS = ("predict", "classify", "regress")
 _US = 1e6
 _MAX_PATHS = 1000
 """The number of paths whose load attempts are counted: those loaded last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One metric: its raw name (`/tensorflow/serving/...`), a value or histogram per label set."""
-
-    raw_name: str
-    kind: str
-    rows: Sequence[tuple[Labels, int | Histogram]]
-    unit: float = 1.0
-    """The factor by which a histogram's samples are multiplied."""
 
 
 @dataclass(slots=True)
@@ -144,9 +125,7 @@ def families(requests: RequestMetrics, counts: ServingCounts) -> list[Family]:
     ]
 
 
-def _family(
-    name: str, kind: str, rows: Sequence[tuple[Labels, int | Histogram]], unit: float = 1.0
-) -> Family:
+def _family(name: str, kind: str, rows: Rows, unit: float = 1.0) -> Family:
     return Family(f"/tensorflow/serving/{name}", kind, rows, unit)
 
 
@@ -174,47 +153,3 @@ def _requests(
         for (model, status), n in sorted(counts.items())
     ]
     return rows, sorted(latencies.items(), key=lambda row: row[0])
-
-
-def first_value(family: Family | None) -> int:
-    """Return the value of a family's first series; 0 for a histogram, or if there is none."""
-    value = family.rows[0][1] if family is not None and family.rows else 0
-    return value if isinstance(value, int) else 0
-
-
-def write(found: Sequence[Family]) -> str:
-    """Return families as Prometheus text."""
-    lines: list[str] = []
-    for family in found:
-        name = re.sub(r"[^a-zA-Z0-9_]", ":", family.raw_name)
-        lines.append(f"# TYPE {name} {family.kind}")
-        for labels, value in family.rows:
-            text = ",".join(f'{key}="{_escape(label)}"' for key, label in labels)
-            if isinstance(value, Histogram):
-                lines += _histogram(name, text, value, family.unit)
-            else:
-                lines.append(f"{name}{{{text}}} {value}")
-    return "\n".join(lines) + "\n"
-
-
-def cumulative(histogram: Histogram, unit: float = 1.0) -> Iterator[tuple[str, float]]:
-    """Yield each bucket's upper edge, and the number of samples below it."""
-    total = 0
-    for edge, n in zip(histogram.edges, histogram.buckets, strict=False):
-        total += n
-        yield f"{edge * unit:g}", total
-    yield "+Inf", histogram.count
-
-
-def _histogram(name: str, labels: str, histogram: Histogram, unit: float) -> list[str]:
-    before = f"{labels}," if labels else ""
-    lines = [
-        f'{name}_bucket{{{before}le="{edge}"}} {int(n)}' for edge, n in cumulative(histogram, unit)
-    ]
-    lines.append(f"{name}_sum{{{labels}}} {histogram.total * unit:g}")
-    lines.append(f"{name}_count{{{labels}}} {histogram.count}")
-    return lines
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from servingd.core.calls import Models
+from servingd.core.call_protocols import Models
 from servingd.core.types import ModelSpec
 from servingd.errors import ServingError, Unavailable
 

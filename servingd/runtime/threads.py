@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import TypeAlias
 
 Job: TypeAlias = Callable[[], None]
+"""What a worker runs; an exception is logged, and ends nothing else."""
 
 _log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.completeness import Listing
 from servingd.core.resources.estimates import Estimate, Footprint
-from servingd.core.serving import RuledBatching, Servable
+from servingd.core.servable import RuledBatching, Servable
 from servingd.core.types import (
     ANYWHERE,
     DataType,
@@ -43,7 +43,7 @@ SIGNATURE = Signature(
 
 
 class LookupTablePlatform:
-    """Makes loaders for lookup tables; see `core.serving.Platform`."""
+    """Makes loaders for lookup tables; see `core.servable.Platform`."""
 
     name = "lookup_table"
 
@@ -75,7 +75,7 @@ class LookupTablePlatform:
 
 
 class LookupTableLoader:
-    """Loads one table; see `core.serving.Loader`."""
+    """Loads one table; see `core.servable.Loader`."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)

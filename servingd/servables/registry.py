@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.completeness import Listing
-from servingd.core.serving import Platform
+from servingd.core.servable import Platform
 from servingd.core.types import Device
 from servingd.errors import InvalidArgument
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from servingd.servables.saved_model.listener import SavedModelListener
     from servingd.servables.saved_model.platform import SavedModelPlatform
     from servingd.servables.saved_model.session.devices import LocalDevice, LocalDevices
-    from servingd.servables.tensorflow.profiler import Profiler
+    from servingd.servables.tensorflow_runtime.profiler import Profiler
 
 TYPES = {
     "tensorflow": "servingd.servables.saved_model.platform:SavedModelPlatform",
@@ -31,7 +31,7 @@ TYPES = {
 """By name: the module and the class of the `Platform`. In the order in which they are asked whether
 they recognise a version."""
 _DEVICES = "servingd.servables.saved_model.session.devices:LocalDevices"
-_PROFILER = "servingd.servables.tensorflow.profiler:Profiler"
+_PROFILER = "servingd.servables.tensorflow_runtime.profiler:Profiler"
 
 
 class Platforms:

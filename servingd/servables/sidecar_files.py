@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.batching.batch_limits import BatchRules
-from servingd.core.serving import RuledBatching
+from servingd.core.servable import RuledBatching
 from servingd.errors import InvalidConfig, NotFound
 from servingd.wire import protos
 from servingd.wire.config.files import read_batching

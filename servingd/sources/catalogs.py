@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from servingd.config.models import ModelConfig, is_model_name
 from servingd.config.paths import NotLocal, local_path
@@ -50,6 +50,14 @@ class ConfiguredCatalog:
         return None
 
 
+class _Listed(NamedTuple):
+    """What a repository's models were made from, and the models: most scans find the same."""
+
+    folders: list[str]
+    entries: tuple[ModelEntry, ...]
+    models: tuple[ModelConfig, ...]
+
+
 @dataclass(slots=True)
 class RepositoryCatalog:
     """A model per subfolder of a folder, unless its name begins with a dot or underscore.
@@ -60,6 +68,8 @@ class RepositoryCatalog:
     folder: str
     entries: tuple[ModelEntry, ...] = ()
     """The models in `servingd.yaml`. Replaced whole, from any thread."""
+    _last: _Listed | None = field(default=None, init=False)
+    """The last answer. Replaced whole, from any thread."""
     _ignored: set[str] = field(default_factory=set)
     """Folders that were logged as ignored. Harmless if two threads log one."""
 
@@ -68,25 +78,44 @@ class RepositoryCatalog:
         return self._merged(self.entries)
 
     def _merged(self, entries: tuple[ModelEntry, ...]) -> tuple[ModelConfig, ...]:
-        found = tuple(
-            ModelConfig(name=entry.name, base_path=os.path.abspath(entry.path), platform="")
-            for entry in sorted(os.scandir(self.folder), key=lambda e: e.name)
-            if not entry.name.startswith((".", "_")) and self._may_be_a_model(entry)
+        with os.scandir(self.folder) as found:
+            folders = sorted(entry.name for entry in found if self._may_be_a_folder(entry))
+        last = self._last
+        if last is not None and last.folders == folders and last.entries is entries:
+            return last.models
+        models = merge_models(
+            tuple(
+                ModelConfig(
+                    name=name,
+                    base_path=os.path.abspath(os.path.join(self.folder, name)),
+                    platform="",
+                )
+                for name in folders
+                if self._may_be_a_name(name)
+            ),
+            entries,
+            others_may_come=True,
         )
-        return merge_models(found, entries, others_may_come=True)
+        self._last = _Listed(folders, entries, models)
+        return models
 
-    def _may_be_a_model(self, entry: os.DirEntry[str]) -> bool:
+    def _may_be_a_folder(self, entry: os.DirEntry[str]) -> bool:
         try:
-            if not entry.is_dir():
-                return False
-            expected = is_model_name(entry.name)
-            problem = f"expected {expected}" if expected else ""
+            return not entry.name.startswith((".", "_")) and entry.is_dir()
         except OSError as error:  # such as a link to itself: it must not hide the others
-            problem = str(error)
-        if problem and entry.name not in self._ignored:
-            self._ignored.add(entry.name)
-            _log.warning("%r in %s is passed over: %s", entry.name, self.folder, problem)
-        return not problem
+            self._pass_over(entry.name, str(error))
+            return False
+
+    def _may_be_a_name(self, name: str) -> bool:
+        expected = is_model_name(name)
+        if expected:
+            self._pass_over(name, f"expected {expected}")
+        return not expected
+
+    def _pass_over(self, name: str, problem: str) -> None:
+        if name not in self._ignored:
+            self._ignored.add(name)
+            _log.warning("%r in %s is passed over: %s", name, self.folder, problem)
 
     def watched(self) -> str | None:
         """Return the repository itself."""

@@ -23,7 +23,7 @@ class ConfigFilePoll:
         read: Callable[[], tuple[ModelConfig, ...]],
         apply: Callable[[tuple[ModelConfig, ...]], None],
         wait_s: float,
-        on_applied: Callable[[bool], None] = lambda succeeded: None,
+        on_applied: Callable[[bool], None],
     ) -> None:
         """`read` returns all models; `apply` replaces them, and returns at once.
 

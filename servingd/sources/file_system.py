@@ -21,6 +21,7 @@ from servingd.core.types import AspiredVersions
 from servingd.sources.catalogs import ModelCatalog
 from servingd.sources.listener import SourceListener
 from servingd.sources.model_directory import ModelDirectory, PlatformTable
+from servingd.sources.polling import ChangeCollector, models_to_scan
 from servingd.sources.scans import Scan, ScanLimits, next_check, to_abandon, to_report
 from servingd.sources.watcher import Watcher
 
@@ -29,6 +30,9 @@ _MIN_INTERVAL_S = 0.05
 
 _UNWATCHED_INTERVAL_S = 1.0
 """Seconds between two scans, at most, while a folder that does not answer cannot be watched."""
+
+_MANY_SCANS, _TOGETHER_S = 16, 0.01
+"""While so many scans are under way, results are taken at such intervals in seconds, together."""
 
 _STOP_S = 2.0
 """Seconds that the scans' threads get to end before they are left behind."""
@@ -101,13 +105,15 @@ class FileSystemSource:
         self._options = options
         self._threads = options.threads
         self._limits = options.limits
-        self._watcher = Watcher(self.request_scan)  # used by one scan's thread at a time
+        self._watcher = Watcher(self._on_changed)  # used by one scan's thread at a time
         self._requested = True  # a scan is due; set by any thread
+        self._changes = ChangeCollector()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._results: deque[Callable[[], None]] = deque()  # filled by the scans' threads
         # All below: the source's thread only.
-        self._directories: dict[str, ModelDirectory] = {}  # by model
+        self._directories: dict[str, ModelDirectory] = {}  # by model; last scanned, last
+        self._due: set[str] = set()  # models whose directory is to be scanned at the next scan
         self._last: dict[str, AspiredVersions] = {}  # by model
         self._responsive: set[str] = set()  # base paths that answered a scan
         self._models_known = False  # whether `models_configured` has been called
@@ -129,14 +135,27 @@ class FileSystemSource:
         self._watcher.stop()
 
     def request_scan(self) -> None:
-        """Scan soon, also where polling is off: the catalog has changed. From any thread."""
+        """Scan all models soon, also where polling is off: the catalog has changed.
+
+        From any thread.
+        """
+        self._changes.add_every_model()
+        self._requested = True
+        self._wake.set()
+
+    def _on_changed(self, path: str) -> None:
+        """Scan the model soon that a file belongs to. From watchdog's threads."""
+        self._changes.add_path(path)
         self._requested = True
         self._wake.set()
 
     def scan(self) -> None:
-        """Begin a scan of every model. On the source's thread, or before `start` in a test."""
+        """Begin a scan: of the models that changed, and of some whose last scan is longest ago.
+
+        On the source's thread, or before `start` in a test.
+        """
         if _MODEL_LIST in self._scans:
-            self._scan_all()  # the list that is known has to do
+            self._scan_due()  # the list that is known has to do
         else:
             self._begin(_MODEL_LIST, self._list_models, self._on_list_unresponsive)
         self._take_results()
@@ -161,6 +180,8 @@ class FileSystemSource:
             except BaseException:  # whatever one model's name or folder causes: go on
                 _log.exception("the models cannot be looked at")
             self._wake.wait(self._wait_s(scanned_at))
+            if len(self._scans) >= _MANY_SCANS:
+                self._stopping.wait(_TOGETHER_S)
 
     def _next_scan(self, scanned_at: float) -> float:
         """Return when to scan next, in monotonic seconds; infinity: when something happens."""
@@ -186,14 +207,14 @@ class FileSystemSource:
         key: tuple[str, str],
         find: Callable[[], Callable[[], None]],
         on_unresponsive: Callable[[], None],
-    ) -> None:
-        """Run `find` on a scan's thread, unless a scan of `key` is under way.
+    ) -> bool:
+        """Run `find` on a scan's thread; return False if a scan of `key` is under way already.
 
         What it returns is then called on the source's thread. `key` is what is scanned, in words
         for the log, and its path.
         """
         if key in self._scans:
-            return
+            return False
         scan = Scan()
 
         def job() -> None:
@@ -208,6 +229,7 @@ class FileSystemSource:
 
         self._scans[key] = _UnderWay(scan, job, on_unresponsive)
         self._threads.submit(job)
+        return True
 
     def _end(self, key: tuple[str, str], result: Callable[[], None] | None) -> None:
         if self._scans.pop(key).scan.reported:
@@ -231,11 +253,17 @@ class FileSystemSource:
 
     # One model's directory ------------------------------------------------------------------------
 
-    def _scan_all(self) -> None:
-        for name, directory in self._directories.items():
-            self._scan_model(name, directory)
+    def _scan_due(self) -> None:
+        models = {name: d.model.base_path for name, d in self._directories.items()}
+        for name in models_to_scan(models, self._due, self._changes.take()):
+            self._directories[name] = directory = self._directories.pop(name)  # now the last
+            if self._scan_model(name, directory):
+                self._due.discard(name)
+            else:
+                self._due.add(name)  # it may have changed since the scan under way looked
 
-    def _scan_model(self, name: str, directory: ModelDirectory) -> None:
+    def _scan_model(self, name: str, directory: ModelDirectory) -> bool:
+        """Begin a scan; return False if one is under way."""
         path = directory.model.base_path
 
         def find() -> Callable[[], None]:
@@ -252,13 +280,15 @@ class FileSystemSource:
                 directory.unresponsive = True
                 self._listener.no_version_found(name, reason)
 
-        self._begin((f"the directory of model {name}:", path), find, on_unresponsive)
+        return self._begin((f"the directory of model {name}:", path), find, on_unresponsive)
 
     def _on_scanned(self, directory: ModelDirectory, aspired: AspiredVersions | None) -> None:
         name = directory.model.name
         if self._directories.get(name) is not directory:
-            self._requested = True  # its model is another by now, and has waited for this scan
+            self._due.add(name)  # its model is another by now, and has waited for this scan
+            self._requested = True
             return
+        self._requested = self._requested or name in self._due
         if directory.no_version or directory.unresponsive:
             self._listener.no_version_found(name, directory.no_version)
         directory.unresponsive = False
@@ -312,7 +342,7 @@ class FileSystemSource:
         if problem != self._catalog_problem:
             _log.warning("%s", problem)
         self._catalog_problem = problem
-        self._scan_all()
+        self._scan_due()
 
     def _update_models(self, models: dict[str, ModelConfig]) -> None:
         self._catalog_problem = ""
@@ -320,15 +350,17 @@ class FileSystemSource:
             self._models_known = True
             self._listener.models_configured(models)
             self._replace_directories(models)
-        self._scan_all()
+        self._scan_due()
 
     def _replace_directories(self, models: dict[str, ModelConfig]) -> None:
         for name in self._directories.keys() - models.keys():
             del self._directories[name]
+            self._due.discard(name)
             self._last.pop(name, None)
             self._aspire(AspiredVersions(name, ()))  # all of its versions are to be unloaded
         for name, model in models.items():
             known = self._directories.get(name)
             if known is None or known.model != model:
                 self._directories[name] = ModelDirectory(model, self._platforms)
+                self._due.add(name)
         self._responsive &= {model.base_path for model in models.values()}

@@ -7,7 +7,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 
 class DiskListing:
@@ -18,7 +17,7 @@ class DiskListing:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
+        self._path = path
         files = dict(_files(path, ""))
         self.sizes: Mapping[str, int] = {name: s.st_size for name, s in files.items()}
         digest = hashlib.sha256()
@@ -30,7 +29,7 @@ class DiskListing:
 
     def read(self, name: str) -> bytes:
         """Return a file's content. Raises OSError."""
-        return read_regular(self._path / name if name else self._path)
+        return read_regular(os.path.join(self._path, name) if name else self._path)
 
 
 def read_regular(path: str | os.PathLike[str], at_most: int = -1) -> bytes:
@@ -55,13 +54,21 @@ def names_in(path: str) -> list[str]:
 
 def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
-        if not os.path.isdir(path):
-            status = os.stat(path)
-            if stat.S_ISREG(status.st_mode):
-                yield name, status
-            return
-        entries = list(os.scandir(path))
+        with os.scandir(path) as entries:
+            found = list(entries)
+    except NotADirectoryError:
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode):
+            yield name, status
+        return
     except FileNotFoundError:
         return
-    for entry in entries:
-        yield from _files(entry.path, f"{name}/{entry.name}" if name else entry.name)
+    for entry in found:
+        below = f"{name}/{entry.name}" if name else entry.name
+        try:
+            if entry.is_dir():
+                yield from _files(entry.path, below)
+            elif entry.is_file():  # asked first: it costs no system call where it says no
+                yield below, entry.stat()
+        except FileNotFoundError:
+            continue

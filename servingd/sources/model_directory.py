@@ -9,7 +9,7 @@ from typing import Protocol
 
 from servingd.config.models import ModelConfig
 from servingd.core.lifecycle.versions import Latest, Specific, aspired, versions_in
-from servingd.core.serving import Platform
+from servingd.core.servable import Platform
 from servingd.core.types import AspiredVersion, AspiredVersions, VersionData
 from servingd.errors import InvalidArgument
 from servingd.sources.listing import DiskListing, names_in, read_regular

@@ -7,8 +7,33 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
+
+_CHANGES: list[type[FileSystemEvent]] = [
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+]
+"""All events but those of reading: each of our own scans would cause some."""
 
 _log = logging.getLogger(__name__)
 
@@ -19,9 +44,9 @@ class Watcher:
     A folder that is removed and made anew is another folder: it is watched anew.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` is called from watchdog's threads when something has happened."""
-        self._handler = _Handler(wake)
+    def __init__(self, on_changed: Callable[[str], None]) -> None:
+        """`on_changed` is called from watchdog's threads with the path of what has changed."""
+        self._handler = _Handler(on_changed)
         self._observer: Any = None  # made when first needed: it takes a resource of the system
         self._watches: dict[tuple[str, int], Any] = {}  # by path and inode
         self._failed: set[str] = set()
@@ -39,7 +64,9 @@ class Watcher:
                 self._drop(key)
         for key in wanted - self._watches.keys():
             try:
-                self._watches[key] = self._running().schedule(self._handler, key[0], recursive=True)
+                self._watches[key] = self._running().schedule(
+                    self._handler, key[0], recursive=True, event_filter=_CHANGES
+                )
                 self._failed.discard(key[0])
                 more = True
             except OSError as error:
@@ -77,17 +104,18 @@ def _inode(folder: str) -> int:
 
 
 class _Handler(FileSystemEventHandler):
-    """Calls `wake` for every event but those of reading."""
+    """Reports events."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+    def __init__(self, on_changed: Callable[[str], None]) -> None:
+        self._on_changed = on_changed
         self._removed: set[str] = set()  # written by watchdog's threads, replaced by the source's
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in ("deleted", "moved"):
             self._removed.add(os.fsdecode(event.src_path))
-        if event.event_type not in ("opened", "closed_no_write"):
-            self._wake()
+        self._on_changed(os.fsdecode(event.src_path))
+        if event.event_type == "moved":
+            self._on_changed(os.fsdecode(event.dest_path))
 
     def take_removed(self) -> set[str]:
         """Return the paths removed since the last call: a watch on one of them is dead."""

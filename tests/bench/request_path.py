@@ -26,10 +26,14 @@ class _Nowhere(Reply):
     deadline = None
     alone = True
 
+    def __init__(self) -> None:
+        self.answered = False
+
     def alive(self) -> bool:
         return True
 
     def send(self, payload: bytes) -> bool:
+        self.answered = True
         return True
 
     def priority(self) -> Priority:
@@ -44,7 +48,10 @@ def run(folder: Path) -> Iterator[Row]:
     exports.half_plus_two(folder / "m" / "1")
     server = Server(
         ServerConfig(
-            port=_free_port(), model_name="m", model_base_path=str(folder / "m"), cache_dir=""
+            port=_free_port(),
+            model_name="m",
+            model_base_path=str(folder / "m"),
+            cache_dir="",
         )
     )
     server.start()
@@ -54,7 +61,7 @@ def run(folder: Path) -> Iterator[Row]:
         methods = RpcMethods(
             server.ports._calls, server.states, server.control.reload, dict, None, 1 << 30
         )
-        handle = methods.table()["/tensorflow.serving.PredictionService/Predict"]
+        predict = methods.table()["/tensorflow.serving.PredictionService/Predict"]
         x = np.float32([1, 2, 5])
         request = protos.PredictRequest()
         request.model_spec.name = "m"
@@ -64,9 +71,16 @@ def run(folder: Path) -> Iterator[Row]:
         session = server.control._manager._live[handle.id].servable.session
         call = session.calls["serving_default"]._run
         handle.release()
+
+        def whole_call() -> None:
+            reply.answered = False
+            predict(payload, reply)
+            while not reply.answered:  # it waits in a queue: a call before it took long
+                time.sleep(0)
+
         yield Row(
             "a whole Predict call over TensorFlow's callable, 3 floats",
-            ratio(lambda: handle(payload, reply), lambda: call((x,), None), 20_000),
+            ratio(whole_call, lambda: call((x,), None), 20_000),
             at_most=5.0,
         )
     finally:

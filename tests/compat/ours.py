@@ -11,7 +11,7 @@ import numpy as np
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import ServingError
-from servingd.inference.calls import check_served
+from servingd.inference.checks import check_served
 from servingd.servables.saved_model.platform import SavedModelPlatform
 from servingd.sources.listing import DiskListing
 from tests.placed import Outcome

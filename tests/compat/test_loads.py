@@ -15,7 +15,7 @@ from servingd.core.types import ServableId, VersionData
 from servingd.errors import Code, ServingError
 from servingd.servables.saved_model.listener import NullListener
 from servingd.servables.saved_model.platform import SavedModelPlatform
-from servingd.servables.tensorflow.runtime import clean
+from servingd.servables.tensorflow_runtime.runtime import clean
 from tests import exports
 from tests.compat.models import by_function, edited, half, tf1
 from tests.compat.ours import ours_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from servingd.errors import Code, ServingError
-from servingd.servables.tensorflow.runtime import clean
+from servingd.servables.tensorflow_runtime.runtime import clean
 from tests.compat.models import MODELS, Model, inputs_for
 from tests.compat.ours import ours_of
 from tests.compat.truth import Refusal, truth_of

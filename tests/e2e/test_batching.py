@@ -192,7 +192,7 @@ def test_what_waits_together_runs_together_where_it_is_proven_to_be_right(start,
     assert sum(queue["batch"]["left"].values()) >= 64
     text = server.get("/metrics")[1]
     assert 'servingd_batches_total{model="m",reason=' in text
-    assert 'servingd_queue_seconds_bucket{le="' in text
+    assert 'servingd_queue_seconds_bucket{model="m",' in text
 
 
 def server_input(server) -> str:

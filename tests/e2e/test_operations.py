@@ -116,7 +116,7 @@ def test_metrics_count_by_outcome(server):
     page = server.get("/metrics")[1]
     assert "made up" not in page  # clients make no series
     assert 'servingd_model_state{model="half_plus_two",version="1"} 30.0' in page
-    assert 'servingd_load_seconds_count{model="half_plus_two",outcome="succeeded"} 1.0' in page
+    assert 'servingd_load_seconds_count{model="half_plus_two",outcome="succeeded"} 1' in page
     assert (
         ':tensorflow:serving:request_latency_bucket{model_name="half_plus_two",API="Predict",'
         'entrypoint="GRPC",le="1.27482e+06"}'

@@ -83,7 +83,7 @@ def test_a_start_says_where_it_listens_and_nothing_of_tensorflows_libraries(
 
 def test_who_wants_to_hear_tensorflow_does():
     """By the environment, as ever."""
-    code = "from servingd.servables.tensorflow.runtime import tensorflow; tensorflow()"
+    code = "from servingd.servables.tensorflow_runtime.runtime import tensorflow; tensorflow()"
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"},

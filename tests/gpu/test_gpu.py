@@ -97,7 +97,7 @@ def test_no_session_of_the_host_takes_memory_of_the_gpu(gpus, models):
 import sys
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.options import ONE_THREAD
-from servingd.servables.tensorflow.runtime import tensorflow
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 assert c_api.is_sound()
 c_api.load_saved_model(sys.argv[1], ("serve",), ONE_THREAD)
 import subprocess, os

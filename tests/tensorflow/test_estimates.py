@@ -87,7 +87,7 @@ import os, sys, threading
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ServableId, VersionData
 from servingd.servables.saved_model.platform import SavedModelPlatform
-from servingd.servables.tensorflow.runtime import give_memory_back
+from servingd.servables.tensorflow_runtime.runtime import give_memory_back
 
 def resident():
     with open("/proc/self/statm") as file:

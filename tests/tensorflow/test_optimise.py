@@ -29,6 +29,7 @@ from servingd.servables.saved_model.files.graph_safety import keeps_state
 from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.listener import NullListener
 from servingd.servables.saved_model.optimise.child import Declined, optimise
+from servingd.servables.saved_model.optimise.child_process import ChildProcess
 from servingd.servables.saved_model.optimise.freeze import freeze
 from servingd.servables.saved_model.optimise.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.optimise.job import OptimisationJob
@@ -851,7 +852,8 @@ def test_too_little_memory_for_the_child_leaves_the_plain_graph(models, tmp_path
     plain = open_plain(str(path), TAGS, ONE_THREAD, meta_graph, safe_to_run)
     servable = SavedModelServable(meta_graph, plain)
     too_little_for_tensorflow = 600_000_000
-    optimiser = GraphOptimiser(str(tmp_path), True, states, memory_limit=too_little_for_tensorflow)
+    child = ChildProcess(memory_limit=too_little_for_tensorflow)
+    optimiser = GraphOptimiser(str(tmp_path), True, states, child)
     job = OptimisationJob(ID, str(path), TAGS, meta_graph, safe_to_run, 1, (servable,))
     optimiser.submit(job)
     assert job.finished.wait(TIMEOUT)
@@ -862,6 +864,33 @@ def test_too_little_memory_for_the_child_leaves_the_plain_graph(models, tmp_path
     assert list(tmp_path.iterdir()) == [], "a passing failure is not kept"
     optimiser.stop()
     servable.close()
+
+
+def test_the_child_runs_on_idle_processors_and_niced_where_there_are_none(models, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    before, classes = children(), set()
+
+    def run(target: Path, child: ChildProcess) -> None:
+        target.mkdir()
+        path, ended = str(models / "half_plus_two"), threading.Event()
+
+        def optimise() -> None:
+            child.run(path, TAGS, target, 0, threading.Event())
+            ended.set()
+
+        threading.Thread(target=optimise).start()
+        while not ended.wait(0.01):
+            for pid in children() - before:
+                with contextlib.suppress(OSError):
+                    classes.add(os.sched_getscheduler(pid))
+        assert (target / "graph.pb").stat().st_size
+
+    run(tmp_path / "idle", ChildProcess())
+    assert os.SCHED_IDLE in classes
+    assert not logged(caplog, "the machine is busy")
+    run(tmp_path / "niced", ChildProcess(idle_s=0.05))
+    assert logged(caplog, "the machine is busy")
+    assert children() == before
 
 
 def test_calls_go_on_while_a_graph_is_replaced(models, tmp_path, serve):

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from servingd.errors import AlreadyExists, InvalidArgument
-from servingd.servables.tensorflow.profiler import MAX_SECONDS, Profiler
-from servingd.servables.tensorflow.runtime import tensorflow
+from servingd.servables.tensorflow_runtime.profiler import MAX_SECONDS, Profiler
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 pytestmark = pytest.mark.tf
 
@@ -39,7 +39,7 @@ def loaded():
 def test_a_trace_before_tensorflow_is_needed_is_empty_and_imports_nothing():
     program = """
 import sys, threading
-from servingd.servables.tensorflow.profiler import Profiler
+from servingd.servables.tensorflow_runtime.profiler import Profiler
 came, found = threading.Event(), []
 Profiler().profile(0.2, (2, 1, 0), lambda outcome: (found.append(outcome), came.set()))
 assert came.wait(30)

@@ -6,9 +6,14 @@ import pytest
 
 from servingd.servables.saved_model.files.graph_safety import safe_signatures
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
-from servingd.servables.saved_model.optimise.merge_trial import MAX_ROWS, find_mergeable
+from servingd.servables.saved_model.optimise.merge_trial import (
+    MAX_ROWS,
+    find_mergeable,
+    rows_of_one_size,
+)
 from servingd.servables.saved_model.session.opening import open_plain
 from servingd.servables.saved_model.session.options import ONE_THREAD
+from servingd.servables.saved_model.trials.varied import example_features
 
 pytestmark = pytest.mark.tf
 
@@ -106,3 +111,40 @@ def test_what_cannot_be_run_is_not_merged(models):
         assert set(found.refused) == set(meta_graph.signatures)
     finally:
         session.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_one_size"),
+    [
+        ("column", True),
+        ("open", False),
+        ("length of texts", True),
+        ("words of texts", False),
+        ("dense examples", True),
+        ("sparse examples", False),
+    ],
+)
+def test_batches_beyond_64_rows_need_rows_of_one_size(kind, of_one_size, tmp_path):
+    """A row that grows with its content could take any memory in a batch of 512."""
+    import tensorflow as tf
+
+    text = tf.TensorSpec([None], tf.string, name="t")
+    dense = {"f": tf.io.FixedLenFeature([2], tf.float32)}
+    sparse = {"f": tf.io.VarLenFeature(tf.float32)}
+    function, spec = {
+        "column": (tf.tanh, tf.TensorSpec([None, 1], tf.float32, name="x")),
+        "open": (tf.tanh, tf.TensorSpec([None, None], tf.float32, name="x")),
+        "length of texts": (tf.strings.length, text),
+        "words of texts": (lambda t: tf.strings.split(t).to_tensor(), text),
+        "dense examples": (lambda t: tf.io.parse_example(t, dense)["f"], text),
+        "sparse examples": (
+            lambda t: tf.sparse.to_dense(tf.io.parse_example(t, sparse)["f"]),
+            text,
+        ),
+    }[kind]
+    module = tf.Module()
+    module.served = tf.function(lambda t: {"y": function(t)}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path), signatures=module.served)
+    meta_graph = read_meta_graph(str(tmp_path), TAGS)
+    graph, signature = meta_graph.graph(), meta_graph.signatures["serving_default"]
+    assert rows_of_one_size(graph, signature, example_features(graph)) is of_one_size

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.completeness import Listing
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.resources.estimates import UNKNOWN, Estimate
-from servingd.core.serving import RuledBatching
+from servingd.core.servable import RuledBatching
 from servingd.core.types import (
     ANYWHERE,
     AspiredVersion,

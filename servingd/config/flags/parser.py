@@ -129,9 +129,9 @@ def default_text(field: dataclasses.Field[Any], defaults: Mapping[str, Any]) -> 
 
 def _help(field: dataclasses.Field[Any], defaults: Mapping[str, Any]) -> str:
     default = default_text(field, defaults)
-    text = field.metadata["help"] + (f" (default: {default})" if default else "")
+    text = field.metadata["help"] + (f" Default: {default}." if default else "")
     if field.metadata["no_effect"]:
-        text += f"; no effect: {field.metadata['no_effect']}"
+        text += f" No effect: {field.metadata['no_effect']}."
     lines = textwrap.wrap(text, 90, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join([f"  --{field.name}={TYPES[field.name].__name__.upper()}", *lines, ""])
 

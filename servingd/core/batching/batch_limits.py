@@ -133,7 +133,7 @@ class WaitingPolicy:
         rows = max(1, self.rows_worth())
         last = self._last
         if last.full_rows != rows:
-            most = rows * _TOGETHER if rows > 1 else 1
+            most = max(rows, min(rows * _TOGETHER, UNMEASURED_ROWS)) if rows > 1 else 1
             self._last = last = BatchLimits(full_rows=rows, may_overlap=rows == 1, most_rows=most)
         return last
 
@@ -143,6 +143,9 @@ class WaitingPolicy:
 
 _TOGETHER = 4
 """The largest batch, as a multiple of the rows that are worth merging."""
+
+UNMEASURED_ROWS = 64
+"""Rows of the largest batch that is made without a measurement of batches of its size."""
 
 
 class LatencyGoalPolicy:

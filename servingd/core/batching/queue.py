@@ -79,6 +79,10 @@ class _Line(Generic[P]):
         return min(item.arrived_at for item in self.heads())
 
 
+def _is_alive(call: object) -> bool:
+    return True
+
+
 class BatchQueue(Generic[P]):
     """The calls that wait for one signature. Not thread-safe: the caller holds a lock."""
 
@@ -127,7 +131,7 @@ class BatchQueue(Generic[P]):
         now: float,
         running: int,
         limits: BatchLimits,
-        alive: Callable[[P], bool] = lambda call: True,
+        alive: Callable[[P], bool] = _is_alive,
         idle_workers: int = 1,
     ) -> Batch[P] | None:
         """Return the batch to dispatch now, or None; `running` batches of this queue are under way.

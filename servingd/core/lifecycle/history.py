@@ -13,6 +13,7 @@ from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.errors import Code
 
 Notify: TypeAlias = Callable[[bool], None]
+"""Told once that a waiter's time has come: whether every model has reached the goal."""
 
 
 @dataclass(slots=True)

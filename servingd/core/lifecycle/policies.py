@@ -38,6 +38,7 @@ class Unload:
 
 Action: TypeAlias = Load | Unload
 Policy: TypeAlias = Callable[[Sequence[Snapshot]], Action | None]
+"""Returns the next step for one model's versions; None if there is nothing to do."""
 
 
 def availability_preserving(versions: Sequence[Snapshot]) -> Action | None:

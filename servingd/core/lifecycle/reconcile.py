@@ -1,15 +1,15 @@
 """The manager's decisions: one event in, a list of commands out.
 
-Theory of operation. `ManagerState` owns every harness; nothing else changes a harness's state. It
-uses no thread, clock or file: its owner feeds it events, carries the commands out in their
-order, and turns the end of each job into the next event. So every command that starts a job is
-followed by exactly one event about it, and the state shows at any time what is under way.
+Theory of operation. `ManagerState` owns every harness; outside this package nothing changes a
+harness's state. It uses no thread, clock or file: its owner feeds it events, carries the commands
+out in their order, and turns the end of each job into the next event. So every command that starts
+a job is followed by exactly one event about it, and the state shows at any time what is under way.
 
 1. An event changes the harness that it is about (the methods under "What each event means").
 2. `_reconcile` then compares the model's harnesses with what its source aspires, which is the
    target: a version without a harness gets one, one that is no longer aspired is discarded,
    cancelled or quiesced. It asks the policy for the next action until the policy has none.
-3. `_use_room` lastly checks whether memory was given back, and gives it to those who waited.
+3. `Room.use` lastly checks whether memory was given back, and gives it to those who waited.
 
 A version that is aspired again while its old harness is on its way out gets a new one when that has
 gone. One that still serves is simply wanted again (TensorFlow Serving lets such a rollback wait for
@@ -20,8 +20,7 @@ or took less than it was estimated to take.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from servingd.core.lifecycle.endings import fail, quiesce, unload, unloaded, withdraw
 from servingd.core.lifecycle.events import (
     CancelLoad,
     CancelRetry,
@@ -32,14 +31,12 @@ from servingd.core.lifecycle.events import (
     Estimated,
     Event,
     Grown,
-    LetGrow,
     LoadFailed,
     LoadOverdue,
     LoadSucceeded,
     Progress,
     Publish,
     PublishFailed,
-    Quiesce,
     Relocate,
     Relocated,
     ReplicaFailed,
@@ -48,7 +45,6 @@ from servingd.core.lifecycle.events import (
     ScheduleRetry,
     StartEstimate,
     StartLoad,
-    StartUnload,
     Stop,
     Unloaded,
     announcement,
@@ -62,17 +58,14 @@ from servingd.core.lifecycle.harness import (
     Streams,
     same_files,
 )
-from servingd.core.lifecycle.loading import Decision, decide, explain, plan_of, waiting
+from servingd.core.lifecycle.loading import plan_of
 from servingd.core.lifecycle.policies import POLICIES, Load, Policy, availability_preserving
+from servingd.core.lifecycle.room import Room
 from servingd.core.lifecycle.states import LEAVING, HarnessState, PublicState, advance
-from servingd.core.resources.placement import LoadRules
-from servingd.core.resources.reservations import ResourceRequest, Verdict
+from servingd.core.resources.reservations import ResourceRequest
 from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId
-from servingd.errors import Cancelled, DeadlineExceeded, Internal, ServingError, error_from_code
-
-_NO_RULES = LoadRules()
-_SMALL = "is served as it was exported: there is no memory for its optimised form"
+from servingd.errors import DeadlineExceeded, Internal, error_from_code
 
 
 class ManagerState:
@@ -95,9 +88,8 @@ class ManagerState:
         self._pause_s = max(0.0, load_retry_interval_s)
         self._tracker = tracker or ResourceTracker()
         self._estimates = tracker is not None
-        self._rules: Mapping[str, LoadRules] = {}
         self._streams = Streams()
-        self._refused: dict[ServableId, None] = {}  # for lack of memory; some may have ended since
+        self._room = Room(self._streams, self._tracker)
         self._stopping = False
 
     def handle(self, event: Event) -> list[Command]:
@@ -116,7 +108,7 @@ class ManagerState:
             case _:
                 commands = self._progressed(event, self._streams.harness(event.id))
                 commands += self._reconcile(event.id.name)
-        return commands + self._use_room()
+        return commands + self._room.use(self._reconcile)
 
     def _progressed(self, event: Progress, harness: Harness) -> list[Command]:
         """Handle the end of a job."""
@@ -132,10 +124,9 @@ class ManagerState:
             case PublishFailed():
                 return self._publish_failed(harness, event)
             case Drained():
-                harness.state = advance(harness.state, HarnessState.UNLOADING)
-                return [StartUnload(event.id)]
+                return unload(harness)
             case Unloaded():
-                return self._unloaded(harness)
+                return unloaded(harness, self._tracker)
 
     def harnesses(self) -> list[Harness]:
         """Return every harness, by name and version."""
@@ -143,7 +134,7 @@ class ManagerState:
 
     def plan(self) -> LoadPlan:
         """Return what each version holds, and where, for those who show it."""
-        return plan_of(self.harnesses(), self._tracker, self._rules)
+        return plan_of(self.harnesses(), self._tracker, self._room.rules)
 
     # What each event means ------------------------------------------------------------------------
 
@@ -163,7 +154,7 @@ class ManagerState:
 
     def _configured(self, event: Configured) -> list[Command]:
         """Apply new rules to later loads, and to loads that the old rules refused."""
-        old, self._rules = self._rules, event.rules
+        old, self._room.rules = self._room.rules, event.rules
         commands: list[Command] = []
         for name, stream in sorted(self._streams.items()):
             if old.get(name) == event.rules.get(name):
@@ -177,6 +168,7 @@ class ManagerState:
     def _stop(self) -> list[Command]:
         """Replace every model's target by nothing."""
         self._stopping = True
+        self._room.forget_refused()
         commands: list[Command] = []
         for name, stream in sorted(self._streams.items()):
             stream.aspired = {}
@@ -187,15 +179,14 @@ class ManagerState:
 
     def _estimated(self, harness: Harness, request: ResourceRequest) -> list[Command]:
         harness.step, harness.request = None, request
-        return self._withdraw(harness) if harness.cancelled else self._admit(harness)
+        return withdraw(harness, self._tracker) if harness.cancelled else self._room.admit(harness)
 
     def _load_succeeded(self, harness: Harness, event: LoadSucceeded) -> list[Command]:
         """Publish a loaded version, or unload it if its load was cancelled."""
         harness.step = None
         self._tracker.settle(harness.id, event.measured)
         if harness.cancelled:  # it is no longer wanted, and never serves
-            harness.state = advance(harness.state, HarnessState.UNLOADING)
-            return [StartUnload(harness.id)]
+            return unload(harness)
         harness.state = advance(harness.state, HarnessState.READY)
         return [Publish(harness.id), announcement(harness.id, PublicState.AVAILABLE)]
 
@@ -205,7 +196,7 @@ class ManagerState:
         harness.step = None
         again = event.retriable and harness.attempts <= self._retries
         if not again or harness.cancelled:
-            return self._fail(harness, event.error)
+            return fail(harness, self._tracker, event.error)
         harness.step = Step.PAUSED
         # Shown at once: the last attempt may be minutes away.
         text = f"retry {harness.attempts} of {self._retries} in {self._pause_s:g} s"
@@ -225,23 +216,13 @@ class ManagerState:
     def _publish_failed(self, harness: Harness, event: PublishFailed) -> list[Command]:
         self._tracker.leave(harness.id)
         harness.error = event.error
-        harness.state = advance(harness.state, HarnessState.UNLOADING)
-        return [StartUnload(harness.id)]
+        return unload(harness)
 
     def _retry_due(self, servable_id: ServableId) -> list[Command]:
         harness = self._streams.find(servable_id)
         if harness is None or harness.step is not Step.PAUSED:
             return []  # cancelled while the event was on its way
         return self._attempt(harness) + self._reconcile(servable_id.name)
-
-    def _unloaded(self, harness: Harness) -> list[Command]:
-        """End an unloaded version; one that never served ends with its error."""
-        self._tracker.release(harness.id)
-        failed = harness.error is not None
-        target = HarnessState.ERROR if failed else HarnessState.DISABLED
-        harness.state = advance(harness.state, target)
-        error = harness.error or (_cancelled() if harness.cancelled else None)
-        return [announcement(harness.id, PublicState.END, error)]
 
     def _changed(self, event: Grown | ReplicaFailed | Relocated) -> list[Command]:
         """Handle a change of a version that serves."""
@@ -253,7 +234,7 @@ class ManagerState:
             case ReplicaFailed():
                 harness = self._streams.find(event.id)
                 if harness is not None and harness.state is HarnessState.READY:
-                    rules = self._rules_of(event.id.name)
+                    rules = self._room.rules_of(event.id.name)
                     to = self._tracker.relocate(event.id, event.device, rules)
                     return [Relocate(event.id, event.device, to)]
         return []
@@ -276,21 +257,7 @@ class ManagerState:
         if harness.step in UNDER_WAY:
             self._tracker.leave(harness.id)
             return [CancelLoad(harness.id)]  # the event of the job under way ends the harness
-        return self._withdraw(harness)
-
-    def _withdraw(self, harness: Harness) -> list[Command]:
-        """End a harness that has no job under way: not started, or between two attempts."""
-        commands: list[Command] = []
-        if harness.step is Step.PAUSED:
-            commands.append(CancelRetry(harness.id))
-        self._tracker.release(harness.id)
-        harness.step = None
-        harness.state = advance(harness.state, HarnessState.DISABLED)
-        commands += [
-            Discard(harness.id),
-            announcement(harness.id, PublicState.END, _cancelled()),
-        ]
-        return commands
+        return withdraw(harness, self._tracker)
 
     def _reconcile(self, name: str) -> list[Command]:
         """Forget ended versions, make harnesses for new ones, and apply the policy."""
@@ -303,7 +270,9 @@ class ManagerState:
         policy = self._policy_of(name)
         while action := policy(stream.snapshots()):
             harness = stream.harnesses[action.version]
-            commands += self._load(harness) if isinstance(action, Load) else self._quiesce(harness)
+            commands += (
+                self._load(harness) if isinstance(action, Load) else quiesce(harness, self._tracker)
+            )
         if not (stream.harnesses or stream.aspired or stream.incomplete):
             del self._streams[name]  # a removed model leaves nothing behind
             self._tracker.forget(name)
@@ -329,7 +298,7 @@ class ManagerState:
         assert harness.data is not None  # one without data never leaves ERROR
         harness.attempts += 1
         if harness.request is not None:
-            return self._admit(harness)
+            return self._room.admit(harness)
         if self._estimates:
             harness.step = Step.ESTIMATING
             return [StartEstimate(harness.id, harness.data)]
@@ -344,80 +313,6 @@ class ManagerState:
         afresh = announcement(harness.id, PublicState.LOADING)
         return [*cancel, Discard(harness.id), afresh, *self._attempt(harness)]
 
-    def _quiesce(self, harness: Harness) -> list[Command]:
-        harness.state = advance(harness.state, HarnessState.QUIESCING)
-        self._tracker.leave(harness.id)
-        # Announced before lookups start to fail: TensorFlow Serving's order.
-        return [announcement(harness.id, PublicState.UNLOADING), Quiesce(harness.id)]
-
-    def _fail(self, harness: Harness, error: ServingError) -> list[Command]:
-        self._tracker.release(harness.id)
-        harness.step = None
-        harness.state = advance(harness.state, HarnessState.ERROR)
-        return [Discard(harness.id), announcement(harness.id, PublicState.END, error)]
-
-    # Memory ---------------------------------------------------------------------------------------
-
-    def _admit(self, harness: Harness) -> list[Command]:
-        """Start a load if there is room; else let it wait for some, or refuse it."""
-        assert harness.data is not None
-        assert harness.request is not None
-        decision = self._decide(harness, harness.request)
-        admission = decision.admission
-        if admission.error is not None:
-            harness.refused = True
-            self._refused[harness.id] = None
-            return self._fail(harness, admission.error)
-        self._tracker.enter(harness.id, harness.request, admission)
-        starts = admission.verdict is Verdict.START
-        news = starts or decision.give_up or harness.step is not Step.WAITING
-        harness.step = Step.LOADING if starts else Step.WAITING
-        commands = explain(harness, decision.note) if news else []
-        for old in decision.give_up:
-            commands += self._quiesce(old)
-        if starts:
-            commands.append(StartLoad(harness.id, harness.data, admission.placement))
-        return commands
-
-    def _decide(self, harness: Harness, request: ResourceRequest) -> Decision:
-        name = harness.id.name
-        return decide(harness, request, self._streams[name], self._tracker, self._rules_of(name))
-
-    def _use_room(self) -> list[Command]:
-        """Use memory that was given back: for waiting loads, then refused ones, then growth."""
-        commands: list[Command] = []
-        while self._tracker.more_room:
-            self._tracker.more_room = False
-            for harness in waiting(self._streams, self._tracker):
-                commands += self._admit(harness)
-            for servable_id in sorted(self._refused):
-                commands += self._revive(servable_id)
-            commands += [LetGrow(servable_id) for servable_id in self._tracker.grow()]
-            for servable_id in self._tracker.waiting_to_grow():
-                commands += explain(self._streams.harness(servable_id), f"{servable_id} {_SMALL}")
-        return commands
-
-    def _revive(self, servable_id: ServableId) -> list[Command]:
-        """Begin again with a version that was refused, if there is room for it now."""
-        harness = self._streams.find(servable_id)
-        if harness is None or not harness.refused or harness.request is None:
-            del self._refused[servable_id]
-            return []
-        request = harness.request
-        if self._stopping or self._decide(harness, request).admission.verdict is Verdict.REFUSE:
-            return []
-        del self._refused[servable_id]
-        stream = self._streams[servable_id.name]
-        stream.harnesses[servable_id.version] = Harness(servable_id, harness.data, request=request)
-        return [announcement(servable_id, PublicState.START), *self._reconcile(servable_id.name)]
-
-    def _rules_of(self, name: str) -> LoadRules:
-        return self._rules.get(name, _NO_RULES)
-
     def _policy_of(self, name: str) -> Policy:
-        transition = self._rules_of(name).transition
+        transition = self._room.rules_of(name).transition
         return POLICIES[transition] if transition else self._policy
-
-
-def _cancelled() -> Cancelled:
-    return Cancelled("Loading of servable cancelled")

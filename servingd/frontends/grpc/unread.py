@@ -58,10 +58,6 @@ class ClientSocket(Protocol):
         ...
 
 
-ListSockets = Callable[[], "Mapping[str, ClientSocket]"]
-"""Returns the open connections, by client."""
-
-
 @dataclass(slots=True, eq=False)
 class _Owed:
     """The unread bytes of one client."""
@@ -77,7 +73,7 @@ class Unread:
 
     def __init__(
         self,
-        list_sockets: ListSockets,
+        list_sockets: Callable[[], Mapping[str, ClientSocket]],
         limits: UnreadLimits,
         now: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
-
-Callback: TypeAlias = Callable[["bytes | None"], object]
-"""Takes the page; None if it could not be made. Called on the worker's thread."""
+from typing import Protocol
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +25,9 @@ class SharedPage:
         self._make = make
         self._workers = workers
         self._lock = threading.Lock()
-        self._callbacks: list[Callback] = []  # guarded by _lock
+        self._callbacks: list[Callable[[bytes | None], object]] = []  # guarded by _lock
 
-    def ask(self, callback: Callback) -> None:
+    def ask(self, callback: Callable[[bytes | None], object]) -> None:
         """Pass the page, made after this call, to `callback`; returns at once. Thread-safe."""
         with self._lock:
             first = not self._callbacks

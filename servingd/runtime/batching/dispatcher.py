@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from servingd.core.batching.batch_limits import (
     MAX_ROWS,
+    UNMEASURED_ROWS,
     BatchLimits,
     BatchPolicy,
     BatchRules,
@@ -30,8 +31,8 @@ from servingd.core.batching.batch_limits import (
 from servingd.core.batching.cost import CostMeter
 from servingd.core.batching.merge import FormedInputs, kind_of, rows_of
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.calls import Completion, SignatureRunner
-from servingd.core.serving import Replicated, RuledBatching, Servable
+from servingd.core.call_protocols import Completion, SignatureRunner
+from servingd.core.servable import Replicated, RuledBatching, Servable
 from servingd.core.shapes import fits
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError, as_serving_error
@@ -73,7 +74,7 @@ class DispatchOptions:
     merge: bool = True
     """Whether waiting calls are merged where that is known to be correct."""
 
-    max_merged_rows: int = 64
+    max_merged_rows: int = 512
     """Rows of the largest batch of a model without batching parameters."""
 
     model: ModelBatching = field(default_factory=ModelBatching)
@@ -320,7 +321,7 @@ def _policy(
     def rows_worth() -> int:
         known = servable.rows_worth_merging(signature.name)
         if not known and model.merging == "always":
-            return options.max_merged_rows
+            return min(options.max_merged_rows, UNMEASURED_ROWS)
         return min(options.max_merged_rows, known)
 
     if model.goal_s:
@@ -329,7 +330,7 @@ def _policy(
 
 
 class Dispatcher:
-    """Opens a runner per signature of each ready servable; see `core.serving.Dispatcher`."""
+    """Opens a runner per signature of each ready servable; see `core.servable.Dispatcher`."""
 
     def __init__(
         self, options: DispatchOptions | None = None, metrics: BatchMetrics | None = None

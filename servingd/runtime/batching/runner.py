@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from servingd.core.batching.batch_limits import RunTimes
 from servingd.core.batching.merge import Merged, merge, next_allowed, split
 from servingd.core.batching.queue import Batch, Piece
-from servingd.core.calls import Completion
-from servingd.core.serving import Servable
+from servingd.core.call_protocols import Completion
+from servingd.core.servable import Servable
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, DeadlineExceeded, ServingError, as_serving_error
 from servingd.observability.batches import ROW_EDGES, QueueStats
@@ -26,8 +27,13 @@ _NO_CALL_AT_FAULT = frozenset(
 shortage of memory or of time worse.
 """
 
-Observe = Callable[[Tensors, float], None]
-"""Records the seconds that one call's run took by itself, given its inputs."""
+
+class ObserveRun(Protocol):
+    """Who learns what calls cost."""
+
+    def __call__(self, inputs: Tensors, seconds: float, /) -> None:
+        """Record the seconds of a run of one call by itself."""
+        ...
 
 
 class BatchRunner:
@@ -38,7 +44,7 @@ class BatchRunner:
         servable: Servable,
         signature: Signature,
         times: RunTimes,
-        observe: Observe,
+        observe: ObserveRun,
         stats: QueueStats,
         allowed_rows: Sequence[int] = (),
     ) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from servingd.core.batching.merge import same_lengths
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.types import Tensors
 from servingd.errors import ServingError, as_serving_error
 

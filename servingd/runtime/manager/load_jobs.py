@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from servingd.core.calls import SignatureRunner
+from servingd.core.call_protocols import SignatureRunner
+from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.events import (
     Estimated,
     LoadFailed,
@@ -18,25 +20,29 @@ from servingd.core.lifecycle.events import (
     Unloaded,
 )
 from servingd.core.resources.estimates import UNKNOWN, Estimate
-from servingd.core.serving import Dispatcher, Loader, Relocates, Replicated, Servable
+from servingd.core.servable import Dispatcher, Loader, Relocates, Replicated, Servable
 from servingd.core.types import Device, Placement, ServableId, VersionData
 from servingd.errors import Cancelled, Code, as_serving_error, error_from_code
 from servingd.runtime.manager.inbox import Inbox
-from servingd.runtime.manager.options import ManagerOptions, WarmUpCall
+from servingd.runtime.manager.options import ManagerOptions, WarmUpVersion
 from servingd.runtime.threads import Job, WorkerPool
 
-MakeLoader = Callable[[ServableId, VersionData], Loader]
-OnLoad = Callable[[ServableId, float, bool], None]
-"""Called after each attempt to load, with its seconds, and whether it succeeded."""
-
 _log = logging.getLogger(__name__)
+
+
+class OnLoad(Protocol):
+    """Who is told of each attempt to load."""
+
+    def __call__(self, servable_id: ServableId, seconds: float, succeeded: bool, /) -> None:
+        """Take the attempt's seconds and outcome; on the load's thread, or the manager's."""
+        ...
 
 
 @dataclass(slots=True)
 class Attempt:
     """One job of a version. It ends or is given up; whichever comes first counts."""
 
-    job: Job = field(default=lambda: None)
+    job: Job = nothing
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: bool = False  # guarded by _lock
 
@@ -79,7 +85,7 @@ class LoadJobs:
 
     def __init__(
         self,
-        make_loader: MakeLoader,
+        make_loader: Callable[[ServableId, VersionData], Loader],
         dispatcher: Dispatcher,
         inbox: Inbox,
         options: ManagerOptions,
@@ -274,7 +280,7 @@ def load_warm(
     data: VersionData,
     loader: Loader,
     placement: Placement,
-    warm_up: WarmUpCall,
+    warm_up: WarmUpVersion,
 ) -> Servable:
     """Load a version and warm it up; whatever fails before it serves fails as the load."""
     servable = loader.load(placement)

@@ -17,8 +17,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.events import (
     Announce,
     CancelLoad,
@@ -51,14 +52,15 @@ from servingd.core.lifecycle.harness import LoadPlan
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState
 from servingd.core.resources.placement import LoadRules
-from servingd.core.serving import Dispatcher
+from servingd.core.servable import Dispatcher, Loader
 from servingd.core.types import (
     AspiredVersions,
     Device,
     ServableId,
+    VersionData,
 )
 from servingd.runtime.manager.inbox import Inbox
-from servingd.runtime.manager.load_jobs import Live, LoadJobs, MakeLoader, OnLoad, failure
+from servingd.runtime.manager.load_jobs import Live, LoadJobs, OnLoad, failure
 from servingd.runtime.manager.options import ManagerOptions
 from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
@@ -79,12 +81,12 @@ class Manager:
     def __init__(
         self,
         state: ManagerState,
-        make_loader: MakeLoader,
+        make_loader: Callable[[ServableId, VersionData], Loader],
         serving_map: ServingMap,
         monitor: StateMonitor,
         dispatcher: Dispatcher,
         options: ManagerOptions | None = None,
-        on_load: OnLoad = lambda servable_id, seconds, succeeded: None,
+        on_load: OnLoad = nothing,
     ) -> None:
         self._state = state  # the manager's thread alone
         self._live: dict[ServableId, Live] = {}  # the manager's thread alone

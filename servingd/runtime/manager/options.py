@@ -9,19 +9,29 @@ from typing import Protocol
 from servingd.config.loads import load_rules
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
+from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.policies import availability_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.resources.placement import LoadRules
 from servingd.core.resources.tracker import ResourceTracker
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import CPU_0, Device, ServableId, VersionData
 from servingd.machine.memory import ram_budget
 from servingd.runtime.manager.memory_meter import MemoryMeter
 
 _MB = 1 << 20
 
-WarmUpCall = Callable[[ServableId, VersionData, Servable], None]
-"""Warms a version's servable up, on the load's thread; an exception fails the load."""
+
+class WarmUpVersion(Protocol):
+    """Who warms a version up before it is published."""
+
+    def __call__(self, servable_id: ServableId, data: VersionData, servable: Servable, /) -> None:
+        """Run requests on the servable, on the load's thread; an exception fails the load."""
+        ...
+
+
+def _host_alone() -> Mapping[Device, int]:
+    return {CPU_0: 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +44,9 @@ class ManagerOptions:
     num_unload_threads: int = 1
     """The most unloads at a time."""
 
-    warm_up: WarmUpCall = lambda servable_id, data, servable: None
-    """Warms a servable up, on the load's thread; an exception fails the load."""
+    warm_up: WarmUpVersion = nothing
 
-    devices: Callable[[], Mapping[Device, int]] = lambda: {CPU_0: 0}
+    devices: Callable[[], Mapping[Device, int]] = _host_alone
     """Returns the devices that exist, each with the bytes of its own memory that may be used (0: no
     limit). Called on the load pool, before each load that is placed on devices.
     """
@@ -73,7 +82,7 @@ def manager_state(config: ServerConfig) -> ManagerState:
 
 def manager_options(
     config: ServerConfig,
-    warm_up: WarmUpCall,
+    warm_up: WarmUpVersion,
     devices: Devices,
 ) -> ManagerOptions:
     """Return the options for loads."""

@@ -10,16 +10,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from servingd.core.calls import SignatureRunner
+from servingd.core.call_protocols import SignatureRunner
 from servingd.core.lifecycle.labels import Labels, effective_labels
 from servingd.core.lifecycle.versions import why_not_ready
 from servingd.core.ref_count import RefCount
-from servingd.core.serving import Dispatcher, Servable
+from servingd.core.servable import Dispatcher, Servable
 from servingd.core.types import ModelSpec, ServableId, Signature
 from servingd.errors import InvalidArgument
 from servingd.runtime.manager.state_monitor import StateMonitor
-
-OnDrained = Callable[[ServableId], None]
 
 
 class ServingVersion:
@@ -32,7 +30,7 @@ class ServingVersion:
         servable_id: ServableId,
         metadata: Mapping[str, Signature],
         runners: Mapping[str, SignatureRunner],
-        on_drained: OnDrained,
+        on_drained: Callable[[ServableId], None],
     ) -> None:
         self.id = servable_id
         self.metadata = metadata
@@ -75,7 +73,7 @@ class ServingMap:
         self,
         servable_id: ServableId,
         servable: Servable,
-        on_drained: OnDrained,
+        on_drained: Callable[[ServableId], None],
         runners: Mapping[str, SignatureRunner] | None = None,
     ) -> None:
         """Enter a version into the map, before returning. Opens runners if none are given."""
@@ -105,7 +103,7 @@ class ServingMap:
             return self._wanted_labels
 
     def acquire(self, spec: ModelSpec) -> ServingVersion:
-        """Return a handle on the version that `spec` means; see `core.calls.Models`."""
+        """Return a handle on the version that `spec` means; see `core.call_protocols.Models`."""
         if spec.version is None and spec.label is None:  # the most frequent case by far
             model = self._models.get(spec.name)
             if model is not None and model.latest.enter():

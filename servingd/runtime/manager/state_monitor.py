@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from servingd.core.lifecycle.history import Notify, StateHistory
 from servingd.core.lifecycle.states import PublicState, ServableState
 
-Subscriber = Callable[[ServableState], None]
-IncompleteSubscriber = Callable[[str, Mapping[int, str]], None]
-
 _log = logging.getLogger(__name__)
+
+
+class OnIncomplete(Protocol):
+    """Who is told which versions of a model cannot be loaded yet."""
+
+    def __call__(self, name: str, incomplete: Mapping[int, str], /) -> None:
+        """Take the reason for each incomplete version, in the place of the model's last ones."""
+        ...
 
 
 class StateMonitor:
@@ -27,14 +33,14 @@ class StateMonitor:
         self._history = StateHistory()  # guarded by _lock
         self._absent: dict[str, str] = {}  # guarded by _lock
         # Constant once the manager runs.
-        self._subscribers: list[Subscriber] = []
-        self._incomplete_subscribers: list[IncompleteSubscriber] = []
+        self._subscribers: list[Callable[[ServableState], None]] = []
+        self._incomplete_subscribers: list[OnIncomplete] = []
 
-    def subscribe(self, subscriber: Subscriber) -> None:
+    def subscribe(self, subscriber: Callable[[ServableState], None]) -> None:
         """Call `subscriber` with every state from now on."""
         self._subscribers.append(subscriber)
 
-    def subscribe_incomplete(self, subscriber: IncompleteSubscriber) -> None:
+    def subscribe_incomplete(self, subscriber: OnIncomplete) -> None:
         """Call `subscriber` with a model's incomplete versions whenever they change."""
         self._incomplete_subscribers.append(subscriber)
 

@@ -12,9 +12,9 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol
 
 from servingd.config.models import ModelConfig
 from servingd.core.types import ServableId
@@ -26,9 +26,6 @@ from servingd.wire.records.tf_records import frame
 
 MAX_WAITING = 1000
 MAX_WAITING_BYTES = 64 << 20
-
-Counted: TypeAlias = Callable[[str, Code], None]
-"""Counts one sampled call of a model by its outcome: OK once it is in a file."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +54,14 @@ class _Entry(NamedTuple):
         return len(self.request) + len(self.response)
 
 
+class CountLogged(Protocol):
+    """Who counts the sampled calls."""
+
+    def __call__(self, model: str, outcome: Code, /) -> None:
+        """Count one call: OK once it is in a file, else why it is not."""
+        ...
+
+
 class RequestLogs:
     """Logs of all models; see `frontends.call.RequestLog`. `start` and `stop` once each."""
 
@@ -64,7 +69,7 @@ class RequestLogs:
         self,
         max_bytes: int,
         max_files: int,
-        counted: Counted = lambda model, code: None,
+        counted: CountLogged,
         tags: tuple[str, ...] = (),
     ) -> None:
         """`max_bytes` per file, `max_files` per prefix (0: no limit), `tags` of the models."""

@@ -10,9 +10,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeAlias
+from typing import Protocol
 
-from servingd.core.serving import Servable
+from servingd.core.callbacks import nothing
+from servingd.core.servable import Servable
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import DataLoss, Internal, InvalidArgument, PermissionDenied
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
@@ -24,13 +25,15 @@ MAX_RECORDS = 1000
 _SHOWN_BYTES = 100
 """The bytes that an error shows of a record that does not parse."""
 
-Replay: TypeAlias = Callable[[Servable, RecordedRequest], None]
-"""Runs one request on a servable; raises a ServingError."""
-
-WarmedUp: TypeAlias = Callable[[ServableId, str, float, int], None]
-"""Called with a version, its folder, the seconds it took, and the number of records."""
-
 _log = logging.getLogger(__name__)
+
+
+class OnWarmedUp(Protocol):
+    """Who is told that a version has run the requests of its file."""
+
+    def __call__(self, servable_id: ServableId, path: str, seconds: float, records: int, /) -> None:
+        """Take the version's folder, the seconds that it took, and the number of its records."""
+        ...
 
 
 class WarmUp:
@@ -38,14 +41,15 @@ class WarmUp:
 
     def __init__(
         self,
-        replay: Replay,
-        warmed_up: WarmedUp = lambda servable_id, path, seconds, records: None,
+        replay: Callable[[Servable, RecordedRequest], None],
+        warmed_up: OnWarmedUp = nothing,
         *,
         enabled: bool = True,
         iterations: int = 1,
         threads: int = 1,
         kept: SelfWarmUp | None = None,
     ) -> None:
+        """`replay` runs one request, and raises a ServingError if it fails."""
         self._replay = replay
         self._warmed_up = warmed_up
         self._enabled = enabled

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol
 
 from servingd.core.batching.cost import CostMeter
 from servingd.core.batching.queue import Priority
@@ -26,19 +26,11 @@ from servingd.core.batching.samples import (
     fitting,
     sample_of,
 )
-from servingd.core.calls import Completion
-from servingd.core.serving import Servable
+from servingd.core.call_protocols import Completion
+from servingd.core.callbacks import nothing
+from servingd.core.servable import Servable
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import Cancelled, DeadlineExceeded, ServingError, as_serving_error
-
-RowsInUse: TypeAlias = Callable[[str], Mapping[str, Sequence[int]]]
-"""Returns the rows that a model's batches have, by signature."""
-
-MadeUp: TypeAlias = Callable[[Signature, int], "Tensors | None"]
-"""Returns synthetic inputs of so many rows for a signature; None where they cannot be made."""
-
-Warmed: TypeAlias = Callable[[ServableId, Mapping[str, int]], None]
-"""Called with a version, and how many kept requests were `answered`, `failed` and `skipped`."""
 
 _FIRST_S = 0.01
 _LONGEST_S = 10.0
@@ -133,21 +125,44 @@ class _Plan:
     """Kept requests that do not fit the version."""
 
 
+class MakeInputs(Protocol):
+    """What makes inputs for batches of sizes that nobody sent as one request."""
+
+    def __call__(self, signature: Signature, rows: int, /) -> Tensors | None:
+        """Return synthetic inputs of so many rows; None where they cannot be made."""
+        ...
+
+
+class OnSelfWarmed(Protocol):
+    """Who is told that a version has run kept requests."""
+
+    def __call__(self, servable_id: ServableId, outcomes: Mapping[str, int], /) -> None:
+        """Take how many of them were `answered`, `failed` and `skipped`."""
+        ...
+
+
+def _no_rows(model: str) -> Mapping[str, Sequence[int]]:
+    return {}
+
+
 class SelfWarmUp:
     """Keeps requests, and runs them on new versions. Thread-safe."""
 
     def __init__(
         self,
-        rows_in_use: RowsInUse = lambda model: {},
-        made_up: MadeUp = lambda signature, rows: None,
-        warmed: Warmed = lambda servable_id, outcomes: None,
+        rows_in_use: Callable[[str], Mapping[str, Sequence[int]]] = _no_rows,
+        made_up: MakeInputs = nothing,
+        warmed: OnSelfWarmed = nothing,
         *,
         enabled: bool = True,
         limits: SampleLimits | None = None,
         budget_s: float = _BUDGET_S,
         later: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        """`later` runs a slow job on another thread; without it, jobs run at once."""
+        """`rows_in_use` returns the rows that a model's batches have, by signature.
+
+        `later` runs a slow job on another thread; without it, jobs run at once.
+        """
         self._later = later
         self._deferred = 0  # large requests that wait for that thread; a race costs one more
         self._rows_in_use = rows_in_use

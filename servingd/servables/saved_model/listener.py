@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from servingd.core.resources.placement import ReplicaReport
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import Device, ServableId, VersionData
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.estimates import Estimate
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
 from servingd.machine.cpus import cpus
 from servingd.servables.saved_model.files.estimate import estimate
@@ -30,8 +30,8 @@ from servingd.servables.saved_model.session.run_watch import RunWatch
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.session_factory import SessionFactory, find_safe_to_run
 from servingd.servables.sidecar_files import batching_parameters, check_saved_model_config
-from servingd.servables.tensorflow.extensions import load_extensions, load_extensions_for
-from servingd.servables.tensorflow.runtime import give_memory_back
+from servingd.servables.tensorflow_runtime.extensions import load_extensions, load_extensions_for
+from servingd.servables.tensorflow_runtime.runtime import give_memory_back
 
 _RUNS_PER_HOST_REPLICA = 1
 """Batches of a signature at a time: a CPU device that was planned for is one worker."""
@@ -54,7 +54,7 @@ class _Model(NamedTuple):
 
 
 class SavedModelLoader:
-    """Loads one SavedModel; see `core.serving.Loader`."""
+    """Loads one SavedModel; see `core.servable.Loader`."""
 
     def __init__(
         self,

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.completeness import Listing
-from servingd.core.serving import Loader
+from servingd.core.servable import Loader
 from servingd.core.types import ServableId, VersionData
 from servingd.servables.saved_model.files.completeness import what_is_missing
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
 from servingd.servables.saved_model.listener import NO_LISTENER, SavedModelListener
 from servingd.servables.saved_model.loader import SavedModelLoader
+from servingd.servables.saved_model.optimise.child_process import ChildProcess
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.session.run_watch import RunWatch
-from servingd.servables.tensorflow.extensions import load_extensions
+from servingd.servables.tensorflow_runtime.extensions import load_extensions
 from servingd.servables.tflite.servable import TfLite
 
 
 class SavedModelPlatform:
-    """Makes loaders for SavedModels, and owns what they share; see `core.serving.Platform`."""
+    """Makes loaders for SavedModels, and owns what they share; see `core.servable.Platform`."""
 
     name = "tensorflow"
 
@@ -39,7 +40,7 @@ class SavedModelPlatform:
             self._options.cache_dir,
             self._options.optimize_models != "off",
             listener,
-            extensions=self._options.extensions,
+            child=ChildProcess(self._options.extensions),
         )
 
     def prepare(self) -> None:

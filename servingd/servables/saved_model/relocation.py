@@ -23,7 +23,7 @@ from servingd.servables.saved_model.replicas import ReplicatedServable
 from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.session_factory import SessionFactory
-from servingd.servables.tensorflow.runtime import give_memory_back
+from servingd.servables.tensorflow_runtime.runtime import give_memory_back
 
 _OVERDUE_TIMEOUT_S = 1.0
 """Seconds that other calls on a session get when it is closed to end one of its runs.

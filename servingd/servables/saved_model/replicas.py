@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.resources.placement import FAILURES_IN_A_ROW, ReplicaReport, choose_replica
 from servingd.core.types import Signature, Tensors
 from servingd.servables.saved_model.servable import SavedModelServable
@@ -22,13 +22,13 @@ class _Slot:
 
 
 class ReplicatedServable:
-    """Hands each call to the replica with the fewest runs under way; see `core.serving.Servable`.
+    """Hands each call to the replica with the fewest runs under way; see `core.servable.Servable`.
 
     A replica that is out of service gets no calls. The last one is never taken out of service.
     """
 
     def __init__(self, replicas: Sequence[SavedModelServable], runs_at_once: int = 0) -> None:
-        """`replicas` run one graph. `runs_at_once`: see `core.serving.Replicated`."""
+        """`replicas` run one graph. `runs_at_once`: see `core.servable.Replicated`."""
         first = replicas[0]
         self.replicas = tuple(replicas)
         self.runs_at_once = runs_at_once

@@ -7,7 +7,8 @@ from threading import get_ident
 from typing import TypeAlias
 
 from servingd.config.batching import BatchingParameters
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
+from servingd.core.callbacks import nothing
 from servingd.core.resources.placement import (
     FAILURES_IN_A_ROW,
     ReplicaReport,
@@ -20,14 +21,14 @@ from servingd.errors import ServingError, Unavailable
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.sidecar_files import ruled_batching
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 
 ReplicaCallback: TypeAlias = "Callable[[SavedModelServable], None]"
 """Called from the thread of a run, or of the run watch."""
 
 
 class SavedModelServable:
-    """One replica of a SavedModel; see `core.serving.Servable`.
+    """One replica of a SavedModel; see `core.servable.Servable`.
 
     It serves by itself, or as one of several; see `ReplicatedServable`.
     """
@@ -53,9 +54,9 @@ class SavedModelServable:
         self._session = session  # replaced whole, by `swap`; readers take the reference
         self.failures = 0
         """Failures of its device in a row. Threads may race on it: one more or less is harmless."""
-        self.on_broken: ReplicaCallback = _ignore
+        self.on_broken: ReplicaCallback = nothing
         """Called when the device has failed `FAILURES_IN_A_ROW` times."""
-        self.on_recovered: ReplicaCallback = _ignore
+        self.on_recovered: ReplicaCallback = nothing
         """Called when a run succeeds after failures."""
         self.on_overdue: ReplicaCallback = _interrupt
         """Called when a run goes on that nobody waits for; it has to end that run."""
@@ -181,7 +182,3 @@ class SavedModelServable:
 def _interrupt(replica: SavedModelServable) -> None:
     """End the replica's runs, and so its session."""
     replica.session.interrupt()
-
-
-def _ignore(replica: SavedModelServable) -> None:
-    """Do nothing."""

@@ -23,7 +23,7 @@ from servingd.errors import (
     Unimplemented,
 )
 from servingd.servables.synthetic_inputs import synthetic_inputs
-from servingd.servables.tensorflow.runtime import tensorflow
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 from servingd.servables.tflite.signature_defs import signature_defs
 from servingd.wire.tensors.types import data_type_of
 

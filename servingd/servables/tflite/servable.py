@@ -12,17 +12,17 @@ from pathlib import Path
 
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.calls import Completion
+from servingd.core.call_protocols import Completion
 from servingd.core.completeness import Listing
 from servingd.core.resources.estimates import Estimate, Footprint
-from servingd.core.serving import Servable
+from servingd.core.servable import Servable
 from servingd.core.shapes import explained
 from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, VersionData
 from servingd.errors import DeadlineExceeded, ServingError
 from servingd.machine.cpus import cpus
 from servingd.servables.file_errors import error_of_file
 from servingd.servables.sidecar_files import batching_parameters, ruled_batching
-from servingd.servables.tensorflow.runtime import give_memory_back
+from servingd.servables.tensorflow_runtime.runtime import give_memory_back
 from servingd.servables.tflite.interpreters import Pool
 from servingd.servables.tflite.model_file import FILE, find_damage
 
@@ -55,7 +55,7 @@ class TfLite:
 
 
 class TfLiteLoader:
-    """Loads one model; see `core.serving.Loader`."""
+    """Loads one model; see `core.servable.Loader`."""
 
     def __init__(self, path: str, options: SavedModelOptions) -> None:
         self._path = path
@@ -96,7 +96,7 @@ class TfLiteLoader:
 
 
 class TfLiteServable:
-    """Answers calls with all outputs of a signature; see `core.serving.Servable`."""
+    """Answers calls with all outputs of a signature; see `core.servable.Servable`."""
 
     def __init__(self, pool: Pool, batching: BatchingParameters | None = None) -> None:
         self.ruled_batching = ruled_batching(batching)

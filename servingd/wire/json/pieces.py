@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from servingd.core.callbacks import nothing
 from servingd.core.types import DataType, TensorSpec
 from servingd.errors import InvalidArgument
 from servingd.wire.json.lists import Array, regular_array
@@ -35,12 +36,6 @@ _STEPS = np.zeros(256, np.int8)
 _STEPS[[_LIST, _OBJECT]] = 1
 _STEPS[[_LIST_END, _OBJECT_END]] = -1
 
-Parse = Callable[[bytes], Any]
-"""Reads one small text; raises InvalidArgument."""
-
-ReadPlain = Callable[[bytes, DataType], "Array | None"]
-"""Reads a list of numbers; None if it is something else."""
-
 
 class Unfit(Exception):
     """The document is broken, or not of the expected form."""
@@ -50,8 +45,15 @@ class Pieces:
     """One reading of one document."""
 
     def __init__(
-        self, body: bytes, parse: Parse, read_plain: ReadPlain = lambda text, data_type: None
+        self,
+        body: bytes,
+        parse: Callable[[bytes], Any],
+        read_plain: Callable[[bytes, DataType], Array | None] = nothing,
     ) -> None:
+        """`parse` reads one small text; raises InvalidArgument.
+
+        `read_plain` reads a list of numbers, and returns None if it is something else.
+        """
         self._body = body
         self._parse = parse
         self._read_plain = read_plain

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from servingd.errors import InvalidArgument
+from servingd.wire.json.layout import quoted_text
 from servingd.wire.json.parser import parse_exactly
 from servingd.wire.json.pieces import LARGE_BYTES, Pieces, Unfit
 
@@ -17,16 +18,6 @@ DUMP_BYTES = 256
 """Bytes of a value in an error text: it ends at the first token behind them."""
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_ESCAPED = re.compile(r'["\\\x00-\x1f]')
-_SHORT_ESCAPES = {
-    '"': '\\"',
-    "\\": "\\\\",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-}
 
 
 def parse(body: bytes) -> Any:
@@ -95,16 +86,8 @@ def dump_value(value: Any) -> str:
     return "".join(parts)
 
 
-def quote(text: str) -> str:
-    """Return `text` as a JSON string; only what must be escaped is."""
-    if _ESCAPED.search(text):
-        text = _ESCAPED.sub(_escape, text)
-    return f'"{text}"'
-
-
-def _escape(found: re.Match[str]) -> str:
-    character = found.group()
-    return _SHORT_ESCAPES.get(character) or f"\\u{ord(character):04X}"
+def _quoted(text: str) -> str:
+    return quoted_text(text).decode("utf-8", "surrogateescape")
 
 
 def _tokens(value: Any) -> Iterator[str]:
@@ -145,13 +128,13 @@ def _elements(value: list[Any]) -> Iterator[tuple[str, Any]]:
 def _members(value: dict[str, Any], line: str) -> Iterator[tuple[str, Any]]:
     comma = ""
     for key, member in value.items():
-        yield f"{comma}{line}{quote(key)}: ", member
+        yield f"{comma}{line}{_quoted(key)}: ", member
         comma = ","
 
 
 def _scalar(value: Any) -> str:
     if type(value) is str:
-        return quote(value)
+        return _quoted(value)
     if type(value) is float:
         return _decimal(value)
     if type(value) is bool:

@@ -11,7 +11,7 @@ from servingd.core.types import ModelSpec, ServableId
 from servingd.errors import Code, Internal
 from servingd.frontends.call import CallContext
 from servingd.frontends.http.messages import HttpReply
-from servingd.frontends.tfs.rest.calls import JsonPredict
+from servingd.frontends.tfs.rest.inference import JsonPredict
 from servingd.frontends.tfs.rest.reply import RestReply, reply_form
 from servingd.inference.multi_inference import _Part, _Parts
 from servingd.observability.requests import RequestMetrics
@@ -49,7 +49,12 @@ class Everything:
         self.handle = ServableHandle()
         self.metrics = RequestMetrics()
         self.logged = []
-        self.context = CallContext(models=self, metrics=self.metrics, request_log=self)
+        self.context = CallContext(
+            models=self,
+            metrics=self.metrics,
+            is_configured=lambda name: False,
+            request_log=self,
+        )
 
     def acquire(self, spec):
         return self.handle

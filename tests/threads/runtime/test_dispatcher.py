@@ -9,7 +9,7 @@ import pytest
 
 from servingd.core.batching.batch_limits import BatchRules
 from servingd.core.batching.refusal import AdmissionLimits
-from servingd.core.serving import RuledBatching
+from servingd.core.servable import RuledBatching
 from servingd.core.types import ServableId
 from servingd.errors import (
     Code,

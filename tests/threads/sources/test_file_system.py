@@ -19,6 +19,7 @@ from servingd.runtime.threads import WorkerPool
 from servingd.sources.catalogs import ConfiguredCatalog, RepositoryCatalog
 from servingd.sources.file_system import FileSystemSource, SourceOptions
 from servingd.sources.listing import DiskListing
+from servingd.sources.polling import MODELS_PER_SCAN
 from servingd.sources.scans import ScanLimits
 from tests.threads.fakes import TIMEOUT, FakePlatform, FakePlatforms, InlineThreads, opened
 
@@ -745,6 +746,25 @@ def test_a_poll_wait_below_zero_looks_upon_events_only(base, run):
     wait_until_watched(watch, base)
     publish(base, 1)
     watch.wait_for("m", 1)
+
+
+def test_of_many_models_an_event_scans_its_own_and_polls_have_all_their_turn(tmp_path, run):
+    bases = [tmp_path / f"m{i}" for i in range(2 * MODELS_PER_SCAN + 1)]
+    for base in bases:
+        write_version(base / "1")
+    catalog = ConfiguredCatalog(tuple(model(base, base.name) for base in bases))
+    watch = run(Watch(catalog))
+    for base in bases:
+        watch.wait_for(base.name, 1)
+    wait_until_watched(watch, bases[-1])
+    publish(bases[-1], 2)
+    watch.wait_for(bases[-1].name, 2)
+    polling = Watch(catalog)  # by hand, without events
+    polling.scan()
+    publish(bases[0], 2)
+    publish(bases[-1], 3)
+    stated = [polling.scan() for _ in range(3)]
+    assert {name for found in stated for name in found} == {"m0", bases[-1].name}
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux's /proc")

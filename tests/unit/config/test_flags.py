@@ -324,7 +324,7 @@ def test_what_is_given_counts_before_what_counts_less() -> None:
 
 def test_defaults_of_a_program() -> None:
     assert parse_flags("x", MODEL, {"rest_api_port": 8501}).rest_api_port == 8501
-    assert "HTTP port; 0 disables it (default: 8501)" in usage("x", {"rest_api_port": 8501})
+    assert "metrics and status. 0: none. Default: 8501." in usage("x", {"rest_api_port": 8501})
 
 
 def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,7 +337,7 @@ def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     theirs, ours = printed.split("servingd's own flags:")
     assert "--enable_batching=BOOL" in theirs
     assert "--model_repository=STR" in ours
-    assert "(default: four per CPU core)" in theirs
+    assert "Default: four per CPU core." in theirs
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,10 @@ import pytest
 from servingd.core.readiness import MODEL_SERVICES, PREDICTION_SERVICES, Readiness
 
 
+def no_trouble(name):
+    return ""
+
+
 def of(rule, configured, available, **more):
     return Readiness(
         rule=rule, configured=frozenset(configured), available=frozenset(available), **more
@@ -29,7 +33,7 @@ def of(rule, configured, available, **more):
 def test_the_rule_decides(rule, configured, available, answer):
     readiness = of(rule, configured, available)
     assert readiness.ready is answer
-    assert (readiness.why_not_ready() is None) is answer
+    assert (readiness.why_not_ready(no_trouble) is None) is answer
 
 
 @pytest.mark.parametrize("rule", ["all", "any", ["a"]])
@@ -44,7 +48,7 @@ def test_the_rule_decides(rule, configured, available, answer):
 def test_before_and_after_it_is_not_ready_whatever_the_rule(rule, more, reason):
     readiness = of(rule, "a", "a", **more)
     assert not readiness.ready
-    assert readiness.why_not_ready() == reason
+    assert readiness.why_not_ready(no_trouble) == reason
 
 
 def test_the_reason_names_the_models_and_what_is_wrong_with_the_first_of_them():
@@ -57,7 +61,7 @@ def test_the_reason_names_the_models_and_what_is_wrong_with_the_first_of_them():
 
 def test_without_models_any_is_told_that_there_are_none():
     text = "not ready by rule any; not available: none is configured"
-    assert of("any", (), ()).why_not_ready() == text
+    assert of("any", (), ()).why_not_ready(no_trouble) == text
 
 
 def test_started_is_told_apart_from_ready():

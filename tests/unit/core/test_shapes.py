@@ -6,7 +6,7 @@ import pytest
 from servingd.core.shapes import explained, fits, misfit
 from servingd.core.types import DataType, Signature, TensorSpec
 from servingd.errors import DeadlineExceeded, Internal, InvalidArgument
-from servingd.inference.calls import check_shapes
+from servingd.inference.checks import check_shapes
 
 
 def signature(**shapes):

@@ -1,10 +1,10 @@
-"""Our own routes: names in them may be percent-encoded."""
+"""Our own pages: names in them may be percent-encoded."""
 
 from __future__ import annotations
 
 import pytest
 
-from servingd.frontends.admin.routes import HttpRoutes, Pages
+from servingd.frontends.admin.pages import AdminPages, PageContents
 from servingd.frontends.http.messages import HttpReply, HttpRequest
 
 
@@ -37,11 +37,14 @@ class ClientConnection:
 
 
 def ask(target):
-    routes = HttpRoutes(
-        None, OneModel(), Pages(metrics=None, ready=None, started=None, describe=dict)
+    pages = AdminPages(
+        OneModel(),
+        PageContents(
+            metrics=None, ready=None, started=None, describe=dict, explain=lambda name: {}
+        ),
     )
     reply = HttpReply(ClientConnection(), head=False, keep_alive=True)
-    routes.handle(HttpRequest("GET", target, {}, b""), reply)
+    pages.handle(HttpRequest("GET", target, {}, b""), reply)
     return reply.payload
 
 

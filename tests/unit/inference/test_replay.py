@@ -14,7 +14,7 @@ from servingd.errors import (
     Unavailable,
     Unimplemented,
 )
-from servingd.inference.calls import PREDICT_METHOD, Checks
+from servingd.inference.checks import PREDICT_METHOD, Checks
 from servingd.inference.replay import replay
 from servingd.wire import protos
 from servingd.wire.records.prediction_logs import RecordedRequest, examples_request, predict_request

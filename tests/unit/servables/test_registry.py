@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from servingd.core.serving import Platform
+from servingd.core.servable import Platform
 from servingd.errors import InvalidArgument
 from servingd.servables.lookup_table import LookupTablePlatform
 from servingd.servables.registry import TYPES, Platforms

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from servingd.core.calls import States
+from servingd.core.call_protocols import States
 from servingd.core.types import ModelSpec
 from servingd.errors import Code, ServingError
 from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
 from servingd.frontends.http.shared_page import Workers
-from servingd.frontends.tfs.rest.calls import start_json, start_proto
+from servingd.frontends.tfs.rest.inference import start_json, start_proto
 from servingd.frontends.tfs.rest.large_bodies import LargeBodies
 from servingd.frontends.tfs.rest.reply import JSON, PROTOBUF, ReplyForm, RestReply, reply_form
 from servingd.frontends.tfs.rest.routes import Route, route

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from servingd.core.batching.queue import Priority
-from servingd.core.calls import ServableHandle
 from servingd.core.types import Signature, Tensors
-from servingd.errors import Code, InvalidArgument, ServingError
-from servingd.frontends.call import Call, CallContext, Note, late_code, to_serving_error
+from servingd.errors import Code, InvalidArgument
+from servingd.frontends.call import (
+    Call,
+    CallContext,
+    Note,
+    SignatureCall,
+    late_code,
+    to_serving_error,
+)
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
-from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
+from servingd.inference.checks import CLASSIFY_METHOD, REGRESS_METHOD
 from servingd.inference.examples import (
     Classification,
     classification,
@@ -54,7 +59,7 @@ class ExamplesMethod:
             call.fail(to_serving_error(error, call.method))
 
 
-class _ExamplesCall(Call):
+class _ExamplesCall(SignatureCall):
     """The common part of both kinds; see `inference.examples.ExamplesCall`."""
 
     signature_method: str
@@ -126,43 +131,26 @@ class MultiInferenceMethod:
             )
             call.input = request.input
             call.tasks = [Task(model_spec(t.model_spec), t.method_name) for t in request.tasks]
+            if call.tasks:
+                call.spec = call.tasks[0].spec
             multi_inference(context.models, call, context.checks)
         except Exception as error:
             call.fail(to_serving_error(error, call.method))
 
 
-class MultiInferenceCall:
+class MultiInferenceCall(Call):
     """One MultiInference call; see `inference.multi_inference.MultiInferenceCall`."""
 
     method = "MultiInference"
 
+    __slots__ = ("_count", "input", "payload", "tasks")
+
     def __init__(self, reply: Reply, context: CallContext, payload: bytes) -> None:
-        self._started = time.perf_counter()
-        self._reply = reply
-        self._context = context
-        self._payload = payload
-        self._count = 0
-        self.deadline = reply.deadline
-        self.handle: ServableHandle | None = None
+        super().__init__(reply, context)
+        self.payload = payload
         self.tasks: Sequence[Task] = ()
         self.input = b""
-
-    @property
-    def alone(self) -> bool:
-        """Whether its transport has no other call in hand."""
-        return self._reply.alone
-
-    def priority(self) -> Priority:
-        """Return the priority that the caller asked for."""
-        return self._reply.priority()
-
-    def alive(self) -> bool:
-        """Return whether somebody still waits for the answer."""
-        return self._reply.alive()
-
-    def begin_batch(self) -> Callable[[], None] | None:
-        """Buffer this thread's responses; see `Completion.begin_batch`."""
-        return self._reply.begin_batch()
+        self._count = 0
 
     def examples(self) -> Sequence[bytes]:
         """Return the Examples, each serialised as the client sent it."""
@@ -194,27 +182,8 @@ class MultiInferenceCall:
         self._context.metrics.count_examples(servable.name, self._count)
         log = self._context.request_log
         if log is not None and log.samples(servable.name):
-            log.write(servable, "multi_inference_log", self._payload, payload)
+            log.write(servable, "multi_inference_log", self.payload, payload)
         self._end(Code.OK)
-
-    def fail(self, error: ServingError) -> None:
-        """Send an error."""
-        code = error.code
-        try:
-            if not self._reply.fail(code, error.message, error.retry_after_s):
-                code = late_code(self._reply, code)
-        finally:  # the handle is released even if the reply fails
-            self._end(code)
-
-    def _end(self, code: Code) -> None:
-        """Release the handle and record the call."""
-        handle, self.handle = self.handle, None
-        spec = self.tasks[0].spec if self.tasks else None
-        model, version = self._context.metric_labels(handle, spec)
-        if handle:
-            handle.release()
-        seconds = time.perf_counter() - self._started
-        self._context.metrics.record(model, version, "", self.method, code, seconds)
 
 
 def _fill(result: Any, found: Classification | np.ndarray[Any, Any]) -> None:

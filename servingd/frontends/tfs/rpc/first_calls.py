@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -14,9 +13,6 @@ from servingd.frontends.reply import Handler, Reply
 from servingd.frontends.tfs.rpc.messages import model_spec
 from servingd.runtime.first_calls import HeldCall
 from servingd.wire import protos
-
-SpecOf: TypeAlias = Callable[[bytes], ModelSpec]
-"""Returns the ModelSpec in a request's bytes; raises DecodeError."""
 
 
 def spec_of_request(payload: bytes) -> ModelSpec:
@@ -31,9 +27,15 @@ def spec_of_tasks(payload: bytes) -> ModelSpec:
 
 
 def waiting(
-    handler: Handler, method: str, context: CallContext, spec_of: SpecOf = spec_of_request
+    handler: Handler,
+    method: str,
+    context: CallContext,
+    spec_of: Callable[[bytes], ModelSpec] = spec_of_request,
 ) -> Handler:
-    """Return a handler whose calls wait, if they must, until the first models have loaded."""
+    """Return a handler whose calls wait, if they must, until the first models have loaded.
+
+    `spec_of` returns the ModelSpec in a request's bytes; raises DecodeError.
+    """
     first_calls = context.first_calls
     if first_calls is None or first_calls.over:
         return handler

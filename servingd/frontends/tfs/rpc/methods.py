@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from servingd.core.calls import States
+from servingd.core.call_protocols import States
 from servingd.frontends.call import CallContext
 from servingd.frontends.reply import Handler
 from servingd.frontends.tfs.rpc.examples import (
@@ -17,7 +17,7 @@ from servingd.frontends.tfs.rpc.first_calls import spec_of_request, spec_of_task
 from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.frontends.tfs.rpc.predict import PredictMethod
 from servingd.frontends.tfs.rpc.profiler import Profiler, ProfilerMethods
-from servingd.frontends.tfs.rpc.reload import Reload, ReloadMethod, ServingValues
+from servingd.frontends.tfs.rpc.reload import Reload, ReloadMethod
 from servingd.frontends.tfs.rpc.status import StatusMethods
 
 _PREDICTION = "/tensorflow.serving.PredictionService/"
@@ -36,7 +36,7 @@ class RpcMethods:
         context: CallContext,
         states: States,
         reload: Reload,
-        serving_values: ServingValues,
+        serving_values: Callable[[Sequence[str]], dict[str, int]],
         profiler: Profiler | None,
         max_request_bytes: int,
     ) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from servingd.core.batching.merge import Form, FormedInputs, form_of
 from servingd.core.types import Signature, Tensors, TensorSpec
 from servingd.errors import InvalidArgument, ServingError
-from servingd.frontends.call import Call, CallContext, Note, to_serving_error
+from servingd.frontends.call import CallContext, Note, SignatureCall, to_serving_error
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
 from servingd.inference.predict import bind, bind_tensors, no_such_signature, predict, wrong_type
@@ -71,7 +71,7 @@ class PredictMethod:
         self._templates.learn(payload, request, call.spec)
 
 
-class PredictCall(Call):
+class PredictCall(SignatureCall):
     """One Predict call of a PredictRequest; see `inference.predict.PredictCall`."""
 
     method = api = "Predict"

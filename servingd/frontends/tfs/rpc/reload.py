@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from servingd.config.models import ModelConfig
 from servingd.errors import Code, InvalidArgument, ServingError
@@ -14,17 +14,25 @@ from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.wire import protos
 from servingd.wire.config.models import models_from_message
 
-Reload: TypeAlias = Callable[
-    [tuple[ModelConfig, ...], "float | None", Callable[["ServingError | None"], None]], None
-]
-"""Replaces all models; calls back once the new ones are available, at the latest after so many
-seconds (None: the configured time). Raises a ServingError, with nothing changed.
-"""
-
-ServingValues: TypeAlias = Callable[[Sequence[str]], dict[str, int]]
-"""Returns the current values of TensorFlow Serving's metrics, by their raw names."""
-
 METHOD = "HandleReloadConfigRequest"
+
+
+class Reload(Protocol):
+    """What replaces all models; see `ControlPlane.reload`."""
+
+    def __call__(
+        self,
+        models: tuple[ModelConfig, ...],
+        timeout_s: float | None,
+        done: Callable[[ServingError | None], None],
+        /,
+    ) -> None:
+        """Replace the models, then call `done` once: with None if the new ones are available.
+
+        That is after `timeout_s` at the latest; None: the configured time. Raises a ServingError,
+        with nothing changed.
+        """
+        ...
 
 
 class ReloadMethod:
@@ -35,8 +43,9 @@ class ReloadMethod:
         context: CallContext,
         parser: MessageParser,
         reload: Reload,
-        serving_values: ServingValues,
+        serving_values: Callable[[Sequence[str]], dict[str, int]],
     ) -> None:
+        """`serving_values` returns the values of metrics by TensorFlow Serving's names for them."""
         self._context = context
         self._serving_values = serving_values
         self._parser = parser

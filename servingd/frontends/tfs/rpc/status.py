@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from servingd.core.calls import States
+from servingd.core.call_protocols import States
 from servingd.core.types import ModelSpec
 from servingd.errors import Code
 from servingd.frontends.call import CallContext, to_serving_error

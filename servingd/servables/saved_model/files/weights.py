@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from servingd.core.types import ServableId
-from servingd.servables.tensorflow.runtime import tensorflow
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 _PREFIX = "variables/variables"
 
@@ -46,7 +46,7 @@ class WeightsCheck:
                 call()
 
 
-def find_damage(path: str, cancelled: Callable[[], bool] = lambda: False) -> str:
+def find_damage(path: str, cancelled: Callable[[], bool]) -> str:
     """Return what is wrong with the variables under `path` by their checksums; empty: nothing.
 
     Reads all of them, one after the other, until `cancelled` returns True.

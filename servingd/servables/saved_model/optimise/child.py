@@ -39,14 +39,15 @@ from servingd.servables.saved_model.trials.varied import (
     varied_inputs,
 )
 from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
-from servingd.servables.tensorflow.extensions import load_extensions, load_extensions_for
-from servingd.servables.tensorflow.runtime import tensorflow, translate
+from servingd.servables.tensorflow_runtime.extensions import load_extensions, load_extensions_for
+from servingd.servables.tensorflow_runtime.runtime import tensorflow, translate
 
 GRAPH_FILE = "graph.pb"
 REPORT_FILE = "report.json"
 
 Values = list[np.ndarray[Any, Any]]
 Call = Callable[..., list[Any]]
+"""One signature's callable of a session: takes its inputs, returns its outputs."""
 
 _TRANSIENT = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS)
 """TensorFlow's codes for trouble with files and memory: another try may succeed."""
@@ -80,8 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--op-libraries", default="", help="files with operations, with commas")
     parser.add_argument("--python-imports", default="", help="modules with them, with commas")
     parser.add_argument("--parent", type=int, default=0, help="die when this process is gone")
+    parser.add_argument("--idle-class", action="store_true", help="run on idle processors only")
     options = parser.parse_args(arguments)
-    _restrict_process(options.parent, options.memory_limit_bytes, options.cpu_limit_seconds)
+    _restrict_process(options)
     try:
         tensorflow()  # not the model's fault if it cannot be imported: no report
         load_extensions(extensions(options.op_libraries, options.python_imports))
@@ -248,9 +250,14 @@ def _run(call: Call, arrays: Values) -> Values | str:
         raise Declined("a run on made-up inputs does not end") from None
 
 
-def _restrict_process(parent: int, memory_limit_bytes: int, cpu_limit_seconds: int) -> None:
+def _restrict_process(options: argparse.Namespace) -> None:
     """Lower this process's priority, limit it, hide GPUs, and die with the process `parent`."""
+    parent, memory_limit_bytes = options.parent, options.memory_limit_bytes
+    cpu_limit_seconds = options.cpu_limit_seconds
     os.nice(19)
+    if options.idle_class and hasattr(os, "SCHED_IDLE"):
+        # Unlike a niced one, such a process makes way at once when the server's threads wake up.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the server has taken the accelerators' memory
     if memory_limit_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))

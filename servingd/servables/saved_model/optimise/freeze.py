@@ -9,7 +9,7 @@ import numpy as np
 
 from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.python_session import PythonSession
-from servingd.servables.tensorflow.runtime import tensorflow
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 
 def freeze(plain: PythonSession, outputs: Sequence[str], kept: Collection[str] = ()) -> Any:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from servingd.core.calls import Completion
-from servingd.core.serving import Servable
+from servingd.core.call_protocols import Completion
+from servingd.core.callbacks import nothing
+from servingd.core.servable import Servable
 from servingd.core.types import Device, ServableId, Signature, Tensors
 from servingd.errors import Cancelled, ServingError
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph
@@ -25,7 +26,7 @@ from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.session.opening import open_optimised, open_plain
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.session.warm_up import same_answers
-from servingd.servables.tensorflow.runtime import give_memory_back
+from servingd.servables.tensorflow_runtime.runtime import give_memory_back
 
 _log = logging.getLogger(__name__)
 
@@ -49,9 +50,9 @@ class OptimisationJob:
     """What a tuning depends on besides the graph."""
     attempt: str = ""
     """The key of this version's files in `Attempts`."""
-    warm_up: Callable[[Servable], None] = lambda servable: None
+    warm_up: Callable[[Servable], None] = nothing
     """Runs the recorded requests on a servable; raises the ServingError of one that fails."""
-    on_swapped: Callable[[], None] = lambda: None
+    on_swapped: Callable[[], None] = nothing
     """Called when the new sessions serve."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,15 +24,26 @@ from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import (
     SEEDS,
+    ExampleFeature,
     Strings,
     strings_of,
     varied_inputs,
 )
 from servingd.servables.synthetic_inputs import synthetic_inputs
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
+from servingd.wire import protos
 
-MAX_ROWS = 64
+MAX_ROWS = 512
 """Rows of the largest batch that is measured."""
+
+_ENOUGH_ROWS = 64
+"""Rows from which larger batches are measured only while each doubling gains a good part."""
+_GOOD_GAIN = 0.1
+"""The share of the cost per row that a doubling must save beyond `_ENOUGH_ROWS`."""
+_MAX_INPUT_BYTES = 16 << 20
+"""Bytes of the inputs of a measured batch of more than `_ENOUGH_ROWS` rows."""
+_SIZED_BY_TEXT = ("Decode", "StringSplit", "StringNGrams", "Unicode")
+"""How operations begin whose outputs are as large as a string's content says."""
 
 _PARTS = (1, 2, 4, 9)
 """Rows of the calls that are merged in a trial of a model that is fast enough for 16 rows."""
@@ -91,7 +102,8 @@ def find_mergeable(
                 _warm_up(call, signature, known[name])
                 rows_worth[name] = known[name]
             else:
-                rows_worth[name] = _rows_worth_merging(call, signature)
+                one_size = rows_of_one_size(graph, signature, strings.features)
+                rows_worth[name] = _rows_worth_merging(call, signature, one_size)
         except Exception as error:
             refused[name] = f"a trial failed: {translate(error).message}"
         if name in refused:
@@ -186,22 +198,55 @@ def _rows(inputs: Tensors, start: int, stop: int) -> dict[str, Any]:
 # Up to how many rows does it pay? -------------------------------------------------------------
 
 
-def _rows_worth_merging(call: _Call, signature: Signature) -> int:
-    """Return the smallest number of rows that costs about as little per row as any does.
-
-    The cost of handing a batch over between threads is part of it. A wrong number costs time, and
-    changes no answer.
-    """
+def _rows_worth_merging(call: _Call, signature: Signature, one_size: bool) -> int:
+    """Measure a signature; return the rows up to which larger batches pay."""
     one = synthetic_inputs(signature, 1)
     if one is None:
         return 1
-    rows, costs = 1, {1: _time(call, one)}
-    while rows < MAX_ROWS and 2 * rows * costs[rows] <= _MAX_RUN_S:
-        rows *= 2
+
+    def seconds(rows: int) -> float | None:
         inputs = merge([one] * rows).inputs
-        if rows_of(inputs) != rows:
+        return _time(call, inputs) if rows_of(inputs) == rows else None
+
+    if not one_size:
+        return rows_worth_merging(seconds, _ENOUGH_ROWS)
+    row_bytes = max(1, sum(array.nbytes for array in one.values()))
+    fitting = _MAX_INPUT_BYTES // row_bytes
+    return rows_worth_merging(seconds, max(_ENOUGH_ROWS, min(MAX_ROWS, fitting)))
+
+
+def rows_of_one_size(
+    graph: protos.Graph, signature: Signature, features: Sequence[ExampleFeature]
+) -> bool:
+    """Whether a row takes about as much memory in every call as in a measured one."""
+    shapes = [spec.shape for spec in signature.inputs.values()]
+    if any(shape is None or None in shape[1:] for shape in shapes):
+        return False
+    if any(feature.values is None for feature in features):
+        return False
+    nodes = itertools.chain(graph.node, *(f.node_def for f in graph.library.function))
+    return not any(node.op.startswith(_SIZED_BY_TEXT) for node in nodes)
+
+
+def rows_worth_merging(seconds: Callable[[int], float | None], max_rows: int) -> int:
+    """Return the smallest number of rows that costs about as little per row as any does.
+
+    `seconds(rows)` measures a run of so many rows, at most `max_rows`; None: there can be no such
+    run. The cost of handing a batch over between threads is added. A wrong number costs time, and
+    changes no answer.
+    """
+    first = seconds(1)
+    if first is None:
+        return 1
+    rows, costs = 1, {1: first}
+    while 2 * rows <= max_rows and 2 * rows * costs[rows] <= _MAX_RUN_S:
+        if rows >= _ENOUGH_ROWS and costs[rows] > costs[rows // 2] * (1 - _GOOD_GAIN):
             break
-        costs[rows] = _time(call, inputs) / rows
+        rows *= 2
+        run = seconds(rows)
+        if run is None:
+            break
+        costs[rows] = run / rows
     whole = {rows: each + _HANDOVER_S / rows for rows, each in costs.items()}
     least = min(whole.values())
     return min(rows for rows, each in whole.items() if each <= least * _COST_TOLERANCE)

@@ -9,18 +9,11 @@ serving.
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 from collections import deque
 from pathlib import Path
-from typing import IO
 
 from servingd import __version__
-from servingd.config.saved_model import NO_EXTENSIONS, Extensions
 from servingd.errors import ServingError
 from servingd.servables.saved_model.files.weights import (
     MAX_WEIGHT_BYTES,
@@ -32,6 +25,7 @@ from servingd.servables.saved_model.listener import SavedModelListener
 from servingd.servables.saved_model.optimise.attempts import Attempts
 from servingd.servables.saved_model.optimise.cached_graph import CachedGraph, read_cached_graph
 from servingd.servables.saved_model.optimise.child import GRAPH_FILE, Declined
+from servingd.servables.saved_model.optimise.child_process import ChildProcess
 from servingd.servables.saved_model.optimise.graph_cache import GraphCache, model_key
 from servingd.servables.saved_model.optimise.job import (
     OptimisationJob,
@@ -51,16 +45,7 @@ from servingd.servables.saved_model.optimise.tuning import (
 from servingd.servables.saved_model.row_wise.verdicts import NOT_TRIED
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.session import RunningSession
-from servingd.servables.tensorflow.runtime import tensorflow
-
-_CHILD_SECONDS = 1800.0
-"""Seconds that a child may take: it is niced, and gets little of each second on a busy server."""
-_CHILD_CPU_SECONDS = 600
-"""Seconds of processor time that a child may take (RLIMIT_CPU)."""
-_CHILD_BASE_BYTES = 6 << 30
-"""Address space that a child may take besides the model (RLIMIT_AS); much of it is never used."""
-_CHILD_BYTES_PER_WEIGHT = 16
-"""Address space that a child may take per byte of variables: it holds many copies of them."""
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 _WARN_AFTER_S = 60.0
 """Seconds that an unload waits for a job to end before it logs that it waits."""
@@ -78,18 +63,13 @@ class GraphOptimiser:
         cache_dir: str,
         enabled: bool,
         listener: SavedModelListener,
-        memory_limit: int = 0,
-        extensions: Extensions = NO_EXTENSIONS,
+        child: ChildProcess | None = None,
     ) -> None:
-        """Start nothing yet. Not `enabled`: jobs only tune threads and merging.
-
-        `memory_limit` is the child's address space in bytes; 0: by the model's size.
-        """
+        """Start nothing yet. Not `enabled`: jobs only tune threads and merging."""
         self._cache_dir = cache_dir
         self._enabled = enabled
         self._listener = listener
-        self._memory_limit = memory_limit
-        self._extensions = extensions
+        self._child = child or ChildProcess()
         self._cache: GraphCache | None = None  # guarded by _changed; made when first needed
         self._attempts: Attempts | None = None  # guarded by _changed
         self._tunings = TuningCache()  # the optimiser's thread only
@@ -97,7 +77,6 @@ class GraphOptimiser:
         self._waiting: deque[OptimisationJob] = deque()  # guarded by _changed
         self._checks: deque[WeightsCheck] = deque()  # guarded by _changed
         self._current: OptimisationJob | None = None  # guarded by _changed
-        self._child: subprocess.Popen[bytes] | None = None  # guarded by _changed
         self._stopped = False  # guarded by _changed
         self._thread: threading.Thread | None = None  # guarded by _changed; made when first needed
 
@@ -154,7 +133,7 @@ class GraphOptimiser:
             if job in self._waiting:
                 self._waiting.remove(job)
                 job.finished.set()
-            elif job is self._current and self._child is not None:
+            elif job is self._current:
                 self._child.kill()
         while not job.finished.wait(_WARN_AFTER_S):
             _log.warning("%s is not unloaded yet: its graph is being replaced", job.id)
@@ -167,7 +146,6 @@ class GraphOptimiser:
             self._waiting.clear()
             if self._current is not None:
                 self._current.cancelled.set()
-            if self._child is not None:
                 self._child.kill()
             self._changed.notify()
             thread, attempts = self._thread, self._attempts
@@ -306,52 +284,13 @@ class GraphOptimiser:
         cache = self._graph_cache()
         work_folder = cache.make_work_folder()
         try:
-            self._run_child(job, work_folder, weights)
+            self._child.run(job.path, job.tags, work_folder, weights, job.cancelled)
             if _key_of(job) != key:
                 raise Declined("the model's files changed meanwhile")
             return cache.store(work_folder, key)
         except BaseException:
             cache.discard(work_folder)
             raise
-
-    def _run_child(self, job: OptimisationJob, work_folder: Path, weights: int) -> None:
-        memory = self._memory_limit or _CHILD_BASE_BYTES + weights * _CHILD_BYTES_PER_WEIGHT
-        command = [
-            sys.executable,
-            "-m",
-            "servingd.servables.saved_model.optimise.child",
-            job.path,
-            str(work_folder),
-            f"--tags={','.join(job.tags)}",
-            f"--memory-limit-bytes={memory}",
-            f"--cpu-limit-seconds={_CHILD_CPU_SECONDS}",
-            f"--parent={os.getpid()}",
-            f"--op-libraries={','.join(self._extensions.op_libraries)}",
-            f"--python-imports={','.join(self._extensions.python_imports)}",
-        ]
-        if job.cancelled.is_set():
-            raise Declined("cancelled")
-        with tempfile.TemporaryFile() as output:
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-            with self._changed:
-                self._child = child
-                if job.cancelled.is_set():  # before anybody could see the child
-                    child.kill()
-            try:
-                code = child.wait(_CHILD_SECONDS)
-            except subprocess.TimeoutExpired:
-                raise Declined(f"the optimiser took more than {_CHILD_SECONDS:.0f} s") from None
-            finally:
-                with self._changed:
-                    self._child = None
-                child.kill()  # no effect on one that has ended
-                child.wait()
-            if code != 0:
-                raise Declined(
-                    f"the optimiser ended with {_describe_exit(code)}: {_last_line(output)}"
-                )
 
     def _graph_cache(self) -> GraphCache:
         with self._changed:
@@ -371,14 +310,3 @@ def _key_of(job: OptimisationJob) -> str:
 
 def _cache_key(path: str, tags: tuple[str, ...]) -> str:
     return model_key(path, __version__, tensorflow().__version__, *tags)
-
-
-def _describe_exit(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _last_line(output: IO[bytes]) -> str:
-    """Return the last line that a child wrote."""
-    output.seek(max(0, output.seek(0, os.SEEK_END) - 2000))
-    lines = [line for line in output.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"

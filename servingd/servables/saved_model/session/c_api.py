@@ -24,7 +24,7 @@ from servingd.core.types import CPU_0
 from servingd.errors import DataLoss, error_from_code
 from servingd.servables.saved_model.session.device_assignment import device_name
 from servingd.servables.saved_model.session.options import ONE_THREAD, SessionOptions
-from servingd.servables.tensorflow.runtime import clean, tensorflow
+from servingd.servables.tensorflow_runtime.runtime import clean, tensorflow
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import Device
 from servingd.servables.saved_model.session.options import SessionOptions
-from servingd.servables.tensorflow.runtime import tensorflow
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from servingd.core.types import CPU_0, Signature
 from servingd.errors import Cancelled, Code, ServingError
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph, node_name
 from servingd.servables.saved_model.session import c_api
-from servingd.servables.saved_model.session.calls import SessionBackend
+from servingd.servables.saved_model.session.callables import SessionBackend
 from servingd.servables.saved_model.session.device_assignment import (
     graph_without_devices,
     has_device_names,
@@ -22,7 +22,7 @@ from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.saved_model.session.python_session import ObjectModel, PythonSession
 from servingd.servables.saved_model.session.session import RunningSession, SyntheticRunEnded
 from servingd.servables.saved_model.session.warm_up import warm_up
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from servingd.core.types import CPU_0, Device
 from servingd.servables.saved_model.session.c_api import interrupt, make_call, traced
 from servingd.servables.saved_model.session.device_assignment import assign_device
 from servingd.servables.saved_model.session.options import SessionOptions
-from servingd.servables.tensorflow.runtime import tensorflow
+from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 
 class PythonSession:

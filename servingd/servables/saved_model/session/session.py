@@ -14,19 +14,19 @@ from servingd.core.resources.placement import ObservedDevices
 from servingd.core.types import Signature, Tensors
 from servingd.errors import DeadlineExceeded
 from servingd.servables.saved_model.row_wise.verdicts import NOT_TRIED
-from servingd.servables.saved_model.session.calls import (
+from servingd.servables.saved_model.session.callables import (
     SessionBackend,
-    SignatureCall,
+    SignatureCallable,
     fed_and_fetched,
-    make_signature_call,
-    make_signature_calls,
+    make_callable,
+    make_callables,
 )
 from servingd.servables.saved_model.session.device_assignment import observe_devices
 from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.saved_model.session.python_session import ObjectModel
 from servingd.servables.saved_model.session.run_watch import RunOwner
 from servingd.servables.synthetic_inputs import synthetic_inputs
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 
 _MAX_SUBSET_CALLS = 64
 """Callables of some outputs that a session keeps; each holds a plan of the graph in memory.
@@ -91,7 +91,7 @@ class RunningSession:
         self.interrupted = False
         self.on_overdue: Callable[[RunningSession], None] = RunningSession.interrupt
         try:
-            self.calls = make_signature_calls(backend, signatures, options.timed)
+            self.calls = make_callables(backend, signatures, options.timed)
         except BaseException:
             backend.close()
             raise
@@ -99,7 +99,9 @@ class RunningSession:
         self.mergeable = NOT_TRIED
         self._idle = threading.Event()
         self._lock = threading.Lock()
-        self._subset_calls: dict[tuple[str, frozenset[str]], SignatureCall] = {}  # guarded by _lock
+        self._subset_calls: dict[
+            tuple[str, frozenset[str]], SignatureCallable
+        ] = {}  # guarded by _lock
         self._users = RefCount(self._idle.set)
         self.enter = self._users.enter
         self.leave = self._users.leave
@@ -111,7 +113,7 @@ class RunningSession:
         """Intra-op threads of the session's own."""
         return self.options.threads
 
-    def call_for(self, signature: Signature, wanted: Collection[str]) -> SignatureCall:
+    def call_for(self, signature: Signature, wanted: Collection[str]) -> SignatureCallable:
         """Return the callable that computes the outputs `wanted` alone, as `Session::Run` does.
 
         Call between `enter` and `leave`. Returns the callable of all outputs where too many subsets
@@ -128,7 +130,7 @@ class RunningSession:
                 if len(outputs) == len(signature.outputs) or len(calls) >= _MAX_SUBSET_CALLS:
                     return self.calls[signature.name]
                 subset = dataclasses.replace(signature, outputs=outputs)
-                calls[key] = make_signature_call(self._backend, subset, self.options.timed)
+                calls[key] = make_callable(self._backend, subset, self.options.timed)
             return calls[key]
 
     def trace_devices(

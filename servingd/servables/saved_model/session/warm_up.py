@@ -17,7 +17,7 @@ from servingd.servables.saved_model.session.session import RunningSession, Synth
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import strings_of, varied_inputs
 from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 
 _UNSET_VARIABLE = ("Could not find variable", "Read variable failure")
 """TensorFlow's messages for a variable that was not restored: of a session, and of XLA."""

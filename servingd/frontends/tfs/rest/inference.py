@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from servingd.core.types import ModelSpec, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError
-from servingd.frontends.call import Call, CallContext, Note, to_serving_error
+from servingd.frontends.call import CallContext, Note, SignatureCall, to_serving_error
 from servingd.frontends.tfs.rest.reply import PROTOBUF, RestReply
 from servingd.frontends.tfs.rpc.examples import ClassifyCall, RegressCall
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
 from servingd.frontends.tfs.rpc.predict import PredictCall
-from servingd.inference.calls import CLASSIFY_METHOD, REGRESS_METHOD
+from servingd.inference.checks import CLASSIFY_METHOD, REGRESS_METHOD
 from servingd.inference.examples import classification, regression, run_examples
 from servingd.inference.predict import predict
 from servingd.wire import protos
@@ -36,7 +36,7 @@ _LARGE_BYTES = 32 << 10
 """Bytes of outputs above which a worker writes them: 8,000 floats take 0.3 ms, gzip as much."""
 
 
-class JsonPredict(Call):
+class JsonPredict(SignatureCall):
     """One `:predict` call; see `inference.predict.PredictCall`."""
 
     method = "predict"
@@ -74,10 +74,10 @@ class JsonPredict(Call):
         if (
             _are_large(outputs)
             and isinstance(reply, RestReply)
-            and reply.takes_away(lambda: Call.succeed(self, outputs))
+            and reply.takes_away(lambda: SignatureCall.succeed(self, outputs))
         ):
             return
-        Call.succeed(self, outputs)
+        SignatureCall.succeed(self, outputs)
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
         """Return `predictions` or `outputs`, in the request's format."""
@@ -108,7 +108,7 @@ def _are_large(outputs: Tensors) -> bool:
     return size > _LARGE_BYTES
 
 
-class _JsonExamples(Call):
+class _JsonExamples(SignatureCall):
     """The common part of `:classify` and `:regress`; see `inference.examples.ExamplesCall`."""
 
     signature_method: str

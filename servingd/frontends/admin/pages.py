@@ -1,4 +1,4 @@
-"""The one table of HTTP routes: servingd's here, TensorFlow Serving's in `tfs/rest/api.py`."""
+"""servingd's own pages: probes, metrics, and the status of models and devices as JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from urllib.parse import unquote
 import orjson
 
 from servingd import __version__
-from servingd.core.calls import States
+from servingd.core.call_protocols import States
 from servingd.core.types import ServableId
 from servingd.errors import Code, NotFound, ServingError
 from servingd.frontends.admin.device_page import describe_devices, describe_placement
-from servingd.frontends.http.messages import HttpHandler, HttpReply, HttpRequest
+from servingd.frontends.http.messages import HttpReply, HttpRequest
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.status_codes import HTTP
 from servingd.inference.status import versions_of
@@ -23,7 +23,7 @@ from servingd.observability.metrics import CONTENT_TYPE
 from servingd.observability.placements import Placements
 
 _JSON = "application/json"
-_TEXT = "text/plain; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
 
 Answer = tuple[int, bytes, str]
 """Status, body, content type."""
@@ -31,47 +31,39 @@ Answer = tuple[int, bytes, str]
 _METRICS = None
 """In place of an answer: the metrics page, which a worker makes."""
 
-Explain = Callable[[str], Mapping[int, Sequence[Mapping[str, Any]]]]
-"""Returns the figures of a model's queues, by version."""
-
-Check = Callable[[], str | None]
-"""Returns the reason for a failing probe; None if it succeeds."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pages:
-    """The contents of servingd's own routes."""
+class PageContents:
+    """What the pages show."""
 
     metrics: SharedPage
-    ready: Check
-    started: Check
+    ready: Callable[[], str | None]
+    """Returns why `/readyz` fails; None if it succeeds."""
+    started: Callable[[], str | None]
+    """Returns why `/startupz` fails; None if it succeeds."""
     describe: Callable[[], Mapping[str, Any]]
     """Returns the server's name and its process."""
-    explain: Explain = lambda name: {}
+    explain: Callable[[str], Mapping[int, Sequence[Mapping[str, Any]]]]
+    """Returns the figures of a model's queues, by version."""
     placements: Placements = field(default_factory=Placements)
     """The replicas of all versions, and their devices."""
-    monitoring_path: str = ""
-    """TensorFlow Serving's path of the metrics; empty: none."""
 
 
-class HttpRoutes:
-    """Probes, metrics, status under `/servingd/v1/`, and TensorFlow Serving's API under `/v1/`."""
+class AdminPages:
+    """Probes, metrics, and status under `/servingd/v1/`. Runs on the loops' threads."""
 
-    def __init__(self, api: HttpHandler, states: States, pages: Pages) -> None:
-        self._api = api
+    def __init__(self, states: States, contents: PageContents) -> None:
         self._states = states
-        self._metrics_page = pages.metrics
-        self._describe = pages.describe
-        self._explain = pages.explain
-        self._placements = pages.placements
-        self._monitoring_path = pages.monitoring_path
-        self._api_first = pages.monitoring_path[:4] != "/v1/"
-        ready, started = pages.ready, pages.started
+        self._metrics_page = contents.metrics
+        self._describe = contents.describe
+        self._explain = contents.explain
+        self._placements = contents.placements
+        ready, started = contents.ready, contents.started
         self._routes: Sequence[tuple[re.Pattern[str], Callable[..., Answer | None]]] = [
             (re.compile(pattern), answer)
             for pattern, answer in (
-                ("/livez", lambda: (200, b"ok\n", _TEXT)),
-                ("/healthz", lambda: (200, b"ok\n", _TEXT)),
+                ("/livez", lambda: (200, b"ok\n", TEXT)),
+                ("/healthz", lambda: (200, b"ok\n", TEXT)),
                 ("/readyz", lambda: _probe(ready)),
                 ("/startupz", lambda: _probe(started)),
                 ("/metrics", lambda: _METRICS),
@@ -82,16 +74,12 @@ class HttpRoutes:
         ]
 
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
-        """Answer a request; runs on the loop's thread."""
-        target = request.target
-        if target[:4] == "/v1/" and self._api_first:
-            self._api(request, reply)
-        elif self._monitoring_path and request.path == self._monitoring_path:
-            self._send(self._monitoring(target), reply)
-        elif target[:4].lower() == "/v1/":
-            self._api(request, reply)
-        else:
-            self._send(self._answer(request), reply)
+        """Answer a request for one of the pages; 404 for any other path."""
+        self._send(self._answer(request), reply)
+
+    def send_metrics(self, reply: HttpReply) -> None:
+        """Send the metrics page, once a worker has made it."""
+        self._send(_METRICS, reply)
 
     def _send(self, answer: Answer | None, reply: HttpReply) -> None:
         """Send an answer; for None, send the metrics page once a worker has made it."""
@@ -107,15 +95,8 @@ class HttpRoutes:
 
         self._metrics_page.ask(take)
 
-    def _monitoring(self, target: str) -> Answer | None:
-        """Return the page at TensorFlow Serving's path, by its rules: any method, but no query."""
-        if target != self._monitoring_path:
-            text = f"Unexpected path: {target}. Should be {self._monitoring_path}"
-            return 400, text.encode(), _TEXT
-        return _METRICS
-
     def _answer(self, request: HttpRequest) -> Answer | None:
-        """Answer one of servingd's own routes."""
+        """Return the page at a path."""
         for pattern, answer in self._routes:
             match = pattern.fullmatch(request.path)
             if match:
@@ -172,9 +153,9 @@ def describe_server(process: int) -> Mapping[str, Any]:
     return {"server": f"servingd {__version__}", "process": process}
 
 
-def _probe(check: Check) -> Answer:
+def _probe(check: Callable[[], str | None]) -> Answer:
     reason = check()
-    return (200, b"ok\n", _TEXT) if reason is None else (503, f"{reason}\n".encode(), _TEXT)
+    return (200, b"ok\n", TEXT) if reason is None else (503, f"{reason}\n".encode(), TEXT)
 
 
 def _json(content: Any) -> Answer:

@@ -14,7 +14,7 @@ import threading
 
 from servingd.config.saved_model import Extensions
 from servingd.errors import InvalidConfig, ServingError
-from servingd.servables.tensorflow.runtime import TEXT_PACKAGE, is_of_text, tensorflow
+from servingd.servables.tensorflow_runtime.runtime import TEXT_PACKAGE, is_of_text, tensorflow
 from servingd.wire import protos
 
 _log = logging.getLogger(__name__)

@@ -1,11 +1,11 @@
-"""What all inference calls have in common: each is sent to one signature of one ready version."""
+"""What all inference calls have in common: one signature of one ready version, and its checks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from servingd.core.calls import Completion, ServableHandle, SignatureRunner
+from servingd.core.call_protocols import Completion, ServableHandle, SignatureRunner
 from servingd.core.shapes import misfit
 from servingd.core.types import ModelSpec, Signature, Tensors
 from servingd.errors import InvalidArgument, Unimplemented

@@ -7,12 +7,10 @@ import threading
 from collections.abc import Callable
 
 from servingd.errors import AlreadyExists, InvalidArgument, ServingError, as_serving_error
-from servingd.servables.tensorflow.runtime import is_loaded
+from servingd.servables.tensorflow_runtime.runtime import is_loaded
 
 MAX_SECONDS = 60.0
 """Seconds of a trace, at most: it grows in memory."""
-
-Done = Callable[[bytes | ServingError], None]
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +22,12 @@ class Profiler:
         self._lock = threading.Lock()
         self._ended: threading.Event | None = None  # of the trace under way; guarded by _lock
 
-    def profile(self, seconds: float, levels: tuple[int, int, int], done: Done) -> None:
+    def profile(
+        self,
+        seconds: float,
+        levels: tuple[int, int, int],
+        done: Callable[[bytes | ServingError], None],
+    ) -> None:
         """Trace for `seconds`, then call `done` with a serialised `tensorflow.profiler.XSpace`.
 
         `levels` are those of the host, device and Python tracers. Raises InvalidArgument for a time
@@ -50,7 +53,11 @@ class Profiler:
                 self._ended.set()
 
     def _take(
-        self, seconds: float, levels: tuple[int, int, int], ended: threading.Event, done: Done
+        self,
+        seconds: float,
+        levels: tuple[int, int, int],
+        ended: threading.Event,
+        done: Callable[[bytes | ServingError], None],
     ) -> None:
         outcome: bytes | ServingError
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from servingd.core.batching.batch_limits import BatchRules
-from servingd.core.calls import Completion, SignatureRunner
+from servingd.core.call_protocols import Completion, SignatureRunner
 from servingd.core.completeness import Listing
 from servingd.core.resources.estimates import UNKNOWN, Estimate
 from servingd.core.types import (

@@ -11,7 +11,7 @@ from servingd.errors import Code, Internal, ServingError, Unimplemented
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.python_session import ObjectModel
 from servingd.servables.saved_model.session.timed_runs import TimedRuns
-from servingd.servables.tensorflow.runtime import translate
+from servingd.servables.tensorflow_runtime.runtime import translate
 
 _SIGNATURE_ERRORS = (
     Code.INVALID_ARGUMENT,
@@ -50,7 +50,7 @@ class SessionBackend(Protocol):
         ...
 
 
-class SignatureCall:
+class SignatureCallable:
     """A signature's callable: arrays in the order of its inputs, values in that of its outputs."""
 
     __slots__ = ("_call", "_outputs", "_run", "_timed")
@@ -74,7 +74,7 @@ class SignatureCall:
         return dict(zip(self._outputs, values, strict=False))
 
 
-class PassThroughCall(SignatureCall):
+class PassThroughCallable(SignatureCallable):
     """The callable of a signature some of whose outputs are inputs: a run cannot fetch a feed."""
 
     __slots__ = ("_all_outputs", "_passed_through")
@@ -92,46 +92,46 @@ class PassThroughCall(SignatureCall):
         self._passed_through = passed_through
 
     def run(self, inputs: Tensors, deadline: float | None = None) -> dict[str, Any]:
-        """Return the outputs by alias; see `SignatureCall.run`."""
+        """Return the outputs by alias; see `SignatureCallable.run`."""
         found = super().run(inputs, deadline) if self._outputs else {}
         found |= {output: inputs[alias] for output, alias in self._passed_through.items()}
         return {alias: found[alias] for alias in self._all_outputs}
 
 
-def make_signature_calls(
+def make_callables(
     backend: SessionBackend | ObjectModel, signatures: Mapping[str, Signature], timed: bool
-) -> dict[str, SignatureCall]:
+) -> dict[str, SignatureCallable]:
     """Make a callable per signature. Raises a ServingError.
 
     A signature that cannot be called does not cost the others: its callable raises the reason.
     """
-    calls: dict[str, SignatureCall] = {}
+    calls: dict[str, SignatureCallable] = {}
     for name, signature in signatures.items():
         try:
-            calls[name] = make_signature_call(backend, signature, timed)
+            calls[name] = make_callable(backend, signature, timed)
         except Exception as error:
             failure = translate(error)
             if failure.code not in _SIGNATURE_ERRORS:
                 raise failure from error
             _log.warning("signature %s cannot be called: %s", name, failure.message)
-            calls[name] = SignatureCall(_failing_call(failure), ())
+            calls[name] = SignatureCallable(_failing_call(failure), ())
     return calls
 
 
-def make_signature_call(
+def make_callable(
     backend: SessionBackend | ObjectModel, signature: Signature, timed: bool
-) -> SignatureCall:
+) -> SignatureCallable:
     """Make a signature's callable; `timed` ones end at a call's deadline.
 
     Raises TensorFlow's errors.
     """
     unserved = [alias for alias in signature.inputs if alias in signature.unserved]
     if unserved:  # such calls are refused before they come here: see `check_served`
-        return SignatureCall(_failing_call(Unimplemented(signature.unserved[unserved[0]])), ())
+        return SignatureCallable(_failing_call(Unimplemented(signature.unserved[unserved[0]])), ())
     outputs = tuple(alias for alias in signature.outputs if alias not in signature.unserved)
     if isinstance(backend, ObjectModel):
         inputs = list(signature.inputs)
-        return SignatureCall(
+        return SignatureCallable(
             backend.make_signature_call(signature.name, inputs, list(outputs)), outputs
         )
     feeds, fetches = fed_and_fetched(signature)
@@ -144,9 +144,9 @@ def make_signature_call(
     else:
         call = backend.make_call(feeds, fetches)
     if not passed_through:
-        return SignatureCall(call, outputs)
+        return SignatureCallable(call, outputs)
     fetched = tuple(alias for alias in outputs if alias not in passed_through)
-    return PassThroughCall(call, fetched, outputs, passed_through)
+    return PassThroughCallable(call, fetched, outputs, passed_through)
 
 
 def fed_and_fetched(signature: Signature) -> tuple[list[str], list[str]]:

@@ -20,7 +20,7 @@ from servingd.errors import (
     as_serving_error,
     error_from_code,
 )
-from servingd.servables.tensorflow.quiet import without_noise
+from servingd.servables.tensorflow_runtime.quiet import without_noise
 
 _log = logging.getLogger(__name__)
 

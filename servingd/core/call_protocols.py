@@ -11,8 +11,8 @@ from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import ServingError
 
 
-class Completion(Protocol):
-    """The receiver of a run's outcome: either `succeed` or `fail` is called once, on any thread."""
+class Caller(Protocol):
+    """Who waits for a call's outcome, as queues and runs see it."""
 
     deadline: float | None
     """Monotonic seconds after which nobody waits any more; None where the caller set none."""
@@ -37,6 +37,10 @@ class Completion(Protocol):
         the transport does not buffer.
         """
         return None
+
+
+class Completion(Caller, Protocol):
+    """The receiver of a run's outcome: either `succeed` or `fail` is called once, on any thread."""
 
     def succeed(self, outputs: Tensors) -> None:
         """Hand over the outputs, by alias. The receiver must not write to them."""

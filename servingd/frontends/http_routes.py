@@ -1,0 +1,37 @@
+"""Which HTTP path belongs to which API: `/v1/` to TensorFlow Serving's, all others to the pages."""
+
+from __future__ import annotations
+
+from servingd.frontends.admin.pages import TEXT, AdminPages
+from servingd.frontends.http.messages import HttpHandler, HttpReply, HttpRequest
+
+
+class HttpRoutes:
+    """The handler of all HTTP requests; it runs on the loop's thread."""
+
+    def __init__(self, api: HttpHandler, pages: AdminPages, monitoring_path: str = "") -> None:
+        """`monitoring_path` is TensorFlow Serving's path of the metrics; empty: none."""
+        self._api = api
+        self._pages = pages
+        self._monitoring_path = monitoring_path
+        self._api_first = monitoring_path[:4] != "/v1/"
+
+    def handle(self, request: HttpRequest, reply: HttpReply) -> None:
+        """Answer a request."""
+        target = request.target
+        if target[:4] == "/v1/" and self._api_first:
+            self._api(request, reply)
+        elif self._monitoring_path and request.path == self._monitoring_path:
+            self._monitoring(target, reply)
+        elif target[:4].lower() == "/v1/":
+            self._api(request, reply)
+        else:
+            self._pages.handle(request, reply)
+
+    def _monitoring(self, target: str, reply: HttpReply) -> None:
+        """Answer at TensorFlow Serving's path, by its rules: any method, but no query."""
+        if target == self._monitoring_path:
+            self._pages.send_metrics(reply)
+        else:
+            text = f"Unexpected path: {target}. Should be {self._monitoring_path}"
+            reply.send(400, text.encode(), TEXT)

@@ -1,0 +1,125 @@
+"""Run the command that optimises a graph as a child process, on processors that would be idle.
+
+A reload under load must not be felt by the calls. So the child is in the idle scheduling class: it
+makes way at once when a thread of the server wakes up. On a machine that is never idle it would get
+no time at all, so after a while it is begun anew, niced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO
+
+from servingd.config.saved_model import NO_EXTENSIONS, Extensions
+from servingd.servables.saved_model.optimise.child import Declined
+
+_CPU_SECONDS = 600
+"""Seconds of processor time that a child may take (RLIMIT_CPU)."""
+_BASE_BYTES = 6 << 30
+"""Address space that a child may take besides the model (RLIMIT_AS); much of it is never used."""
+_BYTES_PER_WEIGHT = 16
+"""Address space that a child may take per byte of variables: it holds many copies of them."""
+_NICED_S = 1800.0
+"""Seconds that a niced child may take: it gets little of each second on a busy server."""
+
+_log = logging.getLogger(__name__)
+
+
+class ChildProcess:
+    """Runs one child at a time. `run` is called by one thread, `kill` by any."""
+
+    def __init__(
+        self,
+        extensions: Extensions = NO_EXTENSIONS,
+        memory_limit: int = 0,
+        idle_s: float = 300.0,
+    ) -> None:
+        """Start nothing. `memory_limit` is an address space in bytes; 0: by the model's size.
+
+        `idle_s` are the seconds after which a child that got too little time is begun anew.
+        """
+        self._extensions = extensions
+        self._memory_limit = memory_limit
+        self._idle_s = idle_s
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None  # guarded by _lock
+
+    def run(
+        self,
+        path: str,
+        tags: tuple[str, ...],
+        target: Path,
+        weights: int,
+        cancelled: threading.Event,
+    ) -> None:
+        """Optimise the SavedModel at `path`, of so many bytes of weights, into the folder `target`.
+
+        Raises Declined if the child fails, takes too long, or `cancelled` is set.
+        """
+        memory = self._memory_limit or _BASE_BYTES + weights * _BYTES_PER_WEIGHT
+        command = [
+            sys.executable,
+            "-m",
+            "servingd.servables.saved_model.optimise.child",
+            path,
+            str(target),
+            f"--tags={','.join(tags)}",
+            f"--memory-limit-bytes={memory}",
+            f"--cpu-limit-seconds={_CPU_SECONDS}",
+            f"--parent={os.getpid()}",
+            f"--op-libraries={','.join(self._extensions.op_libraries)}",
+            f"--python-imports={','.join(self._extensions.python_imports)}",
+        ]
+        if self._run([*command, "--idle-class"], self._idle_s, cancelled):
+            return
+        _log.info("%s: the machine is busy; its graph is optimised all the same", path)
+        if not self._run(command, _NICED_S, cancelled):
+            raise Declined(f"the optimiser took more than {_NICED_S:.0f} s")
+
+    def kill(self) -> None:
+        """End the child, if there is one."""
+        with self._lock:
+            if self._child is not None:
+                self._child.kill()
+
+    def _run(self, command: list[str], timeout_s: float, cancelled: threading.Event) -> bool:
+        """Run a child to its end; return False if it does not end in time."""
+        with tempfile.TemporaryFile() as output:
+            with self._lock:
+                if cancelled.is_set():
+                    raise Declined("cancelled")
+                child = self._child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                )
+            try:
+                code = child.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                return False
+            finally:
+                with self._lock:
+                    self._child = None
+                child.kill()  # no effect on one that has ended
+                child.wait()
+            if code != 0:
+                raise Declined(
+                    f"the optimiser ended with {_describe_exit(code)}: {_last_line(output)}"
+                )
+            return True
+
+
+def _describe_exit(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _last_line(output: IO[bytes]) -> str:
+    """Return the last line that a child wrote."""
+    output.seek(max(0, output.seek(0, os.SEEK_END) - 2000))
+    lines = [line for line in output.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
