@@ -84,12 +84,8 @@ class Filled:
     """The variables that hold assets' paths."""
     path_nodes: frozenset[str] = frozenset()
     """The nodes of these variables."""
-
-    @property
-    def assets(self) -> frozenset[str]:
-        """The nodes of the assets that the initialiser reads."""
-        paths = {assigned.asset for assigned in self.path_variables.values()}
-        return frozenset(paths).union(*(assets for _, assets in self.tables.values()))
+    assets: frozenset[str] = frozenset()
+    """The nodes of the assets that the initialiser reads."""
 
 
 def find_filled(
@@ -173,7 +169,8 @@ class _Initialisation:
 
     def run(self) -> Filled:
         """Return what is filled. Raises NotStatic."""
-        visited = list(self._visit_graph())
+        before = list(self._nodes_before(self._root))
+        visited = [pair for node in before for pair in self._visit(self._graph, node)]
         types = {node.op for _, node in visited}
         _refuse_state(types - {"AssignVariableOp"} - _WRITES)
         _refuse_other_tables(types)
@@ -190,18 +187,13 @@ class _Initialisation:
                 table = self._table(body, node)
                 if table in tables:
                     raise NotStatic(f"table {table.name} is filled twice")
-                assets = self._assets_behind(body, node, paths)
-                tables[table] = (node.op, assets)
+                tables[table] = (node.op, self._assets_behind(body, node, paths))
         handles = self._graph.nodes.values()
         path_nodes = {n.name for n in handles if n.op == "VarHandleOp" and resource_of(n) in paths}
-        return Filled(tables, paths, frozenset(path_nodes))
+        assets = self._assets & {node.name for node in before}
+        return Filled(tables, paths, frozenset(path_nodes), frozenset(assets))
 
     # Walking ----------------------------------------------------------------------------------
-
-    def _visit_graph(self) -> Iterator[tuple[_Body, Any]]:
-        """Yield every node that runs, with the call of the function that it is in."""
-        for node in self._nodes_before(self._root):
-            yield from self._visit(self._graph, node)
 
     def _nodes_before(self, root: str) -> Iterator[Any]:
         """Yield the nodes of the graph that run before `root`, and it."""
