@@ -311,6 +311,35 @@ def test_a_table_is_filled_from_the_assets_of_the_version_that_is_opened(tmp_pat
         session.close()
 
 
+def test_numbers_that_are_none_are_answered_as_on_the_plain_graph_or_it_is_declined(tmp_path):
+    """An empty text's mean is no number; kernels differ in what they make of that."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.t = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(tf.constant(VOCABULARY), tf.constant([1, 2, 3])), 0
+    )
+    module.e, module.w = tf.Variable(tf.ones([4, 8])), tf.Variable(tf.ones([8, 8]))
+    module.b, module.v = tf.Variable(tf.ones([8])), tf.Variable(tf.ones([8, 2]))
+
+    def f(x):
+        words = module.t.lookup(tf.strings.split(x).to_tensor())
+        mean = tf.reduce_mean(tf.gather(module.e, words), 1)
+        return {"y": tf.nn.relu(tf.nn.bias_add(mean @ module.w, module.b)) @ module.v}
+
+    save(tmp_path / "model", module, f)
+    try:
+        graph_def, initialiser = optimise(str(tmp_path / "model"), TAGS)
+    except Declined:
+        return
+    plain, optimised = open_both(tmp_path / "model", graph_def, initialiser, tmp_path)
+    for rows in (1, 3):
+        x = np.full(rows, b"", object)
+        assert agree([answers(plain, x)["y"]], [answers(optimised, x)["y"]])
+    plain.close()
+    optimised.close()
+
+
 # What is not ------------------------------------------------------------------------------------
 
 

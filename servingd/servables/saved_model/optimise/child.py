@@ -178,12 +178,14 @@ def _filled(
 
 
 def _session(graph_def: Any, initialiser: Initialiser, source: str) -> Any:
-    """Open a `tf.compat.v1.Session` over an optimised graph, and initialise it."""
+    """Open a `tf.compat.v1.Session` over an optimised graph as it is served, and initialise it."""
     tf1 = tensorflow().compat.v1
+    config = ONE_THREAD.config()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
     graph = tensorflow().Graph()
     with graph.as_default():
         tensorflow().import_graph_def(graph_def, name="")
-    session = tf1.Session(graph=graph, config=ONE_THREAD.config())
+    session = tf1.Session(graph=graph, config=config)
     if initialiser.operation:
         feeds = {n: f"{source}/assets/{file}" for n, file in initialiser.assets.items()}
         session.run(node_name(initialiser.operation), feeds)
