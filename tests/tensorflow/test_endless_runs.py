@@ -87,6 +87,22 @@ def test_a_run_of_a_caller_who_left_is_ended_and_the_others_go_on(models, load):
     loader.unload(body)
 
 
+def test_as_often_as_callers_leave_the_others_go_on(models, load):
+    """TensorFlow ends a run when its time is up, but not when its caller leaves before that."""
+    loader = load(models / "endless")
+    body = loader.load()
+    for _ in range(3):
+        caller = RecordingCompletion(time.monotonic() + 600)
+        looping = call(body, FOR_EVER, caller)
+        while not body.session.runs and looping.is_alive():
+            time.sleep(0.001)
+        caller.lives = False
+        looping.join(TIMEOUT)
+        assert isinstance(caller.outcome, Unavailable)
+        assert answered(body)["y"] == QUICK
+    loader.unload(body)
+
+
 def test_from_then_on_tensorflow_ends_runs_when_their_time_is_up(models, load):
     loader = load(models / "endless")
     body = loader.load()

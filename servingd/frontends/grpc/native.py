@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from threading import get_ident
 from typing import Any
@@ -25,6 +26,11 @@ from servingd.frontends.status_codes import grpc_message, retry_hint
 _BATCH = 64
 _WAKE_MS = 500
 """Milliseconds after which the drain thread wakes without work: `close` does not always wake it."""
+
+_LOOK_S = 0.03
+"""Seconds between two looks of `drain-1` at whether `drain-0` goes on."""
+_STAND_BY_WAKE_MS = 20
+"""Milliseconds after which `drain-1` looks whether `drain-0` goes on, while it stands in for it."""
 
 _TOGETHER_S = 500e-6
 """Seconds, from the beginning of a batch, after which a response is handed over at once."""
@@ -57,13 +63,13 @@ def unusable_because() -> str | None:
 
 
 class _PendingResponses:
-    """One thread's responses that are sent together. For that thread alone."""
+    """One thread's responses that are sent together. For that thread alone, but `flush`."""
 
     __slots__ = ("_answers", "_respond", "_since")
 
     def __init__(self, respond: Callable[..., bool]) -> None:
         self._respond = respond
-        self._answers: list[tuple[int, bytes]] = []
+        self._answers: deque[tuple[int, bytes]] = deque()
         self._since = 0.0
 
     def begin(self) -> None:
@@ -78,10 +84,11 @@ class _PendingResponses:
         return True
 
     def flush(self) -> None:
-        """Hand over the buffered responses."""
-        for call, payload in self._answers:
-            self._respond(call, payload)
-        self._answers.clear()
+        """Hand over the buffered responses. From any thread."""
+        answers = self._answers
+        while answers:
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                self._respond(*answers.popleft())
 
 
 class _ResponseBuffer:
@@ -193,10 +200,11 @@ class _NativeReply:
 
 
 class NativeTransport:
-    """Owns the port and the thread `drain-0`. `bind`, `start` and `stop` once each, in this order.
+    """Owns the port and two threads. `bind`, `start` and `stop` once each, in this order.
 
-    The drain thread runs cheap handlers itself and never blocks: there is no other back-pressure
-    on clients.
+    `drain-0` takes calls and runs cheap handlers itself: there is no other back-pressure on
+    clients. While one of its handlers blocks, `drain-1` does this in its place: health, status and
+    the calls of other models do not wait for a model that has turned slow.
     """
 
     def __init__(
@@ -216,9 +224,16 @@ class NativeTransport:
         self._call_event: Any = None
         self._responses: _ResponseBuffer
         self._draining = False  # written by stop, read by the drain thread
-        self._replies: dict[int, _NativeReply] = {}  # of waiting calls; drain thread only
+        self._replies: dict[int, _NativeReply] = {}  # of waiting calls; the drain threads only
         self._sweep_at = _MAX_STREAMS
-        self._thread = threading.Thread(target=self._drain, name="drain-0", daemon=True)
+        self._batch: deque[Any] = deque()  # what drain-0 has received; both take from its left
+        self._taking = False  # whether drain-0 handles a batch
+        self._answers: _PendingResponses  # of drain-0
+        self._closing = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._drain, name="drain-0", daemon=True),
+            threading.Thread(target=self._stand_by, name="drain-1", daemon=True),
+        ]
 
     def bind(self) -> int:
         """Bind the port; clients that connect from now on wait. Raises OSError."""
@@ -247,7 +262,8 @@ class NativeTransport:
     def start(self) -> None:
         """Start to answer calls."""
         self._native.start()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def refuse(self) -> None:
         """Answer every new call with UNAVAILABLE from now on."""
@@ -264,10 +280,12 @@ class NativeTransport:
         return True
 
     def stop(self) -> None:
-        """Close the port and end the thread; calls in flight are cut off."""
+        """Close the port and end the threads; calls in flight are cut off."""
+        self._closing.set()
         self._native.close()
-        if self._thread.is_alive():
-            self._thread.join(2 + _WAKE_MS / 1000)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(2 + _WAKE_MS / 1000)
 
     def _in_flight(self) -> int:
         methods = self._native.metrics()["methods"].values()
@@ -276,21 +294,49 @@ class NativeTransport:
         )
 
     def _drain(self) -> None:
-        """Take calls in batches until the transport is closed; the thread's main loop."""
-        receive, answers = self._native.recv_batch_details, self._responses.open()
+        """Take calls in batches until the transport is closed; the main loop of `drain-0`."""
+        receive = self._native.recv_batch_details
+        answers = self._answers = self._responses.open()
         while (events := receive(_BATCH, _WAKE_MS)) is not None:
-            answers.begin()
-            self._take(events)
-            answers.flush()
-            self._unread.tick()
+            self._batch = batch = deque(events)
             del events  # else the last batch stays in memory
+            self._taking = True
+            answers.begin()
+            self._take(batch)
+            answers.flush()
+            self._taking = False
+            self._unread.tick()
 
-    def _take(self, events: list[Any]) -> None:
+    def _stand_by(self) -> None:
+        """Take calls while a handler blocks `drain-0`; the main loop of `drain-1`."""
+        seen: tuple[deque[Any], int] | None = None
+        while not self._closing.wait(_LOOK_S):
+            batch, left = seen_now = self._batch, len(self._batch)
+            if self._taking and seen is not None and seen[0] is batch and seen[1] == left:
+                self._answers.flush()
+                self._take_while_blocked(batch)
+            seen = seen_now
+
+    def _take_while_blocked(self, batch: deque[Any]) -> None:
+        """Take the rest of the batch that `drain-0` is stuck in, and what comes meanwhile."""
+        self._take(batch)
+        receive = self._native.recv_batch_details
+        while self._taking and self._batch is batch and not self._closing.is_set():
+            events = receive(_BATCH, _STAND_BY_WAKE_MS)
+            if events is None:
+                return
+            self._take(deque(events))
+
+    def _take(self, batch: deque[Any]) -> None:
         """Call the handlers of a batch of calls, and handle cancellations."""
         call_event, handlers = self._call_event, self._handlers
         responses, fail, unread = self._responses, self._native.fail, self._unread
-        alone = len(events) == 1
-        for kind, call, method, payload, _, details in events:
+        alone = len(batch) == 1
+        while batch:
+            try:
+                kind, call, method, payload, _, details = batch.popleft()
+            except IndexError:  # the other thread was quicker
+                return
             try:
                 if kind != call_event:
                     self._cancelled(call)
@@ -319,8 +365,8 @@ class NativeTransport:
         replies = self._replies
         replies[reply.call] = reply
         if len(replies) > self._sweep_at:
-            for call in [c for c, r in replies.items() if r.over]:
-                del replies[call]
+            for call in [c for c, r in replies.copy().items() if r.over]:
+                replies.pop(call, None)
             self._sweep_at = 2 * len(replies) + _MAX_STREAMS
 
     def _cancelled(self, call: int) -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any, NamedTuple
 
 from servingd.core.batching.batch_limits import (
@@ -38,6 +39,7 @@ from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError, as_serving_error
 from servingd.observability.batches import BatchMetrics, QueueStats
 from servingd.runtime.batching.batcher import Batcher, BatcherOptions
+from servingd.runtime.batching.inline_runs import InlineRuns
 from servingd.runtime.batching.runner import BatchRunner
 from servingd.runtime.batching.waiting_calls import SplitCall, WaitingCall
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
@@ -98,6 +100,7 @@ class QueuedRunner:
 
     __slots__ = (
         "_batcher",
+        "_inline",
         "_inline_below_s",
         "_merge_above_s",
         "_meter",
@@ -119,8 +122,11 @@ class QueuedRunner:
         options: DispatchOptions,
         model: ModelBatching,
         stats: QueueStats,
+        inline: InlineRuns,
     ) -> None:
+        """`inline` are the inline runs of all signatures."""
         self.signature = signature
+        self._inline = inline
         self.notes: dict[str, Any] = {}
         self.stats = stats
         self.times = RunTimes()
@@ -159,9 +165,14 @@ class QueuedRunner:
             for array in inputs.values():
                 size += array.nbytes
         cost = self._meter.cost(size)
-        if self._ruled is None and (
-            cost < self._merge_above_s
-            or (cost < self._inline_below_s and self._gains_nothing_by_waiting(done))
+        inline = self._inline
+        if (
+            self._ruled is None
+            and (
+                cost < self._merge_above_s
+                or (cost < self._inline_below_s and self._gains_nothing_by_waiting(done))
+            )
+            and not (inline and inline.one_is_stuck())
         ):
             self._run_now(inputs, done, size)
         else:
@@ -234,6 +245,8 @@ class QueuedRunner:
         started = time.perf_counter()
         if started > self._sampler.due:
             done = self._sampler.watch(inputs, done, started)
+        thread, inline = get_ident(), self._inline
+        inline[thread] = started
         try:
             self._servable.run(self.signature, inputs, done)
         except ServingError as error:
@@ -241,6 +254,7 @@ class QueuedRunner:
         except BaseException as error:  # a model's own code may even raise SystemExit
             _log.exception("a call of signature %s failed", self.signature.name)
             done.fail(as_serving_error(error))
+        inline.pop(thread, None)
         self._meter.observe(size, time.perf_counter() - started)
 
     def _observe(self, inputs: Tensors, seconds: float) -> None:
@@ -338,6 +352,7 @@ class Dispatcher:
         self._options = options or DispatchOptions()
         self._metrics = metrics or BatchMetrics()
         self._models: Mapping[str, ModelBatching] = {}  # replaced whole
+        self._inline = InlineRuns()
         self._lock = threading.Lock()
         self._runners: dict[ServableId, dict[str, QueuedRunner]] = {}  # guarded by _lock
 
@@ -355,6 +370,7 @@ class Dispatcher:
                 self._options,
                 self._models.get(servable_id.name, self._options.model),
                 self._metrics.open(servable_id, name, servable.ruled_batching is not None),
+                self._inline,
             )
             for name, signature in servable.signatures.items()
         }

@@ -91,7 +91,7 @@ class Relocation:
         """
         with self._lock:
             old = replica.session
-            if self._servable is None or old.options.timed or old.interrupted:
+            if self._servable is None:  # unloaded: nobody needs another session
                 old.interrupt()
                 return
             self._cancel_job()

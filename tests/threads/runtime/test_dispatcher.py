@@ -64,6 +64,38 @@ def become_cheap(runner, servable, size=1):
     assert any(runs_here(runner, servable, size) for _ in range(500))
 
 
+def test_while_an_inline_run_is_stuck_no_other_call_runs_inline():
+    """Else who stands in for a transport's blocked thread gets stuck too."""
+    dispatcher = Dispatcher(DispatchOptions(inline_below_s=ALWAYS_CHEAP))
+    servables = [FakeServable(), FakeServable()]
+    slow, quick = (
+        dispatcher.open(ServableId(name, 1), servable)["serving_default"]
+        for name, servable in zip("ab", servables, strict=True)
+    )
+    for runner, servable in zip((slow, quick), servables, strict=True):
+        become_cheap(runner, servable)
+    servables[0].may_run.clear()
+    stuck = threading.Thread(target=call, args=(slow,))
+    stuck.start()
+    assert wait_for(lambda: servables[0].ran_on[-1] is stuck)
+    assert wait_for(lambda: not runs_here(quick, servables[1]))
+    assert not any(runs_here(quick, servables[1]) for _ in range(10))
+    waiting = call(slow)  # returns at once: it is queued
+    servables[0].may_run.set()
+    stuck.join(TIMEOUT)
+    assert waiting.outcome
+    become_cheap(quick, servables[1])
+    for name in "ab":
+        dispatcher.close(ServableId(name, 1))
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + TIMEOUT
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return found
+
+
 def refuse(inputs, done):
     raise InvalidArgument("not like this")
 
