@@ -545,6 +545,22 @@ def table_of_a_function(path: Path, files: Path) -> None:
     save_tf1(path, build)
 
 
+def table_of_a_signatures_function(path: Path, files: Path) -> None:
+    """It shares the other's name unless the function is inlined."""
+    import tensorflow as tf
+
+    def build(x, _):
+        t = raw_table("", use_node_name_sharing=True, name="t")
+
+        @tf.function
+        def f(x):
+            return found(raw_table("", use_node_name_sharing=True, name="t"), x)
+
+        return f(x) + found(t, x), imported(t)
+
+    save_tf1(path, build)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -564,6 +580,7 @@ def table_of_a_function(path: Path, files: Path) -> None:
         (path_that_a_signature_reads, "a signature reads the variable that holds an asset's path"),
         (variable_set_by_the_initialiser, "it keeps state: AssignVariableOp in the initialiser"),
         (table_of_a_function, "has no name of its own"),
+        (table_of_a_signatures_function, "table t of a function has no name of its own"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )

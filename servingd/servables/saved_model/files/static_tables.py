@@ -99,6 +99,7 @@ def find_filled(
     """
     signatures = reachable_nodes(graph_def, outputs)
     _check_signatures(signatures)
+    _check_functions(graph_def)
     restored = {node.op for node in reachable_nodes(graph_def, [restores])}
     if restored & _WRITES and restored & _TABLES:  # those that may change are no signature's
         raise NotStatic("a table is filled when variables are restored")
@@ -111,7 +112,7 @@ def find_filled(
     return filled
 
 
-def resource_of(node: Any, in_function: bool = False) -> Resource:
+def resource_of(node: Any) -> Resource:
     """Return the table or variable that a node stands for."""
     attrs = {name: node.attr[name] for name in node.attr}  # to ask for another would add it
     container = attrs["container"].s.decode() if "container" in attrs else ""
@@ -119,8 +120,6 @@ def resource_of(node: Any, in_function: bool = False) -> Resource:
     by_name = "use_node_name_sharing" in attrs and attrs["use_node_name_sharing"].b
     if shared or by_name:
         return Resource(container or "localhost", shared or node.name, True)
-    if in_function:
-        raise NotStatic(f"table {node.name} of a function has no name of its own")
     return Resource(container or "localhost", node.name, False)
 
 
@@ -131,6 +130,17 @@ def _check_signatures(nodes: Collection[Any]) -> None:
         raise NotStatic(f"a signature fills a table: {', '.join(sorted(writes))}")
     _refuse_state(types)
     _refuse_other_tables(types)
+
+
+def _check_functions(graph_def: Any) -> None:
+    """Raise NotStatic if a function has a table without a name that it shares with others.
+
+    Its name is the node's then, which differs from call to call once functions are inlined.
+    """
+    for function in graph_def.library.function:
+        for node in function.node_def:
+            if node.op in _TABLES and not node.attr["shared_name"].s:
+                raise NotStatic(f"table {node.name} of a function has no name of its own")
 
 
 def _refuse_other_tables(types: Iterable[str]) -> None:
@@ -262,10 +272,10 @@ class _Initialisation:
                 raise NotStatic(f"the initialiser has no {name}")
 
     def _table(self, body: _Body, write: Any) -> Resource:
-        home, node = self._origin(body, write.input[0])
+        _, node = self._origin(body, write.input[0])
         if node.op not in _TABLES:
             raise NotStatic(f"{write.op} fills what {node.op} makes")
-        return resource_of(node, in_function=home is not self._graph)
+        return resource_of(node)
 
     def _path_variables(self, nodes: Iterable[Any]) -> dict[Resource, Assigned]:
         """Return the variables that are assigned an asset's path, and nothing else."""
