@@ -69,6 +69,10 @@ class DataPlane(Protocol):
         """Takes traces of this process; None: it is switched off."""
         ...
 
+    def gather(self, on_first: Callable[[], object] | None = None) -> Callable[[], None]:
+        """Queue together the calls that the calling thread reads; see `Gather`."""
+        ...
+
     def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
         """Return the figures of a model's queues, by version."""
         ...
@@ -197,7 +201,7 @@ class Ports:
             workers=max(DEFAULT_WORKERS, config.grpc_max_threads),
             unread=UnreadLimits(total_bytes=max(_LEAST_UNREAD, memory_share(0))),
         )
-        return GrpcFrontend(options, methods.table(), methods.admin_table())
+        return GrpcFrontend(options, methods.table(), methods.admin_table(), data.gather)
 
     def _build_http(self, metrics: Metrics, data: DataPlane) -> HttpTransport:
         config, states = self._config, self._control.states
@@ -234,6 +238,7 @@ class Ports:
             limits,
             ssl_context(read_tls(tls)) if tls else None,
             HttpRoutes(api.handle_elsewhere, pages, path).handle,
+            data.gather,
         )
 
 

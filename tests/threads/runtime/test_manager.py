@@ -31,7 +31,8 @@ from servingd.errors import (
     Unavailable,
     Unimplemented,
 )
-from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
+from servingd.runtime.batching.dispatcher import Dispatcher
+from servingd.runtime.batching.options import DispatchOptions
 from servingd.runtime.manager.manager import Manager
 from servingd.runtime.manager.memory_meter import MemoryMeter
 from servingd.runtime.manager.options import ManagerOptions
