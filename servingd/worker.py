@@ -1,4 +1,4 @@
-"""The data plane: what loads versions, answers calls, and decides nothing.
+"""The data plane: it loads versions, answers calls, and does not decide which versions are served.
 
 The control plane (`control.py`) commands it through `loader`, `models`, `dispatcher` and
 `configure`, and hears from it as `WorkerEvents`. That is the cut along which a server becomes one
