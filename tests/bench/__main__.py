@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 BENCHMARKS = (
     "request_path",
+    "rest_ranking",
     "system_calls",
     "thousand_models",
     "optimised_graphs",
