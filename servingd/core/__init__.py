@@ -5,6 +5,6 @@ of versions (`lifecycle/`), how memory and devices are assigned (`resources/`), 
 together (`batching/`); and the Protocols that everything else implements (`servable.py`,
 `call_protocols.py`). The import check refuses `threading`, `time`, `os` and such.
 Not here: anything that waits; nor decisions about one type or source, which lie beside it as pure
-modules (`servables/saved_model/row_wise/`, `sources/polling.py`, `sources/scans.py`).
+modules (`servables/saved_model/merging/row_wise/`, `sources/polling.py`, `sources/scans.py`).
 Start with `servable.py`, then `lifecycle/reconcile.py`.
 """

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from servingd.core.batching.merge import merge
-from servingd.servables.saved_model.row_wise import analysis
-from servingd.servables.saved_model.row_wise.rules import RULES
-from servingd.servables.saved_model.row_wise.values import Reason
+from servingd.servables.saved_model.merging.row_wise import analysis
+from servingd.servables.saved_model.merging.row_wise.rules import RULES
+from servingd.servables.saved_model.merging.row_wise.values import Reason
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import SEEDS, strings_of, varied_inputs
 from tests.tensorflow.mixers import MIXERS, MORE

@@ -8,9 +8,9 @@ import warnings
 import numpy as np
 import pytest
 
-from servingd.servables.saved_model.row_wise.analysis import Analysis
-from servingd.servables.saved_model.row_wise.sizes import Size
-from servingd.servables.saved_model.row_wise.values import Tensor, Unknown
+from servingd.servables.saved_model.merging.row_wise.analysis import Analysis
+from servingd.servables.saved_model.merging.row_wise.sizes import Size
+from servingd.servables.saved_model.merging.row_wise.values import Tensor, Unknown
 from servingd.servables.saved_model.trials.varied import ExampleFeature, Strings, varied_inputs
 from servingd.wire import protos
 from tests.tensorflow.random_graphs import INPUTS, LENGTH, Builder

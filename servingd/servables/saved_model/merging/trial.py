@@ -18,8 +18,8 @@ from servingd.core.batching.merge import merge, rows_of
 from servingd.core.types import Signature, Tensors
 from servingd.errors import InvalidArgument
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
-from servingd.servables.saved_model.row_wise.analysis import row_wise
-from servingd.servables.saved_model.row_wise.verdicts import Mergeable, RowWiseVerdict
+from servingd.servables.saved_model.merging.row_wise.analysis import row_wise
+from servingd.servables.saved_model.merging.row_wise.verdicts import Mergeable, RowWiseVerdict
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import (
