@@ -1,4 +1,7 @@
-"""TensorFlow Serving's metric families, with its names, labels, buckets and spelling."""
+"""TensorFlow Serving's metric families, with its names, labels, buckets and spelling.
+
+Those of batches are in `batch_families.py`.
+"""
 
 from __future__ import annotations
 

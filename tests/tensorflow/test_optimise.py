@@ -866,6 +866,31 @@ def test_too_little_memory_for_the_child_leaves_the_plain_graph(models, tmp_path
     servable.close()
 
 
+def test_convolutions_are_fused_with_their_bias_and_multiplications_of_matrices_are_not(tmp_path):
+    """Models whose biases are all zero do not show it: those are folded away."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.random.normal([3, 3, 1, 4], seed=1))
+    module.bias = tf.Variable(tf.random.normal([4], seed=2))
+    module.weights = tf.Variable(tf.random.normal([16, 4], seed=3))
+
+    def layers(x):
+        y = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, module.kernel, 2, "SAME"), module.bias))
+        y = tf.reshape(y, [-1, 16])
+        return {"y": tf.nn.relu(tf.nn.bias_add(y @ module.weights, module.bias))}
+
+    spec = tf.TensorSpec([None, 4, 4, 1], tf.float32, name="x")
+    module.served = tf.function(layers, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path), signatures=module.served)
+    graph_def, _ = optimise(str(tmp_path), TAGS)
+    operations = [node.op for node in graph_def.node]
+    assert "_FusedConv2D" in operations
+    assert "Conv2D" not in operations
+    assert "MatMul" in operations
+    assert {node.device for node in graph_def.node} == {""}
+
+
 def test_the_child_runs_on_idle_processors_and_niced_where_there_are_none(models, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     before, classes = children(), set()

@@ -2,6 +2,7 @@
 
 There are three policies: fixed parameters, dispatch what has gathered when the running batch ends,
 and a latency goal. What a policy needs to know of a model it learns from the times of its runs.
+`runtime/batching/options.py` chooses the policy of each signature.
 """
 
 from __future__ import annotations

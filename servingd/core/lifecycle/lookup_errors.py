@@ -1,4 +1,7 @@
-"""What a call is answered for a model or a version that is not there."""
+"""What an inference call is answered for a model or a version that is not there.
+
+Calls for the status have texts of their own: `inference/status.py`.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ class HttpLimits:
     """Limits on what one client may make the server hold or wait for, but for `max_connections`."""
 
     max_body_bytes: int = 256 << 20
-    """`ports.py` sets it from `--max_request_bytes`."""
+    """`ports.py` sets the smaller of `--max_request_bytes` and this; `reader.py` checks it."""
     max_head_bytes: int = 64 << 10
     max_headers: int = 128
     max_url_bytes: int = 16 << 10

@@ -95,6 +95,7 @@ def optimise_graph(
 
     meta_graph = meta_graph_pb2.MetaGraphDef()
     meta_graph.graph_def.CopyFrom(graph_def)
+    _place_on_host(meta_graph.graph_def)
     meta_graph.collection_def["train_op"].node_list.value.extend(roots)
     for number, signature in enumerate(signatures):
         meta_graph.signature_def[str(number)].CopyFrom(signature)
@@ -105,6 +106,24 @@ def optimise_graph(
     optimised = tf_optimizer.OptimizeGraph(ONE_THREAD.config(), meta_graph)
     _forget_shapes(optimised)
     return optimised
+
+
+_NOT_PLACED = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"})
+"""Multiplications of matrices: fused ones take up to twice as long for few rows."""
+
+
+def _place_on_host(graph_def: Any) -> None:
+    """Place operations on the host: Grappler fuses convolutions with their bias only there.
+
+    Calls of functions are left out, because their device becomes that of all operations inside.
+    """
+    functions = {function.signature.name for function in graph_def.library.function}
+    for nodes in (graph_def.node, *(f.node_def for f in graph_def.library.function)):
+        for node in nodes:
+            attributes = node.attr.values()
+            calls = node.op in functions or any(a.func.name or a.list.func for a in attributes)
+            if not calls and node.op not in _NOT_PLACED:
+                node.device = "/device:CPU:0"
 
 
 def _forget_shapes(graph_def: Any) -> None:
