@@ -39,7 +39,7 @@ class ChildProcess:
         self,
         extensions: Extensions = NO_EXTENSIONS,
         memory_limit: int = 0,
-        idle_s: float = 300.0,
+        idle_s: float = 20.0,
     ) -> None:
         """Start nothing. `memory_limit` is an address space in bytes; 0: by the model's size.
 
