@@ -1,6 +1,9 @@
 """servingd: a TensorFlow-Serving-compatible model server.
 
-Importing this package, or `servingd.client`, loads neither the server nor TensorFlow.
+Here: one package per concern, and what joins them: `server.py` makes the control plane
+(`control.py`), the data plane (`worker.py`) and the ports. `errors.py` has the errors of all.
+Not here: code that runs on import: this package and `servingd.client` load neither the server nor
+TensorFlow. Start with the tour in `DESIGN.md`, then `server.py`.
 """
 
 __version__ = "0.2.0"

@@ -1,6 +1,6 @@
 """The errors that servingd raises on purpose, each with one canonical status code.
 
-Only `frontends/status_codes.py` maps codes to HTTP and gRPC.
+`frontends/status_codes.py` maps codes to HTTP and gRPC, and says what the one exception is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The data plane: what loads versions, answers calls, and decides nothing.
+"""The data plane: it loads versions, answers calls, and does not decide which versions are served.
 
 The control plane (`control.py`) commands it through `loader`, `models`, `dispatcher` and
 `configure`, and hears from it as `WorkerEvents`. That is the cut along which a server becomes one
@@ -7,7 +7,7 @@ control plane and several workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -23,7 +23,8 @@ from servingd.inference.replay import replay
 from servingd.machine.cpus import cpus
 from servingd.machine.memory import memory_share
 from servingd.observability.metrics import Metrics
-from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions, ModelBatching
+from servingd.runtime.batching.dispatcher import Dispatcher
+from servingd.runtime.batching.options import DispatchOptions, ModelBatching
 from servingd.runtime.first_calls import FirstCalls
 from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
@@ -152,6 +153,13 @@ class Worker:
     def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
         """Return by version of a model what its signatures' queues do, for people to read."""
         return self.dispatcher.explain(name)
+
+    def gather(self, on_first: Callable[[], object] | None = None) -> Callable[[], None]:
+        """Queue together the calls that the calling thread reads from now on; see `Gathering`.
+
+        Returns what the thread must call after each batch. `on_first` is called when a call waits.
+        """
+        return self.dispatcher.gatherings.open(on_first).flush
 
     # Events ---------------------------------------------------------------------------------------
 

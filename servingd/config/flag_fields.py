@@ -1,4 +1,7 @@
-"""Make a flag of a configuration field: its help, its check, and why it may have no effect."""
+"""Make a flag of a configuration field: its help, its check, and why it may have no effect.
+
+The flags themselves are the fields of `server.py` (ours) and `tensorflow_serving_flags.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Decide whether the server is ready, and what each health check is answered.
 
-`/readyz`, `/startupz`, gRPC health and the log all use the same value, so that they never differ.
+`/readyz`, `/startupz` and gRPC health all use the same value, so that they never differ.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from servingd.core.batching.batch_limits import BatchRules
 from servingd.core.call_protocols import Completion, SignatureRunner
-from servingd.core.completeness import Listing
-from servingd.core.resources.estimates import UNKNOWN, Estimate
+from servingd.core.resources.footprints import UNKNOWN, Estimate
 from servingd.core.types import (
     ANYWHERE,
     Device,
@@ -19,6 +18,7 @@ from servingd.core.types import (
     Tensors,
     VersionData,
 )
+from servingd.core.version_files import Listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

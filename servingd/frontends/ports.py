@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-from servingd.config.endpoints import MonitoringConfig
 from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
+from servingd.config.tls_and_monitoring import MonitoringConfig
 from servingd.core.call_protocols import Models, States
 from servingd.core.readiness import Readiness
 from servingd.errors import ServingError
@@ -23,7 +23,7 @@ from servingd.frontends.call import CallContext, RequestLog
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS
 from servingd.frontends.grpc.transport import GrpcFrontend, GrpcOptions
 from servingd.frontends.grpc.unread import UnreadLimits
-from servingd.frontends.health import Health
+from servingd.frontends.grpc_health import Health
 from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.http.transport import HttpTransport
@@ -67,6 +67,10 @@ class DataPlane(Protocol):
     @property
     def profiler(self) -> Profiler | None:
         """Takes traces of this process; None: it is switched off."""
+        ...
+
+    def gather(self, on_first: Callable[[], object] | None = None) -> Callable[[], None]:
+        """Queue together the calls that the calling thread reads; see `Gather`."""
         ...
 
     def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
@@ -197,7 +201,7 @@ class Ports:
             workers=max(DEFAULT_WORKERS, config.grpc_max_threads),
             unread=UnreadLimits(total_bytes=max(_LEAST_UNREAD, memory_share(0))),
         )
-        return GrpcFrontend(options, methods.table(), methods.admin_table())
+        return GrpcFrontend(options, methods.table(), methods.admin_table(), data.gather)
 
     def _build_http(self, metrics: Metrics, data: DataPlane) -> HttpTransport:
         config, states = self._config, self._control.states
@@ -234,6 +238,7 @@ class Ports:
             limits,
             ssl_context(read_tls(tls)) if tls else None,
             HttpRoutes(api.handle_elsewhere, pages, path).handle,
+            data.gather,
         )
 
 

@@ -1,4 +1,8 @@
-"""Map status codes and retry hints to HTTP and gRPC; no other module does."""
+"""Map status codes and retry hints to HTTP and gRPC.
+
+No other module does, with one exception: a REST body that is refused for its size is 413, whatever
+its code (`tfs/rest/reply.py`).
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import tempfile
 
 import grpc
 
-from servingd.config.endpoints import SSLConfig
+from servingd.config.tls_and_monitoring import SSLConfig
 from servingd.errors import InvalidConfig
 
 

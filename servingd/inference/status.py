@@ -22,9 +22,10 @@ class VersionStatus:
 
 
 def model_status(states: States, spec: ModelSpec | None) -> Sequence[VersionStatus]:
-    """Return every version ever seen, newest first, or the one that `spec` names; ignore a label.
+    """Return a model's versions, newest first, or the one that `spec` names; a label is ignored.
 
-    A version that is on disk but not complete is shown as START, with the reason: TensorFlow
+    They are those that are remembered (of ended ones the newest 10: `StateHistory`), and those that
+    are on disk but not complete. Such a version is shown as START, with the reason: TensorFlow
     Serving has no state for it, so clients see a version that is not loaded yet. Raises
     InvalidArgument (no spec) or NotFound, with TensorFlow Serving's texts.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ EXAMPLE_EDGES: tuple[float, ...] = tuple(float(2**i) for i in range(15))
 
 _EDGES_S = tuple(edge / 1e6 for edge in EDGES_US)
 _BLOCK = 500
+K = TypeVar("K")
 _KEPT_VERSIONS = 5
 """The number of a model's unloaded versions whose series stay, for scrapers to see once more."""
 
@@ -90,6 +91,13 @@ class Histogram:
                 self.buckets[place] += n
             self.count += len(block)
             self.total += sum(block)
+
+
+def add_up(totals: dict[K, Histogram], key: K, copy: Histogram) -> None:
+    """Add a copy of a histogram to the total of a key; the first one becomes the total."""
+    total = totals.setdefault(key, copy)
+    if total is not copy:
+        total.merge(copy)
 
 
 @dataclass(slots=True)
@@ -191,8 +199,7 @@ class RequestMetrics:
         with self._lock:
             totals = {key: histogram.copy() for key, histogram in self._totals.items()}
             for key, histogram in self.histograms():
-                place = (key.model, key.method, key.code)
-                totals.setdefault(place, Histogram()).merge(histogram)
+                add_up(totals, (key.model, key.method, key.code), histogram)
         return dict(sorted(totals.items()))
 
     def _fold(self, model: str, version: int) -> None:

@@ -1,4 +1,7 @@
-"""TensorFlow Serving's metric families, with its names, labels, buckets and spelling."""
+"""TensorFlow Serving's metric families, with its names, labels, buckets and spelling.
+
+Those of batches are in `batch_families.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass, field
 
 from servingd.core.types import ServableId
 from servingd.errors import Code
-from servingd.observability.requests import Histogram, RequestMetrics
+from servingd.observability.requests import Histogram, RequestMetrics, add_up
 from servingd.observability.text_format import Family, Labels, Rows
 
 _GRPC_METHODS = ("Predict", "Classify", "Regress")
@@ -147,7 +150,7 @@ def _requests(
             api = method if grpc or method in _REST_METHODS else ""
             entry = "GRPC" if grpc else "REST"
             labels = (("model_name", model), ("API", api), ("entrypoint", entry))
-            latencies.setdefault(labels, Histogram()).merge(histogram)
+            add_up(latencies, labels, histogram)
     rows: list[tuple[Labels, int | Histogram]] = [
         ((("model_name", model), ("status", status)), n)
         for (model, status), n in sorted(counts.items())

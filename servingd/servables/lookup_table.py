@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from servingd.core.call_protocols import Completion
-from servingd.core.completeness import Listing
-from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.servable import RuledBatching, Servable
 from servingd.core.types import (
     ANYWHERE,
@@ -30,6 +29,7 @@ from servingd.core.types import (
     TensorSpec,
     VersionData,
 )
+from servingd.core.version_files import Listing
 from servingd.errors import InvalidArgument, NotFound
 from servingd.servables.file_errors import error_of_file
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.completeness import Listing
 from servingd.core.servable import Platform
 from servingd.core.types import Device
+from servingd.core.version_files import Listing
 from servingd.errors import InvalidArgument
 
 if TYPE_CHECKING:

@@ -135,11 +135,13 @@ class FileSystemSource:
         self._watcher.stop()
 
     def request_scan(self) -> None:
-        """Scan all models soon, also where polling is off: the catalog has changed.
+        """Scan soon, also where polling is off: the catalog has changed. From any thread.
 
-        From any thread.
+        Without polling a reload scans every model, as in TensorFlow Serving; with it, the models
+        that the reload has changed, and those whose turn it is.
         """
-        self._changes.add_every_model()
+        if self._options.poll_wait_s <= 0:
+            self._changes.add_every_model()
         self._requested = True
         self._wake.set()
 

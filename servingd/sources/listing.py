@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 
 class DiskListing:
-    """The files under one version's path at one moment; see `core.completeness.Listing`.
+    """The files under one version's path at one moment; see `core.version_files.Listing`.
 
     Links are followed, as a load follows them. A file that vanishes meanwhile does not count, and
     neither does a FIFO, a socket or a device: opening it may wait for ever.

@@ -155,7 +155,8 @@ class ModelDirectory:
         path = self.model.base_path.rstrip("/")
         advice = why_no_versions(path, names_in(path), names_in)
         return f"No versions of servable {self.model.name} found under base path {path}. " + (
-            advice or "Did you forget to name your leaf directory as a number (eg. '/1/')?"
+            advice[:1].upper() + advice[1:]
+            or "Did you forget to name your leaf directory as a number (eg. '/1/')?"
         )
 
     def _log_once(self, problem: str) -> None:

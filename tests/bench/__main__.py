@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 BENCHMARKS = (
     "request_path",
     "answers",
+    "rest_ranking",
     "system_calls",
     "thousand_models",
     "optimised_graphs",

@@ -42,7 +42,7 @@ def run(folder: Path) -> Iterator[Row]:
         settled(server, "small", "large")
         request = picture(folder, server, "small")
         load.steady(server.port, request, 3.0, RATE)
-        for other, most in ((False, 1.5), (True, 2.5)):
+        for other, most in ((False, 1.5), (True, 1.5)):
             which = "other weights each time" if other else "the same files"
             ratios = []
             for _ in range(ROUNDS):

@@ -20,8 +20,17 @@ NOT_SEEN = {
 }
 """Models whose rows may run together, and why the server does not see that."""
 
+NOT_OPTIMISED = {
+    "keras3_text_free": "the mean of no words is no number, and kernels differ in what follows",
+}
+"""Models that the server may decline to optimise, and why."""
+
 ENTRIES: Sequence[Entry] = tuple(
-    replace(entry, not_seen=NOT_SEEN.get(entry.name, ""))
+    replace(
+        entry,
+        not_seen=NOT_SEEN.get(entry.name, ""),
+        not_optimised=NOT_OPTIMISED.get(entry.name, ""),
+    )
     for family in (keras3, legacy_keras, hub, recommenders, jax_models, tf1, modules)
     for entry in family.ENTRIES
 )

@@ -30,6 +30,8 @@ class Entry:
     """Why rows of several calls must not run together; empty where they may."""
     not_seen: str = ""
     """Why the server cannot see that rows may run together; empty where it must."""
+    not_optimised: str = ""
+    """Why the server may decline to optimise it; empty where it must."""
     free_lengths: Sequence[int] = ()
     """Sizes of another dimension that a caller may choose."""
     environment: Sequence[tuple[str, str]] = ()

@@ -48,6 +48,8 @@ class Findings:
             return [f"it is not served: {self.error}"]
         found = [f"wrong alone: {text}" for text in self.wrong_alone[:1]]
         found += [f"wrong beside others: {b.example}" for b in self.beside if b.wrong][:1]
+        if self.graph == "declined" and not self.entry.not_optimised:
+            found.append(f"it is not optimised any more: {self.declined}")
         if self.worth_merging and not self.entry.may_merge:
             found.append(f"it is merged, but {self.entry.never_merged}")
         if not self.worth_merging and not self.not_merged:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from servingd.servables.saved_model.row_wise.values import Reason
+from servingd.servables.saved_model.merging.row_wise.values import Reason
 
 ROWS = ("float32", None, 4)
 """The input `x`, where nothing else is said."""

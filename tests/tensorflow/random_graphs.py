@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from servingd.core.types import Signature, TensorSpec
-from servingd.servables.saved_model.row_wise.rules import RULES
+from servingd.servables.saved_model.merging.row_wise.rules import RULES
 from servingd.wire.tensors.types import data_type_of
 
 INPUTS = {
@@ -159,7 +159,7 @@ def _elementwise(op: str, count: int) -> Choice:
 
 def _choices() -> dict[str, Choice]:  # noqa: C901, PLR0915 - a table
     found: dict[str, Choice] = {}
-    from servingd.servables.saved_model.row_wise import elementwise
+    from servingd.servables.saved_model.merging.row_wise import elementwise
 
     for op in elementwise.RULES:
         if op in ELSEWHERE or op in (

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from servingd.core.batching.merge import merge
-from servingd.servables.saved_model.row_wise import analysis
-from servingd.servables.saved_model.row_wise.rules import RULES
-from servingd.servables.saved_model.row_wise.values import Reason
+from servingd.servables.saved_model.merging.row_wise import analysis
+from servingd.servables.saved_model.merging.row_wise.rules import RULES
+from servingd.servables.saved_model.merging.row_wise.values import Reason
 from servingd.servables.saved_model.trials.parity import agree
-from servingd.servables.saved_model.trials.varied import SEEDS, example_features, varied_inputs
+from servingd.servables.saved_model.trials.varied import SEEDS, strings_of, varied_inputs
 from tests.tensorflow.mixers import MIXERS, MORE
 from tests.tensorflow.traced import Traced
 
@@ -32,11 +32,11 @@ def traced(name):
 
 def differs(function: Traced) -> bool:
     """Whether calls that are merged are answered otherwise than alone, or their answer spoilt."""
-    features = example_features(function.graph)
+    strings = strings_of(function.graph)
     for seed in range(2 * SEEDS):
         for sizes in SIZES:
             calls = [
-                varied_inputs(function.signature, rows, 7 * seed + i, features)
+                varied_inputs(function.signature, rows, 7 * seed + i, strings)
                 for i, rows in enumerate(sizes)
             ]
             calls = [

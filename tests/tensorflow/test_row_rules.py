@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from servingd.servables.saved_model.row_wise import analysis
-from servingd.servables.saved_model.row_wise.operations import DEFAULTS, Operation
-from servingd.servables.saved_model.row_wise.rules import COUNTING, OUTPUTS, RULES
+from servingd.servables.saved_model.merging.row_wise import analysis
+from servingd.servables.saved_model.merging.row_wise.operations import DEFAULTS, Operation
+from servingd.servables.saved_model.merging.row_wise.rules import COUNTING, OUTPUTS, RULES
 from servingd.wire import protos
 
 pytestmark = pytest.mark.tf

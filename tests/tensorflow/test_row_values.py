@@ -8,10 +8,10 @@ import warnings
 import numpy as np
 import pytest
 
-from servingd.servables.saved_model.row_wise.analysis import Analysis
-from servingd.servables.saved_model.row_wise.sizes import Size
-from servingd.servables.saved_model.row_wise.values import Tensor, Unknown
-from servingd.servables.saved_model.trials.varied import ExampleFeature, varied_inputs
+from servingd.servables.saved_model.merging.row_wise.analysis import Analysis
+from servingd.servables.saved_model.merging.row_wise.sizes import Size
+from servingd.servables.saved_model.merging.row_wise.values import Tensor, Unknown
+from servingd.servables.saved_model.trials.varied import ExampleFeature, Strings, varied_inputs
 from servingd.wire import protos
 from tests.tensorflow.random_graphs import INPUTS, LENGTH, Builder
 
@@ -32,7 +32,7 @@ def calls(signature, seed):
         rng = np.random.default_rng([seed, rows])
         call["y"] = rng.normal(size=(rows, LENGTH, 3)).astype(np.float32)
         examples = signature.__class__("e", {"e": signature.inputs["examples"]}, {})
-        call["examples"] = varied_inputs(examples, rows, 1 + 2 * seed, FEATURES)["e"]
+        call["examples"] = varied_inputs(examples, rows, 1 + 2 * seed, Strings(FEATURES))["e"]
     both = {alias: np.concatenate([one[alias], other[alias]]) for alias in one}
     return one, other, both
 

@@ -6,7 +6,7 @@ import pytest
 
 from servingd.servables.saved_model.files.graph_safety import safe_signatures
 from servingd.servables.saved_model.files.meta_graph import read_meta_graph
-from servingd.servables.saved_model.optimise.merge_trial import (
+from servingd.servables.saved_model.merging.trial import (
     MAX_ROWS,
     find_mergeable,
     rows_of_one_size,

@@ -106,6 +106,28 @@ def test_keras_saved_plainly_is_repaired_in_a_session_and_right_as_an_object(mod
     session.close()
 
 
+def test_variables_that_share_a_name_are_known_by_the_function_that_captured_them(tmp_path):
+    """A Keras 3 model given to `tf.saved_model.save`; its variables differ in nothing else."""
+    import keras
+    import tensorflow as tf
+
+    class Twice(keras.layers.Layer):
+        def build(self, shape):
+            self.one, self.two = (self.add_weight(shape=(4, 4), name="w") for _ in "ab")
+
+        def call(self, x):
+            return keras.ops.tanh(x @ self.one) @ self.two
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4,)), Twice(), Twice()])
+    tf.saved_model.save(model, str(tmp_path))
+    x = np.array([[1, 2, 3, 4]], np.float32)
+    session = open_by("a session", tmp_path)
+    (answer,) = session.calls["serving_default"].run({"inputs": x}).values()
+    np.testing.assert_allclose(answer, model(x), rtol=1e-5)
+    session.close()
+
+
 def test_keras_saved_plainly_falls_through_to_the_way_that_runs_it(models, caplog):
     caplog.set_level(logging.INFO)
     path = models / "keras_saved_plainly"

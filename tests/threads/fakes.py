@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from servingd.core.call_protocols import Completion
-from servingd.core.completeness import Listing
 from servingd.core.lifecycle.states import PublicState, ServableState
-from servingd.core.resources.estimates import UNKNOWN, Estimate
+from servingd.core.resources.footprints import UNKNOWN, Estimate
 from servingd.core.servable import RuledBatching
 from servingd.core.types import (
     ANYWHERE,
@@ -29,6 +28,7 @@ from servingd.core.types import (
     TensorSpec,
     VersionData,
 )
+from servingd.core.version_files import Listing
 from servingd.errors import InvalidArgument, ServingError
 
 TIMEOUT = 10.0

@@ -53,6 +53,11 @@ def test_a_model_without_a_wrong_answer_is_well(entry):
     assert good(entry).failures() == []
 
 
+def test_a_model_that_need_not_be_optimised_is_well_without():
+    (entry,) = named(["keras3_text_free"])
+    assert replace(good(entry), graph="declined", declined="y").failures() == []
+
+
 @pytest.mark.parametrize(
     ("entry", "changed", "text"),
     [
@@ -69,6 +74,7 @@ def test_a_model_without_a_wrong_answer_is_well(entry):
         (MAY_NOT, {"not_merged": ""}, "no reason is told"),
         (MAY, {"worth_merging": 0, "not_merged": "x"}, "it is not merged any more: x"),
         (UNSEEN, {"worth_merging": 8}, "it is merged now"),
+        (MAY, {"graph": "declined", "declined": "y"}, "it is not optimised any more: y"),
     ],
 )
 def test_what_is_wrong_is_told(entry, changed, text):

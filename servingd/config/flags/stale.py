@@ -16,7 +16,7 @@ class StaleFlag(NamedTuple):
 _LOGS = "logs go to stderr, at one level"
 
 STALE_FLAGS: Mapping[str, StaleFlag] = {
-    "use_saved_model": StaleFlag("SavedModels are all that is served", boolean=True),
+    "use_saved_model": StaleFlag("the type of a model is recognised", boolean=True),
     "use_tflite_model": StaleFlag("it is called --prefer_tflite_model now", boolean=True),
     "num_tflite_interpreters": StaleFlag("it is called --num_tflite_interpreters_per_pool now"),
     "model_version_policy": StaleFlag("--model_config_file says which versions are served"),

@@ -4,5 +4,6 @@ Here: the queue, which decides when a batch is dispatched and with which calls (
 limits of a policy (`batch_limits.py`); how tensors are joined and split (`merge.py`), what calls
 cost (`cost.py`), which calls are refused at once (`refusal.py`), and which inputs are kept for
 warming up (`samples.py`).
-Not here: worker threads; they are in `runtime/batching`. Start with `queue.py`.
+Not here: worker threads; they are in `runtime/batching`. Whether calls of a signature may be merged
+at all; that is the servable's (`servables/saved_model/merging/`). Start with `queue.py`.
 """

@@ -1,7 +1,8 @@
 """Decide how large batches may get and how long an unfilled one is held.
 
-There are three policies: fixed parameters, dispatch whenever a worker is idle, and a latency goal.
-What a policy needs to know of a model it learns from the times of its runs.
+There are three policies: fixed parameters, dispatch what has gathered when the running batch ends,
+and a latency goal. What a policy needs to know of a model it learns from the times of its runs.
+`runtime/batching/options.py` chooses the policy of each signature.
 """
 
 from __future__ import annotations

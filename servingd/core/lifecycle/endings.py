@@ -41,7 +41,7 @@ def unloaded(harness: Harness, tracker: ResourceTracker) -> list[Command]:
 
 
 def withdraw(harness: Harness, tracker: ResourceTracker) -> list[Command]:
-    """End a harness that has no job under way: not started, or between two attempts."""
+    """End a harness without a job: not started, waiting for memory, or between two attempts."""
     commands: list[Command] = []
     if harness.step is Step.PAUSED:
         commands.append(CancelRetry(harness.id))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from servingd.core.lifecycle.states import PublicState, ServableState
-from servingd.core.resources.estimates import Estimate, Measured
+from servingd.core.resources.footprints import Estimate, Measured
 from servingd.core.resources.placement import LoadRules
 from servingd.core.types import (
     ANYWHERE,

@@ -1,4 +1,7 @@
-"""Version labels: names for versions, moved when the new version is AVAILABLE."""
+"""Version labels: names for versions, moved when the new version is AVAILABLE.
+
+Checks which labels a configuration may assign now.
+"""
 
 from __future__ import annotations
 

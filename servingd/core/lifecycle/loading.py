@@ -1,6 +1,6 @@
 """Decide whether a load starts, waits for memory, replaces old versions, or is refused.
 
-The texts that operators read are here as well; `reconcile` carries the decisions out.
+The texts that operators read are here as well; `room.py` carries the decisions out.
 """
 
 from __future__ import annotations

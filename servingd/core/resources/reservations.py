@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from servingd.core.resources.estimates import Estimate, cost
+from servingd.core.resources.footprints import Estimate, cost
 from servingd.core.resources.totals import larger
 from servingd.core.types import ANYWHERE, NO_BYTES, Device, Placement, Resources
 from servingd.errors import ServingError

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
-from servingd.core.resources.estimates import (
+from servingd.core.resources.footprints import (
     NOTHING,
     NOTHING_LEARNT,
     Correction,

@@ -18,9 +18,16 @@ from threading import get_ident
 from typing import Any
 
 from servingd.core.batching.queue import Priority
+from servingd.core.callbacks import nothing
 from servingd.errors import Code
+from servingd.frontends.gather import Gather, gather_nothing
 from servingd.frontends.grpc.unread import LARGE_BYTES, Unread, UnreadLimits, connections_of
-from servingd.frontends.reply import PRIORITY_HEADER, REQUEST_ID_HEADER, Handler, priority_of
+from servingd.frontends.reply import (
+    PRIORITY_HEADER,
+    REQUEST_ID_HEADER,
+    Handler,
+    priority_of,
+)
 from servingd.frontends.status_codes import grpc_message, retry_hint
 
 _BATCH = 64
@@ -213,8 +220,10 @@ class NativeTransport:
         handlers: Mapping[str, Handler],
         fallback: str,
         limits: UnreadLimits | None = None,
+        gather: Gather = gather_nothing,
     ) -> None:
         self._port = 0
+        self._gather = gather
         self._unread = Unread(lambda: connections_of(self._port), limits or UnreadLimits())
         self._target = target
         self._names = list(handlers)
@@ -229,6 +238,7 @@ class NativeTransport:
         self._batch: deque[Any] = deque()  # what drain-0 has received; both take from its left
         self._taking = False  # whether drain-0 handles a batch
         self._answers: _PendingResponses  # of drain-0
+        self._flush_calls: Callable[[], None] = nothing  # of drain-0
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=self._drain, name="drain-0", daemon=True),
@@ -297,12 +307,14 @@ class NativeTransport:
         """Take calls in batches until the transport is closed; the main loop of `drain-0`."""
         receive = self._native.recv_batch_details
         answers = self._answers = self._responses.open()
+        flush_calls = self._flush_calls = self._gather()
         while (events := receive(_BATCH, _WAKE_MS)) is not None:
             self._batch = batch = deque(events)
             del events  # else the last batch stays in memory
             self._taking = True
             answers.begin()
             self._take(batch)
+            flush_calls()
             answers.flush()
             self._taking = False
             self._unread.tick()
@@ -313,6 +325,7 @@ class NativeTransport:
         while not self._closing.wait(_LOOK_S):
             batch, left = seen_now = self._batch, len(self._batch)
             if self._taking and seen is not None and seen[0] is batch and seen[1] == left:
+                self._flush_calls()
                 self._answers.flush()
                 self._take_while_blocked(batch)
             seen = seen_now

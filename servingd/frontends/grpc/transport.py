@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from servingd.config.endpoints import SSLConfig
+from servingd.config.tls_and_monitoring import SSLConfig
 from servingd.errors import Code, InvalidConfig
+from servingd.frontends.gather import Gather, gather_nothing
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS, GrpcioTransport
 from servingd.frontends.grpc.native import NativeTransport, unusable_because
 from servingd.frontends.grpc.unread import UnreadLimits
@@ -60,7 +61,11 @@ class GrpcFrontend:
     """
 
     def __init__(
-        self, options: GrpcOptions, table: Mapping[str, Handler], admin_table: Mapping[str, Handler]
+        self,
+        options: GrpcOptions,
+        table: Mapping[str, Handler],
+        admin_table: Mapping[str, Handler],
+        gather: Gather = gather_nothing,
     ) -> None:
         self._options = options
         everything = {**table, **admin_table}
@@ -73,7 +78,7 @@ class GrpcFrontend:
         self._native: NativeTransport | None = None
         if self.transport == "native":
             behind, path = _private_socket()
-            self._native = NativeTransport(targets[0], public, path, options.unread)
+            self._native = NativeTransport(targets[0], public, path, options.unread, gather)
             targets = [behind]
         if options.socket_path:
             targets.append(f"unix:{options.socket_path}")

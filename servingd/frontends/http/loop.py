@@ -13,6 +13,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from servingd.frontends.gather import Gather, gather_nothing
 from servingd.frontends.http.connection import Connection
 from servingd.frontends.http.heads import KnownHeads
 from servingd.frontends.http.limits import HttpLimits
@@ -25,10 +26,16 @@ class HttpLoop:
     """Owns a thread. `start` and `stop` once each; thread-safe where nothing else is said."""
 
     def __init__(
-        self, name: str, handler: HttpHandler, limits: HttpLimits, tls: ssl.SSLContext | None
+        self,
+        name: str,
+        handler: HttpHandler,
+        limits: HttpLimits,
+        tls: ssl.SSLContext | None,
+        gather: Gather = gather_nothing,
     ) -> None:
         self.handler = handler
         self.limits = limits
+        self._gather = gather
         self.heads = KnownHeads()
         self.refusing = False
         self.handling_since = 0.0  # when the running handler was called; 0: none runs
@@ -155,6 +162,8 @@ class HttpLoop:
         """Run the event loop until it is stopped; the thread's main function."""
         asyncio.set_event_loop(self.loop)
         self._ident = threading.get_ident()
+        # Queued together with the calls of all requests that are read in this turn of the loop.
+        flush = self._gather(lambda: self.loop.call_soon(flush))
         try:
             self.loop.run_until_complete(self._serve())
         finally:

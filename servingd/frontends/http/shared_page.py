@@ -5,17 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Protocol
+
+from servingd.frontends.workers import Workers
 
 _log = logging.getLogger(__name__)
-
-
-class Workers(Protocol):
-    """Threads that run jobs in order of arrival."""
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """Enqueue a job. Thread-safe."""
-        ...
 
 
 class SharedPage:

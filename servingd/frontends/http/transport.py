@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 
+from servingd.frontends.gather import Gather, gather_nothing
 from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.loop import HttpLoop
 from servingd.frontends.http.messages import HttpHandler
@@ -31,9 +32,10 @@ class HttpTransport:
         limits: HttpLimits | None = None,
         ssl_context: ssl.SSLContext | None = None,
         standby_handler: HttpHandler | None = None,
+        gather: Gather = gather_nothing,
     ) -> None:
         limits = limits or HttpLimits()
-        self._loop = HttpLoop("http", handler, limits, ssl_context)
+        self._loop = HttpLoop("http", handler, limits, ssl_context, gather)
         second = HttpLoop("http-standby", standby_handler or handler, limits, ssl_context)
         self._standby = Standby(second, self._loop)
         self._loops = (self._loop, second)

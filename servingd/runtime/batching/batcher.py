@@ -20,8 +20,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from servingd.core.batching.batch_limits import BatchLimits, BatchPolicy, RunTimes
 from servingd.core.batching.queue import Batch, BatchQueue, Priority
@@ -51,6 +52,20 @@ class BatcherOptions:
     idle_s: float = 30.0
     """Seconds without work after which a thread ends; it is started again when needed."""
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
+
+
+class Arrival(NamedTuple):
+    """A call that arrives at a queue."""
+
+    call: WaitingCall
+    kind: Hashable
+    """Calls of one kind may run as one batch."""
+    priority: Priority
+
+
+class _Refused(NamedTuple):
+    call: WaitingCall
+    error: ServingError
 
 
 class Batcher:
@@ -93,24 +108,38 @@ class Batcher:
         DeadlineExceeded (its deadline has passed) or InvalidArgument (more rows than a request may
         have).
         """
+        for refused in self._put_all((Arrival(call, kind, priority),)):
+            raise refused.error
+
+    def put_all(self, arrivals: Sequence[Arrival]) -> None:
+        """Enqueue calls that came together; those that are refused fail, as `put` raises."""
+        for call, error in self._put_all(arrivals):
+            call.fail(error)
+
+    def _put_all(self, arrivals: Sequence[Arrival]) -> list[_Refused]:
+        """Enqueue calls; return those that are refused."""
         dropped: list[WaitingCall] = []
         stranded: list[WaitingCall] = []
-        try:
-            with self._changed:
-                if self._closed:
-                    raise Unavailable(f"queue of {self._name} is closed")
-                limits = self._policy.limits()
-                self._admit(call, kind, priority, limits, dropped)
-                self._policy.on_arrival(call.rows, call.arrived_at)
-                self._wake_a_worker(call.arrived_at, limits)
+        refused: list[_Refused] = []
+        with self._changed:
+            limits = self._policy.limits()
+            for call, kind, priority in arrivals:
+                try:
+                    self._admit(call, kind, priority, limits, dropped)
+                except ServingError as error:
+                    refused.append(_Refused(call, error))
+                else:
+                    self._policy.on_arrival(call.rows, call.arrived_at)
+            if len(refused) < len(arrivals):
+                self._wake_a_worker(arrivals[-1].call.arrived_at, limits)
                 if not self._threads:  # none could be started: the calls would wait for ever
                     stranded = self._queue.drain()
-                self._stats.waiting_rows = self._queue.rows
-        finally:
-            for gone in dropped:
-                gone.fail(DeadlineExceeded("Deadline Exceeded"))
-            for gone in stranded:
-                gone.fail(Unavailable(f"queue of {self._name} has no thread to run it"))
+            self._stats.waiting_rows = self._queue.rows
+        for gone in dropped:
+            gone.fail(DeadlineExceeded("Deadline Exceeded"))
+        for gone in stranded:
+            gone.fail(Unavailable(f"queue of {self._name} has no thread to run it"))
+        return refused
 
     def close(self) -> None:
         """End the threads. No call is waiting: the runner's version has been drained."""
@@ -137,6 +166,8 @@ class Batcher:
         dropped: list[WaitingCall],
     ) -> None:
         """Enqueue a call; if there is no room for it, first drop the calls that are dead."""
+        if self._closed:
+            raise Unavailable(f"queue of {self._name} is closed")
         left_s = None if call.done.deadline is None else call.done.deadline - call.arrived_at
         if left_s is not None and left_s <= 0:
             self._stats.dropped += 1

@@ -14,24 +14,15 @@ import logging
 import threading
 import time
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any, NamedTuple
 
 from servingd.core.batching.batch_limits import (
-    MAX_ROWS,
-    UNMEASURED_ROWS,
-    BatchLimits,
-    BatchPolicy,
-    BatchRules,
     FixedPolicy,
-    LatencyGoalPolicy,
     RunTimes,
-    WaitingPolicy,
 )
 from servingd.core.batching.cost import CostMeter
 from servingd.core.batching.merge import FormedInputs, kind_of, rows_of
-from servingd.core.batching.refusal import AdmissionLimits
 from servingd.core.call_protocols import Completion, SignatureRunner
 from servingd.core.servable import Replicated, RuledBatching, Servable
 from servingd.core.shapes import fits
@@ -39,10 +30,11 @@ from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError, as_serving_error
 from servingd.observability.batches import BatchMetrics, QueueStats
 from servingd.runtime.batching.batcher import Batcher, BatcherOptions
+from servingd.runtime.batching.gathering import Gatherings
 from servingd.runtime.batching.inline_runs import InlineRuns
+from servingd.runtime.batching.options import DispatchOptions, ModelBatching, batch_policy
 from servingd.runtime.batching.runner import BatchRunner
 from servingd.runtime.batching.waiting_calls import SplitCall, WaitingCall
-from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
 
 _log = logging.getLogger(__name__)
 
@@ -51,48 +43,12 @@ _SAMPLED_STRINGS = 1024
 _STRING_BYTES = 33
 """Bytes that a string takes besides its characters."""
 
-_ALONE = BatchLimits(full_rows=1)
 
+class TransportThreads(NamedTuple):
+    """What the threads of the transports do; shared by all runners."""
 
-class ModelBatching(NamedTuple):
-    """How one model's calls are batched, by its configuration."""
-
-    goal_s: float = 0.0
-    """Its latency goal in seconds; 0: none."""
-    merging: str = "auto"
-    """Whether waiting calls are merged: `auto`, `always` or `never`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DispatchOptions:
-    """When calls run inline, are merged, or wait."""
-
-    inline_below_s: float = 200e-6
-    """Seconds below which a call runs in the transport's thread."""
-
-    merge_above_s: float = 80e-6
-    """Seconds below which a call is not merged: merging would cost more."""
-
-    merge: bool = True
-    """Whether waiting calls are merged where that is known to be correct."""
-
-    max_merged_rows: int = 512
-    """Rows of the largest batch of a model without batching parameters."""
-
-    model: ModelBatching = field(default_factory=ModelBatching)
-    """The settings of models that have none of their own."""
-
-    limits: AdmissionLimits = field(default_factory=AdmissionLimits)
-    """The most that may wait in front of one signature."""
-
-    workers: int = 2
-    """Threads of one signature's queue; each runs one batch at a time."""
-
-    idle_s: float = 30.0
-    """Seconds without work after which a thread ends; it is started again when needed."""
-
-    self_warm_up: SelfWarmUp = field(default_factory=lambda: SelfWarmUp(enabled=False))
-    """Keeps a sample of the requests to warm up later versions."""
+    inline: InlineRuns
+    gatherings: Gatherings
 
 
 class QueuedRunner:
@@ -100,6 +56,7 @@ class QueuedRunner:
 
     __slots__ = (
         "_batcher",
+        "_gatherings",
         "_inline",
         "_inline_below_s",
         "_merge_above_s",
@@ -122,11 +79,10 @@ class QueuedRunner:
         options: DispatchOptions,
         model: ModelBatching,
         stats: QueueStats,
-        inline: InlineRuns,
+        threads: TransportThreads,
     ) -> None:
-        """`inline` are the inline runs of all signatures."""
         self.signature = signature
-        self._inline = inline
+        self._inline, self._gatherings = threads
         self.notes: dict[str, Any] = {}
         self.stats = stats
         self.times = RunTimes()
@@ -137,7 +93,7 @@ class QueuedRunner:
         options.self_warm_up.tell_costs(servable_id, signature.name, self._meter)
         self._sampler = options.self_warm_up.sampler(servable_id, servable, signature)
         self._ruled = servable.ruled_batching
-        self.policy = _policy(servable, signature, options, model, self.times)
+        self.policy = batch_policy(servable, signature, options, model, self.times)
         runner = BatchRunner(
             servable,
             signature,
@@ -238,7 +194,11 @@ class QueuedRunner:
                 self.stats.input_rows.add(rows)
             if ruled.rules.splits:
                 call.split = SplitCall()
-        self._batcher.put(call, kind, done.priority())
+        gathering = self._gatherings.get(get_ident())
+        if gathering is None:
+            self._batcher.put(call, kind, done.priority())
+        else:
+            gathering.add(self._batcher, call, kind, done.priority())
 
     def _run_now(self, inputs: Tensors, done: Completion, size: int) -> None:
         """Run a call in this thread, and measure it."""
@@ -309,40 +269,6 @@ def _rows_and_kind(
         return 1, object()  # the model may be able to run it by itself
 
 
-def _policy(
-    servable: Servable,
-    signature: Signature,
-    options: DispatchOptions,
-    model: ModelBatching,
-    times: RunTimes,
-) -> BatchPolicy:
-    """Return the batch policy of a signature, by the model's settings."""
-    ruled = servable.ruled_batching
-    if ruled is not None:
-        reason = "timer" if ruled.hold_s else "idle"
-        limits = BatchLimits(
-            full_rows=ruled.rules.max_batch_rows, hold_s=ruled.hold_s, reason=reason
-        )
-        return FixedPolicy(ruled.rules, limits)
-    rules = BatchRules(
-        max_request_rows=MAX_ROWS,
-        max_batch_rows=options.max_merged_rows,
-        max_enqueued_batches=MAX_ROWS,
-    )
-    if not options.merge or model.merging == "never":
-        return FixedPolicy(rules, _ALONE)
-
-    def rows_worth() -> int:
-        known = servable.rows_worth_merging(signature.name)
-        if not known and model.merging == "always":
-            return min(options.max_merged_rows, UNMEASURED_ROWS)
-        return min(options.max_merged_rows, known)
-
-    if model.goal_s:
-        return LatencyGoalPolicy(rules, model.goal_s, times, rows_worth)
-    return WaitingPolicy(rules, rows_worth)
-
-
 class Dispatcher:
     """Opens a runner per signature of each ready servable; see `core.servable.Dispatcher`."""
 
@@ -352,7 +278,9 @@ class Dispatcher:
         self._options = options or DispatchOptions()
         self._metrics = metrics or BatchMetrics()
         self._models: Mapping[str, ModelBatching] = {}  # replaced whole
-        self._inline = InlineRuns()
+        self.gatherings = Gatherings()
+        """Threads that read calls in batches open one, so that their calls are queued together."""
+        self._threads = TransportThreads(InlineRuns(), self.gatherings)
         self._lock = threading.Lock()
         self._runners: dict[ServableId, dict[str, QueuedRunner]] = {}  # guarded by _lock
 
@@ -370,7 +298,7 @@ class Dispatcher:
                 self._options,
                 self._models.get(servable_id.name, self._options.model),
                 self._metrics.open(servable_id, name, servable.ruled_batching is not None),
-                self._inline,
+                self._threads,
             )
             for name, signature in servable.signatures.items()
         }

@@ -19,7 +19,7 @@ from servingd.core.lifecycle.events import (
     Relocated,
     Unloaded,
 )
-from servingd.core.resources.estimates import UNKNOWN, Estimate
+from servingd.core.resources.footprints import UNKNOWN, Estimate
 from servingd.core.servable import Dispatcher, Loader, Relocates, Replicated, Servable
 from servingd.core.types import Device, Placement, ServableId, VersionData
 from servingd.errors import Cancelled, Code, as_serving_error, error_from_code

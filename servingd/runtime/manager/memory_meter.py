@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from servingd.core.resources.estimates import Measured
+from servingd.core.resources.footprints import Measured
 from servingd.core.types import Device, Resources
 from servingd.machine.memory import status_bytes
 

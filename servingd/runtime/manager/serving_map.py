@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from servingd.core.call_protocols import SignatureRunner
 from servingd.core.lifecycle.labels import Labels, effective_labels
-from servingd.core.lifecycle.versions import why_not_ready
+from servingd.core.lifecycle.lookup_errors import lookup_error
 from servingd.core.ref_count import RefCount
 from servingd.core.servable import Dispatcher, Servable
 from servingd.core.types import ModelSpec, ServableId, Signature
@@ -116,7 +116,7 @@ class ServingMap:
             if ready.enter():
                 return ready
             # It was withdrawn between the look-up and the handle: the map has been replaced.
-        raise why_not_ready(
+        raise lookup_error(
             resolved, spec.name in self._monitor.configured(), self._monitor.of_model(spec.name)
         )
 

@@ -1,6 +1,7 @@
 """Warm-up: run the requests that were recorded for a version before it is published.
 
 After the requests of its file, it runs those that this server has kept (see `self_warm_up`).
+`inference/replay.py` runs one of them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.resources.estimates import Estimate
+from servingd.core.resources.footprints import Estimate
 from servingd.core.servable import Servable
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
 from servingd.machine.cpus import cpus
@@ -17,9 +17,9 @@ from servingd.servables.saved_model.files.estimate import estimate
 from servingd.servables.saved_model.files.meta_graph import MetaGraph, read_meta_graph
 from servingd.servables.saved_model.files.weights import WeightsCheck
 from servingd.servables.saved_model.listener import SavedModelListener
+from servingd.servables.saved_model.merging.trial import find_mergeable
 from servingd.servables.saved_model.optimise.cached_graph import open_cached
 from servingd.servables.saved_model.optimise.job import OptimisationJob
-from servingd.servables.saved_model.optimise.merge_trial import find_mergeable
 from servingd.servables.saved_model.optimise.optimiser import GraphOptimiser
 from servingd.servables.saved_model.optimise.thread_tuning import MIN_TUNED_CALL_S
 from servingd.servables.saved_model.optimise.tuning import settings_digest

@@ -7,9 +7,9 @@ lies in its folder, as TensorFlow Serving does.
 from __future__ import annotations
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.completeness import Listing
 from servingd.core.servable import Loader
 from servingd.core.types import ServableId, VersionData
+from servingd.core.version_files import Listing
 from servingd.servables.saved_model.files.completeness import what_is_missing
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
 from servingd.servables.saved_model.listener import NO_LISTENER, SavedModelListener

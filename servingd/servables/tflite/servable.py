@@ -13,11 +13,11 @@ from pathlib import Path
 from servingd.config.batching import BatchingParameters
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.call_protocols import Completion
-from servingd.core.completeness import Listing
-from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.servable import Servable
 from servingd.core.shapes import explained
 from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, VersionData
+from servingd.core.version_files import Listing
 from servingd.errors import DeadlineExceeded, ServingError
 from servingd.machine.cpus import cpus
 from servingd.servables.file_errors import error_of_file

@@ -12,9 +12,9 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError, Message
 
 from servingd.config.batching import BatchingParameters
-from servingd.config.endpoints import DEFAULT_METRICS_PATH, MonitoringConfig, SSLConfig
 from servingd.config.paths import NotLocal, local_path
 from servingd.config.saved_model import SavedModelOptions
+from servingd.config.tls_and_monitoring import DEFAULT_METRICS_PATH, MonitoringConfig, SSLConfig
 from servingd.errors import InvalidConfig, NotFound, Unimplemented
 from servingd.wire import protos
 from servingd.wire.protos import POOL

@@ -5,6 +5,10 @@ own, so that a process may import servingd, `tensorflow` and any `tensorflow_ser
 Messages of two pools mix only through bytes.
 
 A class is made when it is first asked for: `from servingd.wire.protos import PredictRequest`.
+
+Here: the classes, stubs of them for type checkers (`_pb/`), and what makes both (`compile.py`).
+Not here: the `.proto` files (the repository's folder `protos/`), and what messages mean (the other
+modules of `wire`). Start with `compile.py`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from servingd.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions, ModelBatching
+from servingd.runtime.batching.dispatcher import Dispatcher
+from servingd.runtime.batching.options import DispatchOptions, ModelBatching
 from tests.threads.fakes import TIMEOUT, FakeServable, RecordingCompletion, inputs
 
 M1 = ServableId("m", 1)

@@ -10,7 +10,7 @@ import pytest
 from servingd.core.lifecycle.events import LoadOverdue
 from servingd.core.lifecycle.policies import availability_preserving, resource_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
-from servingd.core.resources.estimates import Estimate, Footprint
+from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.resources.placement import LoadRules
 from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import (
@@ -31,7 +31,8 @@ from servingd.errors import (
     Unavailable,
     Unimplemented,
 )
-from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
+from servingd.runtime.batching.dispatcher import Dispatcher
+from servingd.runtime.batching.options import DispatchOptions
 from servingd.runtime.manager.manager import Manager
 from servingd.runtime.manager.memory_meter import MemoryMeter
 from servingd.runtime.manager.options import ManagerOptions

@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingd.core.resources.estimates import Measured
+from servingd.core.resources.footprints import Measured
 from servingd.core.types import Device, Resources
 from servingd.machine.memory import ram_budget
 from servingd.runtime.manager.memory_meter import MemoryMeter

@@ -9,7 +9,8 @@ import pytest
 from servingd.core.batching.samples import SampleLimits
 from servingd.core.types import DataType, ServableId, Signature, TensorSpec, VersionData
 from servingd.errors import Cancelled, InvalidArgument
-from servingd.runtime.batching.dispatcher import Dispatcher, DispatchOptions
+from servingd.runtime.batching.dispatcher import Dispatcher
+from servingd.runtime.batching.options import DispatchOptions
 from servingd.runtime.warm_up.recorded import WarmUp
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
 from tests.threads.fakes import TIMEOUT, FakeServable, RecordingCompletion, echo, inputs

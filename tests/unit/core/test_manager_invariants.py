@@ -46,7 +46,7 @@ from servingd.core.lifecycle.events import (
 from servingd.core.lifecycle.policies import POLICIES
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState, PublicState
-from servingd.core.resources.estimates import NOTHING, Estimate, Footprint
+from servingd.core.resources.footprints import NOTHING, Estimate, Footprint
 from servingd.core.resources.placement import TRANSITIONS, LoadRules
 from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import (

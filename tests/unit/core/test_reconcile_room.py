@@ -31,7 +31,7 @@ from servingd.core.lifecycle.events import (
 from servingd.core.lifecycle.policies import availability_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState
-from servingd.core.resources.estimates import UNKNOWN, Estimate, Footprint, Measured
+from servingd.core.resources.footprints import UNKNOWN, Estimate, Footprint, Measured
 from servingd.core.resources.placement import LoadRules
 from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import (

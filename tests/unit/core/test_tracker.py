@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingd.core.resources.estimates import Estimate, Footprint, Measured
+from servingd.core.resources.footprints import Estimate, Footprint, Measured
 from servingd.core.resources.placement import PER_DEVICE, LoadRules
 from servingd.core.resources.reservations import ResourceRequest, Verdict
 from servingd.core.resources.tracker import ResourceTracker

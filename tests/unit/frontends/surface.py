@@ -302,7 +302,7 @@ EDGES = {
     "41": "unit/core/test_history.py::"
     "test_a_waiter_fires_once_iff_every_model_reached_the_goal_or_has_ended",
     "42": f"{_RELOAD}::test_a_new_label_may_wait_for_its_version_where_that_is_allowed",
-    "43": "unit/core/test_versions.py::test_not_found_keeps_a_version_of_zero",
+    "43": "unit/core/test_lookup_errors.py::test_not_found_keeps_a_version_of_zero",
     "44": f"{_RELOAD}::test_a_wrong_reload_changes_nothing",
     "45": "unit/core/test_versions.py::test_every_version_reads_back_whatever_its_leading_zeros",
     "46": "threads/sources/test_file_system.py::"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.resources.estimates import NOTHING
+from servingd.core.resources.footprints import NOTHING
 from servingd.servables.saved_model.files.estimate import child_bytes, estimate
 from servingd.servables.saved_model.files.weights import MAX_WEIGHT_BYTES
 

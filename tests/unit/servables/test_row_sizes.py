@@ -7,8 +7,15 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.servables.saved_model.row_wise.sizes import ONE, ROWS, Size, named, product, size
-from servingd.servables.saved_model.row_wise.values import (
+from servingd.servables.saved_model.merging.row_wise.sizes import (
+    ONE,
+    ROWS,
+    Size,
+    named,
+    product,
+    size,
+)
+from servingd.servables.saved_model.merging.row_wise.values import (
     Tensor,
     Unknown,
     content_of,

@@ -12,6 +12,7 @@ import pytest
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import DataType, Signature, TensorSpec
+from servingd.servables.saved_model.merging.row_wise.verdicts import Mergeable
 from servingd.servables.saved_model.optimise.tuning import (
     Tuning,
     TuningCache,
@@ -20,7 +21,6 @@ from servingd.servables.saved_model.optimise.tuning import (
     settings_digest,
     write_tuning,
 )
-from servingd.servables.saved_model.row_wise.verdicts import Mergeable
 
 TUNING = Tuning(True, 2, Mergeable({"f": 16}, {"g": "it reduces over the rows"}))
 

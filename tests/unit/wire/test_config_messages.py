@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingd.config.batching import BatchingParameters
-from servingd.config.endpoints import MonitoringConfig, SSLConfig
+from servingd.config.tls_and_monitoring import MonitoringConfig, SSLConfig
 from servingd.errors import InvalidConfig, ServingError
 from servingd.machine.cpus import cpus
 from servingd.wire.config.files import (

@@ -13,12 +13,12 @@ from servingd.errors import Code, ServingError
 from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
-from servingd.frontends.http.shared_page import Workers
 from servingd.frontends.tfs.rest.inference import start_json, start_proto
 from servingd.frontends.tfs.rest.large_bodies import LargeBodies
 from servingd.frontends.tfs.rest.reply import JSON, PROTOBUF, ReplyForm, RestReply, reply_form
 from servingd.frontends.tfs.rest.routes import Route, route
 from servingd.frontends.tfs.rpc.messages import MessageParser
+from servingd.frontends.workers import Workers
 from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
 from servingd.inference.status import model_status, versions_of
 from servingd.runtime.byte_budget import ByteBudget

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from servingd.errors import ServingError, Unavailable
 from servingd.frontends.http.content_coding import inflated_size
 from servingd.frontends.http.messages import HttpRequest
-from servingd.frontends.http.shared_page import Workers
 from servingd.frontends.tfs.rest.reply import RestReply
+from servingd.frontends.workers import Workers
 from servingd.runtime.byte_budget import ByteBudget
 from servingd.wire.json.pieces import LARGE_BYTES
 

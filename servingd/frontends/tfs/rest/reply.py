@@ -11,9 +11,9 @@ from servingd.core.batching.queue import Priority
 from servingd.errors import Code
 from servingd.frontends.http.content_coding import accepts_gzip, deflated
 from servingd.frontends.http.messages import Headers, HttpReply
-from servingd.frontends.http.shared_page import Workers
 from servingd.frontends.reply import PRIORITY_HEADER, priority_of
 from servingd.frontends.status_codes import HTTP, retry_header
+from servingd.frontends.workers import Workers
 from servingd.wire.json.results import encode_error
 
 JSON = "application/json"

@@ -18,7 +18,7 @@ import cramjam
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
-from servingd.core.completeness import Listing, shortfall
+from servingd.core.version_files import Listing, shortfall
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
 from servingd.wire import protos
 from servingd.wire.varints import read_varint64

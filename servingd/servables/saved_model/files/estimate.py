@@ -13,7 +13,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.resources.estimates import NOTHING, Estimate, Footprint
+from servingd.core.resources.footprints import NOTHING, Estimate, Footprint
 from servingd.servables.saved_model.files.graph_bytes import constant_bytes
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
 from servingd.servables.saved_model.files.weights import MAX_WEIGHT_BYTES

@@ -130,10 +130,15 @@ def reachable_ops(graph_def: Any, roots: Iterable[str]) -> set[str]:
 
     `graph_def` is a `tensorflow.GraphDef`, or a `servingd.Graph`.
     """
+    return {node.op for node in reachable_nodes(graph_def, roots)}
+
+
+def reachable_nodes(graph_def: Any, roots: Iterable[str]) -> list[Any]:
+    """Return all nodes that `roots` depend on; of a function that is called, all in its body."""
     functions = {f.signature.name: f for f in graph_def.library.function}
     bodies_seen: set[str] = set()
     nodes = {node.name: node for node in graph_def.node}
-    types: set[str] = set()
+    found: list[Any] = []
     waiting = [node_name(root) for root in roots]
     seen: set[str] = set()
     while waiting:
@@ -143,17 +148,21 @@ def reachable_ops(graph_def: Any, roots: Iterable[str]) -> set[str]:
             continue
         seen.add(name)
         waiting += [node_name(source) for source in node.input]
-        _visit(node, functions, types, bodies_seen)
-    return types
+        _visit(node, functions, found, bodies_seen)
+    return found
 
 
-def _visit(node: Any, functions: Mapping[str, Any], types: set[str], seen: set[str]) -> None:
-    types.add(node.op)
-    called = {node.op} | {name for attr in node.attr.values() for name in _functions_of(attr)}
-    for name in called & functions.keys() - seen:
+def _visit(node: Any, functions: Mapping[str, Any], found: list[Any], seen: set[str]) -> None:
+    found.append(node)
+    for name in called_functions(node) & functions.keys() - seen:
         seen.add(name)
         for inner in functions[name].node_def:
-            _visit(inner, functions, types, seen)
+            _visit(inner, functions, found, seen)
+
+
+def called_functions(node: Any) -> set[str]:
+    """Return the names of the functions that a node may call: its type, and its attributes."""
+    return {node.op} | {name for attr in node.attr.values() for name in _functions_of(attr)}
 
 
 def _functions_of(attr: Any) -> list[str]:

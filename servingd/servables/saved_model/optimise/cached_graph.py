@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph
+from servingd.servables.saved_model.merging.trial import warm_up_sizes
 from servingd.servables.saved_model.optimise.child import GRAPH_FILE, REPORT_FILE
-from servingd.servables.saved_model.optimise.merge_trial import warm_up_sizes
 from servingd.servables.saved_model.optimise.tuning import Tuning, read_tuning
 from servingd.servables.saved_model.session.opening import open_optimised
 from servingd.servables.saved_model.session.options import SessionOptions

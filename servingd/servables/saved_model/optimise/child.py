@@ -25,8 +25,8 @@ import numpy as np
 from servingd.config.saved_model import extensions
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, ServingError
-from servingd.servables.saved_model.files.graph_safety import keeps_state, reachable_ops
 from servingd.servables.saved_model.files.meta_graph import Initialiser, node_name, read_meta_graph
+from servingd.servables.saved_model.files.static_tables import Filled, NotStatic, find_filled
 from servingd.servables.saved_model.optimise.freeze import freeze, optimise_graph
 from servingd.servables.saved_model.session.c_api import make_call
 from servingd.servables.saved_model.session.device_assignment import clear_devices
@@ -34,8 +34,8 @@ from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.python_session import PythonSession
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import (
-    ExampleFeature,
-    example_features,
+    Strings,
+    strings_of,
     varied_inputs,
 )
 from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
@@ -150,44 +150,41 @@ def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple
     )
     if "" in tensors:
         raise Declined("a signature has a sparse or composite tensor")
-    roots = [*tensors, *([initialiser.operation] if initialiser.operation else [])]
-    _check_safe(plain.graph.as_graph_def(), roots)
+    plain_graph = plain.graph.as_graph_def()
+    filled = _filled(plain_graph, tensors, initialiser, meta_graph.restores)
+    assets = {t: file for t, file in initialiser.assets.items() if node_name(t) in filled.assets}
+    initialiser = Initialiser(initialiser.operation, assets)
+    roots = [*tensors, *assets, *([initialiser.operation] if initialiser.operation else [])]
+    frozen = freeze(plain, [node_name(root) for root in roots], filled.path_nodes)
     definitions = [plain.meta_graph.signature_def[name] for name in signatures]
-    graph_def = optimise_graph(
-        freeze(plain, [node_name(root) for root in roots]), roots, definitions
-    )
+    graph_def = optimise_graph(frozen, roots, definitions, assets)
     clear_devices(graph_def)
-    features = example_features(meta_graph.graph())
+    if _filled(graph_def, tensors, initialiser) != filled:
+        raise Declined("its tables are not filled in the same way once optimised")
+    strings = strings_of(meta_graph.graph())
     optimised = _session(graph_def, initialiser, source)
-    _compare_sessions(plain.session, optimised, signatures, features, run_s)
+    _compare_sessions(plain.session, optimised, signatures, strings, run_s)
     return graph_def, initialiser
 
 
-def _check_safe(graph_def: Any, roots: Sequence[str]) -> None:
-    """Raise Declined if an operation that is reached keeps state: freezing would fix or copy it."""
-    types = reachable_ops(graph_def, roots)
-    stateful = sorted(t for t in types if keeps_state(t))
-    if stateful:
-        raise Declined(f"it keeps state: {', '.join(stateful)}")
-    nodes = {node.name: node for node in graph_def.node}
-    strings = [
-        name
-        for name, node in nodes.items()
-        if node.op in ("VarHandleOp", "VariableV2")
-        and node.attr["dtype"].type == tensorflow().string.as_datatype_enum
-    ]
-    if strings:
-        raise Declined(f"it has variables of strings: {', '.join(strings[:3])}")
+def _filled(
+    graph_def: Any, tensors: Sequence[str], initialiser: Initialiser, restores: str = ""
+) -> Filled:
+    """Return what the initialiser fills. Raises Declined if anything keeps state besides."""
+    try:
+        return find_filled(graph_def, tensors, initialiser, restores)
+    except NotStatic as reason:
+        raise Declined(str(reason)) from reason
 
 
 def _session(graph_def: Any, initialiser: Initialiser, source: str) -> Any:
-    """Open a `tf.compat.v1.Session` over an optimised graph, and initialise it."""
+    """Open a `tf.compat.v1.Session` over an optimised graph as it is served, and initialise it."""
     tf1 = tensorflow().compat.v1
+    config = ONE_THREAD.config()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
     graph = tensorflow().Graph()
     with graph.as_default():
         tensorflow().import_graph_def(graph_def, name="")
-    config = ONE_THREAD.config()
-    config.graph_options.rewrite_options.disable_meta_optimizer = True  # as it will be served
     session = tf1.Session(graph=graph, config=config)
     if initialiser.operation:
         feeds = {n: f"{source}/assets/{file}" for n, file in initialiser.assets.items()}
@@ -199,7 +196,7 @@ def _compare_sessions(
     plain: Any,
     optimised: Any,
     signatures: Mapping[str, Signature],
-    features: Sequence[ExampleFeature],
+    strings: Strings,
     run_s: float,
 ) -> None:
     """Raise Declined unless both sessions give the same answers, and the plain one twice the same.
@@ -215,7 +212,7 @@ def _compare_sessions(
             make_call(s, feeds, fetches, timeout_s=run_s) for s in (plain, optimised)
         )
         started = time.monotonic()
-        for inputs in _trials(signature, features):
+        for inputs in _trials(signature, strings):
             answered |= _compare(name, plain_call, optimised_call, list(inputs.values()))
             if time.monotonic() - started > _PROOF_S:
                 break
@@ -223,12 +220,12 @@ def _compare_sessions(
         raise Declined("nothing is proven: no signature answers inputs that are made up")
 
 
-def _trials(signature: Signature, features: Sequence[ExampleFeature]) -> Iterator[Tensors]:
+def _trials(signature: Signature, strings: Strings) -> Iterator[Tensors]:
     """Make inputs of every kind and several sizes; the mildest first, so that one is accepted."""
     may_vary = has_open_rows(signature)
     made = [synthetic_inputs(signature, 3 if may_vary else 1, seed=1)]
     made += [
-        varied_inputs(signature, rows if may_vary else 1, seed, features)
+        varied_inputs(signature, rows if may_vary else 1, seed, strings)
         for seed, rows in enumerate(_PROOF_ROWS)
     ]
     return (inputs for inputs in made if inputs is not None)

@@ -2,18 +2,20 @@
 
 A reload under load must not be felt by the calls. So the child is in the idle scheduling class: it
 makes way at once when a thread of the server wakes up. On a machine that is never idle it would get
-no time at all, so after a while it is begun anew, niced.
+no time at all. So one that gets little is begun anew, niced, as are all others for a while.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import IO
 
@@ -24,8 +26,12 @@ _CPU_SECONDS = 600
 """Seconds of processor time that a child may take (RLIMIT_CPU)."""
 _THREAD_BYTES = 16 << 20
 """Bytes per processor that count as data (RLIMIT_DATA), though they are never used: stacks."""
-_NICED_S = 1800.0
-"""Seconds that a niced child may take: it gets little of each second on a busy server."""
+_MAX_S = 1800.0
+"""Seconds that a child may take: it gets little of each second on a busy server."""
+_LEAST_SHARE = 0.2
+"""The share of one processor that a child in the idle class must get."""
+_BUSY_S = 600.0
+"""Seconds for which children are niced after one got less than that."""
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Else numpy would keep memory for a thread per processor."""
@@ -40,15 +46,16 @@ class ChildProcess:
         self,
         extensions: Extensions = NO_EXTENSIONS,
         memory_limit: int = 0,
-        idle_s: float = 300.0,
+        window_s: float = 10.0,
     ) -> None:
         """Start nothing. `memory_limit` are bytes of data; 0: by the model's size.
 
-        `idle_s` are the seconds after which a child that got too little time is begun anew.
+        What share of a processor a child gets is looked at every `window_s` seconds.
         """
         self._extensions = extensions
         self._memory_limit = memory_limit
-        self._idle_s = idle_s
+        self._window_s = window_s
+        self._busy_until = -math.inf  # monotonic seconds; the caller's thread only
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None  # guarded by _lock
 
@@ -78,11 +85,12 @@ class ChildProcess:
             f"--op-libraries={','.join(self._extensions.op_libraries)}",
             f"--python-imports={','.join(self._extensions.python_imports)}",
         ]
-        if self._run([*command, "--idle-class"], self._idle_s, cancelled):
-            return
-        _log.info("%s: the machine is busy; its graph is optimised all the same", path)
-        if not self._run(command, _NICED_S, cancelled):
-            raise Declined(f"the optimiser took more than {_NICED_S:.0f} s")
+        if time.monotonic() >= self._busy_until:
+            if self._run([*command, "--idle-class"], _LEAST_SHARE, cancelled):
+                return
+            self._busy_until = time.monotonic() + _BUSY_S
+            _log.info("%s: the machine is busy; its graph is optimised all the same", path)
+        self._run(command, 0.0, cancelled)
 
     def kill(self) -> None:
         """End the child, if there is one."""
@@ -90,8 +98,8 @@ class ChildProcess:
             if self._child is not None:
                 self._child.kill()
 
-    def _run(self, command: list[str], timeout_s: float, cancelled: threading.Event) -> bool:
-        """Run a child to its end; return False if it does not end in time."""
+    def _run(self, command: list[str], least_share: float, cancelled: threading.Event) -> bool:
+        """Run a child to its end; return False if it gets less of a processor than that."""
         with tempfile.TemporaryFile() as output:
             with self._lock:
                 if cancelled.is_set():
@@ -104,19 +112,41 @@ class ChildProcess:
                     env={**os.environ, **_ONE_THREAD},
                 )
             try:
-                code = child.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                return False
+                code = self._wait(child, least_share)
             finally:
                 with self._lock:
                     self._child = None
                 child.kill()  # no effect on one that has ended
                 child.wait()
+            if code is None:
+                return False
             if code != 0:
                 raise Declined(
                     f"the optimiser ended with {_describe_exit(code)}: {_last_line(output)}"
                 )
             return True
+
+    def _wait(self, child: subprocess.Popen[bytes], least_share: float) -> int | None:
+        """Return a child's exit code; None if it gets less of a processor than `least_share`."""
+        before = 0.0
+        for _ in range(int(_MAX_S / self._window_s)):
+            try:
+                return child.wait(self._window_s)
+            except subprocess.TimeoutExpired:
+                used = _cpu_seconds(child.pid)
+                if used - before < least_share * self._window_s:
+                    return None
+                before = used
+        raise Declined(f"the optimiser took more than {_MAX_S:.0f} s")
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process; infinity where the system does not tell it."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return math.inf
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _describe_exit(code: int) -> str:

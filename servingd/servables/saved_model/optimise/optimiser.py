@@ -23,6 +23,8 @@ from servingd.servables.saved_model.files.weights import (
     weight_bytes,
 )
 from servingd.servables.saved_model.listener import SavedModelListener
+from servingd.servables.saved_model.merging.row_wise.verdicts import NOT_TRIED
+from servingd.servables.saved_model.merging.trial import find_mergeable
 from servingd.servables.saved_model.optimise.attempts import Attempts
 from servingd.servables.saved_model.optimise.cached_graph import CachedGraph, read_cached_graph
 from servingd.servables.saved_model.optimise.child import GRAPH_FILE, Declined
@@ -36,14 +38,12 @@ from servingd.servables.saved_model.optimise.job import (
     pass_recorded_requests,
     swap_sessions,
 )
-from servingd.servables.saved_model.optimise.merge_trial import find_mergeable
 from servingd.servables.saved_model.optimise.tuning import (
     Tuning,
     TuningCache,
     graph_kind,
     write_tuning,
 )
-from servingd.servables.saved_model.row_wise.verdicts import NOT_TRIED
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.tensorflow_runtime.runtime import tensorflow

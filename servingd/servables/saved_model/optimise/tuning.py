@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import Signature, TensorSpec
-from servingd.servables.saved_model.row_wise.rules import REVISION
-from servingd.servables.saved_model.row_wise.verdicts import Mergeable
+from servingd.servables.saved_model.merging.row_wise.rules import REVISION
+from servingd.servables.saved_model.merging.row_wise.verdicts import Mergeable
 
 FILE = "tuning.json"
 """Written beside the optimised graph that it is about."""

@@ -72,8 +72,9 @@ def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> N
 
     A Keras 3 model given to `tf.saved_model.save` has two sets of variables: those that its
     signatures read carry other names than those that are restored. Both are nodes of one object
-    graph, and the checkpoint's own object graph numbers its nodes alike. Where names do not tell
-    which variable is which, it stays unset, and reading it is an error: never another one's value.
+    graph. Which of its nodes a variable is, the functions tell that captured it, else its name.
+    Where neither leaves no doubt, it stays unset, and reading it is an error: never another one's
+    value.
     """
     tf1 = tensorflow().compat.v1
     variables = {
@@ -82,7 +83,10 @@ def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> N
         if node.WhichOneof("kind") == "variable"
     }
     handles = {op.name: op.outputs[0] for op in graph.get_operations() if op.type == "VarHandleOp"}
-    known = [(index, handles[name]) for index, name in handles_of(variables, handles).items()]
+    captured = captured_handles(meta_graph, handles)
+    named = handles_of(variables, handles)
+    numbers = {h: n for n, h in named.items() if n not in captured.values()} | captured
+    known = [(index, handles[name]) for name, index in numbers.items()]
     if not known:
         return
     raw = tensorflow().raw_ops
@@ -91,7 +95,7 @@ def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> N
     if not unset:
         return
     reader = tf1.train.load_checkpoint(f"{path}/variables/variables")
-    keys = _checkpoint_keys(reader)
+    keys = _checkpoint_keys(reader, meta_graph.object_graph_def)
     values = {
         tf1.placeholder(value.dtype, value.shape): (handle, value)
         for index, handle in unset
@@ -106,6 +110,30 @@ def _restore_the_rest(session: Any, graph: Any, meta_graph: Any, path: str) -> N
         ],
         {placeholder: value for placeholder, (_, value) in values.items()},
     )
+
+
+def captured_handles(meta_graph: Any, handles: Collection[str]) -> dict[str, int]:
+    """Return by node that holds a variable the variable's number, as the calls in the graph tell.
+
+    A call's inputs are the function's own, then what it captured, in the order in which the object
+    graph lists that.
+    """
+    objects = meta_graph.object_graph_def
+    found: dict[str, set[int]] = {}
+    for node in meta_graph.graph_def.node:
+        function = node.attr["f"].func.name if "f" in node.attr else ""
+        if function not in objects.concrete_functions:
+            continue
+        bound = objects.concrete_functions[function].bound_inputs
+        given = [source for source in node.input if not source.startswith("^")]
+        for number, handle in zip(reversed(bound), reversed(given), strict=False):
+            if handle in handles:
+                found.setdefault(handle, set()).add(number)
+    return {
+        handle: number
+        for handle, (number, *others) in found.items()
+        if not others and objects.nodes[number].WhichOneof("kind") == "variable"
+    }
 
 
 def handles_of(variables: Mapping[int, str], handles: Collection[str]) -> dict[int, str]:
@@ -134,16 +162,29 @@ def _names_behind(node: str) -> Iterator[str]:
         yield node
 
 
-def _checkpoint_keys(reader: Any) -> dict[int, str]:
+def _checkpoint_keys(reader: Any, objects: Any) -> dict[int, str]:
+    """Return by a variable's number in the object graph the key of its value.
+
+    The checkpoint has an object graph of its own: both are walked from the root, by the same names.
+    """
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-    objects = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+    stored = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
         reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
     )
+    pairs = {0: 0}
+    waiting = [0]
+    while waiting:
+        number = waiting.pop()
+        children = {c.local_name: c.node_id for c in stored.nodes[pairs[number]].children}
+        for child in objects.nodes[number].children:
+            if child.local_name in children and child.node_id not in pairs:
+                pairs[child.node_id] = children[child.local_name]
+                waiting.append(child.node_id)
     return {
-        index: node.attributes[0].checkpoint_key
-        for index, node in enumerate(objects.nodes)
-        if node.attributes
+        number: stored.nodes[place].attributes[0].checkpoint_key
+        for number, place in pairs.items()
+        if stored.nodes[place].attributes
     }
 
 

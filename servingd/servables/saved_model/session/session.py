@@ -13,7 +13,7 @@ from servingd.core.ref_count import RefCount
 from servingd.core.resources.placement import ObservedDevices
 from servingd.core.types import Signature, Tensors
 from servingd.errors import DeadlineExceeded
-from servingd.servables.saved_model.row_wise.verdicts import NOT_TRIED
+from servingd.servables.saved_model.merging.row_wise.verdicts import NOT_TRIED
 from servingd.servables.saved_model.session.callables import (
     SessionBackend,
     SignatureCallable,

@@ -1,4 +1,8 @@
-"""Runs that TensorFlow ends itself at their deadline."""
+"""Runs that TensorFlow ends itself at their deadline.
+
+Only a session that was opened anew has them (`relocation.py`): a run of its predecessor went on
+though nobody waited for it, and had to be ended. All other runs are ended by `run_watch.py`.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from servingd.errors import Code, InvalidArgument, ServingError
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.session.session import RunningSession, SyntheticRunEnded
 from servingd.servables.saved_model.trials.parity import agree
-from servingd.servables.saved_model.trials.varied import example_features, varied_inputs
+from servingd.servables.saved_model.trials.varied import strings_of, varied_inputs
 from servingd.servables.synthetic_inputs import has_open_rows, synthetic_inputs
 from servingd.servables.tensorflow_runtime.runtime import translate
 
@@ -105,10 +105,10 @@ def same_answers(
     Both refusing an input with INVALID_ARGUMENT counts as alike. Raises the ServingError of any
     other failure.
     """
-    features = example_features(meta_graph.graph())
+    strings = strings_of(meta_graph.graph())
     for name, signature in meta_graph.signatures.items():
         rows = 3 if has_open_rows(signature) else 1
-        trials = (synthetic_inputs(signature, 1), varied_inputs(signature, rows, 1, features))
+        trials = (synthetic_inputs(signature, 1), varied_inputs(signature, rows, 1, strings))
         for inputs in trials:
             if inputs is None or not safe_to_run[name]:
                 continue

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from servingd.core.types import DataType, Signature, Tensors
+from servingd.servables.saved_model.trials.images import varied_images
 from servingd.servables.synthetic_inputs import MAX_BYTES, input_shape
 from servingd.wire import protos
 from servingd.wire.tensors.decoding import decode
@@ -24,7 +25,10 @@ SEEDS = 6
 """How many kinds of inputs there are; each is nasty in its own way."""
 
 _LENGTHS = (3, 7, 1, 5, 2, 4)
-_LARGEST_INTEGERS = (9, 1, 99, 1, 2, 4)
+_INTEGERS = ((0, 9), (0, 1), (0, 99), (1, 1), (0, 2), (1, 4))
+"""The smallest and the largest. A number may be a row's length: at least one, and no larger than
+that of the other inputs.
+"""
 _SCALES = (1e-3, 1.0, 30.0, 300.0)
 _TEXTS = (
     "",
@@ -38,6 +42,9 @@ _TEXTS = (
 )
 
 
+_IMAGE_DECODERS = ("DecodeAndCropJpeg", "DecodeImage", "DecodeJpeg", "DecodePng")
+
+
 class ExampleFeature(NamedTuple):
     """One feature that a graph reads from Examples."""
 
@@ -47,13 +54,24 @@ class ExampleFeature(NamedTuple):
     """How many values it must have; None: any number."""
 
 
+class Strings(NamedTuple):
+    """What a graph takes strings for, as far as its operations tell."""
+
+    features: Sequence[ExampleFeature] = ()
+    """Of Examples; empty: strings are no Examples."""
+    images: bool = False
+    """Whether it decodes images."""
+
+
+TEXTS = Strings()
+
+
 def varied_inputs(
-    signature: Signature, rows: int, seed: int, features: Sequence[ExampleFeature] = ()
+    signature: Signature, rows: int, seed: int, strings: Strings = TEXTS
 ) -> Tensors | None:
     """Make inputs of `rows` rows, of kind `seed`; None if they would be too large.
 
-    Dimensions other than the first that may vary are all of one length. Where the graph reads
-    Examples, texts are Examples with these `features`.
+    Dimensions other than the first that may vary are all of one length.
     """
     rng = np.random.default_rng(seed)
     length = _LENGTHS[seed % SEEDS]
@@ -62,7 +80,7 @@ def varied_inputs(
         shape = input_shape(spec, rows, length)
         if math.prod(shape) * 16 > MAX_BYTES:
             return None
-        inputs[alias] = _values(spec.data_type, shape, rng, seed, features)
+        inputs[alias] = _values(spec.data_type, shape, rng, seed, strings)
     return inputs
 
 
@@ -71,16 +89,18 @@ def _values(
     shape: tuple[int, ...],
     rng: np.random.Generator,
     seed: int,
-    features: Sequence[ExampleFeature],
+    strings: Strings,
 ) -> np.ndarray[Any, Any]:
     if data_type is DataType.STRING:
-        made = _examples(features, rng, seed) if features else _texts(rng)
+        made = _examples(strings, rng, seed) if strings.features else _bytes(strings, rng, seed)
         flat = np.empty(math.prod(shape), object)
         flat[:] = [next(made) for _ in range(flat.size)]
         return flat.reshape(shape)
     dtype = numpy_dtype(data_type)
-    if dtype.kind in "iub":
-        return rng.integers(0, _LARGEST_INTEGERS[seed % SEEDS] + 1, shape).astype(dtype)
+    if dtype.kind == "b":
+        return rng.integers(0, 2, shape).astype(dtype)
+    if dtype.kind in "iu":
+        return _integers(rng, seed, shape).astype(dtype)
     values = rng.normal(size=shape)
     if seed % 2 == 0 and shape:
         scales = rng.choice(_SCALES, shape[0])
@@ -88,35 +108,52 @@ def _values(
     return values.astype(dtype)
 
 
+def _integers(rng: np.random.Generator, seed: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    smallest, largest = _INTEGERS[seed % SEEDS]
+    return rng.integers(smallest, largest + 1, shape)
+
+
+def _bytes(strings: Strings, rng: np.random.Generator, seed: int) -> Iterator[bytes]:
+    return varied_images(rng, seed) if strings.images else _texts(rng)
+
+
 def _texts(rng: np.random.Generator) -> Iterator[bytes]:
     while True:
         yield _TEXTS[rng.integers(len(_TEXTS))].encode()
 
 
-def _examples(
-    features: Sequence[ExampleFeature], rng: np.random.Generator, seed: int
-) -> Iterator[bytes]:
+def _examples(strings: Strings, rng: np.random.Generator, seed: int) -> Iterator[bytes]:
     """Yield serialised Examples; of every second kind some features are missing."""
     while True:
         example = protos.Example()
-        for feature in features:
+        for feature in strings.features:
             if seed % 2 == 0 or rng.random() < 0.7:
-                _fill(example.features.feature[feature.key], feature, rng, seed)
+                content = _bytes(strings, rng, seed)
+                _fill(example.features.feature[feature.key], feature, content, rng, seed)
         yield example.SerializeToString()
 
 
 def _fill(
-    target: protos.Feature, feature: ExampleFeature, rng: np.random.Generator, seed: int
+    target: protos.Feature,
+    feature: ExampleFeature,
+    content: Iterator[bytes],
+    rng: np.random.Generator,
+    seed: int,
 ) -> None:
     count = int(rng.integers(0, 5)) if feature.values is None else feature.values
     if feature.data_type == DataType.STRING:
-        texts = _texts(rng)
-        target.bytes_list.value.extend(next(texts) for _ in range(count))
+        target.bytes_list.value.extend(next(content) for _ in range(count))
     elif feature.data_type == DataType.INT64:
-        largest = _LARGEST_INTEGERS[seed % SEEDS]
-        target.int64_list.value.extend(rng.integers(0, largest + 1, count).tolist())
+        target.int64_list.value.extend(_integers(rng, seed, (count,)).tolist())
     else:
         target.float_list.value.extend(rng.normal(size=count).tolist())
+
+
+def strings_of(graph: protos.Graph) -> Strings:
+    """Return what a graph and its functions take strings for."""
+    nodes = (graph.node, *(f.node_def for f in graph.library.function))
+    images = any(node.op in _IMAGE_DECODERS for body in nodes for node in body)
+    return Strings(example_features(graph), images)
 
 
 def example_features(graph: protos.Graph) -> list[ExampleFeature]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from servingd.core.types import Signature
 from servingd.servables.saved_model.files.meta_graph import node_name
-from servingd.servables.saved_model.row_wise.evaluation import (
+from servingd.servables.saved_model.merging.row_wise.evaluation import (
     Every,
     apply_rule,
     is_rows,
@@ -29,7 +29,7 @@ from servingd.servables.saved_model.row_wise.evaluation import (
     require_same,
     switch_or_merge,
 )
-from servingd.servables.saved_model.row_wise.graphs import (
+from servingd.servables.saved_model.merging.row_wise.graphs import (
     Body,
     Frame,
     data_inputs,
@@ -37,11 +37,11 @@ from servingd.servables.saved_model.row_wise.graphs import (
     reached_nodes,
     split_reference,
 )
-from servingd.servables.saved_model.row_wise.lookups import example_outputs
-from servingd.servables.saved_model.row_wise.operations import Operation, input_size
-from servingd.servables.saved_model.row_wise.rules import OUTPUTS
-from servingd.servables.saved_model.row_wise.sizes import ROWS, size
-from servingd.servables.saved_model.row_wise.values import (
+from servingd.servables.saved_model.merging.row_wise.lookups import example_outputs
+from servingd.servables.saved_model.merging.row_wise.operations import Operation, input_size
+from servingd.servables.saved_model.merging.row_wise.rules import OUTPUTS
+from servingd.servables.saved_model.merging.row_wise.sizes import ROWS, size
+from servingd.servables.saved_model.merging.row_wise.values import (
     Mixing,
     Reason,
     Tensor,
@@ -49,7 +49,7 @@ from servingd.servables.saved_model.row_wise.values import (
     Value,
     require,
 )
-from servingd.servables.saved_model.row_wise.verdicts import RowWiseVerdict
+from servingd.servables.saved_model.merging.row_wise.verdicts import RowWiseVerdict
 
 _MAX_OPERATIONS = 200_000
 _MAX_ROUNDS = 20

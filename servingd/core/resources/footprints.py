@@ -1,7 +1,8 @@
-"""Correct a model's next estimate by what its earlier loads were measured to take.
+"""What a version takes: as estimated from its files, as measured by its load, and the correction.
 
-Estimates come from files, and the same rule of thumb errs in the same way for all versions of a
-model. So the next estimate is the one from the files, times measured over estimated.
+The estimates themselves are the loaders' (`servables/saved_model/files/estimate.py`). The same rule
+of thumb errs in the same way for all versions of a model. So the next estimate is the one from the
+files, times what the last measured load took over what had been estimated.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Decide from a listing, without a file system, whether a version directory is complete.
+"""What a completeness check is given (a listing), and which required file falls short.
 
+Each type of servable decides what is required: `Platform.missing`, which for SavedModels is
+`servables/saved_model/files/completeness.py`.
 There is no quiet-period timer: a copy that stalls for seconds and goes on must not go live early.
-The servable type defines what complete means: the files that a version needs, and their sizes.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from google.protobuf.message import DecodeError
 
 from servingd.core.types import DataType
 from servingd.errors import ServingError
-from servingd.servables.saved_model.row_wise.sizes import Size, named, size
-from servingd.servables.saved_model.row_wise.values import (
+from servingd.servables.saved_model.merging.row_wise.sizes import Size, named, size
+from servingd.servables.saved_model.merging.row_wise.values import (
     Content,
     Mixing,
     Reason,

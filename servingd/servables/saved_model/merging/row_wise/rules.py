@@ -13,8 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from servingd.servables.saved_model.row_wise import elementwise, layers, lookups, places, shapes
-from servingd.servables.saved_model.row_wise.operations import Rule, types
+from servingd.servables.saved_model.merging.row_wise import (
+    elementwise,
+    layers,
+    lookups,
+    places,
+    shapes,
+)
+from servingd.servables.saved_model.merging.row_wise.operations import Rule, types
 
 REVISION = 1
 """Raise it when a rule changes: tunings that were found by other rules are then not used."""

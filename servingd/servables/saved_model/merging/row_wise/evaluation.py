@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from servingd.servables.saved_model.row_wise.operations import Operation
-from servingd.servables.saved_model.row_wise.rules import COUNTING, RULES
-from servingd.servables.saved_model.row_wise.sizes import ROWS
-from servingd.servables.saved_model.row_wise.values import (
+from servingd.servables.saved_model.merging.row_wise.operations import Operation
+from servingd.servables.saved_model.merging.row_wise.rules import COUNTING, RULES
+from servingd.servables.saved_model.merging.row_wise.sizes import ROWS
+from servingd.servables.saved_model.merging.row_wise.values import (
     Mixing,
     Reason,
     Tensor,

@@ -18,14 +18,15 @@ from servingd.core.batching.merge import merge, rows_of
 from servingd.core.types import Signature, Tensors
 from servingd.errors import InvalidArgument
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
-from servingd.servables.saved_model.row_wise.analysis import row_wise
-from servingd.servables.saved_model.row_wise.verdicts import Mergeable, RowWiseVerdict
+from servingd.servables.saved_model.merging.row_wise.analysis import row_wise
+from servingd.servables.saved_model.merging.row_wise.verdicts import Mergeable, RowWiseVerdict
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.trials.parity import agree
 from servingd.servables.saved_model.trials.varied import (
     SEEDS,
     ExampleFeature,
-    example_features,
+    Strings,
+    strings_of,
     varied_inputs,
 )
 from servingd.servables.synthetic_inputs import synthetic_inputs
@@ -90,18 +91,18 @@ def find_mergeable(
     refused: dict[str, str] = {}
     graph = meta_graph.graph()
     verdicts = row_wise(graph, meta_graph.signatures)
-    features = example_features(graph)
+    strings = strings_of(graph)
     for name, signature in meta_graph.signatures.items():
         try:
             call = _Call(session, name)
-            reason = _refusal(call, signature, features, verdicts[name], safe_to_run[name])
+            reason = _refusal(call, signature, strings, verdicts[name], safe_to_run[name])
             if reason:
                 refused[name] = reason
             elif name in known:
                 _warm_up(call, signature, known[name])
                 rows_worth[name] = known[name]
             else:
-                one_size = rows_of_one_size(graph, signature, features)
+                one_size = rows_of_one_size(graph, signature, strings.features)
                 rows_worth[name] = _rows_worth_merging(call, signature, one_size)
         except Exception as error:
             refused[name] = f"a trial failed: {translate(error).message}"
@@ -132,7 +133,7 @@ def _warm_up(call: _Call, signature: Signature, max_rows: int) -> None:
 def _refusal(
     call: _Call,
     signature: Signature,
-    features: Sequence[ExampleFeature],
+    strings: Strings,
     verdict: RowWiseVerdict,
     keeps_no_state: bool,
 ) -> str:
@@ -141,10 +142,10 @@ def _refusal(
         return verdict.reason
     if not keeps_no_state:
         return "it keeps state"
-    return _trial_refusal(call, signature, features)
+    return _trial_refusal(call, signature, strings)
 
 
-def _trial_refusal(call: _Call, signature: Signature, features: Sequence[ExampleFeature]) -> str:
+def _trial_refusal(call: _Call, signature: Signature, strings: Strings) -> str:
     """Return why calls may not be merged though the analysis allows it; empty if they may.
 
     A model that refuses all synthetic inputs proves nothing against the analysis, but then it
@@ -153,7 +154,7 @@ def _trial_refusal(call: _Call, signature: Signature, features: Sequence[Example
     parts: Sequence[int] = _FEW_PARTS
     answered = 0
     for seed in range(SEEDS):
-        whole = varied_inputs(signature, sum(parts), seed, features)
+        whole = varied_inputs(signature, sum(parts), seed, strings)
         if whole is None:
             return "inputs would be too large to be tried"
         started = time.perf_counter()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from servingd.servables.saved_model.files.meta_graph import node_name
-from servingd.servables.saved_model.row_wise.values import Value
+from servingd.servables.saved_model.merging.row_wise.values import Value
 
 
 class Body(NamedTuple):

@@ -1,4 +1,7 @@
-"""Keep the gRPC health service up to date with the server's readiness."""
+"""Keep the gRPC health service up to date with the server's readiness.
+
+The condition is in `core/readiness.py`; `/readyz` and `/livez` are in `frontends/admin/pages.py`.
+"""
 
 from __future__ import annotations
 

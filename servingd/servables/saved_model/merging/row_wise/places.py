@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from servingd.servables.saved_model.row_wise.operations import Operation, Rule, types
-from servingd.servables.saved_model.row_wise.shapes import integers, number, numbers, place
-from servingd.servables.saved_model.row_wise.sizes import ONE, Size, product, size
-from servingd.servables.saved_model.row_wise.values import (
+from servingd.servables.saved_model.merging.row_wise.operations import Operation, Rule, types
+from servingd.servables.saved_model.merging.row_wise.shapes import integers, number, numbers, place
+from servingd.servables.saved_model.merging.row_wise.sizes import ONE, Size, product, size
+from servingd.servables.saved_model.merging.row_wise.values import (
     Mixing,
     Reason,
     Tensor,

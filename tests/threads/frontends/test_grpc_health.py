@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from servingd.core.readiness import Readiness
 from servingd.frontends.grpc.grpcio import GrpcioTransport
-from servingd.frontends.health import Health
+from servingd.frontends.grpc_health import Health
 from servingd.wire.protos import POOL
 from tests.threads.fakes import TIMEOUT
 

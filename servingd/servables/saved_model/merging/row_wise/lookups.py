@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from servingd.servables.saved_model.row_wise.operations import Operation, Rule, types
-from servingd.servables.saved_model.row_wise.shapes import integers, number, numbers, place
-from servingd.servables.saved_model.row_wise.sizes import Size, size
-from servingd.servables.saved_model.row_wise.values import (
+from servingd.servables.saved_model.merging.row_wise.operations import Operation, Rule, types
+from servingd.servables.saved_model.merging.row_wise.shapes import integers, number, numbers, place
+from servingd.servables.saved_model.merging.row_wise.sizes import Size, size
+from servingd.servables.saved_model.merging.row_wise.values import (
     Handle,
     Mixing,
     Reason,

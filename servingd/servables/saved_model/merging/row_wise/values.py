@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from servingd.servables.saved_model.row_wise.sizes import Size, size
+from servingd.servables.saved_model.merging.row_wise.sizes import Size, size
 
 Shape: TypeAlias = tuple[Size, ...]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from servingd.servables.saved_model.row_wise.elementwise import broadcast
-from servingd.servables.saved_model.row_wise.operations import Operation, types
-from servingd.servables.saved_model.row_wise.shapes import integers
-from servingd.servables.saved_model.row_wise.sizes import ONE, Size, size
-from servingd.servables.saved_model.row_wise.values import (
+from servingd.servables.saved_model.merging.row_wise.elementwise import broadcast
+from servingd.servables.saved_model.merging.row_wise.operations import Operation, types
+from servingd.servables.saved_model.merging.row_wise.shapes import integers
+from servingd.servables.saved_model.merging.row_wise.sizes import ONE, Size, size
+from servingd.servables.saved_model.merging.row_wise.values import (
     Reason,
     Shape,
     Tensor,

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from servingd.servables.saved_model.row_wise.operations import Operation
-from servingd.servables.saved_model.row_wise.sizes import ONE, Size, product, size
-from servingd.servables.saved_model.row_wise.values import (
+from servingd.servables.saved_model.merging.row_wise.operations import Operation
+from servingd.servables.saved_model.merging.row_wise.sizes import ONE, Size, product, size
+from servingd.servables.saved_model.merging.row_wise.values import (
     Content,
     Mixing,
     Reason,

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from servingd.core.types import DataType
-from servingd.servables.saved_model.row_wise.operations import Operation, types
-from servingd.servables.saved_model.row_wise.sizes import ONE, Size
-from servingd.servables.saved_model.row_wise.values import (
+from servingd.servables.saved_model.merging.row_wise.operations import Operation, types
+from servingd.servables.saved_model.merging.row_wise.sizes import ONE, Size
+from servingd.servables.saved_model.merging.row_wise.values import (
     Content,
     Reason,
     Shape,

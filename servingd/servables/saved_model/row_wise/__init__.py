@@ -1,8 +1,0 @@
-"""Which signatures answer each row as they would alone: f([a; b]) = [f(a); f(b)].
-
-Only those may be merged where no operator has asked for batching. `analysis` decides it from the
-graph, by the table in `rules`. All of it is pure: no TensorFlow, no thread, no file.
-Not here: the trial that runs rows whole and in parts as a second check, and measures how many are
-worth merging (`optimise/merge_trial.py`). Start with `analysis`, whose parts are `graphs` and
-`evaluation`, then `values`.
-"""
