@@ -25,10 +25,12 @@ import pytest
 from servingd import __version__
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
+from servingd.servables.saved_model.files import weights
 from servingd.servables.saved_model.files.estimate import child_bytes
 from servingd.servables.saved_model.files.graph_safety import keeps_state
 from servingd.servables.saved_model.files.meta_graph import Initialiser, read_meta_graph
 from servingd.servables.saved_model.listener import NullListener
+from servingd.servables.saved_model.optimise import child as child_module
 from servingd.servables.saved_model.optimise.child import Declined, optimise
 from servingd.servables.saved_model.optimise.child_process import ChildProcess
 from servingd.servables.saved_model.optimise.freeze import freeze
@@ -683,6 +685,80 @@ def test_a_child_takes_no_more_than_is_reserved_for_it(tmp_path):
     print(f"{peak >> 20} MiB of {memory >> 20}")
     assert json.loads((target / "report.json").read_text())["optimised"]
     assert 0.5 * memory < peak <= memory
+
+
+@pytest.fixture
+def few_weights(monkeypatch) -> None:
+    """What is more than so many bytes is not frozen as a whole, in this process."""
+    monkeypatch.setattr(weights, "MAX_WEIGHT_BYTES", 1 << 20)
+    monkeypatch.setattr(weights, "KEPT_BYTES", 1 << 16)
+    monkeypatch.setattr(child_module, "KEPT_BYTES", 1 << 16)
+
+
+def table_and_layer(path: Path, gather: Callable) -> None:
+    """A table that is too large to be frozen, and a layer that is not."""
+    import tensorflow as tf
+
+    save(
+        path,
+        lambda m, x: tf.matmul(gather(m.t, x), m.w) + m.w[0],
+        ([None], "int32"),
+        t=lambda: tf.Variable(tf.random.uniform([10_000, 64], seed=1), name="t"),
+        w=lambda: tf.Variable(tf.random.uniform([64, 8], seed=2)),
+    )
+
+
+def read_first(table: Any, x: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.gather(tf.convert_to_tensor(table), x)
+
+
+def test_large_variables_stay_and_are_shared_with_the_plain_graph(tmp_path, few_weights):
+    path = tmp_path / "m"
+    table_and_layer(path, read_first)
+    assert weights.kept_bytes(str(path)) == 10_000 * 64 * 4
+    report = child_module._optimise(str(path), str(tmp_path), TAGS)
+    graph_def = read_graph(tmp_path / "graph.pb")
+    assert [n.name for n in graph_def.node if n.op == "VarHandleOp"] == ["t"]
+    assert max(n.ByteSize() for n in graph_def.node) < 1 << 16
+    assert report["values"] == {"servingd_value/t:0": "t/Read/ReadVariableOp:0"}
+
+    meta_graph = read_meta_graph(str(path), TAGS)
+    plain = open_plain(str(path), TAGS, ONE_THREAD, meta_graph, {"serving_default": True})
+    values = dict(zip(report["values"], plain.read(list(report["values"].values())), strict=True))
+    (again,) = plain.read(list(report["values"].values()))
+    (table,) = values.values()
+    assert again.ctypes.data == table.ctypes.data, "it is not copied"
+    optimised = open_optimised(
+        str(tmp_path / "graph.pb"),
+        str(path),
+        Initialiser(report["initialiser"], report["assets"]),
+        ONE_THREAD,
+        meta_graph.signatures,
+        values,
+    )
+    inputs = {"x": np.array([0, 7, 9_999], np.int32)}
+    before = plain.calls["serving_default"].run(inputs)
+    plain.close()
+    del values, table, again
+    after = optimised.calls["serving_default"].run(inputs)
+    assert agree(list(before.values()), list(after.values()))
+    optimised.close()
+
+
+def test_a_graph_that_gathers_from_a_large_variable_as_it_lies_stays_plain(tmp_path, few_weights):
+    import tensorflow as tf
+
+    table_and_layer(tmp_path / "m", tf.gather)
+    with pytest.raises(Declined, match="without reading them first"):
+        optimise(str(tmp_path / "m"), TAGS)
+
+
+def read_graph(file: Path) -> Any:
+    from tensorflow.core.framework import graph_pb2
+
+    return graph_pb2.GraphDef.FromString(file.read_bytes())
 
 
 def anonymous_bytes(pid: int) -> int:

@@ -6,6 +6,7 @@ import pytest
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.footprints import NOTHING
+from servingd.servables.saved_model.files import estimate as estimates
 from servingd.servables.saved_model.files.estimate import child_bytes, estimate
 from servingd.servables.saved_model.files.weights import MAX_WEIGHT_BYTES
 
@@ -105,6 +106,17 @@ def test_what_the_child_may_take_is_reserved(version, sizes):
 def test_one_that_is_too_large_for_it_stays_plain(version, name):
     path = version(weights=MAX_WEIGHT_BYTES + 1)
     assert estimate(path, mode(name)) == estimate(path, mode("off"))
+
+
+@pytest.mark.parametrize("name", ["background", "wait"])
+def test_large_variables_that_stay_count_once(version, name, monkeypatch):
+    weights, kept = 2 * MAX_WEIGHT_BYTES, 2 * MAX_WEIGHT_BYTES - 10 * MB
+    monkeypatch.setattr(estimates, "kept_bytes", lambda path: kept)
+    large = estimate(version(graph=MB, weights=weights), mode(name))
+    monkeypatch.setattr(estimates, "kept_bytes", lambda path: 0)
+    small = estimate(version(weights=weights - kept), mode(name))
+    assert large.growth.replica == small.growth.replica + 2 * kept
+    assert large.grown.replica == small.grown.replica + round(1.1 * kept)
 
 
 def test_what_is_not_there_takes_nothing(tmp_path):

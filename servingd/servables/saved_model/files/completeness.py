@@ -159,6 +159,14 @@ def shard_bytes(index: bytes) -> dict[str, int]:
     return {f"variables/variables.data-{i:05d}-of-{shards:05d}": size for i, size in needed.items()}
 
 
+def tensor_bytes(index: bytes) -> list[int]:
+    """Return the bytes of each tensor, from `variables.index`. Raises as `shard_bytes`."""
+    try:
+        return [protos.BundleEntry.FromString(v).size for key, v in table_entries(index) if key]
+    except DecodeError as error:
+        raise BadIndex(f"it does not parse: {error}") from error
+
+
 def _end(value: bytes) -> tuple[int, int]:
     """Return the shard of a tensor, and where in it the tensor ends."""
     entry = protos.BundleEntry.FromString(value)

@@ -16,7 +16,7 @@ from servingd.config.saved_model import SavedModelOptions
 from servingd.core.resources.footprints import NOTHING, Estimate, Footprint
 from servingd.servables.saved_model.files.graph_bytes import constant_bytes
 from servingd.servables.saved_model.files.meta_graph import FILE, TEXT_FILE
-from servingd.servables.saved_model.files.weights import MAX_WEIGHT_BYTES
+from servingd.servables.saved_model.files.weights import MAX_WEIGHT_BYTES, kept_bytes
 
 _BASE = 1 << 20
 _GRAPH = 48
@@ -39,6 +39,8 @@ _CHILD = 768 << 20
 """Bytes that the optimiser's child takes before it opens a model: TensorFlow, and its allocator."""
 _CHILD_WEIGHTS = 22
 """Bytes that it takes per byte of variables (21 were seen): graphs, messages and two sessions."""
+_CHILD_KEPT = 2
+"""Bytes that it takes per byte of variables that stay variables: it holds them once, at least."""
 _CHILD_REST = 3
 """What it takes of what one session of the graph takes, without variables."""
 
@@ -51,16 +53,18 @@ _ACCELERATOR_WORK = 64 << 20
 def estimate(path: str, options: SavedModelOptions) -> Estimate:
     """Return what the version under `path` takes. Raises OSError."""
     folder = Path(path)
-    weights = _weights(folder)
+    weights, kept = _weights(folder), kept_bytes(path)
     constants, rest = _graph(folder)
     plain = round(_PLAIN_WEIGHTS * weights) + rest
     loading = round(_LOADING * (plain - _CONSTANTS * constants)) + _CONSTANTS_LOADING * constants
     nothing = not weights + rest
-    if options.optimize_models == "off" or weights > MAX_WEIGHT_BYTES or nothing:
+    if options.optimize_models == "off" or weights - kept > MAX_WEIGHT_BYTES or nothing:
         return _estimate(weights, plain, loading)
-    frozen = round(_FROZEN_WEIGHTS * weights) + rest
-    swap = _SWAP_WEIGHTS * weights + 2 * rest
-    growth = max(swap, _child_bytes(weights, rest))  # the child has ended when sessions are swapped
+    frozen = round(_FROZEN_WEIGHTS * (weights - kept) + _PLAIN_WEIGHTS * kept) + rest
+    swap = _SWAP_WEIGHTS * (weights - kept) + kept + 2 * rest
+    growth = max(
+        swap, _child_bytes(weights, kept, rest)
+    )  # the child has ended when sessions are swapped
     return _estimate(weights, plain, loading, growth, max(plain, frozen))
 
 
@@ -70,11 +74,11 @@ def child_bytes(path: str) -> int:
     They are part of the growth that `estimate` tells, and so of what is reserved. Raises OSError.
     """
     folder = Path(path)
-    return _child_bytes(_weights(folder), _graph(folder)[1])
+    return _child_bytes(_weights(folder), kept_bytes(path), _graph(folder)[1])
 
 
-def _child_bytes(weights: int, rest: int) -> int:
-    return _CHILD + _CHILD_WEIGHTS * weights + _CHILD_REST * rest
+def _child_bytes(weights: int, kept: int, rest: int) -> int:
+    return _CHILD + _CHILD_WEIGHTS * (weights - kept) + _CHILD_KEPT * kept + _CHILD_REST * rest
 
 
 def _weights(folder: Path) -> int:

@@ -12,6 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from servingd.core.types import ServableId
+from servingd.servables.saved_model.files.completeness import (
+    INDEX,
+    BadIndex,
+    UnknownFormat,
+    tensor_bytes,
+)
 from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 _PREFIX = "variables/variables"
@@ -21,6 +27,9 @@ MAX_WEIGHT_BYTES = 256 << 20
 
 See `estimate.py`.
 """
+
+KEPT_BYTES = 16 << 20
+"""Bytes from which on a variable stays one, where all together are more than that."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,3 +85,17 @@ def find_damage(path: str, cancelled: Callable[[], bool]) -> str:
 def weight_bytes(path: str) -> int:
     """Return the bytes of the variables of the SavedModel under `path`, as they lie on disk."""
     return sum(f.stat().st_size for f in Path(path, "variables").glob("variables.data-*"))
+
+
+def kept_bytes(path: str) -> int:
+    """Return the bytes of variables that stay variables when the version is optimised.
+
+    There are none where all can be frozen, or where the index is not understood.
+    """
+    if weight_bytes(path) <= MAX_WEIGHT_BYTES:
+        return 0
+    try:
+        sizes = tensor_bytes(Path(path, INDEX).read_bytes())
+    except (OSError, BadIndex, UnknownFormat):
+        return 0
+    return sum(size for size in sizes if size >= KEPT_BYTES)

@@ -27,9 +27,17 @@ from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, ServingError
 from servingd.servables.saved_model.files.meta_graph import Initialiser, node_name, read_meta_graph
 from servingd.servables.saved_model.files.static_tables import Filled, NotStatic, find_filled
+from servingd.servables.saved_model.files.weights import KEPT_BYTES, kept_bytes
 from servingd.servables.saved_model.optimise.freeze import freeze, optimise_graph
+from servingd.servables.saved_model.optimise.kept_variables import (
+    add_values,
+    read_of,
+    values_of,
+    variable_bytes,
+)
 from servingd.servables.saved_model.session.c_api import make_call
 from servingd.servables.saved_model.session.device_assignment import clear_devices
+from servingd.servables.saved_model.session.opening import ASSIGN
 from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.python_session import PythonSession
 from servingd.servables.saved_model.trials.parity import agree
@@ -126,6 +134,7 @@ def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]
         "optimised": True,
         "initialiser": initialiser.operation,
         "assets": dict(initialiser.assets),
+        "values": values_of(graph_def),
     }
 
 
@@ -155,16 +164,39 @@ def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple
     assets = {t: file for t, file in initialiser.assets.items() if node_name(t) in filled.assets}
     initialiser = Initialiser(initialiser.operation, assets)
     roots = [*tensors, *assets, *([initialiser.operation] if initialiser.operation else [])]
-    frozen = freeze(plain, [node_name(root) for root in roots], filled.path_nodes)
+    kept = _kept(plain_graph) if kept_bytes(source) else []
+    frozen = freeze(plain, [node_name(root) for root in roots], (*filled.path_nodes, *kept))
     definitions = [plain.meta_graph.signature_def[name] for name in signatures]
     graph_def = optimise_graph(frozen, roots, definitions, assets)
     clear_devices(graph_def)
     if _filled(graph_def, tensors, initialiser) != filled:
         raise Declined("its tables are not filled in the same way once optimised")
+    add_values(graph_def, kept)
     strings = strings_of(meta_graph.graph())
     optimised = _session(graph_def, initialiser, source)
+    if reads := values_of(graph_def):
+        values = plain.session.run(list(reads.values()))
+        optimised.run(ASSIGN, dict(zip(reads, values, strict=True)))
     _compare_sessions(plain.session, optimised, signatures, strings, run_s)
     return graph_def, initialiser
+
+
+def _kept(graph_def: Any) -> list[str]:
+    """Return the nodes of the variables that stay: the large ones. Raises Declined if they cannot.
+
+    Their values are shared with the plain session, so that they are in memory once. Where a graph
+    gathers from a variable as it lies, TensorFlow hands out copies of it.
+    """
+    nodes = {node.name: node for node in graph_def.node}
+    functions = (function.node_def for function in graph_def.library.function)
+    if any(node.op == "ResourceGather" for body in (graph_def.node, *functions) for node in body):
+        raise Declined("it gathers from large variables without reading them first")
+    kept = [name for name, node in nodes.items() if variable_bytes(node) >= KEPT_BYTES]
+    for name in kept:
+        read = nodes.get(read_of(name))
+        if read is None or read.op != "ReadVariableOp" or list(read.input) != [name]:
+            raise Declined(f"nothing in it reads {name} alone")
+    return kept
 
 
 def _filled(

@@ -120,12 +120,13 @@ def open_proven(job: OptimisationJob, folder: Path) -> list[RunningSession]:
     if not report["optimised"]:
         raise Declined(report["reason"])
     initialiser = Initialiser(report["initialiser"], report["assets"])
+    reads: dict[str, str] = report.get("values", {})
     sessions: list[RunningSession] = []
     try:
         for replica in job.replicas:
             if job.cancelled.is_set():
                 raise Declined("cancelled")
-            sessions.append(_open_proven_replica(job, replica, folder, initialiser))
+            sessions.append(_open_proven_replica(job, replica, folder, initialiser, reads))
     except BaseException:
         close_sessions(sessions)
         raise
@@ -133,8 +134,13 @@ def open_proven(job: OptimisationJob, folder: Path) -> list[RunningSession]:
 
 
 def _open_proven_replica(
-    job: OptimisationJob, replica: SavedModelServable, folder: Path, initialiser: Initialiser
+    job: OptimisationJob,
+    replica: SavedModelServable,
+    folder: Path,
+    initialiser: Initialiser,
+    reads: Mapping[str, str],
 ) -> RunningSession:
+    """Open the graph for one replica; `reads` are what its variables hold in the plain graph."""
     signatures, safe_to_run = job.meta_graph.signatures, job.safe_to_run
     options = replica.session.options
 
@@ -145,6 +151,7 @@ def _open_proven_replica(
             initialiser,
             options._replace(threads=threads),
             signatures,
+            dict(zip(reads, replica.session.read(list(reads.values())), strict=True)),
         )
 
     known = job.known_threads(optimised=True)

@@ -20,6 +20,7 @@ from servingd.servables.saved_model.files.weights import (
     MAX_WEIGHT_BYTES,
     WeightsCheck,
     find_damage,
+    kept_bytes,
     weight_bytes,
 )
 from servingd.servables.saved_model.listener import SavedModelListener
@@ -257,7 +258,7 @@ class GraphOptimiser:
         if device := job.accelerator:  # graphs are optimised for the host
             raise Declined(f"placed on {device}")
         weights = weight_bytes(job.path)
-        if weights > MAX_WEIGHT_BYTES:
+        if weights - kept_bytes(job.path) > MAX_WEIGHT_BYTES:
             raise Declined(f"{weights} bytes of variables are more than {MAX_WEIGHT_BYTES}")
         cache, key = self._graph_cache(), _key_of(job)
         cached = cache.find(key)

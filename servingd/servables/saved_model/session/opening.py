@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,6 +26,11 @@ from servingd.servables.saved_model.session.warm_up import warm_up
 from servingd.servables.tensorflow_runtime.runtime import translate
 
 _log = logging.getLogger(__name__)
+
+ASSIGN = "servingd_assign"
+"""The operation of an optimised graph that gives its variables their values."""
+
+NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 
 Backend: TypeAlias = SessionBackend | ObjectModel
 
@@ -174,13 +180,17 @@ def open_optimised(
     initialiser: Initialiser,
     options: SessionOptions,
     signatures: Mapping[str, Signature],
+    values: Mapping[str, Any] = NO_VALUES,
 ) -> RunningSession:
     """Open the optimised GraphDef in the file `graph`; initialise its tables from the assets.
 
-    `source` is the model's folder. Raises a ServingError, or TensorFlow's errors.
+    `source` is the model's folder; `values` are those of the variables that it still has, by what
+    takes them. They are shared, not copied. Raises a ServingError, or TensorFlow's errors.
     """
     backend = c_api.load_graph_def(graph, options, optimised=True)
     try:
+        if values:
+            backend.make_call(list(values), [], [ASSIGN])(*values.values())
         _initialise(backend, source, initialiser)
     except BaseException:
         backend.close()

@@ -12,7 +12,7 @@ from typing import Any
 from servingd.core.ref_count import RefCount
 from servingd.core.resources.placement import ObservedDevices
 from servingd.core.types import Signature, Tensors
-from servingd.errors import DeadlineExceeded
+from servingd.errors import DeadlineExceeded, Unimplemented
 from servingd.servables.saved_model.merging.row_wise.verdicts import NOT_TRIED
 from servingd.servables.saved_model.session.callables import (
     SessionBackend,
@@ -112,6 +112,17 @@ class RunningSession:
     def threads(self) -> int:
         """Intra-op threads of the session's own."""
         return self.options.threads
+
+    def read(self, tensors: list[str]) -> list[Any]:
+        """Return the values of tensors that need no inputs; those of variables are not copied.
+
+        Raises TensorFlow's errors, or Unimplemented where the model runs as an object.
+        """
+        if not tensors:
+            return []
+        if isinstance(self._backend, ObjectModel):
+            raise Unimplemented("it runs as an object")
+        return self._backend.make_call([], tensors)()
 
     def call_for(self, signature: Signature, wanted: Collection[str]) -> SignatureCallable:
         """Return the callable that computes the outputs `wanted` alone, as `Session::Run` does.
