@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -22,14 +23,15 @@ _EXPORT = """
 import sys
 import tensorflow as tf
 
-rows, width = map(int, sys.argv[2:])
+rows, width, reads_first = map(int, sys.argv[2:])
 module = tf.Module()
 module.table = tf.Variable(tf.random.uniform([rows, width], -1, 1, seed=1))
 module.dense = tf.Variable(tf.random.normal([width, 16], seed=2))
 
 
 def scores(ids):
-    features = tf.reduce_mean(tf.gather(module.table, ids), 1)
+    table = tf.convert_to_tensor(module.table) if reads_first else module.table
+    features = tf.reduce_mean(tf.gather(table, ids), 1)
     return {"scores": tf.nn.softmax(features @ module.dense)}
 
 
@@ -57,18 +59,25 @@ with open("/proc/self/status") as file:
 def run(folder: Path) -> Iterator[Row]:
     """A load and the first answer, over TensorFlow's own loader; neither with its import."""
     version = folder / "m" / "1"
-    subprocess.run([sys.executable, "-c", _EXPORT, version, str(ROWS), str(WIDTH)], check=True)
+    _export(version, reads_first=False)
     _by_tensorflow(version)  # the first one reads the files from the disk
     theirs, ours = [], []
     for number in range(ROUNDS):
         theirs.append(_by_tensorflow(version))
         ours.append(_by_servingd(folder / "m", folder / str(number), "--optimize_models=off"))
+    shutil.rmtree(version)
+    _export(version, reads_first=True)  # as Keras 3 does; else it stays plain
     optimised = _by_servingd(folder / "m", folder / "optimised")
-    for name, found in (("TensorFlow", theirs), ("servingd", ours), ("settled", [optimised])):
+    for name, found in (("TensorFlow", theirs), ("servingd", ours), ("optimised", [optimised])):
         print(name, *(f"{seconds:.2f} s {kib >> 10} MiB" for seconds, kib in found))
     yield Row("seconds of a load and the first answer", _ratio(ours, theirs, 0), at_most=1.1)
     yield Row("peak of memory until then", _ratio(ours, theirs, 1), at_most=1.2)
-    yield Row("peak once its graph is settled", _ratio([optimised], theirs, 1), at_most=1.2)
+    yield Row("peak once its graph is optimised", _ratio([optimised], theirs, 1), at_most=1.2)
+
+
+def _export(version: Path, *, reads_first: bool) -> None:
+    numbers = map(str, (ROWS, WIDTH, int(reads_first)))
+    subprocess.run([sys.executable, "-c", _EXPORT, version, *numbers], check=True)
 
 
 def _ratio(ours: list[tuple[float, int]], theirs: list[tuple[float, int]], which: int) -> float:
@@ -98,6 +107,7 @@ def _by_servingd(base: Path, work: Path, *flags: str) -> tuple[float, int]:
         taken += server.metric('servingd_load_seconds_sum{model="m",outcome="succeeded"}') or 0.0
         if not flags:
             settled(server, "m")
+            assert server.metric('servingd_model_graph{model="m",state="optimised",version="1"}')
             server.predict("m", {"ids": IDS})
         status = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
         (peak,) = (int(line.split()[1]) for line in status if line.startswith("VmHWM"))
