@@ -40,7 +40,9 @@ class SavedModelPlatform:
             self._options.cache_dir,
             self._options.optimize_models != "off",
             listener,
-            child=ChildProcess(self._options.extensions),
+            ChildProcess(
+                self._options.extensions, may_idle=self._options.optimize_models != "wait"
+            ),
         )
 
     def prepare(self) -> None:

@@ -47,14 +47,17 @@ class ChildProcess:
         extensions: Extensions = NO_EXTENSIONS,
         memory_limit: int = 0,
         window_s: float = 10.0,
+        may_idle: bool = True,
     ) -> None:
         """Start nothing. `memory_limit` are bytes of data; 0: by the model's size.
 
-        What share of a processor a child gets is looked at every `window_s` seconds.
+        What share of a processor a child gets is looked at every `window_s` seconds. Not
+        `may_idle`: somebody waits for it, so it is niced at once.
         """
         self._extensions = extensions
         self._memory_limit = memory_limit
         self._window_s = window_s
+        self._may_idle = may_idle
         self._busy_until = -math.inf  # monotonic seconds; the caller's thread only
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None  # guarded by _lock
@@ -85,7 +88,7 @@ class ChildProcess:
             f"--op-libraries={','.join(self._extensions.op_libraries)}",
             f"--python-imports={','.join(self._extensions.python_imports)}",
         ]
-        if time.monotonic() >= self._busy_until:
+        if self._may_idle and time.monotonic() >= self._busy_until:
             if self._run([*command, "--idle-class"], _LEAST_SHARE, cancelled):
                 return
             self._busy_until = time.monotonic() + _BUSY_S
