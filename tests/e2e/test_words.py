@@ -46,7 +46,7 @@ def test_a_model_without_a_version_folder_and_a_gpu_that_is_not_there(start, rep
     (models / "elsewhere").symlink_to(repository / "half_plus_two")
     server = start(f"--model_repository={models}", "--device=GPU", CUDA_VISIBLE_DEVICES="-1")
     asked = "device: GPU was asked for, and there is only CPU:0"
-    bare = f"it is a model without a version folder: move its files to {models}/bare/1"
+    bare = f"It is a model without a version folder: move its files to {models}/bare/1"
     server.wait_for("the reason", lambda: asked in server.get("/readyz")[1])
     assert bare in server.get("/readyz")[1]
     log = server.log.read_text()
