@@ -31,8 +31,9 @@ _LAST_WORDS_S = 0.2
 """Seconds for answers being sent when the server stops; then the connections are cut off."""
 
 _LIMITS: Sequence[tuple[str, int]] = (
-    # One connection must not hold every thread by calls that it never finishes sending.
-    ("grpc.max_concurrent_streams", 256),
+    # One connection must not hold every thread by calls that it never finishes sending. At its
+    # limit grpcio now and then refuses a call that is sent as soon as another was answered.
+    ("grpc.max_concurrent_streams", 512),
     # Beyond these, grpcio cancels the next call, whichever client makes it.
     ("grpc.server.max_pending_requests", 1 << 20),
     ("grpc.server.max_pending_requests_hard_limit", 1 << 21),
