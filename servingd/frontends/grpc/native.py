@@ -14,13 +14,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from threading import get_ident
 from typing import Any
 
 from servingd.core.batching.queue import Priority
 from servingd.core.callbacks import nothing
 from servingd.errors import Code
 from servingd.frontends.gather import Gather, gather_nothing
+from servingd.frontends.grpc.response_buffer import PendingResponses, ResponseBuffer
 from servingd.frontends.grpc.unread import LARGE_BYTES, Unread, UnreadLimits, connections_of
 from servingd.frontends.reply import (
     PRIORITY_HEADER,
@@ -38,9 +38,6 @@ _LOOK_S = 0.03
 """Seconds between two looks of `drain-1` at whether `drain-0` goes on."""
 _STAND_BY_WAKE_MS = 20
 """Milliseconds after which `drain-1` looks whether `drain-0` goes on, while it stands in for it."""
-
-_TOGETHER_S = 500e-6
-"""Seconds, from the beginning of a batch, after which a response is handed over at once."""
 
 _MAX_STREAMS = 256
 _BACKLOG = 4096
@@ -69,78 +66,6 @@ def unusable_because() -> str | None:
     return None
 
 
-class _PendingResponses:
-    """One thread's responses that are sent together. For that thread alone, but `flush`."""
-
-    __slots__ = ("_answers", "_respond", "_since")
-
-    def __init__(self, respond: Callable[..., bool]) -> None:
-        self._respond = respond
-        self._answers: deque[tuple[int, bytes]] = deque()
-        self._since = 0.0
-
-    def begin(self) -> None:
-        """Begin a batch: responses added from now on are sent together."""
-        self._since = time.perf_counter()
-
-    def add(self, call: int, payload: bytes) -> bool:
-        """Answer a call, now or a few calls later."""
-        self._answers.append((call, payload))
-        if time.perf_counter() > self._since + _TOGETHER_S:
-            self.flush()
-        return True
-
-    def flush(self) -> None:
-        """Hand over the buffered responses. From any thread."""
-        answers = self._answers
-        while answers:
-            with contextlib.suppress(IndexError):  # another thread was quicker
-                self._respond(*answers.popleft())
-
-
-class _ResponseBuffer:
-    """Hands responses to pygrpc-native, buffered per thread. Thread-safe.
-
-    Each hand-over may wake the thread that writes; one wake-up for several is much cheaper. No
-    response waits longer than the batch it belongs to, or `_TOGETHER_S`.
-    """
-
-    __slots__ = ("_pending", "_respond")
-
-    def __init__(self, respond: Callable[..., bool]) -> None:
-        self._respond = respond
-        self._pending: dict[
-            int, _PendingResponses
-        ] = {}  # by thread; each changes its own entry only
-
-    def add(self, call: int, payload: bytes) -> bool:
-        """Answer a call, now or a few calls later."""
-        pending = self._pending.get(get_ident())
-        return self._respond(call, payload) if pending is None else pending.add(call, payload)
-
-    def add_with_metadata(self, call: int, payload: bytes, metadata: Any) -> bool:
-        """Answer a call at once, with initial metadata."""
-        return self._respond(call, payload, initial_metadata=metadata)
-
-    def open(self) -> _PendingResponses:
-        """Buffer this thread's responses from now on."""
-        pending = self._pending[get_ident()] = _PendingResponses(self._respond)
-        pending.begin()
-        return pending
-
-    def begin_batch(self) -> Callable[[], None] | None:
-        """Buffer this thread's responses until the returned function is called."""
-        if get_ident() in self._pending:
-            return None  # this thread buffers already
-        pending = self.open()
-
-        def end() -> None:
-            del self._pending[get_ident()]
-            pending.flush()
-
-        return end
-
-
 class _NativeReply:
     """A call of the native transport; see `Reply`."""
 
@@ -159,7 +84,7 @@ class _NativeReply:
     def __init__(
         self,
         unread: Unread,
-        responses: _ResponseBuffer,
+        responses: ResponseBuffer,
         fail: Callable[..., bool],
         call: int,
         details: Any,
@@ -231,13 +156,13 @@ class NativeTransport:
         self._fallback = fallback
         self._native: Any = None
         self._call_event: Any = None
-        self._responses: _ResponseBuffer
+        self._responses: ResponseBuffer
         self._draining = False  # written by stop, read by the drain thread
         self._replies: dict[int, _NativeReply] = {}  # of waiting calls; the drain threads only
         self._sweep_at = _MAX_STREAMS
         self._batch: deque[Any] = deque()  # what drain-0 has received; both take from its left
         self._taking = False  # whether drain-0 handles a batch
-        self._answers: _PendingResponses  # of drain-0
+        self._answers: PendingResponses  # of drain-0
         self._flush_calls: Callable[[], None] = nothing  # of drain-0
         self._closing = threading.Event()
         self._threads = [
@@ -261,7 +186,7 @@ class NativeTransport:
         except Exception as error:
             raise OSError(f"cannot listen on {self._target}: {error}") from error
         self._call_event = EVENT_CALL
-        self._responses = _ResponseBuffer(self._native.respond)
+        self._responses = ResponseBuffer(self._native.respond)
         if self._fallback:
             self._native.set_fallback(self._fallback)
         port = self._port = int(self._native.bound_port or 0)

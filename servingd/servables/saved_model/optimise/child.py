@@ -9,6 +9,7 @@ OUT/report.json says why. There is one child at a time, niced, and it dies with 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -291,7 +292,8 @@ def _restrict_process(options: argparse.Namespace) -> None:
     os.nice(19)
     if options.idle_class and hasattr(os, "SCHED_IDLE"):
         # Unlike a niced one, such a process makes way at once when the server's threads wake up.
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with contextlib.suppress(OSError):  # a sandbox may forbid it: then it is niced alone
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the server has taken the accelerators' memory
     if memory_limit_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit_bytes, memory_limit_bytes))
