@@ -1,7 +1,7 @@
 """The control plane: which versions ought to be served, and what is done about it.
 
 It owns the manager, the source, the configuration and every public state. It touches no call: it
-commands the data plane (`worker.py`) and hears its events.
+commands the data plane, which is one worker (`worker.py`) or several, and hears its events.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
+from typing import Protocol
 
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
@@ -20,11 +21,13 @@ from servingd.core.readiness import Readiness
 from servingd.core.types import AspiredVersions
 from servingd.errors import FailedPrecondition, ServingError
 from servingd.observability.metrics import Metrics
+from servingd.runtime.manager.fleet import Fleet
 from servingd.runtime.manager.manager import Manager
-from servingd.runtime.manager.options import manager_options, manager_state, rules_of
+from servingd.runtime.manager.options import manager_state, rules_of
 from servingd.runtime.manager.reloader import Reloader, log_reload
 from servingd.runtime.manager.state_monitor import StateMonitor
 from servingd.runtime.threads import WorkerPool
+from servingd.servables.registry import Platforms
 from servingd.sources.catalogs import (
     ConfiguredCatalog,
     RepositoryCatalog,
@@ -35,12 +38,46 @@ from servingd.sources.catalogs import (
 from servingd.sources.config_file import ConfigFilePoll
 from servingd.sources.file_system import FileSystemSource, SourceOptions
 from servingd.wire.config.models import configured_models
-from servingd.worker import Worker
 
 _UNLOAD_TIMEOUT_S = 30.0
 _SCAN_THREADS = 4
 
 _log = logging.getLogger(__name__)
+
+
+class DataPlane(Protocol):
+    """What loads versions and answers calls: one worker, or the fleet of several."""
+
+    @property
+    def versions(self) -> Fleet:
+        """Whoever carries out the manager's commands."""
+        ...
+
+    @property
+    def platforms(self) -> Platforms:
+        """The servable types that there are."""
+        ...
+
+    @property
+    def holds_calls(self) -> bool:
+        """Whether calls may be held for the first models."""
+        ...
+
+    def configure(self, models: Iterable[ModelConfig]) -> None:
+        """Take the settings of all models that ought to be served."""
+        ...
+
+    def expect(self, names: Collection[str]) -> None:
+        """Take which models there are: calls are held until each is settled."""
+        ...
+
+    def settle(self, name: str) -> None:
+        """Let the calls that are held for a model go on."""
+        ...
+
+    def end_runs(self) -> None:
+        """End every run of a model: a load may wait for one."""
+        ...
 
 
 class Control:
@@ -50,29 +87,24 @@ class Control:
     """
 
     def __init__(
-        self, config: ServerConfig, metrics: Metrics, monitor: StateMonitor, worker: Worker
+        self, config: ServerConfig, metrics: Metrics, monitor: StateMonitor, data: DataPlane
     ) -> None:
         """Read the models' configuration; raises a ServingError naming the file or flag."""
         self._config = config
         self._metrics = metrics
-        self._worker = worker
+        self._data = data
         self._on_readiness: Callable[[], None] = nothing
         self.states = monitor
         self._manager = Manager(
             manager_state(config),
-            worker.loader,
-            worker.models,
+            data.versions,
             monitor,
-            worker.dispatcher,
-            manager_options(config, worker.warm_up, worker.platforms.devices),
-            worker.on_load,
         )
-        worker.connect(self._manager)
-        metrics.placements.watch(lambda: self._manager.plan, worker.platforms.devices)
+        metrics.placements.watch(lambda: self._manager.plan, data.platforms.devices)
         self._catalog = make_catalog(config)
         self._source = FileSystemSource(
             self._catalog,
-            worker.platforms,
+            data.platforms,
             self,
             SourceOptions(
                 poll_wait_s=config.file_system_poll_wait_seconds,
@@ -80,9 +112,9 @@ class Control:
             ),
         )
         self._reloader = Reloader(
-            worker.models,
+            data.versions.label,
             monitor,
-            worker.platforms.names,
+            data.platforms.names,
             self._replace_models,
             config.allow_version_labels_for_unavailable_models,
         )
@@ -103,7 +135,7 @@ class Control:
             self._reloader.begin(listed_models(self._catalog))
             self._manager.start()
             stack.callback(self._manager.stop, _UNLOAD_TIMEOUT_S)
-            stack.callback(self._worker.end_runs)  # first: a load may wait for one
+            stack.callback(self._data.end_runs)  # first: a load may wait for one
             self._source.start()
             stack.callback(self._source.stop)
             if self._config_file is not None:
@@ -212,12 +244,12 @@ class Control:
         names, models = frozenset(configured), tuple(configured.values())
         self.states.configure(names)
         self._metrics.configure(names)
-        self._worker.configure(models)
+        self._data.configure(models)
         self._manager.configure(rules_of(self._config, models))
         if not self._models_known:
             self._models_known = True
             self.states.notify_when(names, PublicState.AVAILABLE, self._on_all_up)
-        self._worker.first_calls.expect(names)
+        self._data.expect(names)
         self._on_readiness()
 
     def set_aspired_versions(self, aspired: AspiredVersions) -> None:
@@ -228,14 +260,14 @@ class Control:
         """Show the reason in the model's status; calls held for the model go on."""
         self.states.report_absent(name, reason)
         if reason:
-            self._worker.first_calls.settle(name)
+            self._data.settle(name)
 
     def _on_state(self, state: ServableState) -> None:
         self._on_readiness()
-        if not self._worker.first_calls.over:
+        if self._data.holds_calls:
             states = {s.state for s in self.states.of_model(state.id.name)}
             if not states & {PublicState.START, PublicState.LOADING}:
-                self._worker.first_calls.settle(state.id.name)
+                self._data.settle(state.id.name)
 
     def _on_all_up(self, all_available: bool) -> None:
         gc.freeze()  # what lives now lives long: no collection needs to look at it again

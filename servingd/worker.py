@@ -1,20 +1,23 @@
 """The data plane: it loads versions, answers calls, and does not decide which versions are served.
 
-The control plane (`control.py`) commands it through `loader`, `models`, `dispatcher` and
-`configure`, and hears from it as `WorkerEvents`. That is the cut along which a server becomes one
-control plane and several workers.
+The control plane (`control.py`) commands it through `versions`, `configure`, `expect` and `settle`,
+and hears of events. That is the cut along which a server becomes one control plane and several
+workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 from servingd.config.models import ModelConfig
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
 from servingd.core.batching.refusal import AdmissionLimits
+from servingd.core.call_protocols import KnownStates
+from servingd.core.callbacks import nothing
+from servingd.core.lifecycle.events import Event, Grown, ReplicaFailed
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.servable import Loader, Servable
 from servingd.core.types import Device, ServableId, VersionData
@@ -26,10 +29,11 @@ from servingd.observability.metrics import Metrics
 from servingd.runtime.batching.dispatcher import Dispatcher
 from servingd.runtime.batching.options import DispatchOptions, ModelBatching
 from servingd.runtime.first_calls import FirstCalls
-from servingd.runtime.manager.serving_map import ServingMap
-from servingd.runtime.manager.state_monitor import StateMonitor
 from servingd.runtime.request_log.logs import RequestLogs
 from servingd.runtime.threads import WorkerPool
+from servingd.runtime.versions.options import load_options
+from servingd.runtime.versions.serving_map import ServingMap
+from servingd.runtime.versions.versions import Versions
 from servingd.runtime.warm_up.recorded import WarmUp
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
 from servingd.servables.registry import Platforms
@@ -40,32 +44,20 @@ _GROWN = {"optimised": True, "declined": False}
 """States of a graph in which nothing more is made of it, and whether it became an optimised one."""
 
 
-class WorkerEvents(Protocol):
-    """What the data plane tells the control plane; from any thread, and each returns at once."""
-
-    def grown(self, servable_id: ServableId, grew: bool) -> None:
-        """A version serves on its optimised graph, or will never have one."""
-        ...
-
-    def replica_failed(self, servable_id: ServableId, device: Device) -> None:
-        """A replica's device fails again and again: it gets no more calls."""
-        ...
-
-
 class SavedModelEvents:
     """The worker's `SavedModelListener`: counts, warms up, and tells the control plane."""
 
     def __init__(self, metrics: Metrics, warm_up: WarmUp) -> None:
         self._metrics = metrics
         self._warm_up = warm_up
-        self.events: WorkerEvents | None = None
-        """Set before the first load."""
+        self.report: Callable[[Event], None] = nothing
+        """Takes events for the control plane; set before the first load."""
 
     def graph_state_changed(self, servable_id: ServableId, state: str) -> None:
         """Show the state in the metrics; say when the version has stopped growing."""
         self._metrics.on_graph_state(servable_id, state)
-        if state in _GROWN and self.events is not None:
-            self.events.grown(servable_id, _GROWN[state])
+        if state in _GROWN:
+            self.report(Grown(servable_id, _GROWN[state]))
 
     def warm_up(self, servable_id: ServableId, data: VersionData, servable: Servable) -> None:
         """Run the recorded requests on a session that is to replace the one that serves."""
@@ -77,8 +69,7 @@ class SavedModelEvents:
 
     def replica_failed(self, servable_id: ServableId, device: Device) -> None:
         """Tell the control plane."""
-        if self.events is not None:
-            self.events.replica_failed(servable_id, device)
+        self.report(ReplicaFailed(servable_id, device))
 
     def load_attempted(self, path: str, seconds: float, succeeded: bool) -> None:
         """Count a load of a SavedModel."""
@@ -88,30 +79,34 @@ class SavedModelEvents:
 class Worker:
     """Everything that a call touches. `start` and `stop` once each."""
 
-    def __init__(self, config: ServerConfig, metrics: Metrics, monitor: StateMonitor) -> None:
+    def __init__(self, config: ServerConfig, metrics: Metrics, states: KnownStates) -> None:
         self._config = config
         self._metrics = metrics
         self._stack = ExitStack()
         options = saved_model_options(config)
         self._sampling = WorkerPool("samples", 1)
         self._self_warm_up = self._build_self_warm_up()
-        self.warm_up = self._build_warm_up(options)
+        self._warm_up = self._build_warm_up(options)
         self.request_logs = RequestLogs(
             config.request_log_max_bytes,
             config.request_log_max_files,
             metrics.counts.logged,
             options.tags,
         )
-        self._saved_models = SavedModelEvents(metrics, self.warm_up)
+        self._saved_models = SavedModelEvents(metrics, self._warm_up)
         self.platforms = Platforms(options, self._saved_models)
         self.profiler = self.platforms.profiler if config.enable_profiler else None
-        self.dispatcher = self._build_dispatcher()
-        self.models = ServingMap(monitor, self.dispatcher)
+        self._dispatcher = self._build_dispatcher()
+        self.models = ServingMap(states, self._dispatcher)
+        self.versions = Versions(
+            self._loader,
+            self.models,
+            self._dispatcher,
+            load_options(config, self._warm_up, self.platforms.devices),
+            self._on_load,
+        )
+        self._saved_models.report = self.versions.report
         self.first_calls = FirstCalls(self.models, enabled=config.hold_calls_during_start)
-
-    def connect(self, events: WorkerEvents) -> None:
-        """Say who is told of events; once, before `start`."""
-        self._saved_models.events = events
 
     def start(self) -> None:
         """Start what records requests. Raises InvalidConfig for operations that do not load."""
@@ -140,30 +135,43 @@ class Worker:
         """
         known = tuple(models)
         goal_ms = self._config.latency_goal_ms
-        self.dispatcher.configure(
+        self._dispatcher.configure(
             {m.name: ModelBatching((m.latency_goal_ms or goal_ms) / 1e3, m.merging) for m in known}
         )
         self.request_logs.configure(known)
         self._self_warm_up.keep_only(frozenset(m.name for m in known))
 
-    def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
+    @property
+    def holds_calls(self) -> bool:
+        """Whether calls are held for the first models."""
+        return not self.first_calls.over
+
+    def expect(self, names: Collection[str]) -> None:
+        """Take which models there are: calls are held until each is settled."""
+        self.first_calls.expect(names)
+
+    def settle(self, name: str) -> None:
+        """Let the calls that are held for a model go on."""
+        self.first_calls.settle(name)
+
+    def _loader(self, servable_id: ServableId, data: VersionData) -> Loader:
         """Return a loader for one version; cheap. Raises InvalidArgument for an unknown type."""
         return self.platforms[data.platform].loader(servable_id, data)
 
     def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
         """Return by version of a model what its signatures' queues do, for people to read."""
-        return self.dispatcher.explain(name)
+        return self._dispatcher.explain(name)
 
     def gather(self, on_first: Callable[[], object] | None = None) -> Callable[[], None]:
         """Queue together the calls that the calling thread reads from now on; see `Gathering`.
 
         Returns what the thread must call after each batch. `on_first` is called when a call waits.
         """
-        return self.dispatcher.gatherings.open(on_first).flush
+        return self._dispatcher.gatherings.open(on_first).flush
 
     # Events ---------------------------------------------------------------------------------------
 
-    def on_load(self, servable_id: ServableId, seconds: float, succeeded: bool) -> None:
+    def _on_load(self, servable_id: ServableId, seconds: float, succeeded: bool) -> None:
         """Count one attempt to load; calls held for a model whose first load failed go on."""
         self._metrics.on_load(servable_id, seconds, succeeded)
         if not succeeded:

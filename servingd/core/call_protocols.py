@@ -103,6 +103,18 @@ class Models(Protocol):
         ...
 
 
+class KnownStates(Protocol):
+    """The models that are configured, and the public states of their versions."""
+
+    def configured(self) -> frozenset[str]:
+        """Return the models that should be served."""
+        ...
+
+    def of_model(self, name: str) -> Sequence[ServableState]:
+        """Return the last state of each version, newest version first; empty for unknown models."""
+        ...
+
+
 class States(Protocol):
     """The public states of all versions."""
 

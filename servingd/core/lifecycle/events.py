@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.resources.footprints import Estimate, Measured
@@ -131,6 +131,23 @@ Event: TypeAlias = (
     AspiredVersions | Configured | Progress | RetryDue | Grown | ReplicaFailed | Relocated | Stop
 )
 
+
+class EventSink(Protocol):
+    """Whoever takes events. Thread-safe."""
+
+    def put(self, event: Event) -> None:
+        """Take an event."""
+        ...
+
+    def put_after(self, event: Event, delay_s: float) -> None:
+        """Take an event in `delay_s` seconds."""
+        ...
+
+    def cancel(self, event: Event) -> None:
+        """Drop an event that is not due yet."""
+        ...
+
+
 # Commands -----------------------------------------------------------------------------------------
 
 
@@ -247,21 +264,21 @@ class Discard:
     id: ServableId
 
 
-Command: TypeAlias = (
-    Announce
-    | ReportIncomplete
-    | Explain
-    | StartEstimate
+VersionCommand: TypeAlias = (
+    StartEstimate
     | StartLoad
     | CancelLoad
     | LetGrow
     | Relocate
-    | ScheduleRetry
-    | CancelRetry
     | Publish
     | Quiesce
     | StartUnload
     | Discard
+)
+"""What is done with a version where calls are answered."""
+
+Command: TypeAlias = (
+    Announce | ReportIncomplete | Explain | ScheduleRetry | CancelRetry | VersionCommand
 )
 
 

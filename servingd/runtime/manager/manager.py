@@ -3,13 +3,12 @@
 Theory of operation. Everything that happens is an event in one inbox: what a source aspires, the
 end of a load, the last handle of a version that was given back, a retry that is due, the stop. The
 thread `manager` takes one event at a time, asks `ManagerState` what to do, and carries the commands
-out in their order. It never waits for a load, a request, a disk or a lock held for long: estimates,
-loads and moves of replicas run on the pool `load`, unloads on the pool `unload`, and their ends
-come back as events. So no lock guards the state, and the whole life cycle is tested as data.
+out in their order. It never waits for a load, a request, a disk or a lock held for long: commands
+about versions go to the fleet (`fleet.py`), which returns at once, and the ends of its jobs come
+back as events. So no lock guards the state, and the whole life cycle is tested as data.
 
 A command that fails becomes an event too (`PublishFailed`, `LoadFailed`): nothing is only logged. A
-job may be given up when its time is over; whichever of job and deadline comes first decides, and
-the other has no effect (`Attempt`).
+job may be given up when its time is over; whichever of job and deadline comes first decides.
 """
 
 from __future__ import annotations
@@ -17,52 +16,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.events import (
     Announce,
-    CancelLoad,
     CancelRetry,
     Command,
     Configured,
-    Discard,
-    Drained,
     Event,
     Explain,
-    Grown,
-    LetGrow,
     LoadOverdue,
-    Publish,
     PublishFailed,
-    Quiesce,
-    Relocate,
-    Relocated,
-    ReplicaFailed,
     ReportIncomplete,
     RetryDue,
     ScheduleRetry,
-    StartEstimate,
-    StartLoad,
-    StartUnload,
     Stop,
-    Unloaded,
 )
+from servingd.core.lifecycle.failures import event_of_failure
 from servingd.core.lifecycle.harness import LoadPlan
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState
 from servingd.core.resources.placement import LoadRules
-from servingd.core.servable import Dispatcher, Loader
-from servingd.core.types import (
-    AspiredVersions,
-    Device,
-    ServableId,
-    VersionData,
-)
-from servingd.runtime.manager.inbox import Inbox
-from servingd.runtime.manager.load_jobs import Live, LoadJobs, OnLoad, failure
-from servingd.runtime.manager.options import ManagerOptions
-from servingd.runtime.manager.serving_map import ServingMap
+from servingd.core.types import AspiredVersions, ServableId
+from servingd.runtime.inbox import Inbox
+from servingd.runtime.manager.fleet import Fleet
 from servingd.runtime.manager.state_monitor import StateMonitor
 from servingd.runtime.threads import join
 
@@ -81,21 +58,13 @@ class Manager:
     def __init__(
         self,
         state: ManagerState,
-        make_loader: Callable[[ServableId, VersionData], Loader],
-        serving_map: ServingMap,
+        fleet: Fleet,
         monitor: StateMonitor,
-        dispatcher: Dispatcher,
-        options: ManagerOptions | None = None,
-        on_load: OnLoad = nothing,
     ) -> None:
         self._state = state  # the manager's thread alone
-        self._live: dict[ServableId, Live] = {}  # the manager's thread alone
-        self._serving_map = serving_map
+        self._fleet = fleet
         self._monitor = monitor
         self._inbox = Inbox()
-        self._jobs = LoadJobs(
-            make_loader, dispatcher, self._inbox, options or ManagerOptions(), on_load
-        )
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
         self._answered = threading.Event()  # set once a stop has only loads under way
         self._empty = threading.Event()  # set once a stop has unloaded everything
@@ -104,7 +73,7 @@ class Manager:
 
     def start(self) -> None:
         """Start the threads."""
-        self._jobs.start()
+        self._fleet.start(self._inbox)
         self._thread.start()
 
     def aspire(self, statement: AspiredVersions) -> None:
@@ -114,20 +83,6 @@ class Manager:
     def configure(self, rules: Mapping[str, LoadRules]) -> None:
         """Enqueue the rules for later loads, by model. Thread-safe; returns at once."""
         self._inbox.put(Configured(rules))
-
-    def grown(self, servable_id: ServableId, grew: bool) -> None:
-        """Report that a version was optimised (`grew`), or never will be.
-
-        Thread-safe; returns at once.
-        """
-        self._inbox.put(Grown(servable_id, grew))
-
-    def replica_failed(self, servable_id: ServableId, device: Device) -> None:
-        """Report that a replica does not work on its device any more.
-
-        Thread-safe; returns at once.
-        """
-        self._inbox.put(ReplicaFailed(servable_id, device))
 
     @property
     def plan(self) -> LoadPlan:
@@ -143,12 +98,12 @@ class Manager:
         deadline = time.monotonic() + timeout_s
         self._inbox.put(Stop())
         self._answered.wait(timeout_s)
-        loading = self._jobs.stop_loads(min(_left(deadline), _LOADS_END_S))
+        loading = self._fleet.stop_loads(min(_left(deadline), _LOADS_END_S))
         empty = not loading and self._empty.wait(_left(deadline))
         if not empty:
             _log.warning("not everything could be unloaded within %.1f s", timeout_s)
         self._inbox.close()
-        stuck = join([self._thread], _left(deadline)) + self._jobs.stop_unloads(_left(deadline))
+        stuck = join([self._thread], _left(deadline)) + self._fleet.stop(_left(deadline))
         return empty and not stuck
 
     # The manager's thread -------------------------------------------------------------------------
@@ -158,7 +113,7 @@ class Manager:
         stopping = False
         while (event := self._inbox.get()) is not None:
             stopping = stopping or isinstance(event, Stop)
-            if not isinstance(event, LoadOverdue) or self._give_up_attempt(event):
+            if not isinstance(event, LoadOverdue) or self._fleet.give_up(event):
                 self._handle(event)
             self._refresh_plan()
             if stopping:
@@ -180,16 +135,13 @@ class Manager:
                 self._carry_out(command)
             except BaseException as error:  # a fault in one must not end the others
                 _log.exception("the manager failed to carry out %s", command)
-                if isinstance(command, Publish):
-                    unpublished.append(PublishFailed(command.id, failure(command.id, error).error))
-                self._report_failure(command, error)
+                failed = event_of_failure(command, error)
+                if isinstance(failed, PublishFailed):
+                    unpublished.append(failed)
+                elif failed is not None:
+                    self._inbox.put(failed)
         for failed in unpublished:  # before any other event of that version
             self._handle(failed)
-
-    def _give_up_attempt(self, event: LoadOverdue) -> bool:
-        """Give up an attempt that is overdue; return False if it has just ended."""
-        live = self._live.get(event.id)
-        return live is not None and self._jobs.give_up(live, event)
 
     def _report_stop_progress(self) -> None:
         """Set the events that `stop` waits for."""
@@ -206,20 +158,7 @@ class Manager:
             _log.exception("the manager failed to handle %s", event)
             return []
 
-    def _report_failure(self, command: Command, error: BaseException) -> None:
-        """Send the event that the core waits for after a command that could not be carried out."""
-        match command:
-            case StartEstimate(servable_id) | StartLoad(servable_id):
-                self._inbox.put(failure(servable_id, error))
-            case Relocate(servable_id):
-                self._inbox.put(Relocated(servable_id, ()))
-            case Quiesce(servable_id):
-                self._inbox.put(Drained(servable_id))
-            case StartUnload(servable_id):
-                self._inbox.put(Unloaded(servable_id))
-
     def _carry_out(self, command: Command) -> None:
-        live = self._live
         match command:
             case Announce(state):
                 self._monitor.announce(state)
@@ -227,54 +166,12 @@ class Manager:
                 self._monitor.report_incomplete(name, incomplete)
             case Explain(_, text):
                 _log.info("%s", text)
-            case (
-                StartEstimate()
-                | StartLoad()
-                | CancelLoad()
-                | LetGrow()
-                | Relocate()
-                | StartUnload()
-            ):
-                self._ask_loader(command)
             case ScheduleRetry(servable_id, after_s):
                 self._inbox.put_after(RetryDue(servable_id), after_s)
             case CancelRetry(servable_id):
                 self._inbox.cancel(RetryDue(servable_id))
-            case Publish(servable_id):
-                servable = live[servable_id].servable
-                assert servable is not None  # LoadSucceeded was handled before
-                self._serving_map.publish(
-                    servable_id, servable, self._drained, live[servable_id].runners
-                )
-            case Quiesce(servable_id):
-                self._serving_map.withdraw(servable_id)
-            case Discard(servable_id):
-                live.pop(servable_id, None)
-
-    def _ask_loader(
-        self, command: StartEstimate | StartLoad | CancelLoad | LetGrow | Relocate | StartUnload
-    ) -> None:
-        """Carry out a command that a loader answers; slow ones go to a pool."""
-        match command:
-            case CancelLoad(servable_id):
-                self._live[servable_id].cancel()
-            case StartEstimate(servable_id, data):
-                self._jobs.estimate(servable_id, data, self._live.setdefault(servable_id, Live()))
-            case StartLoad(servable_id, data, placement):
-                live = self._live.setdefault(servable_id, Live())
-                self._jobs.load(servable_id, data, live, placement)
-            case LetGrow(servable_id):
-                loader = self._live[servable_id].loader
-                assert loader is not None  # it has loaded
-                loader.grow()
-            case Relocate(servable_id, failed, to):
-                loader = self._live[servable_id].loader
-                self._jobs.relocate(servable_id, loader, failed, to)
-            case StartUnload(servable_id):
-                self._jobs.unload(servable_id, self._live.pop(servable_id))
-
-    def _drained(self, servable_id: ServableId) -> None:
-        self._inbox.put(Drained(servable_id))
+            case _:
+                self._fleet.handle(command)
 
 
 def _left(deadline: float) -> float:

@@ -1,73 +1,19 @@
-"""Turn a server's configuration into the manager's options."""
+"""Turn a server's configuration into the manager's state and rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Mapping
 
 from servingd.config.loads import load_rules
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
-from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.policies import availability_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.resources.placement import LoadRules
 from servingd.core.resources.tracker import ResourceTracker
-from servingd.core.servable import Servable
-from servingd.core.types import CPU_0, Device, ServableId, VersionData
 from servingd.machine.memory import ram_budget
-from servingd.runtime.manager.memory_meter import MemoryMeter
 
 _MB = 1 << 20
-
-
-class WarmUpVersion(Protocol):
-    """Who warms a version up before it is published."""
-
-    def __call__(self, servable_id: ServableId, data: VersionData, servable: Servable, /) -> None:
-        """Run requests on the servable, on the load's thread; an exception fails the load."""
-        ...
-
-
-def _host_alone() -> Mapping[Device, int]:
-    return {CPU_0: 0}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManagerOptions:
-    """The threads, limits and callbacks of loads."""
-
-    num_load_threads: int = 2
-    """The most loads at a time."""
-
-    num_unload_threads: int = 1
-    """The most unloads at a time."""
-
-    warm_up: WarmUpVersion = nothing
-
-    devices: Callable[[], Mapping[Device, int]] = _host_alone
-    """Returns the devices that exist, each with the bytes of its own memory that may be used (0: no
-    limit). Called on the load pool, before each load that is placed on devices.
-    """
-
-    load_timeout_s: float = 0.0
-    """Seconds after which an estimate or a load is given up with its thread; 0: never."""
-
-    meter: MemoryMeter | None = None
-    """Measures what loads take; None: only estimates are used."""
-
-
-class Devices(Protocol):
-    """The devices that models can be placed on."""
-
-    def usable(self) -> Mapping[Device, int]:
-        """Return the usable bytes of each device's own memory; 0: it has none. May block."""
-        ...
-
-    def in_use(self) -> Mapping[Device, int]:
-        """Return the bytes in use on each device with its own memory, where they are known."""
-        ...
 
 
 def manager_state(config: ServerConfig) -> ManagerState:
@@ -80,22 +26,6 @@ def manager_state(config: ServerConfig) -> ManagerState:
     )
 
 
-def manager_options(
-    config: ServerConfig,
-    warm_up: WarmUpVersion,
-    devices: Devices,
-) -> ManagerOptions:
-    """Return the options for loads."""
-    return ManagerOptions(
-        num_load_threads=config.num_load_threads or 2,
-        num_unload_threads=config.num_unload_threads or 1,
-        warm_up=warm_up,
-        load_timeout_s=config.load_timeout_s,
-        devices=lambda: within_budget(config, devices.usable()),
-        meter=MemoryMeter(devices.in_use),
-    )
-
-
 def rules_of(config: ServerConfig, models: Iterable[ModelConfig]) -> Mapping[str, LoadRules]:
     """Return each model's load rules: its own settings, else the server's."""
     return {
@@ -105,13 +35,4 @@ def rules_of(config: ServerConfig, models: Iterable[ModelConfig]) -> Mapping[str
             model.transition or config.transition,
         )
         for model in models
-    }
-
-
-def within_budget(config: ServerConfig, devices: Mapping[Device, int]) -> Mapping[Device, int]:
-    """Return the bytes that models may take on each device; 0: no limit."""
-    budget = config.device_memory_budget_mb * _MB
-    return {
-        device: min(usable, budget) if usable and budget else usable or budget
-        for device, usable in devices.items()
     }

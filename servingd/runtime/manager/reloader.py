@@ -11,7 +11,6 @@ from servingd.config.models import ModelConfig, check_transition
 from servingd.core.lifecycle.labels import Labels, check_labels
 from servingd.core.lifecycle.states import PublicState
 from servingd.errors import InvalidArgument, ServingError, UnknownError
-from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
 
 Done: TypeAlias = Callable[[ServingError | None], None]
@@ -25,13 +24,13 @@ class Reloader:
 
     def __init__(
         self,
-        serving_map: ServingMap,
+        label: Callable[[Labels], None],
         monitor: StateMonitor,
         platforms: Iterable[str],
         replace: Callable[[tuple[ModelConfig, ...]], None],
         allow_labels_for_unavailable: bool = False,
     ) -> None:
-        self._serving_map = serving_map
+        self._label = label
         self._monitor = monitor
         self._platforms = frozenset(platforms)
         self._replace = replace
@@ -44,7 +43,7 @@ class Reloader:
         """Set the models of the start; their labels may name versions that are not available."""
         with self._lock:
             self._models = models
-            self._serving_map.label(_labels(models))
+            self._label(_labels(models))
 
     @property
     def models(self) -> tuple[ModelConfig, ...]:
@@ -70,7 +69,7 @@ class Reloader:
             wait.watch()  # before anything is changed: the first states may follow at once
             try:
                 self._models, self._by_call = models, by_call
-                self._serving_map.label(_labels(models))
+                self._label(_labels(models))
                 self._replace(models)
             except BaseException:
                 wait.give_up()
@@ -96,7 +95,7 @@ class Reloader:
         self.check_platforms(models)
         check_labels(
             _labels(models),
-            self._serving_map.wanted_labels(),
+            _labels(self._models),
             self._is_available,
             self._allow_unavailable,
         )

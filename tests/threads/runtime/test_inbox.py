@@ -10,7 +10,7 @@ from servingd.core.lifecycle.events import (
     Stop,
 )
 from servingd.core.types import ServableId
-from servingd.runtime.manager.inbox import Inbox
+from servingd.runtime.inbox import Inbox
 from tests.threads.fakes import TIMEOUT, aspire
 
 A1, B1 = ServableId("a", 1), ServableId("b", 1)

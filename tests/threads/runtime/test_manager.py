@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from servingd.core.lifecycle.events import LoadOverdue
+from servingd.core.lifecycle.events import Grown, LoadOverdue, ReplicaFailed
 from servingd.core.lifecycle.policies import availability_preserving, resource_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.resources.footprints import Estimate, Footprint
@@ -34,10 +34,11 @@ from servingd.errors import (
 from servingd.runtime.batching.dispatcher import Dispatcher
 from servingd.runtime.batching.options import DispatchOptions
 from servingd.runtime.manager.manager import Manager
-from servingd.runtime.manager.memory_meter import MemoryMeter
-from servingd.runtime.manager.options import ManagerOptions
-from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
+from servingd.runtime.versions.memory_meter import MemoryMeter
+from servingd.runtime.versions.options import LoadOptions
+from servingd.runtime.versions.serving_map import ServingMap
+from servingd.runtime.versions.versions import Versions
 from tests.threads.fakes import (
     TIMEOUT,
     FakeLoader,
@@ -79,16 +80,19 @@ class House:
         self.attempts = []  # (id, succeeded), in order
         dispatcher = Dispatcher(DispatchOptions(inline_below_s=0.0))
         self.models = ServingMap(self.monitor, dispatcher)
+        self.versions = Versions(
+            self.loaders,
+            self.models,
+            dispatcher,
+            LoadOptions(**options),
+            lambda servable, seconds, succeeded: self.attempts.append((servable, succeeded)),
+        )
         self.manager = Manager(
             ManagerState(
                 policy, retries, None if budget is None else ResourceTracker(budget), pause_s
             ),
-            self.loaders,
-            self.models,
+            self.versions,
             self.monitor,
-            dispatcher,
-            ManagerOptions(**options),
-            lambda servable, seconds, succeeded: self.attempts.append((servable, succeeded)),
         )
         self.running = False
 
@@ -903,7 +907,7 @@ def test_a_version_grows_when_there_is_room_for_it(small):
     assert not loader.grew.is_set()
     small.aspire("n")
     assert loader.grew.wait(TIMEOUT)
-    small.manager.grown(M1, True)
+    small.versions.report(Grown(M1, True))
     small.settle()
     assert reservations(small)["m", 1] == 30
 
@@ -946,7 +950,7 @@ def test_a_replica_that_failed_is_moved_on_the_load_pool(build):
     house.loaders.prepare_this(M1, loader)
     house.aspire("m", 1)
     house.heard.wait("m", 1, "AVAILABLE")
-    house.manager.replica_failed(M1, CPU_0)
+    house.versions.report(ReplicaFailed(M1, CPU_0))
     assert loader.moved.wait(TIMEOUT)
     assert loader.moves == [(CPU_0, Device("CPU", 1))]
     assert loader.moved_on.name.startswith("load-")
@@ -958,7 +962,7 @@ def test_a_replica_that_failed_is_moved_on_the_load_pool(build):
 def test_a_loader_that_moves_nothing_leaves_the_plan_as_it_was(small):
     load(small, "m", 1, 40)
     small.heard.wait("m", 1, "AVAILABLE")
-    small.manager.replica_failed(M1, CPU_0)
+    small.versions.report(ReplicaFailed(M1, CPU_0))
     small.settle()
     assert small.call() == 1
 
@@ -1057,8 +1061,8 @@ class Forgetful(ServingMap):
 
 def test_a_version_that_cannot_be_withdrawn_is_unloaded_all_the_same(build):
     house = build()
-    house.models = Forgetful(house.monitor, house.manager._jobs._dispatcher)
-    house.manager._serving_map = house.models
+    house.models = Forgetful(house.monitor, house.versions._jobs._dispatcher)
+    house.versions._serving_map = house.models
     house.start().serve("m", 1)
     house.aspire("m")
     house.heard.wait("m", 1, "END")
@@ -1072,7 +1076,7 @@ def test_a_load_that_cannot_be_begun_has_failed(build):
     def refuse(job):
         raise RuntimeError("no pool")
 
-    house.manager._jobs._loads.submit = refuse
+    house.versions._jobs._loads.submit = refuse
     house.start()
     house.aspire("m", 1)
     assert house.heard.wait("m", 1, "END").error.message == "RuntimeError: no pool"

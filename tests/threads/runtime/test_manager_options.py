@@ -7,7 +7,8 @@ from servingd.config.server import ServerConfig
 from servingd.core.resources.placement import PER_DEVICE, LoadRules
 from servingd.core.types import Device
 from servingd.errors import InvalidConfig
-from servingd.runtime.manager.options import manager_state, rules_of, within_budget
+from servingd.runtime.manager.options import manager_state, rules_of
+from servingd.runtime.versions.options import within_budget
 
 MB = 1 << 20
 

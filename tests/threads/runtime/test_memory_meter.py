@@ -5,7 +5,7 @@ import pytest
 from servingd.core.resources.footprints import Measured
 from servingd.core.types import Device, Resources
 from servingd.machine.memory import ram_budget
-from servingd.runtime.manager.memory_meter import MemoryMeter
+from servingd.runtime.versions.memory_meter import MemoryMeter
 
 GB = 1 << 30
 GPU_0 = Device("GPU", 0)

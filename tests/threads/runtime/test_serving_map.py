@@ -8,8 +8,8 @@ from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ModelSpec, ServableId
 from servingd.errors import Cancelled, Code, DataLoss, InvalidArgument, NotFound, Unavailable
 from servingd.runtime.batching.dispatcher import Dispatcher
-from servingd.runtime.manager.serving_map import ServingMap
 from servingd.runtime.manager.state_monitor import StateMonitor
+from servingd.runtime.versions.serving_map import ServingMap
 from tests.threads.fakes import TIMEOUT, FakeServable
 
 M1, M2, M3 = (ServableId("m", v) for v in (1, 2, 3))

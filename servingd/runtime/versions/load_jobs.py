@@ -13,19 +13,20 @@ from servingd.core.call_protocols import SignatureRunner
 from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.events import (
     Estimated,
+    EventSink,
     LoadFailed,
     LoadOverdue,
     LoadSucceeded,
     Relocated,
     Unloaded,
 )
+from servingd.core.lifecycle.failures import load_failure
 from servingd.core.resources.footprints import UNKNOWN, Estimate
 from servingd.core.servable import Dispatcher, Loader, Relocates, Replicated, Servable
 from servingd.core.types import Device, Placement, ServableId, VersionData
-from servingd.errors import Cancelled, Code, as_serving_error, error_from_code
-from servingd.runtime.manager.inbox import Inbox
-from servingd.runtime.manager.options import ManagerOptions, WarmUpVersion
+from servingd.errors import Cancelled, as_serving_error
 from servingd.runtime.threads import Job, WorkerPool
+from servingd.runtime.versions.options import LoadOptions, WarmUpVersion
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class OnLoad(Protocol):
     """Who is told of each attempt to load."""
 
     def __call__(self, servable_id: ServableId, seconds: float, succeeded: bool, /) -> None:
-        """Take the attempt's seconds and outcome; on the load's thread, or the manager's."""
+        """Take the attempt's seconds and outcome; on the load's thread, or the commanding one."""
         ...
 
 
@@ -57,7 +58,7 @@ class Attempt:
 class Live:
     """A loader and, once it has loaded, its servable.
 
-    Filled by the pool thread that runs its job, read by the manager's thread after that job's
+    Filled by the pool thread that runs its job, read by the commanding thread after that job's
     event: the inbox orders the two.
     """
 
@@ -65,9 +66,9 @@ class Live:
     servable: Servable | None = None
     runners: Mapping[str, SignatureRunner] | None = None
     cancelled: bool = False
-    """Set by the manager's thread before it cancels the loader, which may not be made yet."""
+    """Set by the commanding thread before it cancels the loader, which may not be made yet."""
     attempt: Attempt | None = None
-    """The last attempt; used by the manager's thread only."""
+    """The last attempt; used by the commanding thread only."""
 
     def cancel(self) -> None:
         """Ask the job under way to end."""
@@ -77,7 +78,7 @@ class Live:
 
 
 class LoadJobs:
-    """Owns the pools `load` and `unload`. The manager's thread submits jobs; each ends in an event.
+    """Owns the pools `load` and `unload`. One thread submits jobs; each ends in an event.
 
     An attempt has a deadline where there is a timeout. Job and deadline race for it, and the loser
     has no effect.
@@ -87,20 +88,20 @@ class LoadJobs:
         self,
         make_loader: Callable[[ServableId, VersionData], Loader],
         dispatcher: Dispatcher,
-        inbox: Inbox,
-        options: ManagerOptions,
+        options: LoadOptions,
         on_load: OnLoad,
     ) -> None:
         self._make_loader = make_loader
         self._dispatcher = dispatcher
-        self._inbox = inbox
         self._options = options
         self._observe = on_load
+        self._inbox: EventSink
         self._loads = WorkerPool("load", options.num_load_threads)
         self._unloads = WorkerPool("unload", options.num_unload_threads)
 
-    def start(self) -> None:
-        """Start the threads."""
+    def start(self, inbox: EventSink) -> None:
+        """Start the threads; each job's event is put into `inbox`."""
+        self._inbox = inbox
         self._loads.start()
         self._unloads.start()
 
@@ -112,7 +113,7 @@ class LoadJobs:
         """End the threads that unload; return the names of those still running at the end."""
         return self._unloads.stop(timeout_s)
 
-    # The manager's thread -------------------------------------------------------------------------
+    # The commanding thread ------------------------------------------------------------------------
 
     def estimate(self, servable_id: ServableId, data: VersionData, live: Live) -> None:
         """Submit an estimate; it ends in Estimated or LoadFailed."""
@@ -306,11 +307,7 @@ def free(servable_id: ServableId, loader: Loader, servable: Servable) -> None:
 def failure(servable_id: ServableId, error: BaseException) -> LoadFailed:
     """Log a failed attempt, and return the event for it."""
     _log.info("Loading servable: %s failed: %s", servable_id, error, exc_info=_fault(error))
-    # A new error: the old one's traceback keeps all objects of the load alive.
-    cause = as_serving_error(error)
-    reported = error_from_code(cause.code, cause.message)
-    # Something that is not installed, such as TensorFlow, will be missing at the next attempt too.
-    return LoadFailed(servable_id, reported, retriable=cause.code is not Code.UNIMPLEMENTED)
+    return load_failure(servable_id, error)
 
 
 def _fault(error: BaseException) -> bool:

@@ -10,14 +10,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from servingd.core.call_protocols import SignatureRunner
+from servingd.core.call_protocols import KnownStates, SignatureRunner
 from servingd.core.lifecycle.labels import Labels, effective_labels
 from servingd.core.lifecycle.lookup_errors import lookup_error
 from servingd.core.ref_count import RefCount
 from servingd.core.servable import Dispatcher, Servable
 from servingd.core.types import ModelSpec, ServableId, Signature
 from servingd.errors import InvalidArgument
-from servingd.runtime.manager.state_monitor import StateMonitor
 
 
 class ServingVersion:
@@ -57,11 +56,11 @@ class _Model:
 class ServingMap:
     """The map of ready versions and of labels. Every request thread reads it without a lock.
 
-    The manager's thread writes versions; whoever applies a configuration writes labels.
+    The commanding thread writes versions; whoever applies a configuration writes labels.
     """
 
-    def __init__(self, monitor: StateMonitor, dispatcher: Dispatcher) -> None:
-        self._monitor = monitor
+    def __init__(self, states: KnownStates, dispatcher: Dispatcher) -> None:
+        self._states = states
         self._dispatcher = dispatcher
         # Replaced whole, by writers that hold the lock; readers take the references.
         self._lock = threading.Lock()
@@ -97,11 +96,6 @@ class ServingMap:
             self._wanted_labels = wanted
             self._move_labels()
 
-    def wanted_labels(self) -> Labels:
-        """Return the configured version of each label, by model."""
-        with self._lock:
-            return self._wanted_labels
-
     def acquire(self, spec: ModelSpec) -> ServingVersion:
         """Return a handle on the version that `spec` means; see `core.call_protocols.Models`."""
         if spec.version is None and spec.label is None:  # the most frequent case by far
@@ -117,7 +111,7 @@ class ServingMap:
                 return ready
             # It was withdrawn between the look-up and the handle: the map has been replaced.
         raise lookup_error(
-            resolved, spec.name in self._monitor.configured(), self._monitor.of_model(spec.name)
+            resolved, spec.name in self._states.configured(), self._states.of_model(spec.name)
         )
 
     def _resolve(self, spec: ModelSpec) -> ModelSpec:
