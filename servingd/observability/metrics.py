@@ -17,6 +17,7 @@ from servingd.observability.request_families import LoadTimes, request_families
 from servingd.observability.requests import RequestMetrics
 from servingd.observability.self_warm_up import SelfWarmUpMetrics
 from servingd.observability.serving_families import ServingCounts, families
+from servingd.observability.snapshots import MetricsSnapshot, snapshot_of
 from servingd.observability.text_format import Family, first_value, write
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -103,10 +104,17 @@ class Metrics:
         found = families(self.requests, self.counts) + batching_session(self.batches)
         return sorted(found, key=lambda family: family.raw_name)
 
+    def _own_families(self) -> list[Family]:
+        requests, batches = request_families(self.requests), batch_families(self.batches)
+        return [*requests, *batches, self._loads.family()]
+
+    def snapshot(self) -> MetricsSnapshot:
+        """Return all families as plain data, for another process to merge. Thread-safe."""
+        return snapshot_of(self._own_families(), self._registry, self._families())
+
     def page(self) -> bytes:
         """Return all families as Prometheus text."""
-        own = request_families(self.requests) + batch_families(self.batches)
-        text = write([*own, self._loads.family()]).encode(errors="replace")
+        text = write(self._own_families()).encode(errors="replace")
         return text + generate_latest(self._registry) + self.serving_page()
 
     def serving_page(self) -> bytes:

@@ -26,7 +26,7 @@ EXAMPLE_EDGES: tuple[float, ...] = tuple(float(2**i) for i in range(15))
 _EDGES_S = tuple(edge / 1e6 for edge in EDGES_US)
 _BLOCK = 500
 K = TypeVar("K")
-_KEPT_VERSIONS = 5
+KEPT_VERSIONS = 5
 """The number of a model's unloaded versions whose series stay, for scrapers to see once more."""
 
 
@@ -165,7 +165,7 @@ class RequestMetrics:
             if servable_id.version in versions:
                 versions.remove(servable_id.version)
             versions.append(servable_id.version)
-            if len(versions) > _KEPT_VERSIONS:
+            if len(versions) > KEPT_VERSIONS:
                 self._fold(servable_id.name, versions.popleft())
 
     def forget(self, model: str) -> None:

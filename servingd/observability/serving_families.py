@@ -17,7 +17,7 @@ from servingd.observability.text_format import Family, Labels, Rows
 _GRPC_METHODS = ("Predict", "Classify", "Regress")
 _REST_METHODS = ("predict", "classify", "regress")
 _US = 1e6
-_MAX_PATHS = 1000
+MAX_PATHS = 1000
 """The number of paths whose load attempts are counted: those loaded last."""
 
 
@@ -50,7 +50,7 @@ class ServingCounts:
             self._attempts[path] = found  # moved to the end: the oldest is removed first
             found.seconds += seconds
             found.by_status["success" if succeeded else "fail"] += 1
-            if len(self._attempts) > _MAX_PATHS:
+            if len(self._attempts) > MAX_PATHS:
                 del self._attempts[next(iter(self._attempts))]
 
     def attempts(self) -> tuple[list[tuple[Labels, int]], list[tuple[Labels, int]]]:
