@@ -56,6 +56,19 @@ class ServerConfig(TensorFlowServingFlags):
         "the public gRPC port.",
         tcp_port,
     )
+    admin_rest_port: int = own_flag(
+        0,
+        "TCP port to which what administrators do over HTTP is confined: POST below "
+        "/servingd/v1/. Pages, probes and metrics are there and on --rest_api_port. 0: the "
+        "public HTTP port takes such calls.",
+        tcp_port,
+    )
+    admin_token_file: str = own_flag(
+        "",
+        "File with the token that administrators' calls must carry, over HTTP and gRPC: "
+        "`Authorization: Bearer TOKEN`. It is read again when it changes. Empty: they need "
+        "none.",
+    )
     hold_calls_during_start: bool = own_flag(
         True,
         "Let calls wait until the first models have loaded. If false, they fail at once meanwhile.",
@@ -219,12 +232,14 @@ class ServerConfig(TensorFlowServingFlags):
                 "server_options.http_port cannot be same as grpc_port. Please use a different "
                 f"port for HTTP/REST API: both are {self.port}"
             )
-        for other in ("port", "rest_api_port"):
-            if self.admin_port and self.admin_port == getattr(self, other):
+        taken = {self.port: "port", self.rest_api_port: "rest_api_port"}
+        for name in ("admin_port", "admin_rest_port"):
+            port = getattr(self, name)
+            if port and port in taken:
                 raise InvalidConfig(
-                    f"--admin_port: expected a port of its own, got that of --{other}, "
-                    f"{self.admin_port}"
+                    f"--{name}: expected a port of its own, got that of --{taken[port]}, {port}"
                 )
+            taken[port] = name
 
     def _check_models(self) -> None:
         if not (

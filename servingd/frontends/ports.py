@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Protocol
 
 from servingd.config.flag_fields import channel_arguments
@@ -17,8 +19,10 @@ from servingd.config.server import ServerConfig
 from servingd.config.tls_and_monitoring import MonitoringConfig
 from servingd.core.call_protocols import Models, States
 from servingd.core.readiness import Readiness
-from servingd.errors import ServingError
+from servingd.errors import Code, ServingError
+from servingd.frontends.admin.actions import Action, Actions, Doorkeeper
 from servingd.frontends.admin.pages import AdminPages, PageContents, describe_server
+from servingd.frontends.admin_token import AdminToken, guarded
 from servingd.frontends.call import CallContext, RequestLog
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS
 from servingd.frontends.grpc.transport import GrpcFrontend, GrpcOptions
@@ -28,6 +32,7 @@ from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.http.transport import HttpTransport
 from servingd.frontends.http_routes import HttpRoutes
+from servingd.frontends.reply import Handler
 from servingd.frontends.tfs.rest.api import RestApi, RestOptions
 from servingd.frontends.tfs.rpc.methods import RpcMethods
 from servingd.frontends.tfs.rpc.profiler import Profiler
@@ -42,6 +47,9 @@ from servingd.wire.config.files import read_monitoring, read_tls
 
 _LEAST_UNREAD = 512 << 20
 _MAX_HTTP_BODY = 256 << 20
+_ADMIN_LIMITS = HttpLimits(max_body_bytes=4 << 20, max_connections=256)
+_ACTION = "AdminAction"
+"""The method in the metrics of actions over HTTP."""
 
 _log = logging.getLogger(__name__)
 
@@ -113,21 +121,41 @@ class ControlPlane(Protocol):
 
 
 class Ports:
-    """The gRPC and HTTP ports, the admin port and the Unix socket, as configured.
+    """The gRPC and HTTP ports, those of administrators and the Unix socket, as configured.
 
     `start`, `refuse`, `wait_idle` and `stop` once each, in this order, from one thread.
     """
 
     def __init__(
-        self, config: ServerConfig, metrics: Metrics, data: DataPlane, control: ControlPlane
+        self,
+        config: ServerConfig,
+        metrics: Metrics,
+        data: DataPlane,
+        control: ControlPlane,
+        actions: Sequence[Action] = (),
     ) -> None:
-        """Read the TLS and monitoring files. Raises InvalidConfig or NotFound naming the file."""
+        """Read the files of TLS, monitoring and token.
+
+        `actions` are what administrators can do over HTTP. Raises InvalidConfig or NotFound naming
+        the file.
+        """
         self._config = config
         self._control = control
         self._calls = _call_context(config, metrics, data, control)
         self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
         self._page_worker = WorkerPool("metrics-page", 1)
-        self._http = self._build_http(metrics, data) if config.rest_api_port else None
+        self._token = AdminToken(config.admin_token_file) if config.admin_token_file else None
+        self._monitoring_path = _monitoring_path(config.monitoring_config_file)
+        self._contents = PageContents(
+            metrics=SharedPage(metrics.page, self._page_worker),
+            ready=control.why_not_ready,
+            started=lambda: control.readiness().why_not_started(),
+            describe=lambda: describe_server(os.getpid()),
+            explain=data.explain,
+            placements=metrics.placements,
+        )
+        self._http = self._build_http(data, actions) if config.rest_api_port else None
+        self._admin = self._build_admin(actions) if config.admin_rest_port else None
         self._grpc = self._build_grpc(metrics, data)
         self._health = Health(self._grpc)
         control.watch_readiness(self.update_health)
@@ -139,8 +167,8 @@ class Ports:
         with ExitStack() as stack:
             port = self._grpc.bind()
             stack.callback(self._grpc.stop)
-            if self._http is not None:
-                self._start_http(self._http, stack)
+            if self._http is not None or self._admin is not None:
+                self._start_http(stack)
             self._grpc.start()
             for place in self._grpc.places(port):
                 _log.info("Running gRPC ModelServer at %s", place)
@@ -153,31 +181,39 @@ class Ports:
     def refuse(self) -> None:
         """Refuse new calls from now on; probes and health checks are still answered."""
         self._grpc.refuse()
-        if self._http is not None:
-            self._http.refuse()
+        for http in (self._http, self._admin):
+            if http is not None:
+                http.refuse()
 
     def wait_idle(self, deadline: float) -> bool:
         """Wait for calls in flight; return False if some remain at `deadline` (monotonic)."""
         idle = self._grpc.wait_idle(deadline)
-        if self._http is not None:
-            idle = self._http.wait_idle(deadline) and idle
+        for http in (self._http, self._admin):
+            if http is not None:
+                idle = http.wait_idle(deadline) and idle
         return idle
 
     def stop(self) -> None:
         """Close the ports, and cut off the calls in flight."""
         self._stack.close()
 
-    def _start_http(self, http: HttpTransport, stack: ExitStack) -> None:
-        rest_port = http.bind("", self._config.rest_api_port)
+    def _start_http(self, stack: ExitStack) -> None:
+        """Open the HTTP ports: both are bound before either answers."""
+        config = self._config
         for workers in (self._rest_workers, self._page_worker):
             workers.start()
             stack.callback(workers.stop, 2.0)
-        stack.callback(http.stop)
-        http.start()
-        _log.info(
-            "Exporting HTTP/REST API at:localhost:%d ... (and at every address of this host)",
-            rest_port,
-        )
+        opened = []
+        for http, port, what in (
+            (self._http, config.rest_api_port, "Exporting HTTP/REST API"),
+            (self._admin, config.admin_rest_port, "Administrators' HTTP port"),
+        ):
+            if http is not None:
+                stack.callback(http.stop)
+                opened.append((http, http.bind("", port), what))
+        for http, port, what in opened:
+            http.start()
+            _log.info("%s at:localhost:%d ... (and at every address of this host)", what, port)
 
     def _build_grpc(self, metrics: Metrics, data: DataPlane) -> GrpcFrontend:
         config = self._config
@@ -201,14 +237,48 @@ class Ports:
             workers=max(DEFAULT_WORKERS, config.grpc_max_threads),
             unread=UnreadLimits(total_bytes=max(_LEAST_UNREAD, memory_share(0))),
         )
-        return GrpcFrontend(options, methods.table(), methods.admin_table(), data.gather)
+        return GrpcFrontend(
+            options, methods.table(), self._guarded(methods.admin_table()), data.gather
+        )
 
-    def _build_http(self, metrics: Metrics, data: DataPlane) -> HttpTransport:
-        config, states = self._config, self._control.states
+    def _guarded(self, table: Mapping[str, Handler]) -> Mapping[str, Handler]:
+        """Return administrators' RPCs as those that carry the token may call them."""
+        token = self._token
+        if token is None:
+            return table
+        return {
+            name: guarded(handler, token, partial(self._refused, name.rpartition("/")[2]))
+            for name, handler in table.items()
+        }
+
+    def _refused(self, method: str, code: Code = Code.UNAUTHENTICATED) -> None:
+        """Count and log an administrators' call that was refused at the door."""
+        self._calls.metrics.record("", 0, "", method, code, 0.0)
+
+    def _pages(self, actions: Sequence[Action], here: bool) -> AdminPages:
+        door = Doorkeeper(
+            here=here,
+            admits=self._token.admits if self._token else None,
+            refused=partial(self._refused, _ACTION),
+        )
+        return AdminPages(self._control.states, self._contents, Actions(actions, door))
+
+    def _build_admin(self, actions: Sequence[Action]) -> HttpTransport:
+        """Return the administrators' HTTP port: the pages and the actions, and no API."""
+        pages = self._pages(actions, here=True)
+        routes = HttpRoutes(pages.handle, pages, self._monitoring_path)
+        return HttpTransport(routes.handle, _ADMIN_LIMITS, self._tls(), name="http-admin")
+
+    def _tls(self) -> ssl.SSLContext | None:
+        file = self._config.rest_ssl_config_file
+        return ssl_context(read_tls(file)) if file else None
+
+    def _build_http(self, data: DataPlane, actions: Sequence[Action]) -> HttpTransport:
+        config = self._config
         timeout_s = config.rest_api_timeout_in_ms / 1000
         api = RestApi(
             self._calls,
-            states,
+            self._control.states,
             self._rest_workers,
             RestOptions(
                 timeout_s=timeout_s if timeout_s > 0 else None,
@@ -217,29 +287,24 @@ class Ports:
                 large_bodies=ByteBudget(memory_share(config.large_bodies_mb)),
             ),
         )
-        file = config.monitoring_config_file
-        monitoring = read_monitoring(file) if file else MonitoringConfig(enabled=True)
-        contents = PageContents(
-            metrics=SharedPage(metrics.page, self._page_worker),
-            ready=self._control.why_not_ready,
-            started=lambda: self._control.readiness().why_not_started(),
-            describe=lambda: describe_server(os.getpid()),
-            explain=data.explain,
-            placements=metrics.placements,
-        )
-        pages, path = AdminPages(states, contents), monitoring.path if monitoring.enabled else ""
+        pages, path = self._pages(actions, here=not config.admin_rest_port), self._monitoring_path
         limits = HttpLimits(
             max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY),
             sweep_s=min(0.5, max(0.01, timeout_s / 10)) if timeout_s > 0 else 0.5,
         )
-        tls = config.rest_ssl_config_file
         return HttpTransport(
             HttpRoutes(api.handle, pages, path).handle,
             limits,
-            ssl_context(read_tls(tls)) if tls else None,
+            self._tls(),
             HttpRoutes(api.handle_elsewhere, pages, path).handle,
             data.gather,
         )
+
+
+def _monitoring_path(file: str) -> str:
+    """Return TensorFlow Serving's path of the metrics; empty: none."""
+    monitoring = read_monitoring(file) if file else MonitoringConfig(enabled=True)
+    return monitoring.path if monitoring.enabled else ""
 
 
 def _call_context(

@@ -10,6 +10,7 @@ from servingd.errors import Code
 
 PRIORITY_HEADER = "x-servingd-priority"
 RETRY_HEADER = "retry-after-ms"
+AUTHORIZATION_HEADER = "authorization"
 REQUEST_ID_HEADER = "x-request-id"
 """A header of the caller's that is repeated in the answer."""
 
@@ -27,6 +28,10 @@ class Reply(Protocol):
 
     def priority(self) -> Priority:
         """Return the priority in `x-servingd-priority`."""
+        ...
+
+    def authorization(self) -> str:
+        """Return the call's `authorization` metadata; empty where there is none."""
         ...
 
     def alive(self) -> bool:

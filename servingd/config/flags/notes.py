@@ -28,13 +28,9 @@ REPLACED_BY_PLATFORM_CONFIG = (
 )
 """Flags without effect if --platform_config_file is set, as in TensorFlow Serving."""
 
-_NEEDS_HTTP = (
-    "rest_api_num_threads",
-    "rest_api_timeout_in_ms",
-    "rest_api_enable_cors_support",
-    "monitoring_config_file",
-    "rest_ssl_config_file",
-)
+_NEEDS_REST = ("rest_api_num_threads", "rest_api_timeout_in_ms", "rest_api_enable_cors_support")
+_NEEDS_HTTP = ("monitoring_config_file", "rest_ssl_config_file")
+"""The administrators' HTTP port has these as well."""
 
 
 def notes(config: ServerConfig, given: Collection[str]) -> list[str]:
@@ -55,7 +51,8 @@ def _reasons(config: ServerConfig) -> Mapping[str, str]:
         if field.metadata["no_effect"]
     }
     if not config.rest_api_port:
-        reasons |= dict.fromkeys(_NEEDS_HTTP, "--rest_api_port is 0: there is no HTTP")
+        without = _NEEDS_REST if config.admin_rest_port else (*_NEEDS_REST, *_NEEDS_HTTP)
+        reasons |= dict.fromkeys(without, "--rest_api_port is 0: there is no HTTP")
     if config.platform_config_file:
         replaced = "--platform_config_file replaces it"
         reasons |= dict.fromkeys(REPLACED_BY_PLATFORM_CONFIG, replaced)

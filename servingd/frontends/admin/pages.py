@@ -14,6 +14,7 @@ from servingd import __version__
 from servingd.core.call_protocols import States
 from servingd.core.types import ServableId
 from servingd.errors import Code, NotFound, ServingError
+from servingd.frontends.admin.actions import Actions
 from servingd.frontends.admin.device_page import describe_devices, describe_placement
 from servingd.frontends.http.messages import HttpReply, HttpRequest
 from servingd.frontends.http.shared_page import SharedPage
@@ -50,9 +51,12 @@ class PageContents:
 
 
 class AdminPages:
-    """Probes, metrics, and status under `/servingd/v1/`. Runs on the loops' threads."""
+    """Probes, metrics, status and actions under `/servingd/v1/`. Runs on the loops' threads."""
 
-    def __init__(self, states: States, contents: PageContents) -> None:
+    def __init__(
+        self, states: States, contents: PageContents, actions: Actions | None = None
+    ) -> None:
+        self._actions = actions or Actions()
         self._states = states
         self._metrics_page = contents.metrics
         self._describe = contents.describe
@@ -74,8 +78,9 @@ class AdminPages:
         ]
 
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
-        """Answer a request for one of the pages; 404 for any other path."""
-        self._send(self._answer(request), reply)
+        """Answer a request for one of the pages, or for an action; 404 for any other path."""
+        if not self._actions.take(request, reply):
+            self._send(self._answer(request), reply)
 
     def send_metrics(self, reply: HttpReply) -> None:
         """Send the metrics page, once a worker has made it."""
@@ -107,6 +112,8 @@ class AdminPages:
                     return answer(**names)
                 except ServingError as error:
                     return _error(HTTP[error.code], error.message)
+        if self._actions.has(request.path):
+            return _error(405, f"{request.method} is not supported here; POST is")
         return _error(404, f"there is nothing at {request.path}")
 
     def _devices(self) -> Answer:

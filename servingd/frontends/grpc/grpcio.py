@@ -20,7 +20,13 @@ from grpc_reflection.v1alpha import reflection
 
 from servingd.core.batching.queue import Priority
 from servingd.errors import Code
-from servingd.frontends.reply import PRIORITY_HEADER, REQUEST_ID_HEADER, Handler, priority_of
+from servingd.frontends.reply import (
+    AUTHORIZATION_HEADER,
+    PRIORITY_HEADER,
+    REQUEST_ID_HEADER,
+    Handler,
+    priority_of,
+)
 from servingd.frontends.status_codes import grpc_message, retry_hint
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -71,6 +77,10 @@ class _WaitingReply:
             if name == PRIORITY_HEADER:
                 return priority_of(value)
         return Priority.NORMAL
+
+    def authorization(self) -> str:
+        found = self._context.invocation_metadata()
+        return next((str(e[1]) for e in found if e[0] == AUTHORIZATION_HEADER), "")
 
     def alive(self) -> bool:
         return not self._gone and (self.deadline is None or time.monotonic() < self.deadline)

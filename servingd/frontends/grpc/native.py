@@ -23,6 +23,7 @@ from servingd.frontends.gather import Gather, gather_nothing
 from servingd.frontends.grpc.response_buffer import PendingResponses, ResponseBuffer
 from servingd.frontends.grpc.unread import LARGE_BYTES, Unread, UnreadLimits, connections_of
 from servingd.frontends.reply import (
+    AUTHORIZATION_HEADER,
     PRIORITY_HEADER,
     REQUEST_ID_HEADER,
     Handler,
@@ -108,6 +109,9 @@ class _NativeReply:
             if name == PRIORITY_HEADER:
                 return priority_of(value)
         return Priority.NORMAL
+
+    def authorization(self) -> str:
+        return next((str(e[1]) for e in self._details[0] if e[0] == AUTHORIZATION_HEADER), "")
 
     def begin_batch(self) -> Callable[[], None] | None:
         return self._responses.begin_batch()

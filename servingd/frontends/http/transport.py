@@ -20,7 +20,7 @@ _BACKLOG = 4096
 
 
 class HttpTransport:
-    """Owns the port and the threads `http` and `http-standby`. `bind`, `start`, `stop` once each.
+    """Owns the port and the threads NAME and NAME-standby. `bind`, `start`, `stop` once each.
 
     Handlers may run a model on the loop's thread, and a call expected to be cheap may be slow: then
     the standby accepts new clients. Their requests go to `standby_handler`, which must never block.
@@ -33,10 +33,11 @@ class HttpTransport:
         ssl_context: ssl.SSLContext | None = None,
         standby_handler: HttpHandler | None = None,
         gather: Gather = gather_nothing,
+        name: str = "http",
     ) -> None:
         limits = limits or HttpLimits()
-        self._loop = HttpLoop("http", handler, limits, ssl_context, gather)
-        second = HttpLoop("http-standby", standby_handler or handler, limits, ssl_context)
+        self._loop = HttpLoop(name, handler, limits, ssl_context, gather)
+        second = HttpLoop(f"{name}-standby", standby_handler or handler, limits, ssl_context)
         self._standby = Standby(second, self._loop)
         self._loops = (self._loop, second)
         self._socket: socket.socket | None = None

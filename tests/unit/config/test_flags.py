@@ -99,6 +99,8 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
     ),
     ("rest_ssl_config_file", "", *TEXT),
     ("admin_port", 0, "=8502", 8502, "=x", f"{INT} 'x'"),
+    ("admin_rest_port", 0, "=8503", 8503, "=x", f"{INT} 'x'"),
+    ("admin_token_file", "", *TEXT),
     ("hold_calls_during_start", True, *BOOL),
     ("reload_timeout_s", 300.0, "=1", 1.0, "=-1", "expected a number of at least 0, got -1.0"),
     ("load_timeout_s", 3600.0, "=0", 0.0, "=-1", "expected a number of at least 0, got -1.0"),
@@ -273,6 +275,14 @@ def test_a_flag_without_its_value() -> None:
             "--admin_port: expected a port of its own, got that of --port, 8500",
         ),
         (
+            [*MODEL, "--rest_api_port=8501", "--admin_rest_port=8501"],
+            "--admin_rest_port: expected a port of its own, got that of --rest_api_port, 8501",
+        ),
+        (
+            [*MODEL, "--admin_port=8502", "--admin_rest_port=8502"],
+            "--admin_rest_port: expected a port of its own, got that of --admin_port, 8502",
+        ),
+        (
             [],
             "Both server_options.model_base_path and server_options.model_config_file are empty! "
             "(--model_repository or --servingd_config_file would do as well.)",
@@ -385,6 +395,11 @@ def test_notes_tell_what_was_set_and_has_no_effect() -> None:
     ("arguments", "name", "reason"),
     [
         (["--monitoring_config_file=/x"], "monitoring_config_file", "--rest_api_port is 0: "),
+        (
+            ["--admin_rest_port=8503", "--rest_api_num_threads=1", "--rest_ssl_config_file=/x"],
+            "rest_api_num_threads",
+            "--rest_api_port is 0: ",
+        ),
         (["--model_config_file=/x"], "model_base_path", "--model_config_file says which"),
         (["--model_repository=/x"], "model_base_path", "--model_repository says which"),
         (["--model_config_file_poll_wait_seconds=1"], "model_config_file_poll_wait_seconds", ""),

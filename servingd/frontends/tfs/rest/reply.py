@@ -79,6 +79,10 @@ class RestReply:
         """Return the priority that the caller asked for."""
         return self._form.priority
 
+    def authorization(self) -> str:
+        """Return nothing: REST has no administrators' calls."""
+        return ""
+
     def begin_batch(self) -> None:
         """Do nothing: the loop writes answers together in any case, see `HttpLoop.answered`."""
 
