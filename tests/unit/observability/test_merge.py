@@ -7,7 +7,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -236,6 +236,20 @@ def test_sums_are_exact(terms):
     parts = exact(terms)
     assert sum(map(Fraction, parts)) == sum(map(Fraction, terms))
     assert math.fsum(parts) == math.fsum(terms)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=3, max_size=3))
+@example([0.1, 0.2, 0.3])  # (0.1 + 0.2) + 0.3 > 0.1 + (0.2 + 0.3)
+def test_a_sum_does_not_fall_by_a_digit_when_parts_are_merged_before(terms):
+    def of(term):
+        row = ((), HistogramSnapshot((1,), 1, (term,)))
+        return of_one(FamilySnapshot("f", "histogram", (row,)))
+
+    one, two, three = map(of, terms)
+    ways = [merge([one, two, three]), merge([merge([one, two]), three])]
+    ways += [merge([one, merge([two, three])]), merge([merge([three, one]), two])]
+    (total,) = {value.total for way in ways for value in values(way).values()}
+    assert total == math.fsum(terms)
 
 
 def test_of_different_edges_the_common_ones_stay():
