@@ -18,7 +18,7 @@ from servingd.config.server import ServerConfig
 from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.readiness import Readiness
-from servingd.core.types import AspiredVersions
+from servingd.core.types import AspiredVersions, ServableId, VersionData
 from servingd.errors import FailedPrecondition, ServingError
 from servingd.observability.metrics import Metrics
 from servingd.runtime.manager.fleet import Fleet
@@ -251,6 +251,10 @@ class Control:
             self.states.notify_when(names, PublicState.AVAILABLE, self._on_all_up)
         self._data.expect(names)
         self._on_readiness()
+
+    def quarantine(self, servable_id: ServableId, data: VersionData) -> None:
+        """Serve a version no more until its files change: workers die of it."""
+        self._source.quarantine(servable_id, data.fingerprint)
 
     def set_aspired_versions(self, aspired: AspiredVersions) -> None:
         """Let the manager load and unload what differs; see `SourceListener`."""

@@ -15,7 +15,7 @@ from servingd.config.server import ServerConfig
 from servingd.control import Control
 from servingd.frontends.ports import Ports
 from servingd.observability.metrics import Metrics
-from servingd.observability.state_log import log_state
+from servingd.observability.state_log import log_incomplete, log_state
 from servingd.runtime.manager.state_monitor import StateMonitor
 from servingd.worker import Worker
 
@@ -33,6 +33,7 @@ class Server:
         self.states = StateMonitor()
         self.states.subscribe(log_state)
         self.states.subscribe(self.metrics.on_state)
+        self.states.subscribe_incomplete(log_incomplete)
         self.states.subscribe_incomplete(self.metrics.on_incomplete)
         self.worker = Worker(config, self.metrics, self.states)
         self.control = Control(config, self.metrics, self.states, self.worker)

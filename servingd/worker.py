@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 from servingd.config.models import ModelConfig
 from servingd.config.saved_model import SavedModelOptions
@@ -44,10 +44,19 @@ _GROWN = {"optimised": True, "declined": False}
 """States of a graph in which nothing more is made of it, and whether it became an optimised one."""
 
 
+class NewRuns(Protocol):
+    """Who makes the record of the runs under way in one session."""
+
+    def __call__(self, servable_id: ServableId, /) -> dict[int, Any]:
+        """Return an empty one, by thread."""
+        ...
+
+
 class SavedModelEvents:
     """The worker's `SavedModelListener`: counts, warms up, and tells the control plane."""
 
-    def __init__(self, metrics: Metrics, warm_up: WarmUp) -> None:
+    def __init__(self, metrics: Metrics, warm_up: WarmUp, new_runs: NewRuns | None = None) -> None:
+        self._new_runs = new_runs
         self._metrics = metrics
         self._warm_up = warm_up
         self.report: Callable[[Event], None] = nothing
@@ -71,6 +80,10 @@ class SavedModelEvents:
         """Tell the control plane."""
         self.report(ReplicaFailed(servable_id, device))
 
+    def new_runs(self, servable_id: ServableId) -> dict[int, Any]:
+        """Return an empty record of the runs under way in one session of a version, by thread."""
+        return self._new_runs(servable_id) if self._new_runs is not None else {}
+
     def load_attempted(self, path: str, seconds: float, succeeded: bool) -> None:
         """Count a load of a SavedModel."""
         self._metrics.counts.attempted(path, seconds, succeeded)
@@ -79,7 +92,18 @@ class SavedModelEvents:
 class Worker:
     """Everything that a call touches. `start` and `stop` once each."""
 
-    def __init__(self, config: ServerConfig, metrics: Metrics, states: KnownStates) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        metrics: Metrics,
+        states: KnownStates,
+        new_runs: NewRuns | None = None,
+        log_suffix: str = "",
+    ) -> None:
+        """Start nothing. `new_runs` makes a record of a version's runs; None: a plain one.
+
+        `log_suffix` is appended to the names of request logs: each process has its own files.
+        """
         self._config = config
         self._metrics = metrics
         self._stack = ExitStack()
@@ -92,8 +116,9 @@ class Worker:
             config.request_log_max_files,
             metrics.counts.logged,
             options.tags,
+            log_suffix,
         )
-        self._saved_models = SavedModelEvents(metrics, self._warm_up)
+        self._saved_models = SavedModelEvents(metrics, self._warm_up, new_runs)
         self.platforms = Platforms(options, self._saved_models)
         self.profiler = self.platforms.profiler if config.enable_profiler else None
         self._dispatcher = self._build_dispatcher()

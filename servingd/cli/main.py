@@ -10,6 +10,7 @@ from servingd import __version__
 _USAGE = """usage: servingd serve [flags]             serve models; --help lists the flags
        servingd predict MODEL [INPUTS]  call a model once, or show its inputs; --help for more
        servingd devices                 show devices, or those of a --server and who is where
+       servingd workers [recycle]       list the workers of a server, or replace them
        servingd config-reference        print what can be configured, as Markdown
        servingd --version
 """
@@ -42,6 +43,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         from servingd.cli.devices import devices
 
         return devices(rest)
+    if command == "workers":
+        from servingd.cli.workers import workers
+
+        return workers(rest)
     if command == "config-reference":
         from servingd.cli.config_reference import config_reference
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from servingd import __version__
 from servingd.config.flags.notes import notes
@@ -69,9 +69,7 @@ def serve(
             return 0
         config = _configure(given, defaults)
         set_level(config.log_level)
-        from servingd.server import Server
-
-        server = Server(config)
+        server = make_server(config, stop.give_up)
         server.start()
         stop.on_hang_up = server.reread
     except ServingError as error:
@@ -80,6 +78,8 @@ def serve(
         return _failed(Code.UNAVAILABLE, str(error))
     stop.wait()
     server.stop()
+    if stop.failed:
+        return _failed(Code.UNAVAILABLE, "no worker could be started; the log says why")
     logging.shutdown()
     # TensorFlow's threads, and any others that have not ended, need not be waited for.
     os._exit(0)
@@ -99,6 +99,36 @@ def _find_temporary_folder() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = _SHARED_MEMORY
 
 
+class AnyServer(Protocol):
+    """A server of one process, or of several."""
+
+    def start(self) -> None:
+        """Begin to serve."""
+        ...
+
+    def reread(self) -> None:
+        """Read the configuration files again."""
+        ...
+
+    def stop(self) -> None:
+        """End."""
+        ...
+
+
+def make_server(config: ServerConfig, hopeless: Callable[[], None]) -> AnyServer:
+    """Return the server that a configuration asks for; each kind imports what it needs.
+
+    `hopeless` is called if no worker can start. Raises ServingError.
+    """
+    if config.workers == "1":
+        from servingd.server import Server
+
+        return Server(config)
+    from servingd.supervisor.supervisor import Supervisor
+
+    return Supervisor(config, int(config.workers), hopeless)
+
+
 class _StopSignal:
     """The first SIGTERM or SIGINT ends `wait`; the second ends the process. SIGHUP rereads.
 
@@ -108,6 +138,7 @@ class _StopSignal:
 
     def __init__(self) -> None:
         self._received = threading.Event()
+        self.failed = False
         self.on_hang_up: Callable[[], None] = nothing
         self._read, write = os.pipe()
         os.set_blocking(write, False)
@@ -115,6 +146,11 @@ class _StopSignal:
         for number in (*_STOPPING, signal.SIGHUP):
             signal.signal(number, _nothing)  # without a handler nothing is written to the pipe
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
+
+    def give_up(self) -> None:
+        """End `wait`: the server cannot serve."""
+        self.failed = True
+        self._received.set()
 
     def wait(self) -> None:
         """Wait until a signal has arrived."""

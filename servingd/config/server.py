@@ -24,6 +24,17 @@ from servingd.errors import InvalidConfig
 
 GRPC_TRANSPORTS = ("auto", "native", "grpcio")
 
+_MAX_WORKERS = 256
+
+
+def are_workers(value: object) -> str | None:
+    """Check the number of workers; returns what is expected."""
+    expected = f"a whole number from 1 to {_MAX_WORKERS}, or auto"
+    number = str(value)
+    known = number == "auto" or (number.isascii() and number.isdigit())
+    return None if known and (number == "auto" or 1 <= int(number) <= _MAX_WORKERS) else expected
+
+
 _MAX_MESSAGE = 2**31 - 1
 
 
@@ -68,6 +79,12 @@ class ServerConfig(TensorFlowServingFlags):
         "File with the token that administrators' calls must carry, over HTTP and gRPC: "
         "`Authorization: Bearer TOKEN`. It is read again when it changes. Empty: they need "
         "none.",
+    )
+    workers: str = own_flag(
+        "1",
+        "Number of worker processes that answer calls on the same ports, under a supervisor. auto: "
+        "one per CPU core, fewer where the models would not fit into memory. 1: no supervisor.",
+        are_workers,
     )
     hold_calls_during_start: bool = own_flag(
         True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -21,7 +22,8 @@ from servingd.core.call_protocols import Models, States
 from servingd.core.readiness import Readiness
 from servingd.errors import Code, ServingError
 from servingd.frontends.admin.actions import Action, Actions, Doorkeeper
-from servingd.frontends.admin.pages import AdminPages, PageContents, describe_server
+from servingd.frontends.admin.pages import AdminPages, PageContents
+from servingd.frontends.admin.status_pages import Answer, StatusPages, describe_server
 from servingd.frontends.admin_token import AdminToken, guarded
 from servingd.frontends.call import CallContext, RequestLog
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS
@@ -120,6 +122,37 @@ class ControlPlane(Protocol):
         ...
 
 
+class Figures(Protocol):
+    """What is shown of the whole server. Its methods may wait."""
+
+    def metrics_page(self) -> bytes:
+        """Return the metrics page."""
+        ...
+
+    def serving_values(self, names: Sequence[str]) -> dict[str, int]:
+        """Return single metrics, by TensorFlow Serving's names."""
+        ...
+
+    def status_page(self, path: str) -> Answer | None:
+        """Return the page at a path under `/servingd/v1/`; None if there is none."""
+        ...
+
+
+class SharedPorts(Figures, Protocol):
+    """Who knows what all processes that share the ports say together."""
+
+
+class _OwnFigures:
+    """What this process says of itself."""
+
+    def __init__(self, metrics: Metrics, states: States, data: DataPlane) -> None:
+        self.metrics_page = metrics.page
+        self.serving_values = metrics.serving_values
+        self.status_page = StatusPages(
+            states, lambda: describe_server(os.getpid()), data.explain, metrics.placements
+        ).page
+
+
 class Ports:
     """The gRPC and HTTP ports, those of administrators and the Unix socket, as configured.
 
@@ -133,12 +166,16 @@ class Ports:
         data: DataPlane,
         control: ControlPlane,
         actions: Sequence[Action] = (),
+        shared: SharedPorts | None = None,
     ) -> None:
         """Read the files of TLS, monitoring and token.
 
-        `actions` are what administrators can do over HTTP. Raises InvalidConfig or NotFound naming
-        the file.
+        `actions` are what administrators can do over HTTP. `shared`: other processes have the same
+        ports, and it knows what all of them together say; None: this process is alone. Raises
+        InvalidConfig or NotFound naming the file.
         """
+        self._shared = shared
+        self._figures = shared or _OwnFigures(metrics, control.states, data)
         self._config = config
         self._control = control
         self._calls = _call_context(config, metrics, data, control)
@@ -147,12 +184,11 @@ class Ports:
         self._token = AdminToken(config.admin_token_file) if config.admin_token_file else None
         self._monitoring_path = _monitoring_path(config.monitoring_config_file)
         self._contents = PageContents(
-            metrics=SharedPage(metrics.page, self._page_worker),
+            metrics=SharedPage(self._figures.metrics_page, self._page_worker),
             ready=control.why_not_ready,
             started=lambda: control.readiness().why_not_started(),
-            describe=lambda: describe_server(os.getpid()),
-            explain=data.explain,
-            placements=metrics.placements,
+            status=self._figures.status_page,
+            workers=self._page_worker,
         )
         self._http = self._build_http(data, actions) if config.rest_api_port else None
         self._admin = self._build_admin(actions) if config.admin_rest_port else None
@@ -177,6 +213,20 @@ class Ports:
     def update_health(self) -> None:
         """Update the health service from the server's readiness. Thread-safe."""
         self._health.update(self._control.readiness)
+
+    def leave(self, deadline: float) -> None:
+        """Take no more clients, send those there are to other processes, and wait for them to go.
+
+        Returns at `deadline` (monotonic) at the latest. Calls are answered as before.
+        """
+        https = [http for http in (self._http, self._admin) if http is not None]
+        for http in https:
+            http.leave()
+        self._grpc.leave(deadline)
+        while self._grpc.connections() or any(http.connections() for http in https):
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.05)
 
     def refuse(self) -> None:
         """Refuse new calls from now on; probes and health checks are still answered."""
@@ -210,7 +260,7 @@ class Ports:
         ):
             if http is not None:
                 stack.callback(http.stop)
-                opened.append((http, http.bind("", port), what))
+                opened.append((http, http.bind("", port, shared=self._shared is not None), what))
         for http, port, what in opened:
             http.start()
             _log.info("%s at:localhost:%d ... (and at every address of this host)", what, port)
@@ -221,7 +271,7 @@ class Ports:
             self._calls,
             self._control.states,
             self._control.reload,
-            metrics.serving_values,
+            self._figures.serving_values,
             data.profiler,
             config.max_request_bytes,
         )
@@ -235,6 +285,7 @@ class Ports:
             alts=config.use_alts_credentials,
             arguments=channel_arguments(config.grpc_channel_arguments),
             workers=max(DEFAULT_WORKERS, config.grpc_max_threads),
+            shares_port=self._shared is not None,
             unread=UnreadLimits(total_bytes=max(_LEAST_UNREAD, memory_share(0))),
         )
         return GrpcFrontend(
@@ -261,7 +312,7 @@ class Ports:
             admits=self._token.admits if self._token else None,
             refused=partial(self._refused, _ACTION),
         )
-        return AdminPages(self._control.states, self._contents, Actions(actions, door))
+        return AdminPages(self._contents, Actions(actions, door))
 
     def _build_admin(self, actions: Sequence[Action]) -> HttpTransport:
         """Return the administrators' HTTP port: the pages and the actions, and no API."""

@@ -16,8 +16,28 @@ _PROC, _GROUPS = "/proc", "/sys/fs/cgroup"
 _FILES_OF_V1 = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 
 
+_sharers = 1
+"""How many processes of one server share its cores and its memory."""
+
+
+def share_with(processes: int) -> None:
+    """Let `processes` in all share what `cpus` and `memory_share` give; once, at the start."""
+    global _sharers  # noqa: PLW0603 -- a fact about the process, as its affinity is
+    _sharers = processes
+
+
+def sharers() -> int:
+    """Return how many processes share the server's cores and memory."""
+    return _sharers
+
+
 def cpus(proc: str = _PROC, groups: str = _GROUPS) -> int:
     """Return the CPU cores that this process may use; part of one counts as one."""
+    return max(1, all_cpus(proc, groups) // _sharers)
+
+
+def all_cpus(proc: str = _PROC, groups: str = _GROUPS) -> int:
+    """Return the CPU cores that the whole server may use."""
     if hasattr(os, "sched_getaffinity"):
         there = len(os.sched_getaffinity(0))
     else:

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from servingd.machine.cpus import sharers
+
 _STATUS = Path("/proc/self/status")
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
 _UNLIMITED = 1 << 60
@@ -30,9 +32,11 @@ def ram_budget(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
 def memory_share(configured_mb: int, read: Callable[[], int] = ram_budget) -> int:
     """Return the bytes that a kind of buffer may take; 0 MiB configured: a sixteenth of memory.
 
-    At least 256 MiB. Models do not share it: their budget leaves a tenth of memory to all else.
+    At least 256 MiB, for all processes of the server together. Models do not share it: their budget
+    leaves a tenth of memory to all else.
     """
-    return configured_mb << 20 if configured_mb else max(_MIN_SHARE, read() // 16)
+    whole = configured_mb << 20 if configured_mb else max(_MIN_SHARE, read() // 16)
+    return max(1, whole // sharers())
 
 
 def status_bytes(name: str) -> int:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
 
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
@@ -82,6 +83,10 @@ class Metrics:
         self.on_incomplete(name, {})
         self.requests.forget(name)
         self.counts.forget_model(name)
+
+    def register(self, collector: Collector) -> None:
+        """Show further families."""
+        self._registry.register(collector)
 
     def on_graph_state(self, servable_id: ServableId, state: str) -> None:
         """Record the state of a SavedModel's graph; an empty state removes it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from servingd.core.lifecycle.states import PublicState, ServableState
 
@@ -28,3 +29,9 @@ def log_state(state: ServableState) -> None:
         )
     else:
         _log.info(_LINES[state.state], state.id)
+
+
+def log_incomplete(name: str, incomplete: Mapping[int, str]) -> None:
+    """Log a model's incomplete versions, each with the reason."""
+    for version, reason in sorted(incomplete.items()):
+        _log.warning("version %d of model %s is incomplete: %s", version, name, reason)

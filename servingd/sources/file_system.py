@@ -12,12 +12,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from servingd.config.models import ModelConfig
-from servingd.core.types import AspiredVersions
+from servingd.core.types import AspiredVersions, ServableId
 from servingd.sources.catalogs import ModelCatalog
 from servingd.sources.listener import SourceListener
 from servingd.sources.model_directory import ModelDirectory, PlatformTable
@@ -115,6 +115,7 @@ class FileSystemSource:
         self._directories: dict[str, ModelDirectory] = {}  # by model; last scanned, last
         self._due: set[str] = set()  # models whose directory is to be scanned at the next scan
         self._last: dict[str, AspiredVersions] = {}  # by model
+        self._quarantined: dict[str, Mapping[int, str]] = {}  # by model; see ModelDirectory
         self._responsive: set[str] = set()  # base paths that answered a scan
         self._models_known = False  # whether `models_configured` has been called
         self._catalog_problem = ""
@@ -253,6 +254,22 @@ class FileSystemSource:
             scan.reported = True
             scans[scan].on_unresponsive()
 
+    # Quarantine ---------------------------------------------------------------------------------
+
+    def quarantine(self, servable_id: ServableId, fingerprint: str) -> None:
+        """Aspire a version no more until its files are others. Thread-safe."""
+        self._results.append(lambda: self._quarantine(servable_id, fingerprint))
+        self._wake.set()
+
+    def _quarantine(self, servable_id: ServableId, fingerprint: str) -> None:
+        name = servable_id.name
+        known = {**self._quarantined.get(name, {}), servable_id.version: fingerprint}
+        self._quarantined[name] = known
+        if name in self._directories:
+            self._directories[name].quarantined = known
+            self._due.add(name)
+            self._requested = True
+
     # One model's directory ------------------------------------------------------------------------
 
     def _scan_due(self) -> None:
@@ -359,10 +376,12 @@ class FileSystemSource:
             del self._directories[name]
             self._due.discard(name)
             self._last.pop(name, None)
+            self._quarantined.pop(name, None)
             self._aspire(AspiredVersions(name, ()))  # all of its versions are to be unloaded
         for name, model in models.items():
             known = self._directories.get(name)
             if known is None or known.model != model:
-                self._directories[name] = ModelDirectory(model, self._platforms)
+                directory = self._directories[name] = ModelDirectory(model, self._platforms)
+                directory.quarantined = self._quarantined.get(name, {})
                 self._due.add(name)
         self._responsive &= {model.base_path for model in models.values()}

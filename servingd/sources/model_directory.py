@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,6 +56,10 @@ class ModelDirectory:
     _published: dict[int, VersionData] = field(default_factory=dict)
     no_version: str = ""
     """Why no version of the model can be loaded, as of the last scan; empty if one can."""
+    quarantined: Mapping[int, str] = field(default_factory=dict)
+    """Versions of which processes die, each with the fingerprint of its files then. Replaced whole,
+    by the source's thread.
+    """
     unresponsive: bool = False
     """Whether a scan was reported as unresponsive; the source's thread only."""
     _problem: str = ""
@@ -85,7 +90,7 @@ class ModelDirectory:
         for gone in (self._checked.keys() | self._published.keys()) - present.keys():
             self._checked.pop(gone, None)
             self._published.pop(gone, None)
-        wanted = aspired(self._published.keys() & present.keys(), self.model.version_policy)
+        wanted = aspired(self._usable() & present.keys(), self.model.version_policy)
         self.no_version = "" if wanted else self._why_no_version(incomplete)
         self._log_once("" if incomplete else self.no_version)
         return AspiredVersions(
@@ -108,8 +113,16 @@ class ModelDirectory:
         """Return whether older versions cannot matter: enough newer ones are published."""
         if not isinstance(self.model.version_policy, Latest):
             return False
-        newer = [v for v in self._published if v >= version and v in present]
+        newer = [v for v in self._usable() if v >= version and v in present]
         return len(newer) >= max(1, self.model.version_policy.num_versions)
+
+    def _usable(self) -> set[int]:
+        """Return the published versions that are not quarantined, or have other files since."""
+        return {
+            version
+            for version, data in self._published.items()
+            if self.quarantined.get(version) != data.fingerprint
+        }
 
     def _check(self, version: int, path: str) -> str | None:
         """Publish a changed version if it is complete; return what it lacks, None if nothing."""
@@ -150,6 +163,8 @@ class ModelDirectory:
             return error.message
 
     def _why_no_version(self, incomplete: dict[int, str]) -> str:
+        for version in sorted(self._published.keys() - self._usable(), reverse=True):
+            return f"version {version} of model {self.model.name} is quarantined: workers die of it"
         for version, reason in incomplete.items():
             return f"version {version} of model {self.model.name} is incomplete: {reason}"
         path = self.model.base_path.rstrip("/")

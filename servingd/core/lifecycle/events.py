@@ -118,6 +118,14 @@ class Relocated:
 
 
 @dataclass(frozen=True, slots=True)
+class Crashed:
+    """The processes that run a version die of it: it must not be served any more."""
+
+    id: ServableId
+    error: ServingError
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Unload everything and ignore further aspired versions."""
 
@@ -128,7 +136,15 @@ Progress: TypeAlias = (
 """The end of a job of one version, for which its harness has waited."""
 
 Event: TypeAlias = (
-    AspiredVersions | Configured | Progress | RetryDue | Grown | ReplicaFailed | Relocated | Stop
+    AspiredVersions
+    | Configured
+    | Progress
+    | RetryDue
+    | Grown
+    | ReplicaFailed
+    | Relocated
+    | Crashed
+    | Stop
 )
 
 

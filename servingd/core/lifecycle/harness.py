@@ -56,7 +56,7 @@ class Harness:
     note: str = ""
     """The last explanation given to operators."""
     error: ServingError | None = None
-    """Why it is being unloaded although it has never served."""
+    """Why it is being unloaded: it could not be published, or processes die of it."""
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from servingd.core.lifecycle.events import (
     CancelRetry,
     Command,
     Configured,
+    Crashed,
     Discard,
     Drained,
     Estimated,
@@ -105,6 +106,8 @@ class ManagerState:
                 commands = self._retry_due(event.id)
             case Grown() | ReplicaFailed() | Relocated():
                 commands = self._changed(event)
+            case Crashed():
+                commands = self._crashed(event)
             case _:
                 commands = self._progressed(event, self._streams.harness(event.id))
                 commands += self._reconcile(event.id.name)
@@ -223,6 +226,14 @@ class ManagerState:
         if harness is None or harness.step is not Step.PAUSED:
             return []  # cancelled while the event was on its way
         return self._attempt(harness) + self._reconcile(servable_id.name)
+
+    def _crashed(self, event: Crashed) -> list[Command]:
+        """Take a version that serves out of service, and end it with its error."""
+        harness = self._streams.find(event.id)
+        if harness is None or harness.state is not HarnessState.READY:
+            return []  # a load that fails says so itself
+        harness.error = event.error
+        return quiesce(harness, self._tracker)
 
     def _changed(self, event: Grown | ReplicaFailed | Relocated) -> list[Command]:
         """Handle a change of a version that serves."""

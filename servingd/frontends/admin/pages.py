@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import unquote
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
-import orjson
-
-from servingd import __version__
-from servingd.core.call_protocols import States
-from servingd.core.types import ServableId
-from servingd.errors import Code, NotFound, ServingError
-from servingd.frontends.admin.actions import Actions
-from servingd.frontends.admin.device_page import describe_devices, describe_placement
+from servingd.errors import ServingError
+from servingd.frontends.admin.actions import PREFIX, Actions
+from servingd.frontends.admin.status_pages import Answer, error_page
 from servingd.frontends.http.messages import HttpReply, HttpRequest
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.status_codes import HTTP
-from servingd.inference.status import versions_of
+from servingd.frontends.workers import Workers
 from servingd.observability.metrics import CONTENT_TYPE
-from servingd.observability.placements import Placements
 
-_JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+_STATUS = re.compile("/servingd/v1/(devices|workers|models(/[^/]+)?)")
 
-Answer = tuple[int, bytes, str]
-"""Status, body, content type."""
+_log = logging.getLogger(__name__)
 
-_METRICS = None
-"""In place of an answer: the metrics page, which a worker makes."""
+
+class StatusSource(Protocol):
+    """Who describes models and devices: this process, or the supervisor of several."""
+
+    def __call__(self, path: str, /) -> Answer | None:
+        """Return the page at a path; None if there is none. May wait."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,139 +40,73 @@ class PageContents:
     """Returns why `/readyz` fails; None if it succeeds."""
     started: Callable[[], str | None]
     """Returns why `/startupz` fails; None if it succeeds."""
-    describe: Callable[[], Mapping[str, Any]]
-    """Returns the server's name and its process."""
-    explain: Callable[[str], Mapping[int, Sequence[Mapping[str, Any]]]]
-    """Returns the figures of a model's queues, by version."""
-    placements: Placements = field(default_factory=Placements)
-    """The replicas of all versions, and their devices."""
+    status: StatusSource
+    """Returns the pages under `/servingd/v1/`."""
+    workers: Workers
+    """Make those pages: a loop must not wait for them."""
 
 
 class AdminPages:
     """Probes, metrics, status and actions under `/servingd/v1/`. Runs on the loops' threads."""
 
-    def __init__(
-        self, states: States, contents: PageContents, actions: Actions | None = None
-    ) -> None:
+    def __init__(self, contents: PageContents, actions: Actions | None = None) -> None:
         self._actions = actions or Actions()
-        self._states = states
-        self._metrics_page = contents.metrics
-        self._describe = contents.describe
-        self._explain = contents.explain
-        self._placements = contents.placements
-        ready, started = contents.ready, contents.started
-        self._routes: Sequence[tuple[re.Pattern[str], Callable[..., Answer | None]]] = [
-            (re.compile(pattern), answer)
-            for pattern, answer in (
-                ("/livez", lambda: (200, b"ok\n", TEXT)),
-                ("/healthz", lambda: (200, b"ok\n", TEXT)),
-                ("/readyz", lambda: _probe(ready)),
-                ("/startupz", lambda: _probe(started)),
-                ("/metrics", lambda: _METRICS),
-                ("/servingd/v1/devices", self._devices),
-                ("/servingd/v1/models", self._models),
-                ("/servingd/v1/models/(?P<name>[^/]+)", self._model),
-            )
-        ]
+        self._contents = contents
+        self._probes: Mapping[str, Callable[[], Answer]] = {
+            "/livez": lambda: (200, b"ok\n", TEXT),
+            "/healthz": lambda: (200, b"ok\n", TEXT),
+            "/readyz": lambda: _probe(contents.ready),
+            "/startupz": lambda: _probe(contents.started),
+        }
 
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
         """Answer a request for one of the pages, or for an action; 404 for any other path."""
-        if not self._actions.take(request, reply):
-            self._send(self._answer(request), reply)
+        if self._actions.take(request, reply):
+            return
+        path = request.path
+        if request.method not in ("GET", "HEAD"):
+            reply.send(*self._not_a_page(request))
+        elif path in self._probes:
+            reply.send(*self._probes[path]())
+        elif path == "/metrics":
+            self.send_metrics(reply)
+        elif path.startswith(PREFIX):
+            self._contents.workers.submit(lambda: self._send_status(request, reply))
+        else:
+            reply.send(*self._not_a_page(request))
 
     def send_metrics(self, reply: HttpReply) -> None:
         """Send the metrics page, once a worker has made it."""
-        self._send(_METRICS, reply)
-
-    def _send(self, answer: Answer | None, reply: HttpReply) -> None:
-        """Send an answer; for None, send the metrics page once a worker has made it."""
-        if answer is not None:
-            reply.send(*answer)
-            return
 
         def take(page: bytes | None) -> None:
             if page is None:
-                reply.send(*_error(500, "the metrics could not be collected"))
+                reply.send(*error_page(500, "the metrics could not be collected"))
             else:
                 reply.send(200, page, CONTENT_TYPE)
 
-        self._metrics_page.ask(take)
+        self._contents.metrics.ask(take)
 
-    def _answer(self, request: HttpRequest) -> Answer | None:
-        """Return the page at a path."""
-        for pattern, answer in self._routes:
-            match = pattern.fullmatch(request.path)
-            if match:
-                if request.method not in ("GET", "HEAD"):
-                    return _error(405, f"{request.method} is not supported here; GET is")
-                try:
-                    names = {k: unquote(v) for k, v in match.groupdict().items()}
-                    return answer(**names)
-                except ServingError as error:
-                    return _error(HTTP[error.code], error.message)
+    def _send_status(self, request: HttpRequest, reply: HttpReply) -> None:
+        """Send a page about models or devices; on a worker's thread."""
+        try:
+            page = self._contents.status(request.path) or self._not_a_page(request)
+        except ServingError as error:
+            page = error_page(HTTP[error.code], error.message)
+        except BaseException:  # the client must be answered
+            _log.exception("a page could not be made")
+            page = error_page(500, "the page could not be made")
+        reply.send(*page)
+
+    def _not_a_page(self, request: HttpRequest) -> Answer:
+        """Return the error for a path or a method that there is not."""
+        known = request.path in self._probes or request.path == "/metrics"
+        if known or _STATUS.fullmatch(request.path):
+            return error_page(405, f"{request.method} is not supported here; GET is")
         if self._actions.has(request.path):
-            return _error(405, f"{request.method} is not supported here; POST is")
-        return _error(404, f"there is nothing at {request.path}")
-
-    def _devices(self) -> Answer:
-        return _json({**self._describe(), **describe_devices(self._placements)})
-
-    def _models(self) -> Answer:
-        return _json(
-            {**self._describe(), "models": [self._describe_model(n) for n in self._states.names()]}
-        )
-
-    def _model(self, name: str) -> Answer:
-        """Describe one model with its queues and placements. Raises NotFound."""
-        if name not in self._states.names():
-            raise NotFound(f"Could not find any versions of model {name}")
-        queues = self._explain(name)
-        model = self._describe_model(name)
-        for version in model["versions"]:
-            version["queues"] = queues.get(version["version"], [])
-            servable = ServableId(name, version["version"])
-            version["placement"] = describe_placement(self._placements, servable)
-        return _json({**self._describe(), **model})
-
-    def _describe_model(self, name: str) -> Mapping[str, Any]:
-        incomplete = self._states.incomplete(name)
-        return {
-            "name": name,
-            "error": self._states.absent(name) or None,
-            "versions": [
-                {
-                    "version": status.version,
-                    "state": status.state.name,
-                    "incomplete": incomplete.get(status.version),
-                    "error": None
-                    if status.code is Code.OK
-                    else {"code": status.code.name, "message": status.message},
-                }
-                for status in versions_of(self._states, name)
-            ],
-        }
-
-
-def describe_server(process: int) -> Mapping[str, Any]:
-    """Return the server's name and version, and the process that answers."""
-    return {"server": f"servingd {__version__}", "process": process}
+            return error_page(405, f"{request.method} is not supported here; POST is")
+        return error_page(404, f"there is nothing at {request.path}")
 
 
 def _probe(check: Callable[[], str | None]) -> Answer:
     reason = check()
     return (200, b"ok\n", TEXT) if reason is None else (503, f"{reason}\n".encode(), TEXT)
-
-
-def _json(content: Any) -> Answer:
-    return (
-        200,
-        orjson.dumps(
-            content,
-            option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS,
-        ),
-        _JSON,
-    )
-
-
-def _error(status: int, message: str) -> Answer:
-    return status, orjson.dumps({"error": message}), _JSON

@@ -193,7 +193,7 @@ class GrpcioTransport:
     `bind`, `start` and `stop` once each, in this order.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- each is a setting of its own
         self,
         targets: Sequence[str],
         handlers: Mapping[str, Handler],
@@ -203,17 +203,19 @@ class GrpcioTransport:
         credentials: grpc.ServerCredentials | None = None,
         arguments: Sequence[tuple[str, int | str]] = (),
         workers: int = DEFAULT_WORKERS,
+        shares_port: bool = False,
     ) -> None:
         self._targets = targets
         self._credentials = credentials
         options = [
             ("grpc.max_receive_message_length", min(max_request_bytes, 2**31 - 1)),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # a busy port is an error
+            ("grpc.so_reuseport", int(shares_port)),  # 0: a busy port is an error
             *_LIMITS,
             *arguments,
         ]
         self._in_flight = _InFlight()
+        self._left: threading.Event | None = None  # set once all clients have left
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="grpcio")
         self._server = grpc.server(self._workers, options=options)
         for service, methods in _by_service(handlers).items():
@@ -250,6 +252,14 @@ class GrpcioTransport:
     def forget_health(self, service: str) -> None:
         """Answer SERVICE_UNKNOWN for a service from now on."""
         self._health.set(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+
+    def leave(self, deadline: float) -> None:
+        """Accept no more clients, and tell those there are to go elsewhere for further calls."""
+        self._left = self._server.stop(max(0.0, deadline - time.monotonic()))
+
+    def connections(self) -> int:
+        """Return 1 while calls that came before `leave` are in flight."""
+        return 0 if self._left is None or self._left.is_set() else 1
 
     def refuse(self) -> None:
         """Answer every new call with UNAVAILABLE from now on. Health is answered as before."""

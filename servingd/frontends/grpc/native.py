@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import threading
 import time
 from collections import deque
@@ -20,6 +18,7 @@ from servingd.core.batching.queue import Priority
 from servingd.core.callbacks import nothing
 from servingd.errors import Code
 from servingd.frontends.gather import Gather, gather_nothing
+from servingd.frontends.grpc.leaving import own_sockets, send_away, stop_listening
 from servingd.frontends.grpc.response_buffer import PendingResponses, ResponseBuffer
 from servingd.frontends.grpc.unread import LARGE_BYTES, Unread, UnreadLimits, connections_of
 from servingd.frontends.reply import (
@@ -150,7 +149,11 @@ class NativeTransport:
         fallback: str,
         limits: UnreadLimits | None = None,
         gather: Gather = gather_nothing,
+        *,
+        shares_port: bool = False,
     ) -> None:
+        """`shares_port`: other processes listen on the same port."""
+        self._shares_port = shares_port
         self._port = 0
         self._gather = gather
         self._unread = Unread(lambda: connections_of(self._port), limits or UnreadLimits())
@@ -186,6 +189,7 @@ class NativeTransport:
                 call_details=True,
                 max_concurrent_streams=_MAX_STREAMS,
                 metrics=True,
+                reuse_port=self._shares_port,
             )
         except Exception as error:
             raise OSError(f"cannot listen on {self._target}: {error}") from error
@@ -203,6 +207,15 @@ class NativeTransport:
         self._native.start()
         for thread in self._threads:
             thread.start()
+
+    def leave(self, deadline: float) -> None:
+        """Accept no more clients, and tell those there are to go elsewhere for further calls."""
+        stop_listening(self._port)
+        send_away(self._port, deadline)
+
+    def connections(self) -> int:
+        """Return the number of clients that are connected."""
+        return len(connections_of(self._port))
 
     def refuse(self) -> None:
         """Answer every new call with UNAVAILABLE from now on."""
@@ -319,12 +332,5 @@ class NativeTransport:
 
 def _deepen_backlog(port: int) -> None:
     """Listen again on our own sockets with a longer queue: pygrpc-native's has 128 connections."""
-    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
-        with contextlib.suppress(OSError):  # a descriptor may close meanwhile
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(name))) as other:
-                inet = other.family in (socket.AF_INET, socket.AF_INET6)
-                listening = other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                if inet and listening and other.getsockname()[1] == port:
-                    other.listen(_BACKLOG)
+    for _, listener in own_sockets(port, listening=True):
+        listener.listen(_BACKLOG)

@@ -47,6 +47,8 @@ class GrpcOptions:
     """Channel arguments of grpcio."""
     workers: int = DEFAULT_WORKERS
     """Threads of grpcio."""
+    shares_port: bool = False
+    """Whether other processes listen on the same ports."""
     unread: UnreadLimits = field(default_factory=UnreadLimits)
     """Limits of the unread responses that the native transport may hold."""
 
@@ -78,7 +80,9 @@ class GrpcFrontend:
         self._native: NativeTransport | None = None
         if self.transport == "native":
             behind, path = _private_socket()
-            self._native = NativeTransport(targets[0], public, path, options.unread, gather)
+            self._native = NativeTransport(
+                targets[0], public, path, options.unread, gather, shares_port=options.shares_port
+            )
             targets = [behind]
         if options.socket_path:
             targets.append(f"unix:{options.socket_path}")
@@ -97,6 +101,7 @@ class GrpcFrontend:
             credentials=grpc_credentials(options.ssl, options.alts),
             arguments=options.arguments,
             workers=options.workers,
+            shares_port=options.shares_port,
         )
 
     def bind(self) -> int:
@@ -132,6 +137,20 @@ class GrpcFrontend:
         self._grpcio.forget_health(service)
         if self._admin:
             self._admin.forget_health(service)
+
+    def leave(self, deadline: float) -> None:
+        """Accept no more clients, and tell those there are to go elsewhere for further calls."""
+        for transport in self._public():
+            transport.leave(deadline)
+
+    def connections(self) -> int:
+        """Return the number of clients that are still connected."""
+        return sum(transport.connections() for transport in self._public())
+
+    def _public(self) -> list[NativeTransport | GrpcioTransport]:
+        """Return what clients are connected to; behind the native transport grpcio has none."""
+        first = self._native or self._grpcio
+        return [first, *([self._admin] if self._admin else [])]
 
     def refuse(self) -> None:
         """Refuse new calls from now on; health is answered until the end."""

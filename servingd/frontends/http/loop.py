@@ -19,6 +19,9 @@ from servingd.frontends.http.heads import KnownHeads
 from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.messages import HttpHandler
 
+_LEAVE_S = 1.0
+"""Seconds after which a client that asks nothing is sent away: most ask again before."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,6 +55,7 @@ class HttpLoop:
         self._ident = 0  # the thread's identifier, once it runs
         self._ended = asyncio.Event()
         self._socket: socket.socket | None = None
+        self._server: asyncio.AbstractServer | None = None  # the loop's thread only
         self._backlog = 0
 
     def start(self, listening: socket.socket | None = None, backlog: int = 0) -> None:
@@ -66,6 +70,12 @@ class HttpLoop:
         self.loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(5)
         return True
+
+    def leave(self) -> None:
+        """Accept no more clients; close each after its next response, or soon if it is idle."""
+        self.refusing = True
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self.loop.call_soon_threadsafe(self._leave)
 
     def wait_idle(self, deadline: float) -> bool:
         """Wait until every response is written, at most until `deadline` (monotonic seconds)."""
@@ -169,11 +179,21 @@ class HttpLoop:
         finally:
             self.loop.close()
 
+    def _leave(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self.loop.call_later(_LEAVE_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close the connections on which no request is under way."""
+        for connection in list(self._connections):
+            if not connection.busy:
+                connection.end(abort=False)
+
     async def _serve(self) -> None:
         """Accept clients until the stop; then close the connections, idle ones first."""
-        server = None
         if self._socket is not None:
-            server = await self.loop.create_server(
+            self._server = await self.loop.create_server(
                 lambda: Connection(self),
                 sock=self._socket,
                 backlog=self._backlog,  # asyncio calls `listen` again
@@ -182,8 +202,8 @@ class HttpLoop:
         sweeper = self.loop.create_task(self._sweep())
         await self._ended.wait()
         sweeper.cancel()
-        if server is not None:
-            server.close()
+        if self._server is not None:
+            self._server.close()
         for connection in list(self._connections):
             connection.end(abort=False)
         await asyncio.sleep(0)

@@ -23,6 +23,7 @@ class Standby:
         self._second = second
         second.refusing = True  # one response each: a client that returns gets the faster `first`
         self._first = first
+        self._left = False  # the loop's thread only
         self._port: socket.socket
 
     def start(self, port: socket.socket) -> None:
@@ -37,10 +38,20 @@ class Standby:
         if self._second.stop():
             self._port.close()
 
+    def leave(self) -> None:
+        """Accept the clients that wait, and no more; thread-safe."""
+        self._second.loop.call_soon_threadsafe(self._leave)
+
     # The loop's thread ----------------------------------------------------------------------------
 
     def _watch(self) -> None:
         self._second.loop.add_reader(self._port, self._on_waiting_client)
+
+    def _leave(self) -> None:
+        self._left = True
+        self._second.loop.remove_reader(self._port)
+        self._accept()
+        self._port.close()
 
     def _on_waiting_client(self) -> None:
         self._second.loop.remove_reader(self._port)
@@ -48,11 +59,16 @@ class Standby:
 
     def _accept_if_blocked(self) -> None:
         """Accept the waiting clients if the first loop is still blocked."""
+        if self._left:
+            return
         since = self._first.handling_since
         if since and time.monotonic() - since >= _BLOCKED_S:
-            with contextlib.suppress(OSError):
-                while select.select([self._port], [], [], 0)[0]:
-                    client, _ = self._port.accept()
-                    client.setblocking(False)
-                    self._second.adopt(client)
+            self._accept()
         self._watch()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while select.select([self._port], [], [], 0)[0]:
+                client, _ = self._port.accept()
+                client.setblocking(False)
+                self._second.adopt(client)

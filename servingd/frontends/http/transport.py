@@ -42,10 +42,13 @@ class HttpTransport:
         self._loops = (self._loop, second)
         self._socket: socket.socket | None = None
 
-    def bind(self, host: str, port: int) -> int:
-        """Bind the port; return its number. Raises OSError naming a busy port."""
+    def bind(self, host: str, port: int, *, shared: bool = False) -> int:
+        """Bind the port; return its number. Raises OSError naming a busy port.
+
+        `shared`: other processes listen on it as well.
+        """
         try:
-            self._socket = _listen(host, port)
+            self._socket = _listen(host, port, shared=shared)
         except OSError as error:
             raise OSError(f"the HTTP port {port} cannot be used: {error.strerror}") from error
         return int(self._socket.getsockname()[1])
@@ -56,6 +59,11 @@ class HttpTransport:
         own = self._socket.dup()  # the loop closes its own when it ends
         self._loop.start(self._socket, _BACKLOG)
         self._standby.start(own)
+
+    def leave(self) -> None:
+        """Accept no more clients; close each after its next response, or soon if it is idle."""
+        self._loop.leave()
+        self._standby.leave()
 
     def refuse(self) -> None:
         """Close every connection after its next response."""
@@ -77,10 +85,10 @@ class HttpTransport:
             self._socket.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
     """Return a listening socket; an empty host means every address, IPv6 and IPv4 if possible."""
     dual = not host and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual or ":" in host else socket.AF_INET
     return socket.create_server(
-        (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual, reuse_port=False
+        (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual, reuse_port=shared
     )

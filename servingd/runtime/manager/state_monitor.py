@@ -55,11 +55,9 @@ class StateMonitor:
         _call(due)
 
     def report_incomplete(self, name: str, incomplete: Mapping[int, str]) -> None:
-        """Record and log a model's incomplete versions."""
+        """Record a model's incomplete versions."""
         with self._lock:
             self._history.report_incomplete(name, incomplete)
-        for version, reason in sorted(incomplete.items()):
-            _log.warning("version %d of model %s is incomplete: %s", version, name, reason)
         for subscriber in self._incomplete_subscribers:
             _guard(subscriber, name, incomplete)
 

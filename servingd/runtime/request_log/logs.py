@@ -71,8 +71,13 @@ class RequestLogs:
         max_files: int,
         counted: CountLogged,
         tags: tuple[str, ...] = (),
+        suffix: str = "",
     ) -> None:
-        """`max_bytes` per file, `max_files` per prefix (0: no limit), `tags` of the models."""
+        """`max_bytes` per file, `max_files` per prefix (0: no limit), `tags` of the models.
+
+        `suffix` is appended to each prefix: files of several processes must differ.
+        """
+        self._suffix = suffix
         self._max_bytes = max_bytes
         self._max_files = max_files
         self._counted = counted
@@ -94,7 +99,7 @@ class RequestLogs:
             logged = model.logging
             if logged is not None and logged.filename_prefix and logged.rate() > 0:
                 targets[model.name] = _Target(
-                    logged.filename_prefix, logged.rate(), logged.attributes
+                    logged.filename_prefix + self._suffix, logged.rate(), logged.attributes
                 )
         self._targets = targets
         with self._changed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.servable import Servable
@@ -39,6 +39,10 @@ class SavedModelListener(Protocol):
         """Note where a version's replicas lie and how they are; none once it is unloaded."""
         ...
 
+    def new_runs(self, servable_id: ServableId) -> dict[int, Any]:
+        """Return an empty record of the runs under way in one session of a version, by thread."""
+        ...
+
     def replica_failed(self, servable_id: ServableId, device: Device) -> None:
         """Note that a replica's device failed `FAILURES_IN_A_ROW` times: it may be relocated."""
         ...
@@ -62,6 +66,10 @@ class NullListener:
 
     def replica_failed(self, servable_id: ServableId, device: Device) -> None:
         """Ignore it."""
+
+    def new_runs(self, servable_id: ServableId) -> dict[int, Any]:
+        """Return a plain record."""
+        return {}
 
     def load_attempted(self, path: str, seconds: float, succeeded: bool) -> None:
         """Ignore it."""

@@ -73,7 +73,9 @@ class SavedModelLoader:
         self._options = options
         self._optimiser = optimiser
         self._listener = listener
-        self._sessions = SessionFactory(data.path, options, watch)
+        self._sessions = SessionFactory(
+            data.path, options, watch, lambda: listener.new_runs(servable_id)
+        )
         self._check: WeightsCheck | None = None  # written by the load, read by the unload
         self._job: OptimisationJob | None = None
         self._deferred_job: OptimisationJob | None = None  # until there is memory for it

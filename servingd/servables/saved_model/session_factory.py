@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import Device
@@ -20,11 +21,20 @@ from servingd.wire.records.prediction_logs import WARM_UP_FILE
 class SessionFactory:
     """Opens sessions over the plain graph of the version under `path`. From any thread."""
 
-    def __init__(self, path: str, options: SavedModelOptions, watch: RunWatch | None) -> None:
-        """`watch` ends runs that nobody waits for; None: nobody does."""
+    def __init__(
+        self,
+        path: str,
+        options: SavedModelOptions,
+        watch: RunWatch | None,
+        new_runs: Callable[[], dict[int, Any]] = dict,
+    ) -> None:
+        """`watch` ends runs that nobody waits for; None: nobody does.
+
+        `new_runs` makes the record of the runs under way in one session.
+        """
         self._path = path
         self._options = options
-        self.limits = RunLimits(watch, threading.Event())
+        self.limits = RunLimits(watch, threading.Event(), new_runs=new_runs)
 
     def cancel(self) -> None:
         """Make every run of these sessions end, and every one that begins later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from servingd.core.types import CPU_0, Device
@@ -25,6 +26,9 @@ class RunLimits(NamedTuple):
     """Seconds that a run on synthetic inputs may take; one that takes longer may never end."""
     max_synthetic_growth_bytes: int = 0
     """Bytes that the process may grow by meanwhile; 0: an eighth of the memory for models."""
+
+    new_runs: Callable[[], dict[int, Any]] = dict
+    """Makes the record of the runs under way in one session, by thread."""
 
     def synthetic_run(self) -> SyntheticRun:
         """Return the owner of a run on synthetic inputs that begins now."""

@@ -87,7 +87,8 @@ class RunningSession:
         self.options = options
         self.optimised = optimised
         self.observed: ObservedDevices | None = None  # set by `trace_devices`
-        self.runs: dict[int, RunOwner] = {}  # who waits for each run under way, by its thread
+        # Who waits for each run under way, by its thread.
+        self.runs: dict[int, RunOwner] = options.limits.new_runs()
         self.interrupted = False
         self.on_overdue: Callable[[RunningSession], None] = RunningSession.interrupt
         try:

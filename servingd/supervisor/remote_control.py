@@ -1,0 +1,169 @@
+"""The control plane as a worker process sees it: copies of its states, and questions to it.
+
+What many callers ask is answered from the copies: status, health, readiness, errors of look-ups.
+What changes something, and what needs all workers, is asked of the supervisor.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from servingd.config.models import ModelConfig
+from servingd.core.callbacks import nothing
+from servingd.core.readiness import Readiness
+from servingd.errors import ServingError, Unavailable
+from servingd.frontends.admin.status_pages import Answer as StatusAnswer
+from servingd.runtime.manager.state_monitor import StateMonitor
+from servingd.supervisor.messages import (
+    AbsentBecause,
+    Announced,
+    Answer,
+    Ask,
+    ConfiguredAre,
+    Facts,
+    IncompleteAre,
+    pack,
+    pack_models,
+    unpack,
+)
+
+_ANSWER_S = 5.0
+"""Seconds after which a question about figures is given up."""
+
+Answered: TypeAlias = Callable[[Answer], None]
+
+_log = logging.getLogger(__name__)
+
+
+class Questions:
+    """Questions under way to the other process. Thread-safe."""
+
+    def __init__(self, send: Callable[[object], object]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Answered] = {}  # guarded by _lock
+
+    def ask(self, what: str, body: bytes, answered: Answered) -> int:
+        """Ask; `answered` is called once, on the thread that receives the answer."""
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = answered
+        self._send(Ask(number, what, body))
+        return number
+
+    def ask_and_wait(self, what: str, body: bytes = b"", timeout_s: float = _ANSWER_S) -> bytes:
+        """Ask, and return the answer. Raises its ServingError, or Unavailable after the timeout."""
+        came, answers = threading.Event(), list[Answer]()
+
+        def take(answer: Answer) -> None:
+            answers.append(answer)
+            came.set()
+
+        number = self.ask(what, body, take)
+        if not came.wait(timeout_s):
+            self.forget(number)
+            raise Unavailable(f"the supervisor did not answer within {timeout_s:g} s")
+        if answers[0].error is not None:
+            raise answers[0].error
+        return answers[0].body
+
+    def forget(self, number: int) -> None:
+        """Wait no more for an answer."""
+        with self._lock:
+            self._waiting.pop(number, None)
+
+    def answer(self, answer: Answer) -> None:
+        """Hand an answer to whoever asked; one that nobody waits for is dropped."""
+        with self._lock:
+            answered = self._waiting.pop(answer.number, None)
+        if answered is not None:
+            answered(answer)
+
+    def fail_all(self, error: ServingError) -> None:
+        """Answer every question with an error: the other process is gone."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for number, answered in waiting.items():
+            answered(Answer(number, error=error))
+
+
+class RemoteControl:
+    """See `frontends.ports.ControlPlane`. News come from one thread; all else from any."""
+
+    def __init__(self, ready_when: str, questions: Questions) -> None:
+        self._rule = ready_when if ready_when in ("all", "any") else tuple(ready_when.split(","))
+        self._questions = questions
+        self._facts = Facts(False, (), False, False)  # replaced whole
+        self._on_readiness: Callable[[], None] = nothing
+        self.states = StateMonitor()
+
+    def news(self, message: Any) -> bool:
+        """Take what the supervisor tells of states; return False for anything else."""
+        match message:
+            case Announced(state):
+                self.states.announce(state)
+            case IncompleteAre(name, incomplete):
+                self.states.report_incomplete(name, incomplete)
+            case AbsentBecause(name, reason):
+                self.states.report_absent(name, reason)
+            case ConfiguredAre(names):
+                self.states.configure(names)
+            case Facts():
+                self._facts = message
+            case _:
+                return False
+        self._on_readiness()
+        return True
+
+    def watch_readiness(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever `readiness` may differ."""
+        self._on_readiness = changed
+
+    def readiness(self) -> Readiness:
+        """Return how the server is, as the supervisor has told."""
+        facts = self._facts
+        return Readiness(
+            rule=self._rule,
+            models_known=facts.models_known,
+            configured=self.states.configured() if facts.models_known else frozenset(facts.listed),
+            available=frozenset() if facts.stopping else self.states.available(),
+            started=facts.started,
+            stopping=facts.stopping,
+        )
+
+    def why_not_ready(self) -> str | None:
+        """Return why the server is not ready; None if it is."""
+        return self.readiness().why_not_ready(self.states.trouble)
+
+    def is_configured(self, name: str) -> bool:
+        """Return whether a model ought to be served."""
+        return name in self.states.configured()
+
+    def reload(
+        self,
+        models: tuple[ModelConfig, ...],
+        timeout_s: float | None,
+        done: Callable[[ServingError | None], None],
+    ) -> None:
+        """Let the supervisor replace the models."""
+        body = pack([pack_models(models), timeout_s])
+        self._questions.ask("reload", body, lambda answer: done(answer.error))
+
+    def metrics_page(self) -> bytes:
+        """Return the metrics page of all workers. Waits for the supervisor."""
+        return self._questions.ask_and_wait("metrics")
+
+    def status_page(self, path: str) -> StatusAnswer | None:
+        """Return the page about all workers at a path; None if there is none. Waits."""
+        page = unpack(self._questions.ask_and_wait("page", pack(path)))
+        return None if page is None else (page[0], page[1], page[2])
+
+    def serving_values(self, names: Sequence[str]) -> dict[str, int]:
+        """Return single metrics of all workers, by TensorFlow Serving's names. Waits."""
+        values: dict[str, int] = unpack(self._questions.ask_and_wait("values", pack(list(names))))
+        return values

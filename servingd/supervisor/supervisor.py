@@ -1,0 +1,181 @@
+"""A server of several worker processes: the control plane here, the calls in the workers.
+
+Without TensorFlow, gRPC and ports of its own: it holds the ports for its workers, decides, and
+answers what a worker cannot answer alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+
+from servingd.config.server import ServerConfig
+from servingd.control import Control
+from servingd.core.types import ServableId, VersionData
+from servingd.errors import ServingError, as_serving_error
+from servingd.observability.metrics import Metrics
+from servingd.observability.snapshots import MetricsSnapshot, page, serving_values
+from servingd.observability.snapshots import decode as decode_snapshot
+from servingd.observability.state_log import log_incomplete, log_state
+from servingd.observability.worker_totals import WorkerTotals
+from servingd.runtime.threads import WorkerPool
+from servingd.servables.registry import Platforms
+from servingd.supervisor.fleet import WorkerFleet
+from servingd.supervisor.messages import Answer, Ask, Facts, pack, unpack, unpack_models
+from servingd.supervisor.pages import FleetPages
+from servingd.supervisor.ports import ReservedPorts
+from servingd.supervisor.states import ToldStates
+from servingd.supervisor.worker_metrics import WorkerMetrics
+from servingd.wire.config.saved_model import saved_model_options
+
+_END_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """See `server.Server`. `start` and `stop` once each, from one thread."""
+
+    def __init__(self, config: ServerConfig, workers: int, hopeless: Callable[[], None]) -> None:
+        """Read the models' configuration; raises a ServingError naming the file or flag.
+
+        `hopeless` is called from any thread if no worker can start.
+        """
+        self._config = config
+        self._stack = ExitStack()
+        self._metrics = Metrics()
+        self._totals: WorkerTotals[int] = WorkerTotals()  # guarded by _totals_lock
+        self._totals_lock = threading.Lock()
+        self._slow = WorkerPool("pages", 2)
+        self._facts: Facts | None = None  # guarded by _facts_lock
+        self._facts_lock = threading.Lock()
+        platforms = Platforms(saved_model_options(config))
+        self.fleet = WorkerFleet(config, workers, platforms, self._snapshot, self._asked)
+        self.states = ToldStates(self.fleet.tell, self._forget_model)
+        self.states.subscribe(log_state)
+        self.states.subscribe(self._metrics.on_state)
+        self.states.subscribe_incomplete(log_incomplete)
+        self.states.subscribe_incomplete(self._metrics.on_incomplete)
+        self.control = Control(config, self._metrics, self.states, self.fleet)
+        self.control.watch_readiness(self._tell_facts)
+        self._metrics.register(WorkerMetrics(self.fleet))
+        self._ports = ReservedPorts(config)
+        self._pages = FleetPages(self.states, self.fleet, self._metrics.placements)
+        self.fleet.on_gone = self._gone
+        self.fleet.on_metrics = self._take_metrics
+        self.fleet.on_quarantine = self._quarantine
+        self.fleet.on_hopeless = hopeless
+
+    def start(self) -> None:
+        """Hold the ports and start the workers; returns before the models are up.
+
+        Raises OSError for a port that is busy.
+        """
+        self.control.check()
+        with ExitStack() as stack:
+            self._ports.open()
+            stack.callback(self._ports.close)
+            self._slow.start()
+            stack.callback(self._slow.stop, 2.0)
+            self.fleet.begin()
+            stack.callback(self.fleet.end, _END_S)
+            self.control.start()
+            stack.callback(self.control.stop)
+            stack.callback(self._drain)
+            self._stack = stack.pop_all()
+
+    def reread(self) -> None:
+        """Read the configuration files again and apply what they say of models. Does not wait."""
+        self.control.reread()
+
+    def stop(self) -> None:
+        """Not ready, drain, stop sources, unload, end the workers: start reversed."""
+        self._stack.close()
+        _log.info("stopped")
+
+    def _drain(self) -> None:
+        self.control.begin_to_stop()
+        if self._config.drain_delay_s:
+            _log.info("not ready any more; draining in %.1f s", self._config.drain_delay_s)
+            threading.Event().wait(self._config.drain_delay_s)
+        _log.info("waiting for calls in flight")
+        if not self.fleet.drain(self._config.drain_timeout_s):
+            _log.warning("calls are cut off after %.1f s", self._config.drain_timeout_s)
+
+    # News for the workers -------------------------------------------------------------------------
+
+    def _snapshot(self) -> Iterable[object]:
+        """Return what a worker must know of the states when it starts."""
+        yield from self.states.snapshot()
+        yield self._current_facts()
+
+    def _current_facts(self) -> Facts:
+        now = self.control.readiness()
+        listed = () if now.models_known else tuple(sorted(now.configured))
+        return Facts(now.models_known, listed, now.started, now.stopping)
+
+    def _tell_facts(self) -> None:
+        facts = self._current_facts()
+        with self._facts_lock:
+            if facts != self._facts:
+                self._facts = facts
+                self.fleet.tell(facts)
+
+    def _quarantine(self, servable_id: ServableId, data: VersionData) -> None:
+        self.control.quarantine(servable_id, data)
+
+    # What workers ask: the thread `fleet` ---------------------------------------------------------
+
+    def _asked(self, ask: Ask, reply: Callable[[Answer], object]) -> None:
+        """Answer a worker's question, now or later."""
+
+        def answer(body: bytes = b"", error: ServingError | None = None) -> None:
+            reply(Answer(ask.number, body, error))
+
+        try:
+            self._begin(ask, answer)
+        except BaseException as error:
+            answer(error=as_serving_error(error))
+
+    def _begin(self, ask: Ask, answer: Callable[..., None]) -> None:
+        match ask.what:
+            case "reload":
+                models, timeout_s = unpack(ask.body)
+                self.control.reload(
+                    unpack_models(models), timeout_s, lambda error: answer(error=error)
+                )
+            case "metrics":
+                self._with_metrics(lambda merged: answer(page(merged)))
+            case "values":
+                names = unpack(ask.body)
+                self._with_metrics(lambda merged: answer(pack(serving_values(merged, names))))
+            case "recycle":
+                self.fleet.recycle(unpack(ask.body), lambda begun: answer(pack(begun)))
+            case "page":
+                path = unpack(ask.body)
+                self._slow.submit(lambda: answer(pack(self._pages.page(path))))
+
+    def _with_metrics(self, then: Callable[[MetricsSnapshot], None]) -> None:
+        """Pass the sums over all workers to `then`, on the pool `pages`."""
+
+        def merge(answers: Mapping[int, bytes]) -> None:
+            live = {key: decode_snapshot(body) for key, body in answers.items()}
+            with self._totals_lock:
+                live[0] = self._metrics.snapshot()
+                then(self._totals.merged(live))
+
+        self.fleet.gather("metrics", b"", lambda found: self._slow.submit(lambda: merge(found)))
+
+    def _gone(self, key: int) -> None:
+        with self._totals_lock:
+            self._totals.gone(key)
+
+    def _take_metrics(self, key: int, snapshot: bytes) -> None:
+        with self._totals_lock:
+            self._totals.update(key, decode_snapshot(snapshot))
+
+    def _forget_model(self, name: str) -> None:
+        with self._totals_lock:
+            self._totals.forget_model(name)
