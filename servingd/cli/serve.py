@@ -124,9 +124,13 @@ def make_server(config: ServerConfig, hopeless: Callable[[], None]) -> AnyServer
         from servingd.server import Server
 
         return Server(config)
+    from servingd.supervisor.sizing import workers_of
     from servingd.supervisor.supervisor import Supervisor
 
-    return Supervisor(config, int(config.workers), hopeless)
+    workers = workers_of(config)
+    if workers == 1 and config.workers == "auto":
+        return make_server(dataclasses.replace(config, workers="1"), hopeless)
+    return Supervisor(config, workers, hopeless)
 
 
 class _StopSignal:

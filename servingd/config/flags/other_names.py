@@ -43,7 +43,6 @@ NOT_HERE: Mapping[str, str] = {
     "metrics_port": _METRICS,
     "allow_metrics": _METRICS,
     "metrics_enable": _METRICS,
-    "workers": "one process serves all; --rest_api_num_threads and --num_load_threads are its own",
     "batch_size": "--enable_batching with --batching_parameters_file says how calls are batched",
 }
 """Flags with no counterpart here, and what to use in their place."""

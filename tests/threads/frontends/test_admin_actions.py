@@ -11,7 +11,9 @@ import pytest
 from servingd.errors import Code, FailedPrecondition
 from servingd.frontends.admin.actions import Action, Actions, Doorkeeper, send_error, send_json
 from servingd.frontends.admin.pages import AdminPages, PageContents
+from servingd.frontends.admin.status_pages import StatusPages
 from servingd.frontends.http.transport import HttpTransport
+from servingd.observability.placements import Placements
 from tests.http_client import Answers, connect, get, post, received
 
 RECYCLE = "/servingd/v1/workers:recycle"
@@ -42,6 +44,13 @@ def fail_later(request, reply):
     threading.Thread(target=lambda: send_error(reply, FailedPrecondition("too late"))).start()
 
 
+class AtOnce:
+    """Workers that make a page on the thread that asks for it."""
+
+    def submit(self, job):
+        job()
+
+
 TABLE = (
     Action("workers:recycle", recycle),
     Action("models/(?P<model>[^/]+)/labels/(?P<label>[^/]+)", label),
@@ -60,10 +69,10 @@ def ask():
             metrics=None,
             ready=lambda: None,
             started=lambda: None,
-            describe=dict,
-            explain=lambda name: {},
+            status=StatusPages(Models(), dict, lambda name: {}, Placements()).page,
+            workers=AtOnce(),
         )
-        pages = AdminPages(Models(), contents, Actions(TABLE, door))
+        pages = AdminPages(contents, Actions(TABLE, door))
         transport = HttpTransport(pages.handle, name="http-admin")
         started.append(transport)
         port = transport.bind("127.0.0.1", 0)

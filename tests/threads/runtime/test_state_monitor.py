@@ -6,6 +6,7 @@ import threading
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.errors import DataLoss
+from servingd.observability.state_log import log_incomplete
 from servingd.runtime.manager.state_monitor import StateMonitor
 from tests.threads.fakes import TIMEOUT
 
@@ -94,6 +95,7 @@ def test_a_bound_method_can_be_forgotten():
 
 def test_incomplete_versions_are_remembered_logged_and_told_until_they_are_whole(caplog):
     monitor, told = StateMonitor(), []
+    monitor.subscribe_incomplete(log_incomplete)
     monitor.subscribe_incomplete(lambda name, incomplete: told.append((name, dict(incomplete))))
     with caplog.at_level(logging.WARNING):
         monitor.report_incomplete("m", {3: "a shard is short"})

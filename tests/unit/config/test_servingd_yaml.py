@@ -93,6 +93,7 @@ def test_every_flag_can_be_said_and_its_type_is_checked(file: Path, name: str) -
         "optimize_models": "wait",
         "device": "GPU:1",
         "replicas": "per_device",
+        "workers": "auto",
         "transition": "auto",
         "log_level": "debug",
         "op_libraries": __file__,

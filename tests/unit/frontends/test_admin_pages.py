@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from servingd.frontends.admin.pages import AdminPages, PageContents
+from servingd.frontends.admin.status_pages import StatusPages
 from servingd.frontends.http.messages import HttpReply, HttpRequest
+from servingd.observability.placements import Placements
 
 
 class OneModel:
@@ -24,6 +26,13 @@ class OneModel:
         return {}
 
 
+class AtOnce:
+    """Workers that make a page on the thread that asks for it."""
+
+    def submit(self, job):
+        job()
+
+
 class Writer:
     alone = True
 
@@ -38,10 +47,13 @@ class ClientConnection:
 
 def ask(target):
     pages = AdminPages(
-        OneModel(),
         PageContents(
-            metrics=None, ready=None, started=None, describe=dict, explain=lambda name: {}
-        ),
+            metrics=None,
+            ready=None,
+            started=None,
+            status=StatusPages(OneModel(), dict, lambda name: {}, Placements()).page,
+            workers=AtOnce(),
+        )
     )
     reply = HttpReply(ClientConnection(), head=False, keep_alive=True)
     pages.handle(HttpRequest("GET", target, {}, b""), reply)
