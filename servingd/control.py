@@ -276,4 +276,5 @@ class Control:
     def _on_all_up(self, all_available: bool) -> None:
         gc.freeze()  # what lives now lives long: no collection needs to look at it again
         self._started.set()
+        self._on_readiness()
         _log.info("started%s", "" if all_available else ", but not every model is available")

@@ -14,12 +14,21 @@ ONE_TRANSPORT_IS_ENOUGH = ("test_http_hygiene", "test_rest", "test_calls_that_lo
 """Files and tests in which it does not matter what carries gRPC."""
 
 
+ONE_PROCESS_IS_ENOUGH = ("test_http_hygiene", "test_grpc_hygiene", "test_fuzz")
+"""Files about what a transport does with bytes: it is the same in each worker."""
+
+
 def pytest_collection_modifyitems(items):
-    """Run those beside the native transport alone: each is asked over HTTP, or takes long."""
+    """Run some tests beside one kind of server alone: the others would show nothing more."""
+    skipped = {"[grpcio": ONE_TRANSPORT_IS_ENOUGH, "[two-workers": ONE_PROCESS_IS_ENOUGH}
     items[:] = [
         item
         for item in items
-        if "[grpcio" not in item.name or not any(n in item.nodeid for n in ONE_TRANSPORT_IS_ENOUGH)
+        if not any(
+            kind in item.name and name in item.nodeid
+            for kind, names in skipped.items()
+            for name in names
+        )
     ]
 
 
@@ -44,16 +53,18 @@ def graphs(tmp_path_factory) -> str:
     return str(made_once(tmp_path_factory.getbasetemp(), "graphs", lambda root: root.chmod(0o700)))
 
 
-@pytest.fixture(scope="session", params=["native", "grpcio"])
+@pytest.fixture(scope="session", params=["native", "grpcio", "two-workers"])
 def server(request, repository, graphs, tmp_path_factory):
     """A running server over the repository; tests leave it as they found it."""
+    several = request.param == "two-workers"
     process = Process(
         tmp_path_factory.mktemp("server") / f"{request.param}.log",
         f"--model_repository={repository}",
-        f"--grpc_transport={request.param}",
+        *(["--workers=2"] if several else [f"--grpc_transport={request.param}"]),
         "--max_request_bytes=100000000",
         SERVINGD_CACHE_DIR=graphs,
     )
+    process.workers = 2 if several else 1
     try:
         process.wait_until_ready()
         yield process

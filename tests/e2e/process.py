@@ -39,6 +39,7 @@ class Process:
         self, log: Path, *flags: str, prefix: tuple[str, ...] = (), **environment: str
     ) -> None:
         self.port, self.http_port = free_port(), free_port()
+        self.workers = 1
         self.log = log
         command = [*prefix, sys.executable, "-m", "servingd", "serve"]
         command += [f"--port={self.port}", f"--rest_api_port={self.http_port}", *flags]

@@ -116,7 +116,8 @@ def test_metrics_count_by_outcome(server):
     page = server.get("/metrics")[1]
     assert "made up" not in page  # clients make no series
     assert 'servingd_model_state{model="half_plus_two",version="1"} 30.0' in page
-    assert 'servingd_load_seconds_count{model="half_plus_two",outcome="succeeded"} 1' in page
+    loads = 'servingd_load_seconds_count{model="half_plus_two",outcome="succeeded"}'
+    assert f"{loads} {server.workers}\n" in page  # each worker has loaded it
     assert (
         ':tensorflow:serving:request_latency_bucket{model_name="half_plus_two",API="Predict",'
         'entrypoint="GRPC",le="1.27482e+06"}'
@@ -128,10 +129,11 @@ def test_status_over_http(server):
     assert status == 200
     answer = json.loads(body)
     (version,) = answer["versions"]
-    (queue,) = version.pop("queues")
+    queue, *others = version.pop("queues")
+    assert len(others) == server.workers - 1
     placement = version.pop("placement")
     assert placement["planned"] == ["CPU:0"]
-    assert [r["state"] for r in placement["replicas"]] == ["serving"]
+    assert [r["state"] for r in placement["replicas"]] == ["serving"] * server.workers
     assert version == {"version": 1, "state": "AVAILABLE", "incomplete": None, "error": None}
     assert queue["signature"] == "serving_default"
     assert queue["waiting_rows"] == 0
