@@ -86,6 +86,18 @@ class ServerConfig(TensorFlowServingFlags):
         "one per CPU core, fewer where the models would not fit into memory. 1: no supervisor.",
         are_workers,
     )
+    recycle_above: float = own_flag(
+        0.0,
+        "Share of a worker's memory, such as 0.5, that unloads may leave behind. A worker in which "
+        "they leave more is replaced, without a failed call. It needs --workers. 0: never.",
+        at_least(0),
+    )
+    max_connection_age_s: float = own_flag(
+        0.0,
+        "Seconds after which clients of gRPC are sent to a new connection, which may be another "
+        "worker's. No call fails. 0: never.",
+        at_least(0),
+    )
     hold_calls_during_start: bool = own_flag(
         True,
         "Let calls wait until the first models have loaded. If false, they fail at once meanwhile.",

@@ -285,6 +285,7 @@ class Ports:
             alts=config.use_alts_credentials,
             arguments=channel_arguments(config.grpc_channel_arguments),
             workers=max(DEFAULT_WORKERS, config.grpc_max_threads),
+            max_connection_age_s=config.max_connection_age_s,
             shares_port=self._shared is not None,
             unread=UnreadLimits(total_bytes=max(_LEAST_UNREAD, memory_share(0))),
         )

@@ -23,7 +23,13 @@ from typing import Any, Protocol
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
 from servingd.core.callbacks import nothing
-from servingd.core.lifecycle.events import EventSink, LoadOverdue, StartEstimate, VersionCommand
+from servingd.core.lifecycle.events import (
+    EventSink,
+    LoadOverdue,
+    StartEstimate,
+    Unloaded,
+    VersionCommand,
+)
 from servingd.core.lifecycle.labels import Labels
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Internal
@@ -31,6 +37,7 @@ from servingd.servables.registry import Platforms
 from servingd.supervisor.channel import Channel
 from servingd.supervisor.deaths import MAX_STRIKES, Backoff, Death, Strikes
 from servingd.supervisor.fleet_state import Action, FleetState, LoadAgain, Open, Report, Send
+from servingd.supervisor.leftovers import Baseline, is_worth_replacing, left_behind
 from servingd.supervisor.loop import Loop
 from servingd.supervisor.messages import (
     EVENTS,
@@ -102,6 +109,10 @@ class Running:
     open: bool = False
     leaving: bool = False
     resident: int = 0
+    unloads: int = 0
+    """Versions that it has unloaded since it opened."""
+    baseline: Baseline | None = None
+    """How it was before the first unload."""
     reason: str = ""
     """Why the supervisor ends it; empty: it does not."""
     on_gone: list[Callable[[], None]] = field(default_factory=list)
@@ -167,6 +178,8 @@ class WorkerFleet:
         """Questions about figures that a worker did not answer in time."""
         self.seen: tuple[WorkerStatus, ...] = ()
         """How the workers were when one last changed. Replaced whole."""
+        self.held: Callable[[], int] = int
+        """Returns the bytes that all models are planned to hold, in all workers."""
         self.on_metrics: Callable[[int, bytes], None] = nothing
         self.on_gone: Callable[[int], None] = nothing
         self.on_hopeless: Callable[[], None] = nothing
@@ -540,6 +553,8 @@ class WorkerFleet:
         if running is None:
             return
         running.heard = time.monotonic()
+        if isinstance(message, Unloaded) and running.open:
+            running.unloads += 1
         if type(message) in EVENTS:
             self._carry_out(self._state.event(key, message))
             self._confirm()
@@ -565,8 +580,30 @@ class WorkerFleet:
             case Pong(resident):
                 running.resident = resident
                 self._see()
+                self._recycle_if_worth_it(running)
             case LastMetrics(snapshot):
                 self.on_metrics(running.key, snapshot)
+
+    def _recycle_if_worth_it(self, running: Running) -> None:
+        """Replace a worker in which unloads have left much behind; one at a time."""
+        if not running.open or running.leaving:
+            return
+        held = self.held() // self._workers
+        if running.baseline is None or not running.unloads:
+            running.baseline = Baseline(running.resident, held)
+            return
+        share = self._config.recycle_above
+        if self._recycling or not is_worth_replacing(
+            running.baseline, running.resident, held, share
+        ):
+            return
+        _log.info(
+            "worker %d is replaced: unloads have left %d MiB behind",
+            running.number,
+            left_behind(running.baseline, running.resident, held) >> 20,
+        )
+        self._recycling.append(running.key)
+        self._recycle_next()
 
     def _opened(self, running: Running) -> None:
         running.open = True

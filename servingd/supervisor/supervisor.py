@@ -63,6 +63,7 @@ class Supervisor:
         self._metrics.register(WorkerMetrics(self.fleet))
         self._ports = ReservedPorts(config)
         self._pages = FleetPages(self.states, self.fleet, self._metrics.placements)
+        self.fleet.held = self._held
         self.fleet.on_gone = self._gone
         self.fleet.on_metrics = self._take_metrics
         self.fleet.on_quarantine = self._quarantine
@@ -122,6 +123,9 @@ class Supervisor:
             if facts != self._facts:
                 self._facts = facts
                 self.fleet.tell(facts)
+
+    def _held(self) -> int:
+        return sum(version.holds.ram for version in self._metrics.placements.plan().versions)
 
     def _quarantine(self, servable_id: ServableId, data: VersionData) -> None:
         self.control.quarantine(servable_id, data)

@@ -28,6 +28,9 @@ pytestmark = pytest.mark.e2e
 KILLS = int(os.environ.get("SERVINGD_TEST_KILLS", "8"))
 """Random deaths of workers in the fault suite: a hundred in `make soak`."""
 
+FATAL = 12345.0
+"""The input at which a model aborts."""
+
 RETRIES = json.dumps(
     {
         "methodConfig": [
@@ -215,6 +218,22 @@ def test_workers_are_replaced_without_a_failed_call(two):
     assert two.metric('servingd_worker_restarts_total{reason="recycled"}') == 2
 
 
+def test_a_client_is_sent_to_new_connections_and_loses_no_call(start, repository):
+    server = start(
+        f"--model_repository={repository}", "--workers=2", "--max_connection_age_s=0.5"
+    ).wait_until_ready()
+    ports: set[str] = set()
+
+    def connected() -> bool:
+        ports.update(clients_of(server.port))
+        return len(ports) >= 5
+
+    with Clients(server, 1, retries=False) as clients:
+        server.wait_for("new connections", connected)
+        clients.wait()
+    assert set(clients.outcomes) == {"OK"}, clients.texts
+
+
 def test_a_version_that_is_available_is_so_in_every_worker(two, table):
     for version in range(2, 8):
         lookup_table(table / str(version), one=f"v{version}")
@@ -319,7 +338,7 @@ def test_a_version_that_aborts_is_quarantined_and_the_one_before_it_comes_back(
         server.wait_for("two workers", lambda: len(processes(server)) == 2)
         for _ in range(3):
             with pytest.raises(grpc.RpcError):
-                server.predict("m", x, timeout=10)
+                server.predict("m", {"x": np.float32([FATAL])}, timeout=10)
             server.wait_for("a worker", lambda: len(processes(server)) == 2)
     server.wait_for("version 1", lambda: state(server, "m", 1) == "AVAILABLE", 90)
     server.wait_for("the error", lambda: state(server, "m", 2) == "END")
@@ -358,23 +377,37 @@ def test_faults_of_all_kinds_cost_no_call_and_no_version(two, table):
 
 
 def aborts(path: Path, recorded: bool) -> None:
-    """A version of which each run ends the process; recorded: its warm-up is such a run."""
+    """A version that ends the process at one input; recorded: its warm-up has that input."""
     import tensorflow as tf
 
     class Aborts(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
         def f(self, x):
-            with tf.control_dependencies([tf.raw_ops.Abort(error_msg="as asked")]):
-                return {"y": tf.identity(x)}
+            def end():
+                with tf.control_dependencies([tf.raw_ops.Abort(error_msg="as asked")]):
+                    return tf.identity(x)
+
+            return {"y": tf.cond(x[0] == FATAL, end, lambda: x)}
 
     module = Aborts()
     tf.saved_model.save(module, str(path), {"serving_default": module.f})
     if recorded:
         log = prediction_log_pb2.PredictionLog()
-        log.predict_log.request.CopyFrom(request("m", {"x": np.float32([1])}))
+        log.predict_log.request.CopyFrom(request("m", {"x": np.float32([FATAL])}))
         (path / "assets.extra").mkdir(exist_ok=True)
         with tf.io.TFRecordWriter(str(path / "assets.extra/tf_serving_warmup_requests")) as file:
             file.write(log.SerializeToString())
+
+
+def clients_of(port: int) -> set[str]:
+    """The remote ends of the connections that are established on a port."""
+    rows = [
+        line.split()
+        for file in ("/proc/net/tcp", "/proc/net/tcp6")
+        for line in Path(file).read_text().splitlines()[1:]
+    ]
+    established = "01"
+    return {r[2] for r in rows if r[3] == established and int(r[1].split(":")[1], 16) == port}
 
 
 def alive(pid: int) -> bool:

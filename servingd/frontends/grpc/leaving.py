@@ -67,7 +67,7 @@ def send_away(port: int, deadline: float) -> None:
             peer = client.getpeername()
             if peer in told:
                 continue
-            if _tell(client):
+            if tell(client):
                 told.add(peer)
             else:
                 waiting = True
@@ -76,7 +76,8 @@ def send_away(port: int, deadline: float) -> None:
         time.sleep(0.01)
 
 
-def _tell(client: socket.socket) -> bool:
+def tell(client: socket.socket) -> bool:
+    """Tell a client to go elsewhere for further calls; return False if it cannot be told now."""
     if _unacknowledged(client) > _ALMOST_EMPTY:
         return False
     try:

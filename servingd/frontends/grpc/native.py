@@ -18,6 +18,7 @@ from servingd.core.batching.queue import Priority
 from servingd.core.callbacks import nothing
 from servingd.errors import Code
 from servingd.frontends.gather import Gather, gather_nothing
+from servingd.frontends.grpc.connection_age import ConnectionAge
 from servingd.frontends.grpc.leaving import own_sockets, send_away, stop_listening
 from servingd.frontends.grpc.response_buffer import PendingResponses, ResponseBuffer
 from servingd.frontends.grpc.unread import LARGE_BYTES, Unread, UnreadLimits, connections_of
@@ -151,9 +152,14 @@ class NativeTransport:
         gather: Gather = gather_nothing,
         *,
         shares_port: bool = False,
+        max_age_s: float = 0.0,
     ) -> None:
-        """`shares_port`: other processes listen on the same port."""
+        """`shares_port`: other processes listen on the same port.
+
+        `max_age_s`: seconds after which a client is sent to a new connection; 0: never.
+        """
         self._shares_port = shares_port
+        self._age = ConnectionAge(lambda: self._port, max_age_s) if max_age_s > 0 else None
         self._port = 0
         self._gather = gather
         self._unread = Unread(lambda: connections_of(self._port), limits or UnreadLimits())
@@ -205,6 +211,8 @@ class NativeTransport:
     def start(self) -> None:
         """Start to answer calls."""
         self._native.start()
+        if self._age is not None:
+            self._age.start()
         for thread in self._threads:
             thread.start()
 
@@ -234,6 +242,8 @@ class NativeTransport:
     def stop(self) -> None:
         """Close the port and end the threads; calls in flight are cut off."""
         self._closing.set()
+        if self._age is not None:
+            self._age.stop()
         self._native.close()
         for thread in self._threads:
             if thread.is_alive():

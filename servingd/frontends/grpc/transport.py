@@ -49,6 +49,8 @@ class GrpcOptions:
     """Threads of grpcio."""
     shares_port: bool = False
     """Whether other processes listen on the same ports."""
+    max_connection_age_s: float = 0.0
+    """Seconds after which a client is sent to a new connection; 0: never."""
     unread: UnreadLimits = field(default_factory=UnreadLimits)
     """Limits of the unread responses that the native transport may hold."""
 
@@ -81,7 +83,13 @@ class GrpcFrontend:
         if self.transport == "native":
             behind, path = _private_socket()
             self._native = NativeTransport(
-                targets[0], public, path, options.unread, gather, shares_port=options.shares_port
+                targets[0],
+                public,
+                path,
+                options.unread,
+                gather,
+                shares_port=options.shares_port,
+                max_age_s=options.max_connection_age_s,
             )
             targets = [behind]
         if options.socket_path:
@@ -99,7 +107,7 @@ class GrpcFrontend:
             pool=POOL,
             max_request_bytes=options.max_request_bytes,
             credentials=grpc_credentials(options.ssl, options.alts),
-            arguments=options.arguments,
+            arguments=(*_age(options.max_connection_age_s), *options.arguments),
             workers=options.workers,
             shares_port=options.shares_port,
         )
@@ -171,6 +179,11 @@ class GrpcFrontend:
         for transport in (self._native, self._admin, self._grpcio):
             if transport:
                 transport.stop()
+
+
+def _age(seconds: float) -> tuple[tuple[str, int], ...]:
+    """Return grpcio's argument for the greatest age of connections; it spreads them by itself."""
+    return (("grpc.max_connection_age_ms", round(seconds * 1000)),) if seconds > 0 else ()
 
 
 def _not_here(payload: bytes, reply: Reply) -> None:

@@ -109,6 +109,8 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
         "=0",
         "expected a whole number from 1 to 256, or auto, got '0'",
     ),
+    ("recycle_above", 0.0, "=0.5", 0.5, "=-1", "expected a number of at least 0, got -1.0"),
+    ("max_connection_age_s", 0.0, "=60", 60.0, "=-1", "expected a number of at least 0, got -1.0"),
     ("hold_calls_during_start", True, *BOOL),
     ("reload_timeout_s", 300.0, "=1", 1.0, "=-1", "expected a number of at least 0, got -1.0"),
     ("load_timeout_s", 3600.0, "=0", 0.0, "=-1", "expected a number of at least 0, got -1.0"),
