@@ -40,7 +40,7 @@ class FleetPages:
                 "seconds": round(worker.seconds, 1),
                 "resident_bytes": worker.resident_bytes,
             }
-            for worker in self._fleet.seen
+            for worker in self._fleet.crew.seen
         ]
         return {**describe_server(os.getpid()), "workers": workers}
 

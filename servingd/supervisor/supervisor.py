@@ -52,7 +52,7 @@ class Supervisor:
         self._facts: Facts | None = None  # guarded by _facts_lock
         self._facts_lock = threading.Lock()
         platforms = Platforms(saved_model_options(config))
-        self.fleet = WorkerFleet(config, workers, platforms, self._snapshot, self._asked)
+        self.fleet = WorkerFleet(config, workers, platforms, self)
         self.states = ToldStates(self.fleet.tell, self._forget_model)
         self.states.subscribe(log_state)
         self.states.subscribe(self._metrics.on_state)
@@ -63,11 +63,7 @@ class Supervisor:
         self._metrics.register(WorkerMetrics(self.fleet))
         self._ports = ReservedPorts(config)
         self._pages = FleetPages(self.states, self.fleet, self._metrics.placements)
-        self.fleet.held = self._held
-        self.fleet.on_gone = self._gone
-        self.fleet.on_metrics = self._take_metrics
-        self.fleet.on_quarantine = self._quarantine
-        self.fleet.on_hopeless = hopeless
+        self._hopeless = hopeless
 
     def start(self) -> None:
         """Hold the ports and start the workers; returns before the models are up.
@@ -107,7 +103,7 @@ class Supervisor:
 
     # News for the workers -------------------------------------------------------------------------
 
-    def _snapshot(self) -> Iterable[object]:
+    def snapshot(self) -> Iterable[object]:
         """Return what a worker must know of the states when it starts."""
         yield from self.states.snapshot()
         yield self._current_facts()
@@ -124,15 +120,17 @@ class Supervisor:
                 self._facts = facts
                 self.fleet.tell(facts)
 
-    def _held(self) -> int:
+    def held(self) -> int:
+        """Return the bytes that all models are planned to hold; see `FleetListener`."""
         return sum(version.holds.ram for version in self._metrics.placements.plan().versions)
 
-    def _quarantine(self, servable_id: ServableId, data: VersionData) -> None:
+    def quarantined(self, servable_id: ServableId, data: VersionData) -> None:
+        """Aspire a version no more; see `FleetListener`."""
         self.control.quarantine(servable_id, data)
 
     # What workers ask: the thread `fleet` ---------------------------------------------------------
 
-    def _asked(self, ask: Ask, reply: Callable[[Answer], object]) -> None:
+    def asked(self, ask: Ask, reply: Callable[[object], object]) -> None:
         """Answer a worker's question, now or later."""
 
         def answer(body: bytes = b"", error: ServingError | None = None) -> None:
@@ -172,14 +170,20 @@ class Supervisor:
 
         self.fleet.gather("metrics", b"", lambda found: self._slow.submit(lambda: merge(found)))
 
-    def _gone(self, key: int) -> None:
+    def gone(self, worker: int) -> None:
+        """Keep what a worker has counted; see `FleetListener`."""
         with self._totals_lock:
-            self._totals.gone(key)
+            self._totals.gone(worker)
 
-    def _take_metrics(self, key: int, snapshot: bytes) -> None:
+    def metrics_came(self, worker: int, snapshot: bytes) -> None:
+        """Take a worker's last metrics; see `FleetListener`."""
         with self._totals_lock:
-            self._totals.update(key, decode_snapshot(snapshot))
+            self._totals.update(worker, decode_snapshot(snapshot))
 
     def _forget_model(self, name: str) -> None:
         with self._totals_lock:
             self._totals.forget_model(name)
+
+    def hopeless(self) -> None:
+        """Say that no worker can start; see `FleetListener`."""
+        self._hopeless()

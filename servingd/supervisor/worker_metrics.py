@@ -21,7 +21,7 @@ class WorkerMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the number of workers by state, their restarts, and their memory."""
-        seen = self._fleet.seen
+        seen = self._fleet.crew.seen
         states = Counter(worker.state for worker in seen)
         workers = GaugeMetricFamily(
             "servingd_workers", "Worker processes by state.", labels=("state",)
@@ -33,7 +33,7 @@ class WorkerMetrics(Collector):
             "Workers that were replaced, by the reason: a signal, oom, exit, silent or recycled.",
             labels=("reason",),
         )
-        for reason, count in sorted(self._fleet.restarts.copy().items()):
+        for reason, count in sorted(self._fleet.crew.restarts.copy().items()):
             restarts.add_metric((reason,), count)
         resident = GaugeMetricFamily(
             "servingd_worker_resident_bytes",
