@@ -11,6 +11,9 @@ ports when it serves everything that is published.
 A version is first loaded by one worker alone. If that one dies of it, the next attempt is made by
 a worker that has not opened its ports yet, so that no caller is hurt again.
 
+The manager's commands and our reports cross on their way: it may cancel a load whose end has been
+reported. That end then stands.
+
 Pure: one owner feeds it, and carries out what it returns. `fleet.py` is that owner.
 """
 
@@ -46,8 +49,8 @@ from servingd.core.lifecycle.events import (
     VersionCommand,
 )
 from servingd.core.resources.footprints import Estimate, Footprint, Measured
-from servingd.core.types import NO_BYTES, Resources, ServableId
-from servingd.errors import Cancelled, ServingError
+from servingd.core.types import NO_BYTES, Device, Resources, ServableId
+from servingd.errors import Cancelled, DeadlineExceeded, ServingError
 
 # What the owner carries out -----------------------------------------------------------------------
 
@@ -123,9 +126,11 @@ class Has(enum.Enum):
 
 _SERVES = frozenset({Has.PUBLISHING, Has.PUBLISHED, Has.DRAINING})
 _LOADED = frozenset({Has.LOADED, *_SERVES, Has.DRAINED})
-_FREEABLE = frozenset({Has.LOADED, Has.DRAINED, Has.PUBLISHED})
+_FREEABLE = frozenset({Has.LOADED, Has.DRAINED})
 _GOALS = {Publish: Goal.PUBLISH, Quiesce: Goal.QUIESCE, StartUnload: Goal.UNLOAD}
 _AGAIN_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""The pauses of a worker that cannot load what others serve. Where none serves it, it is given up
+after the last one."""
 
 
 @dataclass(slots=True)
@@ -136,6 +141,10 @@ class Member:
     phase: Phase = Phase.JOINING
     has: dict[ServableId, Has] = field(default_factory=dict)
     failures: dict[ServableId, int] = field(default_factory=dict)
+    cancelled: set[ServableId] = field(default_factory=set)
+    """Loads that it was told to cancel. Their loaders stay cancelled, until they are discarded."""
+    unusable: set[ServableId] = field(default_factory=set)
+    """Versions that it unloads because it alone could not publish them; it tries them again."""
 
 
 @dataclass(slots=True)
@@ -154,10 +163,27 @@ class Version:
     """Set: the load is being undone in all workers."""
     suspect: bool = False
     """Whether a worker died while it loaded it."""
+    given_up: bool = False
+    """Whether the manager was told that it cannot be served any more, and will take it away."""
     may_grow: bool = False
+    growing: set[int] = field(default_factory=set)
+    """The workers that know that they may let it grow."""
     measured: dict[int, Measured | None] = field(default_factory=dict)
     grown: dict[int, bool] = field(default_factory=dict)
-    moved: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    growth_told: bool = False
+    moving: set[int] = field(default_factory=set)
+    """The workers that have yet to say that a replica was moved."""
+    devices: tuple[Device, ...] = ()
+    """The devices of its replicas, as the last one of those said."""
+
+
+@dataclass(slots=True)
+class Estimating:
+    """An estimate that was asked for."""
+
+    start: StartEstimate
+    worker: int | None = None
+    cancelled: bool = False
 
 
 class FleetState:
@@ -168,7 +194,7 @@ class FleetState:
         """The number of workers that there ought to be."""
         self.members: dict[int, Member] = {}
         self.versions: dict[ServableId, Version] = {}
-        self._estimates: dict[ServableId, tuple[StartEstimate, int | None]] = {}
+        self._estimates: dict[ServableId, Estimating] = {}
         self._unconfirmed: set[tuple[int, ServableId]] = set()  # sent Publish, in open workers
 
     # What the manager commands --------------------------------------------------------------------
@@ -177,7 +203,7 @@ class FleetState:
         """Take a command of the manager."""
         match command:
             case StartEstimate():
-                self._estimates[command.id] = (command, None)
+                self._estimates[command.id] = Estimating(command)
                 return list(self._send_estimates())
             case CancelLoad():
                 return self._cancel(command.id)
@@ -196,13 +222,17 @@ class FleetState:
         if isinstance(command, Discard):
             self.versions.pop(command.id, None)
             self._estimates.pop(command.id, None)
-            return [Send(member.key, command) for member in self.members.values()]
+            all_workers = [Send(member.key, command) for member in self.members.values()]
+            return [*all_workers, *self._open()]  # it may be what a worker has waited for
         version, there = self.versions[command.id], self._with(command.id, _LOADED)
         if isinstance(command, LetGrow):
             version.may_grow = True
+            there = [member for member in there if member.key not in version.growing]
+            version.growing.update(member.key for member in there)
         elif not there:
             return [Report(Relocated(command.id, ()))]
-        version.moved.clear()
+        else:
+            version.moving = {member.key for member in there}
         return [Send(member.key, command) for member in there]
 
     def _want(self, servable_id: ServableId, goal: Goal) -> None:
@@ -211,13 +241,16 @@ class FleetState:
 
     def _cancel(self, servable_id: ServableId) -> list[Action]:
         """Cancel an estimate or a load; its event follows when no worker is at it any more."""
-        if servable_id in self._estimates:
-            _, worker = self._estimates[servable_id]
-            if worker is not None:
-                return [Send(worker, CancelLoad(servable_id))]
+        estimating = self._estimates.get(servable_id)
+        if estimating is not None:
+            estimating.cancelled = True
+            if estimating.worker is not None:
+                return [Send(estimating.worker, CancelLoad(servable_id))]
             del self._estimates[servable_id]
             return [Report(_cancelled(servable_id))]
-        version = self.versions[servable_id]
+        version = self.versions.get(servable_id)
+        if version is None or version.told:
+            return []  # it has ended: the event is on its way
         version.failed = version.failed or _cancelled(servable_id)
         return list(self._drive(servable_id))
 
@@ -228,9 +261,13 @@ class FleetState:
         self.members[key] = Member(key)
         return [*self._send_estimates(), *self._drive_all()]
 
-    def leaving(self, key: int) -> None:
+    def leaving(self, key: int) -> list[Action]:
         """Take note that a worker serves no new calls: it is not waited for any more."""
         self.members[key].phase = Phase.LEAVING
+        for version in self.versions.values():
+            if version.first == key and not version.proven:
+                version.first = None
+        return list(self._drive_all())
 
     def died(self, key: int) -> list[Action]:
         """Take note of a worker's end: it has nothing any more."""
@@ -238,17 +275,23 @@ class FleetState:
         if member is None:
             return []
         self._unconfirmed = {pair for pair in self._unconfirmed if pair[0] != key}
-        for servable_id, has in member.has.items():
-            version = self.versions.get(servable_id)
-            if version is not None and version.first == key:
+        actions: list[Action] = []
+        for servable_id, version in self.versions.items():
+            if version.first == key:
                 version.first = None
-                version.suspect = version.suspect or has is Has.LOADING
-        for servable_id, (start, worker) in list(self._estimates.items()):
-            if worker == key:
-                self._estimates[servable_id] = (start, None)
-        for version in self.versions.values():
+                version.suspect |= member.has.get(servable_id) is Has.LOADING
             version.measured.pop(key, None)
-        return [*self._send_estimates(), *self._drive_all()]
+            version.grown.pop(key, None)
+            version.growing.discard(key)
+            if key in version.moving:
+                actions += self._moved(key, version)
+        for servable_id, estimating in list(self._estimates.items()):
+            if estimating.worker == key:
+                estimating.worker = None
+                if estimating.cancelled:
+                    del self._estimates[servable_id]
+                    actions.append(Report(_cancelled(servable_id)))
+        return [*actions, *self._send_estimates(), *self._drive_all()]
 
     def loading(self, key: int) -> list[ServableId]:
         """Return what a worker is loading."""
@@ -260,31 +303,33 @@ class FleetState:
         version = self.versions.get(servable_id)
         if version is None or version.failed is not None:
             return []
-        if version.goal is Goal.LOAD:
-            version.failed = LoadFailed(servable_id, error, retriable=False)
-            return [Report(Crashed(servable_id, error)), *self._drive(servable_id)]
-        return [Report(Crashed(servable_id, error))]
+        if not _is_loading(version):
+            return self._give_up(version, error)
+        version.failed = LoadFailed(servable_id, error, retriable=False)
+        return list(self._drive(servable_id))
+
+    def _give_up(self, version: Version, error: ServingError) -> list[Action]:
+        """Let the manager take a version away that it believes to be served; once."""
+        if version.given_up or version.goal not in (Goal.LOAD, Goal.PUBLISH):
+            return []
+        version.given_up = True
+        return [Report(Crashed(version.start.id, error))]
 
     def event(self, key: int, event: Event) -> list[Action]:
         """Take an event that a worker reports."""
         match event:
-            case Estimated() | LoadFailed() if event.id in self._estimates:
+            case Estimated() | LoadFailed() | LoadOverdue() if event.id in self._estimates:
                 return self._estimated(key, event)
             case LoadSucceeded():
-                self._set(key, event.id, Has.LOADED)
-                version = self.versions.get(event.id)
-                if version is not None:
-                    version.proven = True
-                    version.measured[key] = event.measured
+                return self._loaded(key, event)
             case LoadFailed() | LoadOverdue():
                 return self._load_failed(key, event)
             case PublishFailed():
-                self._set(key, event.id, Has.LOADED)
-                return [Report(event)]
+                return self._publish_failed(key, event)
             case Drained():
                 self._set(key, event.id, Has.DRAINED)
             case Unloaded():
-                self._set(key, event.id, None)
+                return self._unloaded(key, event.id)
             case Grown():
                 return self._grown(key, event)
             case Relocated():
@@ -306,8 +351,10 @@ class FleetState:
 
     def load_again(self, key: int, servable_id: ServableId) -> list[Action]:
         """Let a worker try a load again that had failed in it alone."""
-        member = self.members.get(key)
-        if member is not None and member.has.get(servable_id) is Has.FAILED:
+        member, version = self.members.get(key), self.versions.get(servable_id)
+        if member is None or version is None or version.goal is not Goal.PUBLISH:
+            return []
+        if member.has.get(servable_id) is Has.FAILED:
             del member.has[servable_id]
         return list(self._drive(servable_id))
 
@@ -319,48 +366,102 @@ class FleetState:
         else:
             member.has[servable_id] = has
 
-    def _estimated(self, key: int, event: Estimated | LoadFailed) -> list[Action]:
-        _, worker = self._estimates[event.id]
-        if worker != key:
+    def _estimated(self, key: int, event: Estimated | LoadFailed | LoadOverdue) -> list[Action]:
+        if self._estimates[event.id].worker != key:
             return []
         del self._estimates[event.id]
         if isinstance(event, Estimated):
             event = dataclasses.replace(event, estimate=times(event.estimate, self.workers))
         return [Report(event)]
 
+    def _loaded(self, key: int, event: LoadSucceeded) -> list[Action]:
+        self._set(key, event.id, Has.LOADED)
+        self.members[key].cancelled.discard(event.id)
+        version = self.versions.get(event.id)
+        if version is None:
+            return []
+        version.proven = True
+        version.measured[key] = event.measured
+        actions: list[Action] = []
+        if version.may_grow and key not in version.growing:  # it became so while it loaded
+            version.growing.add(key)
+            actions.append(Send(key, LetGrow(event.id)))
+        return [*actions, *self._drive(event.id)]
+
     def _load_failed(self, key: int, event: LoadFailed | LoadOverdue) -> list[Action]:
         """Undo the load in all workers; one that joins tries alone what others serve."""
         member, version = self.members[key], self.versions.get(event.id)
         member.has.pop(event.id, None)
+        actions: list[Action] = []
+        if event.id in member.cancelled or isinstance(event, LoadOverdue):
+            member.cancelled.discard(event.id)
+            actions.append(Send(key, Discard(event.id)))  # its loader cannot be used again
         if version is None:
-            return []
-        others = any(m is not member for m in self._with(event.id, _LOADED))
-        if version.goal is Goal.LOAD or not others:
+            return actions
+        if member.phase is Phase.LEAVING:
+            return [*actions, *self._drive(event.id)]
+        if _is_loading(version):
             version.failed = version.failed or event
-            return list(self._drive(event.id))
+        elif version.goal in (Goal.LOAD, Goal.PUBLISH):
+            return [*actions, *self._try_again(member, version, event)]
+        return [*actions, *self._drive(event.id)]
+
+    def _try_again(
+        self, member: Member, version: Version, event: LoadFailed | LoadOverdue
+    ) -> list[Action]:
+        """Let a worker try again alone; give up what no worker has, after some attempts."""
         member.has[event.id] = Has.FAILED
         failures = member.failures.get(event.id, 0)
         member.failures[event.id] = failures + 1
-        return [LoadAgain(key, event.id, _AGAIN_S[min(failures, len(_AGAIN_S) - 1)])]
+        last = failures >= len(_AGAIN_S) or (isinstance(event, LoadFailed) and not event.retriable)
+        if last and not self._with(event.id, _LOADED):
+            return self._give_up(version, _error_of(event))
+        return [LoadAgain(member.key, event.id, _AGAIN_S[min(failures, len(_AGAIN_S) - 1)])]
+
+    def _publish_failed(self, key: int, event: PublishFailed) -> list[Action]:
+        """Let the manager unload the version, or a worker alone if others serve it."""
+        member, version = self.members[key], self.versions.get(event.id)
+        self._set(key, event.id, Has.LOADED)
+        if version is None or version.goal is not Goal.PUBLISH or version.given_up:
+            return list(self._drive(event.id))
+        if member.phase is Phase.JOINING and self._with(event.id, _SERVES):
+            self._set(key, event.id, Has.UNLOADING)
+            member.unusable.add(event.id)
+            return [Send(key, StartUnload(event.id))]
+        version.given_up = True
+        return [Report(event)]
+
+    def _unloaded(self, key: int, servable_id: ServableId) -> list[Action]:
+        member, version = self.members[key], self.versions.get(servable_id)
+        self._set(key, servable_id, None)
+        if version is not None:
+            version.growing.discard(key)
+            version.grown.pop(key, None)
+        if servable_id in member.unusable:
+            member.unusable.discard(servable_id)
+            if version is not None and version.goal is Goal.PUBLISH:
+                failure = LoadFailed(servable_id, Cancelled("it could not be published"))
+                return self._try_again(member, version, failure)
+        return list(self._drive(servable_id))
 
     def _grown(self, key: int, event: Grown) -> list[Action]:
         version = self.versions.get(event.id)
         if version is None:
             return []
         version.grown[key] = event.grew
-        there = [m.key for m in self._with(event.id, _LOADED)]
-        if not all(k in version.grown for k in there):
-            return []
-        return [Report(Grown(event.id, all(version.grown[k] for k in there)))]
+        return list(self._drive(event.id))
 
     def _relocated(self, key: int, event: Relocated) -> list[Action]:
         version = self.versions.get(event.id)
-        if version is None:
+        if version is None or key not in version.moving:
             return []
-        version.moved[key] = event.devices
-        if all(m.key in version.moved for m in self._with(event.id, _LOADED)):
-            return [Report(event)]
-        return []
+        version.devices = event.devices
+        return self._moved(key, version)
+
+    def _moved(self, key: int, version: Version) -> list[Action]:
+        """Report the end of a move when no worker is at it any more."""
+        version.moving.discard(key)
+        return [] if version.moving else [Report(Relocated(version.start.id, version.devices))]
 
     # From goals to steps --------------------------------------------------------------------------
 
@@ -369,17 +470,22 @@ class FleetState:
         worker = next((m.key for m in self._by_age() if m.phase is not Phase.LEAVING), None)
         if worker is None:
             return
-        for servable_id, (start, asked) in list(self._estimates.items()):
-            if asked is None:
-                self._estimates[servable_id] = (start, worker)
-                yield Send(worker, start)
+        for estimating in self._estimates.values():
+            if estimating.worker is None:
+                estimating.worker = worker
+                yield Send(worker, estimating.start)
 
     def _drive_all(self) -> Iterator[Action]:
         for servable_id in list(self.versions):
-            yield from self._drive(servable_id)
+            yield from self._steps(servable_id)
         yield from self._open()
 
     def _drive(self, servable_id: ServableId) -> Iterator[Action]:
+        """Send each worker its next step for a version, report, and open whoever may open now."""
+        yield from self._steps(servable_id)
+        yield from self._open()
+
+    def _steps(self, servable_id: ServableId) -> Iterator[Action]:
         """Send each worker its next step for a version, and report what all have reached."""
         version = self.versions.get(servable_id)
         if version is None:
@@ -389,7 +495,7 @@ class FleetState:
             if step is not None:
                 yield Send(member.key, step)
         yield from self._reports(servable_id, version)
-        yield from self._open()
+        yield from self._growth(servable_id, version)
 
     def _next_step(self, member: Member, version: Version) -> VersionCommand | None:
         """Return a worker's next step for a version, and record that it is taken."""
@@ -402,9 +508,11 @@ class FleetState:
                 member.has[servable_id] = Has.LOADING
                 placement = version.start.placement
                 may_grow = placement.may_grow or version.may_grow
+                if may_grow:
+                    version.growing.add(member.key)
                 placement = dataclasses.replace(placement, may_grow=may_grow)
                 return dataclasses.replace(version.start, placement=placement)
-            case Has.LOADED, Goal.PUBLISH:
+            case Has.LOADED, Goal.PUBLISH if not version.given_up:
                 member.has[servable_id] = Has.PUBLISHING
                 if member.phase is Phase.SERVING:
                     self._unconfirmed.add((member.key, servable_id))
@@ -417,29 +525,44 @@ class FleetState:
     def _undo(
         self, member: Member, servable_id: ServableId, has: Has | None
     ) -> VersionCommand | None:
-        if has is Has.LOADING and servable_id not in member.failures:
-            member.failures[servable_id] = 0  # told once
+        if has is Has.LOADING and servable_id not in member.cancelled:
+            member.cancelled.add(servable_id)
             return CancelLoad(servable_id)
         if has is Has.FAILED:
             del member.has[servable_id]
             return Discard(servable_id)
         if has in _FREEABLE:
             member.has[servable_id] = Has.UNLOADING
-            member.failures.pop(servable_id, None)
             return StartUnload(servable_id)
+        if has is Has.PUBLISHED:  # another worker could not publish it
+            member.has[servable_id] = Has.DRAINING
+            return Quiesce(servable_id)
         return None
 
     def _may_load(self, member: Member, version: Version) -> bool:
         """Return whether a worker may load a version now: one goes first, the others follow."""
-        if member.phase is Phase.LEAVING:
+        if member.phase is Phase.LEAVING or version.given_up:
             return False
         if version.proven:
             return True
         if version.first is None:
-            if version.suspect and member.phase is not Phase.JOINING:
+            if version.suspect and member.phase is not Phase.JOINING and self._one_is_to_open():
                 return False  # the worker in the dead one's place tries it, before it opens
             version.first = member.key
         return version.first == member.key
+
+    def _one_is_to_open(self) -> bool:
+        """Return whether a worker joins, or will: there ought to be more of them."""
+        return sum(m.phase is Phase.SERVING for m in self.members.values()) < self.workers
+
+    def _growth(self, servable_id: ServableId, version: Version) -> Iterator[Action]:
+        """Report that a version's growth is over in all workers, once."""
+        if version.growth_told or not version.grown or not version.told or version.failed:
+            return
+        there = [m.key for m in self._with(servable_id, _LOADED) if m.phase is not Phase.LEAVING]
+        if there and all(key in version.grown for key in there):
+            version.growth_told = True
+            yield Report(Grown(servable_id, all(version.grown[key] for key in there)))
 
     def _reports(self, servable_id: ServableId, version: Version) -> Iterator[Action]:
         """Report what has been reached, once."""
@@ -480,9 +603,10 @@ class FleetState:
     def _open(self) -> Iterator[Action]:
         """Open the ports of each worker that serves all that is published."""
         joining = [m for m in self.members.values() if m.phase is Phase.JOINING]
-        wanted = [i for i, v in self.versions.items() if joining and v.goal is Goal.PUBLISH]
+        wanted = [i for i, v in self.versions.items() if joining and _is_served(v)]
+        tried = {v.first for v in self.versions.values() if not v.proven and v.failed is None}
         for member in joining:
-            tries = any(v.first == member.key and not v.proven for v in self.versions.values())
+            tries = member.key in tried
             if not tries and all(member.has.get(i) is Has.PUBLISHED for i in wanted):
                 member.phase = Phase.SERVING
                 yield Open(member.key)
@@ -496,6 +620,23 @@ class FleetState:
 
     def _by_age(self) -> list[Member]:
         return [self.members[key] for key in sorted(self.members)]
+
+
+def _is_loading(version: Version) -> bool:
+    """Return whether the manager waits for the end of a load."""
+    return version.goal is Goal.LOAD and not version.told
+
+
+def _is_served(version: Version) -> bool:
+    """Return whether a version is published, or about to be: all that are open have loaded it."""
+    loaded = version.goal is Goal.LOAD and version.told and version.failed is None
+    return loaded or version.goal is Goal.PUBLISH
+
+
+def _error_of(event: LoadFailed | LoadOverdue) -> ServingError:
+    if isinstance(event, LoadFailed):
+        return event.error
+    return DeadlineExceeded(f"Loading of {event.id} has not ended within {event.after_s:g} s")
 
 
 def times(estimate: Estimate, workers: int) -> Estimate:
