@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from servingd.frontends.grpc.leaving import own_sockets, tell
+from servingd.frontends.grpc.leaving import TransportThreads, own_sockets, tell
 
 _SPREAD = 0.1
 """The share by which ages differ, so that clients that came together do not return together."""
@@ -43,13 +43,15 @@ class ConnectionAge:
             self._thread.join(2)
 
     def _run(self) -> None:
+        transport = TransportThreads()
         while not self._ended.wait(min(1.0, self._max_age_s / 10)):
             try:
-                self._look(time.monotonic())
+                self._look(time.monotonic(), transport)
             except BaseException:  # the next look may go well
                 _log.exception("the ages of connections could not be looked at")
+        transport.close()
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float, transport: TransportThreads) -> None:
         """Tell each client whose time has come, and forget those that are gone."""
         seen: dict[object, float] = {}
         for _, client in own_sockets(self._port(), listening=False):
@@ -57,5 +59,5 @@ class ConnectionAge:
             due = self._due.get(peer)
             if due is None:
                 due = now + self._max_age_s * random.uniform(1 - _SPREAD, 1 + _SPREAD)
-            seen[peer] = float("inf") if due <= now and tell(client) else due
+            seen[peer] = float("inf") if due <= now and tell(client, transport) else due
         self._due = seen

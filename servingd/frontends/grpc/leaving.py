@@ -2,28 +2,39 @@
 
 pygrpc-native can neither stop to listen while it serves, nor tell its clients to go elsewhere. Both
 can be done from outside. A listening socket is replaced, under the same descriptor, by one that
-nobody can reach; what waits to be accepted meanwhile is lost, so it is done while none waits.
+nobody can reach, while no client waits to be accepted or is connecting.
 Clients are told by a GOAWAY frame: no stream is given up, and none may be begun (RFC 9113, 6.8). A
 client of gRPC then begins its next call on a new connection, and closes the old one after its last
-response. A frame may only be written between others. The transport hands whole frames to the
-kernel, unless the kernel's buffer is full: so we write where that is almost empty.
+response.
+
+A frame may only be written between others. The transport hands whole frames to the kernel, unless
+the kernel's buffer is full: then the rest of a frame follows when there is space again. So we write
+where the buffer is almost empty and the transport's thread sleeps: had it a rest to write, it would
+have been woken. (An empty buffer alone does not suffice: that thread may not have had its turn.)
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import ctypes
+import errno
 import os
 import socket
 import struct
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
+
+from servingd.machine.listeners import let_nobody_connect
 
 _LARGEST_STREAM = 2**31 - 1
 _NO_ERROR = 0
 GOAWAY = struct.pack("!HBBBIII", 0, 8, 0x7, 0, 0, _LARGEST_STREAM, _NO_ERROR)
 """The frame: length 8, type 7, no flags, stream 0; then the last stream and the error."""
+
+_THREAD = "grpc-native-io"
+"""The name of the transport's threads that write to clients."""
 
 _ALMOST_EMPTY = 16 << 10
 """Unsent and unacknowledged bytes of a connection below which a frame may be written."""
@@ -51,6 +62,7 @@ def stop_listening(port: int) -> None:
         nobody.bind(b"")  # an abstract name of the kernel's choice
         nobody.listen(1)
         for descriptor, listener in own_sockets(port, listening=True):
+            let_nobody_connect(listener)
             _wait_accepted(listener)
             os.dup2(nobody.fileno(), descriptor, inheritable=False)
 
@@ -60,37 +72,73 @@ def send_away(port: int, deadline: float) -> None:
 
     A client that reads nothing is not told.
     """
-    told: set[tuple[object, ...]] = set()
-    while True:
-        waiting = False
-        for _, client in own_sockets(port, listening=False):
+    transport = TransportThreads()
+    try:
+        told: set[tuple[object, ...]] = set()
+        while not _tell_all(port, told, transport) and time.monotonic() < deadline:
+            time.sleep(0.001)
+    finally:
+        transport.close()
+
+
+def _tell_all(port: int, told: set[tuple[object, ...]], transport: TransportThreads) -> bool:
+    """Tell those that were not told; return whether all have been."""
+    everybody = True
+    for _, client in own_sockets(port, listening=False):
+        with contextlib.suppress(OSError):  # it has gone
             peer = client.getpeername()
             if peer in told:
                 continue
-            if tell(client):
+            if tell(client, transport):
                 told.add(peer)
             else:
-                waiting = True
-        if not waiting or time.monotonic() >= deadline:
-            return
-        time.sleep(0.01)
+                everybody = False
+    return everybody
 
 
-def tell(client: socket.socket) -> bool:
-    """Tell a client to go elsewhere for further calls; return False if it cannot be told now."""
-    if _unacknowledged(client) > _ALMOST_EMPTY:
+def tell(client: socket.socket, transport: TransportThreads) -> bool:
+    """Tell a client, if it can be done now; True also if it is gone.
+
+    All of it holds the interpreter: so no response is handed over between the look and the write.
+    """
+    size = ctypes.c_int()
+    if _libc.ioctl(client.fileno(), termios.TIOCOUTQ, ctypes.byref(size)) != 0:
+        return True
+    if size.value > _ALMOST_EMPTY or not transport.sleep():
         return False
-    try:
-        return client.send(GOAWAY, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(GOAWAY)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # it has gone
+    flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+    if _libc.send(client.fileno(), GOAWAY, len(GOAWAY), flags) == len(GOAWAY):
+        return True
+    return ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR)
 
 
-def _unacknowledged(client: socket.socket) -> int:
-    size: int = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, b"\0" * 4))[0]
-    return size
+_libc = ctypes.PyDLL(None, use_errno=True)
+
+
+class TransportThreads:
+    """The threads of pygrpc-native that write to clients."""
+
+    def __init__(self) -> None:
+        self._files: list[int] = []
+        for thread in Path("/proc/self/task").glob("*"):
+            with contextlib.suppress(OSError):
+                if (thread / "comm").read_text().startswith(_THREAD):
+                    self._files.append(os.open(thread / "stat", os.O_RDONLY))
+        self._buffer = ctypes.create_string_buffer(256)
+
+    def sleep(self) -> bool:
+        """Return whether all of them wait for something to do."""
+        for file in self._files:
+            length = _libc.pread(file, self._buffer, len(self._buffer), 0)
+            state = self._buffer.raw[: max(0, length)].rpartition(b") ")[2][:1]
+            if state != b"S":
+                return False
+        return True
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for file in self._files:
+            os.close(file)
 
 
 def _wait_accepted(listener: socket.socket) -> None:

@@ -253,6 +253,11 @@ class Connection(asyncio.Protocol):
             self._closing = True
             self._transport.close()
 
+    def end_with_next(self) -> None:
+        """Close after the responses that are pending, if the last one is not made yet."""
+        if self._replies and self._replies[-1].payload is None:
+            self._replies[-1].close()
+
     @property
     def busy(self) -> bool:
         """Whether a response is still to be made or written."""

@@ -182,13 +182,17 @@ class HttpLoop:
     def _leave(self) -> None:
         if self._server is not None:
             self._server.close()
+        for connection in self._connections:
+            connection.end_with_next()  # those that come later see `refusing`
         self.loop.call_later(_LEAVE_S, self._close_idle)
 
     def _close_idle(self) -> None:
-        """Close the connections on which no request is under way."""
+        """Close the connections on which no request is under way; again, until there is none."""
         for connection in list(self._connections):
             if not connection.busy:
                 connection.end(abort=False)
+        if self._connections:
+            self.loop.call_later(_LEAVE_S, self._close_idle)
 
     async def _serve(self) -> None:
         """Accept clients until the stop; then close the connections, idle ones first."""

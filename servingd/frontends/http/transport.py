@@ -14,6 +14,7 @@ from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.loop import HttpLoop
 from servingd.frontends.http.messages import HttpHandler
 from servingd.frontends.http.standby import Standby
+from servingd.machine.listeners import let_nobody_connect
 
 _BACKLOG = 4096
 """The number of clients that may wait to be accepted; further ones try again a second later."""
@@ -61,7 +62,12 @@ class HttpTransport:
         self._standby.start(own)
 
     def leave(self) -> None:
-        """Accept no more clients; close each after its next response, or soon if it is idle."""
+        """Accept no more clients; close each after its next response, or soon if it is idle.
+
+        Takes a moment, in which clients that are connecting are accepted.
+        """
+        if self._socket is not None:
+            let_nobody_connect(self._socket)
         self._loop.leave()
         self._standby.leave()
 
