@@ -18,7 +18,12 @@ from servingd.config.flag_fields import (
     whole,
 )
 from servingd.config.loads import are_devices, are_replicas, is_transition
-from servingd.config.saved_model import OPTIMIZE_MODELS, are_libraries, are_modules
+from servingd.config.saved_model import (
+    MAP_LARGE_WEIGHTS,
+    OPTIMIZE_MODELS,
+    are_libraries,
+    are_modules,
+)
 from servingd.config.tensorflow_serving_flags import TensorFlowServingFlags
 from servingd.errors import InvalidConfig
 
@@ -128,6 +133,13 @@ class ServerConfig(TensorFlowServingFlags):
         "",
         "Folder in which optimised graphs are kept. Empty: that of SERVINGD_CACHE_DIR, else "
         "one in the user's cache.",
+    )
+    map_large_weights: str = own_flag(
+        "auto",
+        "Let the processes that serve an optimised graph share its large tables, mapped from a "
+        "file in the cache: auto (tables that are gathered from, and all large variables of large "
+        "models), or off.",
+        one_of(*MAP_LARGE_WEIGHTS),
     )
     inline_below_us: int = own_flag(
         200,

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from servingd import __version__
-from servingd.config.saved_model import SavedModelOptions
+from servingd.config.saved_model import MAP_FROM_BYTES, SavedModelOptions
 from servingd.core.types import ANYWHERE, CPU_0, Placement, ServableId, VersionData
 from servingd.servables.saved_model.files import weights
 from servingd.servables.saved_model.files.estimate import child_bytes
@@ -779,7 +779,8 @@ def test_a_kept_graph_that_is_of_no_use_is_made_anew(models, tmp_path, serve, ca
     import tensorflow as tf
 
     path = models / "half_plus_two"
-    kept = tmp_path / model_key(str(path), __version__, tf.__version__, *TAGS)
+    mapped = f"mapped from {MAP_FROM_BYTES} bytes"
+    kept = tmp_path / model_key(str(path), __version__, tf.__version__, mapped, *TAGS)
     kept.mkdir()
     (kept / "graph.pb").write_bytes(b"\xff")
     report = {"optimised": True, "initialiser": "NoOp", "assets": {}}

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import MutableMapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
@@ -76,6 +77,7 @@ class SavedModelLoader:
         self._sessions = SessionFactory(
             data.path, options, watch, lambda: listener.new_runs(servable_id)
         )
+        self._kept: Path | None = None  # the folder of the cached graph that it serves
         self._check: WeightsCheck | None = None  # written by the load, read by the unload
         self._job: OptimisationJob | None = None
         self._deferred_job: OptimisationJob | None = None  # until there is memory for it
@@ -123,7 +125,7 @@ class SavedModelLoader:
         self._listener.graph_state_changed(self._id, "optimised" if cached else "plain")
         self._relocation.report()
         if cached:
-            self._check = WeightsCheck(self._id, self._path)
+            self._check = WeightsCheck(self._id, self._path, self._kept)
             self._optimiser.check(self._check)
         else:
             self._optimise_later(replicas, placement, model, self._relocation)
@@ -195,6 +197,7 @@ class SavedModelLoader:
             _log.warning("%s starts on its plain graph, not on a kept one: %s", self._id, error)
             return []
         _log.info("%s starts on the optimised graph in %s", self._id, cached.folder)
+        self._kept = cached.folder
         return sessions
 
     # Optimisation ---------------------------------------------------------------------------------

@@ -41,7 +41,9 @@ class SavedModelPlatform:
             self._options.optimize_models != "off",
             listener,
             ChildProcess(
-                self._options.extensions, may_idle=self._options.optimize_models != "wait"
+                self._options.extensions,
+                may_idle=self._options.optimize_models != "wait",
+                map_from_bytes=self._options.map_from_bytes,
             ),
         )
 

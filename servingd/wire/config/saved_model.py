@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from servingd.config.batching import DEFAULT_POOL_WITHOUT_FILE, BatchingParameters
-from servingd.config.saved_model import SavedModelOptions, extensions
+from servingd.config.saved_model import MAP_FROM_BYTES, SavedModelOptions, extensions
 from servingd.config.server import ServerConfig
 from servingd.wire import protos
 from servingd.wire.config.files import read_batching, read_platform, read_session_config
@@ -26,6 +26,7 @@ def saved_model_options(config: ServerConfig) -> SavedModelOptions:
         options,
         optimize_models=config.optimize_models,
         cache_dir=config.cache_dir,
+        map_from_bytes=MAP_FROM_BYTES if config.map_large_weights == "auto" else 0,
         merge_waiting_calls=config.merge_waiting_calls,
         virtual_cpu_devices=config.virtual_cpu_devices,
         extensions=extensions(config.op_libraries, config.python_imports),

@@ -53,6 +53,9 @@ def read_records(path: str) -> Iterator[bytes]:
 
 
 def _masked_crc(data: bytes) -> int:
-    """Return TensorFlow's masked CRC32C: a CRC of data that holds CRCs is weak."""
-    crc: int = google_crc32c.value(data)
+    return masked(google_crc32c.value(data))
+
+
+def masked(crc: int) -> int:
+    """Return TensorFlow's mask of a CRC-32C: a CRC of data that holds CRCs is weak."""
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF

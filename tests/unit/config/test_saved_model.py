@@ -223,6 +223,8 @@ def _options(**flags: Any) -> SavedModelOptions:
         ),
         ({"optimize_models": "wait"}, "optimize_models", "wait"),
         ({"cache_dir": "/c"}, "cache_dir", "/c"),
+        ({}, "map_from_bytes", 16 << 20),
+        ({"map_large_weights": "off"}, "map_from_bytes", 0),
     ],
 )
 def test_flags_become_options(flags: dict[str, Any], field: str, value: object) -> None:

@@ -91,6 +91,7 @@ def test_every_flag_can_be_said_and_its_type_is_checked(file: Path, name: str) -
     texts = {
         "grpc_transport": "native",
         "optimize_models": "wait",
+        "map_large_weights": "auto",
         "device": "GPU:1",
         "replicas": "per_device",
         "workers": "auto",

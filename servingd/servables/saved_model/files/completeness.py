@@ -24,7 +24,7 @@ from servingd.wire import protos
 from servingd.wire.varints import read_varint64
 
 if TYPE_CHECKING:
-    from servingd.wire.protos import MetaGraph, MetaGraphText
+    from servingd.wire.protos import BundleEntry, MetaGraph, MetaGraphText
 
 INDEX = "variables/variables.index"
 
@@ -165,6 +165,21 @@ def tensor_bytes(index: bytes) -> list[int]:
         return [protos.BundleEntry.FromString(v).size for key, v in table_entries(index) if key]
     except DecodeError as error:
         raise BadIndex(f"it does not parse: {error}") from error
+
+
+def tensors_of_shards(index: bytes) -> tuple[int, dict[str, BundleEntry]]:
+    """Return the number of shards, and the tensors by name. Raises as `shard_bytes`."""
+    try:
+        shards = 0
+        found: dict[str, BundleEntry] = {}
+        for key, value in table_entries(index):
+            if key:
+                found[key.decode(errors="replace")] = protos.BundleEntry.FromString(value)
+            else:
+                shards = protos.BundleHeader.FromString(value).num_shards
+    except DecodeError as error:
+        raise BadIndex(f"it does not parse: {error}") from error
+    return shards, found
 
 
 def _end(value: bytes) -> tuple[int, int]:

@@ -5,16 +5,18 @@ It needs no plain graph, no comparison and no trials: they were passed the first
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph
+from servingd.servables.saved_model.files.mapped_weights import open_weights
+from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.merging.trial import warm_up_sizes
-from servingd.servables.saved_model.optimise.child import GRAPH_FILE, REPORT_FILE
+from servingd.servables.saved_model.optimise.child import GRAPH_FILE
+from servingd.servables.saved_model.optimise.report import Report, read_report
 from servingd.servables.saved_model.optimise.tuning import Tuning, read_tuning
-from servingd.servables.saved_model.session.opening import open_optimised
+from servingd.servables.saved_model.session.opening import NO_VALUES, open_optimised
 from servingd.servables.saved_model.session.options import SessionOptions
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.session.warm_up import slowest_run_s
@@ -24,20 +26,25 @@ class CachedGraph(NamedTuple):
     """An optimised graph in the cache, with what a session over it needs."""
 
     folder: Path
-    initialiser: Initialiser
+    report: Report
     tuning: Tuning
 
 
 def read_cached_graph(folder: Path, settings_digest: str) -> CachedGraph | None:
     """Return the graph cached in `folder`; None if it has not served with these settings.
 
-    Raises OSError or ValueError.
+    Nor is there one whose variables the plain graph would have to give. Raises OSError, Declined or
+    ValueError, also if the file of its weights is not what was written.
     """
     tuning = read_tuning(folder / GRAPH_FILE, settings_digest)
     if tuning is None:
         return None
-    report = json.loads((folder / REPORT_FILE).read_text())
-    return CachedGraph(folder, Initialiser(report["initialiser"], report["assets"]), tuning)
+    report = read_report(folder)
+    if report.reads:
+        return None
+    if report.weights is not None:
+        os.close(open_weights(folder, report.weights))
+    return CachedGraph(folder, report, tuning)
 
 
 def open_cached(
@@ -59,9 +66,10 @@ def open_cached(
                 open_optimised(
                     str(cached.folder / GRAPH_FILE),
                     source,
-                    cached.initialiser,
+                    cached.report.initialiser,
                     each._replace(threads=cached.tuning.threads),
                     meta_graph.signatures,
+                    cached.report.weights or NO_VALUES,
                 )
             )
             _warm_up(sessions[-1], cached.tuning, meta_graph, safe_to_run)

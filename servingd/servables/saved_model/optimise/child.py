@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,20 @@ import numpy as np
 from servingd.config.saved_model import extensions
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, ServingError
+from servingd.servables.saved_model.files.mapped_weights import MappedWeights
 from servingd.servables.saved_model.files.meta_graph import Initialiser, node_name, read_meta_graph
 from servingd.servables.saved_model.files.static_tables import Filled, NotStatic, find_filled
 from servingd.servables.saved_model.files.weights import KEPT_BYTES, kept_bytes
 from servingd.servables.saved_model.optimise.freeze import freeze, optimise_graph
+from servingd.servables.saved_model.optimise.gathers import has_gathers, needed_nodes, only_gathered
 from servingd.servables.saved_model.optimise.kept_variables import (
     add_values,
+    can_be_mapped,
+    map_values,
     read_of,
     values_of,
     variable_bytes,
+    write_values,
 )
 from servingd.servables.saved_model.session.c_api import make_call
 from servingd.servables.saved_model.session.device_assignment import clear_devices
@@ -91,12 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python-imports", default="", help="modules with them, with commas")
     parser.add_argument("--parent", type=int, default=0, help="die when this process is gone")
     parser.add_argument("--idle-class", action="store_true", help="run on idle processors only")
+    parser.add_argument("--map-from-bytes", type=int, default=0, help="0: no variable is mapped")
     options = parser.parse_args(arguments)
     _restrict_process(options)
     try:
         tensorflow()  # not the model's fault if it cannot be imported: no report
         load_extensions(extensions(options.op_libraries, options.python_imports))
-        report = _optimise(options.source, options.target, _tags(options.tags))
+        report = _optimise(
+            options.source, options.target, _tags(options.tags), options.map_from_bytes
+        )
         Path(options.target, REPORT_FILE).write_text(json.dumps(report))
     except MemoryError:
         return _failed(f"out of memory (limit: {options.memory_limit_bytes} bytes)")
@@ -114,13 +123,18 @@ def _tags(text: str) -> tuple[str, ...]:
     return tuple(text.split(",")) if text else ()
 
 
-def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]:
+def _optimise(
+    source: str, target: str, tags: tuple[str, ...], map_from_bytes: int = 0
+) -> dict[str, Any]:
     """Write the graph; return the report: what initialises it, or why there is none.
 
-    Raises ServingError, OSError or MemoryError where another try may end differently.
+    Variables of `map_from_bytes` or more that are gathered from are written to a file beside it, to
+    be mapped; 0: none. Raises ServingError, OSError or MemoryError where another try may end
+    differently.
     """
+    store = _Store(Path(target), map_from_bytes) if map_from_bytes else None
     try:
-        graph_def, initialiser = optimise(source, tags)
+        graph_def, initialiser = optimise(source, tags, store=store)
     except Declined as reason:
         return {"optimised": False, "reason": str(reason)}
     except (OSError, MemoryError):
@@ -135,15 +149,29 @@ def _optimise(source: str, target: str, tags: tuple[str, ...]) -> dict[str, Any]
         "optimised": True,
         "initialiser": initialiser.operation,
         "assets": dict(initialiser.assets),
-        "values": values_of(graph_def),
+        "values": {} if store else values_of(graph_def),
+        "weights": store.written.as_json() if store and store.written else None,
     }
 
 
-def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple[Any, Initialiser]:
+@dataclass(slots=True)
+class _Store:
+    """Where large variables are written, to be mapped."""
+
+    folder: Path
+    least_bytes: int
+    """Bytes from which on a variable that is gathered from is large."""
+    written: MappedWeights | None = None
+
+
+def optimise(
+    source: str, tags: tuple[str, ...], run_s: float = _RUN_S, store: _Store | None = None
+) -> tuple[Any, Initialiser]:
     """Return the optimised `tensorflow.GraphDef` of a SavedModel, and what initialises it.
 
-    A run on synthetic inputs may take `run_s` seconds. Raises Declined where freezing is not safe,
-    the answers differ from the plain graph's, or a run does not end.
+    A run on synthetic inputs may take `run_s` seconds. The values of variables that stay are
+    written to `store`; None: the server gets them from its plain session. Raises Declined where
+    freezing is not safe, the answers differ from the plain graph's, or a run does not end.
     """
     meta_graph = read_meta_graph(source, tags)
     signatures, initialiser = meta_graph.signatures, meta_graph.initialiser
@@ -165,7 +193,11 @@ def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple
     assets = {t: file for t, file in initialiser.assets.items() if node_name(t) in filled.assets}
     initialiser = Initialiser(initialiser.operation, assets)
     roots = [*tensors, *assets, *([initialiser.operation] if initialiser.operation else [])]
-    kept = _kept(plain_graph) if kept_bytes(source) else []
+    many = kept_bytes(source) > 0
+    if store:
+        kept = _mapped(plain_graph, [node_name(root) for root in roots], store.least_bytes, many)
+    else:
+        kept = _kept(plain_graph) if many else []
     frozen = freeze(plain, [node_name(root) for root in roots], (*filled.path_nodes, *kept))
     definitions = [plain.meta_graph.signature_def[name] for name in signatures]
     graph_def = optimise_graph(frozen, roots, definitions, assets)
@@ -173,13 +205,33 @@ def optimise(source: str, tags: tuple[str, ...], run_s: float = _RUN_S) -> tuple
     if _filled(graph_def, tensors, initialiser) != filled:
         raise Declined("its tables are not filled in the same way once optimised")
     add_values(graph_def, kept)
+    if kept and has_gathers(graph_def):
+        raise Declined("it still gathers from large variables without reading them first")
     strings = strings_of(meta_graph.graph())
     optimised = _session(graph_def, initialiser, source)
     if reads := values_of(graph_def):
-        values = plain.session.run(list(reads.values()))
-        optimised.run(ASSIGN, dict(zip(reads, values, strict=True)))
+        if store:
+            store.written = write_values(store.folder, plain.session, reads)
+            values = map_values(store.folder, store.written)
+        else:
+            values = dict(zip(reads, plain.session.run(list(reads.values())), strict=True))
+        optimised.run(ASSIGN, values)
     _compare_sessions(plain.session, optimised, signatures, strings, run_s)
     return graph_def, initialiser
+
+
+def _mapped(
+    graph_def: Any, roots: Sequence[str], least_bytes: int, many_weights: bool
+) -> list[str]:
+    """Return the nodes of the variables that stay, and whose values are mapped from a file.
+
+    They are those that are only gathered from, and where there are `many_weights` all large ones.
+    """
+    needed = filter(can_be_mapped, needed_nodes(graph_def, roots))
+    sizes = {node.name: variable_bytes(node) for node in needed}
+    gathered = only_gathered(graph_def, [n for n, s in sizes.items() if s >= least_bytes], roots)
+    large = [name for name, size in sizes.items() if many_weights and size >= KEPT_BYTES]
+    return list(dict.fromkeys([*gathered, *large]))
 
 
 def _kept(graph_def: Any) -> list[str]:
@@ -189,8 +241,7 @@ def _kept(graph_def: Any) -> list[str]:
     gathers from a variable as it lies, TensorFlow hands out copies of it.
     """
     nodes = {node.name: node for node in graph_def.node}
-    functions = (function.node_def for function in graph_def.library.function)
-    if any(node.op == "ResourceGather" for body in (graph_def.node, *functions) for node in body):
+    if has_gathers(graph_def):
         raise Declined("it gathers from large variables without reading them first")
     kept = [name for name, node in nodes.items() if variable_bytes(node) >= KEPT_BYTES]
     for name in kept:

@@ -48,16 +48,19 @@ class ChildProcess:
         memory_limit: int = 0,
         window_s: float = 10.0,
         may_idle: bool = True,
+        map_from_bytes: int = 0,
     ) -> None:
         """Start nothing. `memory_limit` are bytes of data; 0: by the model's size.
 
         What share of a processor a child gets is looked at every `window_s` seconds. Not
-        `may_idle`: somebody waits for it, so it is niced at once.
+        `may_idle`: somebody waits for it, so it is niced at once. Variables of `map_from_bytes` or
+        more that are gathered from get a file of their own, to be mapped; 0: none does.
         """
         self._extensions = extensions
         self._memory_limit = memory_limit
         self._window_s = window_s
         self._may_idle = may_idle
+        self.map_from_bytes = map_from_bytes
         self._busy_until = -math.inf  # monotonic seconds; the caller's thread only
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None  # guarded by _lock
@@ -85,6 +88,7 @@ class ChildProcess:
             f"--memory-limit-bytes={limit}",
             f"--cpu-limit-seconds={_CPU_SECONDS}",
             f"--parent={os.getpid()}",
+            f"--map-from-bytes={self.map_from_bytes}",
             f"--op-libraries={','.join(self._extensions.op_libraries)}",
             f"--python-imports={','.join(self._extensions.python_imports)}",
         ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from servingd.servables.saved_model.optimise.gathers import read_then_gather
 from servingd.servables.saved_model.session.options import ONE_THREAD
 from servingd.servables.saved_model.session.python_session import PythonSession
 from servingd.servables.tensorflow_runtime.runtime import tensorflow
@@ -15,9 +16,9 @@ from servingd.servables.tensorflow_runtime.runtime import tensorflow
 def freeze(plain: PythonSession, outputs: Sequence[str], kept: Collection[str] = ()) -> Any:
     """Return the part of a session's graph that the nodes `outputs` need, without variables.
 
-    Only for graphs that keep no state; see `static_tables`. The variables of the nodes `kept` stay.
-    Each constant is what this session reads
-    from the very handle that it replaces. Raises ValueError where a name leads to another handle.
+    Only for graphs that keep no state; see `static_tables`. The variables of the nodes `kept` stay,
+    and are read before they are gathered from. Each constant is what this session reads from the
+    very handle that it replaces. Raises ValueError where a name leads to another handle.
     """
     from tensorflow.python.framework import convert_to_constants
 
@@ -37,6 +38,8 @@ def freeze(plain: PythonSession, outputs: Sequence[str], kept: Collection[str] =
     graph_def = plain.graph.as_graph_def()
     for function in graph_def.library.function:
         read_then_gather(function.node_def)
+    if kept:  # outside of functions the converter does it, but not for these
+        read_then_gather(graph_def.node, in_function=False)
     return convert_to_constants.convert_variables_to_constants_from_session_graph(
         _Arrays(plain.session), graph_def, list(outputs), variable_names_denylist=list(kept)
     )
@@ -52,34 +55,6 @@ class _Arrays:
         """Return the values of tensors."""
         values = self._session.run(tensors)
         return [np.array(v, object) if isinstance(v, bytes) else v for v in values]
-
-
-def read_then_gather(body: Any) -> None:
-    """Replace every gather from a variable in a function's body by a read and a gather.
-
-    TensorFlow's converter leaves a `ResourceGather` in a function as it is, though its input is no
-    variable any more. Every model with embeddings whose signatures are functions has some.
-    """
-    for node in [n for n in body if n.op == "ResourceGather"]:
-        batch_dims = node.attr["batch_dims"].i
-        read = body.add(name=f"{node.name}/servingd_read", op="ReadVariableOp")
-        read.input.extend([node.input[0], *_control(node.input)])
-        read.attr["dtype"].CopyFrom(node.attr["dtype"])
-        axis = body.add(name=f"{node.name}/servingd_axis", op="Const")
-        axis.attr["dtype"].type = tensorflow().int32.as_datatype_enum
-        axis.attr["value"].tensor.CopyFrom(tensorflow().make_tensor_proto(np.int32(batch_dims)))
-
-        inputs = [f"{read.name}:value:0", node.input[1], f"{axis.name}:output:0"]
-        inputs += _control(node.input)
-        data_type, indices = node.attr["dtype"].type, node.attr["Tindices"].type
-        name, device = node.name, node.device
-        node.Clear()
-        node.name, node.op, node.device = name, "GatherV2", device
-        node.input.extend(inputs)
-        node.attr["Tparams"].type = data_type
-        node.attr["Tindices"].type = indices
-        node.attr["Taxis"].CopyFrom(axis.attr["dtype"])
-        node.attr["batch_dims"].i = batch_dims
 
 
 def optimise_graph(
@@ -136,7 +111,3 @@ def _forget_shapes(graph_def: Any) -> None:
         for node in nodes:
             if "_output_shapes" in node.attr:
                 del node.attr["_output_shapes"]
-
-
-def _control(inputs: Sequence[str]) -> list[str]:
-    return [name for name in inputs if name.startswith("^")]

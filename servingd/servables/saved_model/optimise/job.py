@@ -5,24 +5,24 @@ Whatever fails, the sessions that serve go on serving.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from servingd.core.call_protocols import Completion
 from servingd.core.callbacks import nothing
 from servingd.core.servable import Servable
 from servingd.core.types import Device, ServableId, Signature, Tensors
 from servingd.errors import Cancelled, ServingError
-from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph
-from servingd.servables.saved_model.optimise.child import GRAPH_FILE, REPORT_FILE, Declined
+from servingd.servables.saved_model.files.meta_graph import MetaGraph
+from servingd.servables.saved_model.optimise.child import GRAPH_FILE, Declined
+from servingd.servables.saved_model.optimise.report import Report, read_report
 from servingd.servables.saved_model.optimise.thread_tuning import open_if_faster
 from servingd.servables.saved_model.optimise.tuning import Tuning
 from servingd.servables.saved_model.servable import SavedModelServable
+from servingd.servables.saved_model.session.c_api import give_back_tensors
 from servingd.servables.saved_model.session.opening import open_optimised, open_plain
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.session.warm_up import same_answers
@@ -94,6 +94,7 @@ def swap_sessions(job: OptimisationJob, sessions: list[RunningSession]) -> None:
     """Let each replica run on its new session from now on."""
     for replica, session in zip(job.replicas, sessions, strict=True):
         replica.swap(session)
+        give_back_tensors(session.mapped)  # those of the plain session
     job.on_swapped()
     give_memory_back()
     _log.info(
@@ -116,17 +117,13 @@ def open_proven(job: OptimisationJob, folder: Path) -> list[RunningSession]:
     Raises Declined if it does not, or the child wrote no graph; OSError or ValueError for files
     that cannot be read; a ServingError.
     """
-    report: dict[str, Any] = json.loads((folder / REPORT_FILE).read_text())
-    if not report["optimised"]:
-        raise Declined(report["reason"])
-    initialiser = Initialiser(report["initialiser"], report["assets"])
-    reads: dict[str, str] = report.get("values", {})
+    report = read_report(folder)
     sessions: list[RunningSession] = []
     try:
         for replica in job.replicas:
             if job.cancelled.is_set():
                 raise Declined("cancelled")
-            sessions.append(_open_proven_replica(job, replica, folder, initialiser, reads))
+            sessions.append(_open_proven_replica(job, replica, folder, report))
     except BaseException:
         close_sessions(sessions)
         raise
@@ -137,21 +134,19 @@ def _open_proven_replica(
     job: OptimisationJob,
     replica: SavedModelServable,
     folder: Path,
-    initialiser: Initialiser,
-    reads: Mapping[str, str],
+    report: Report,
 ) -> RunningSession:
-    """Open the graph for one replica; `reads` are what its variables hold in the plain graph."""
     signatures, safe_to_run = job.meta_graph.signatures, job.safe_to_run
-    options = replica.session.options
+    options, reads = replica.session.options, report.reads
 
     def open_on(threads: int) -> RunningSession:
         return open_optimised(
             str(folder / GRAPH_FILE),
             job.path,
-            initialiser,
+            report.initialiser,
             options._replace(threads=threads),
             signatures,
-            dict(zip(reads, replica.session.read(list(reads.values())), strict=True)),
+            report.weights or dict(zip(reads, replica.session.read(reads.values()), strict=True)),
         )
 
     known = job.known_threads(optimised=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from servingd import __version__
@@ -39,6 +40,7 @@ from servingd.servables.saved_model.optimise.job import (
     pass_recorded_requests,
     swap_sessions,
 )
+from servingd.servables.saved_model.optimise.report import check_kept
 from servingd.servables.saved_model.optimise.tuning import (
     Tuning,
     TuningCache,
@@ -67,7 +69,10 @@ class GraphOptimiser:
         listener: SavedModelListener,
         child: ChildProcess | None = None,
     ) -> None:
-        """Start nothing yet. Not `enabled`: jobs only tune threads and merging."""
+        """Start nothing yet. Not `enabled`: jobs only tune threads and merging.
+
+        Whether large variables are mapped is the child's affair.
+        """
         self._cache_dir = cache_dir
         self._enabled = enabled
         self._listener = listener
@@ -114,9 +119,9 @@ class GraphOptimiser:
 
         None if there is none. Raises OSError or ValueError.
         """
-        if not self._enabled or not c_api.is_sound() or weight_bytes(path) > MAX_WEIGHT_BYTES:
+        if not self._enabled or not c_api.is_sound():
             return None
-        folder = self._graph_cache().find(_cache_key(path, tags))
+        folder = self._graph_cache().find(self._cache_key(path, tags))
         return read_cached_graph(folder, settings_digest) if folder is not None else None
 
     @property
@@ -180,16 +185,23 @@ class GraphOptimiser:
             del job  # else its servable lives until the next job comes
 
     def _check(self, check: WeightsCheck) -> None:
+        def cancelled() -> bool:
+            return check.cancelled or self._stopped
+
+        text = (
+            "the weights of %s are damaged: %s. It serves on, from an optimised graph that "
+            "was made of them before; without that graph it could not be loaded"
+        )
         try:
-            damage = find_damage(check.path, lambda: check.cancelled or self._stopped)
+            damage = ""
+            if check.kept is not None and (damage := _damage_of_kept(check.kept, cancelled)):
+                self._graph_cache().remove(check.kept)
+                text = "the weights that are mapped for %s are damaged, load it again: %s"
+            damage = damage or find_damage(check.path, cancelled)
         except BaseException:
             _log.exception("the weights of %s cannot be looked at", check.id)
             return
         if damage:
-            text = (
-                "the weights of %s are damaged: %s. It serves on, from an optimised graph that "
-                "was made of them before; without that graph it could not be loaded"
-            )
             _log.warning(text, check.id, damage)
             check.report(lambda: self._listener.graph_state_changed(check.id, "damaged weights"))
 
@@ -243,7 +255,7 @@ class GraphOptimiser:
             for session in sessions:
                 session.mergeable = mergeable
         tuning = Tuning(first.optimised, first.threads, mergeable)
-        if first.optimised and (folder := self._graph_cache().find(_key_of(job))):
+        if first.optimised and (folder := self._graph_cache().find(self._key_of(job))):
             write_tuning(folder / GRAPH_FILE, job.settings_digest, tuning)
         return tuning
 
@@ -260,10 +272,11 @@ class GraphOptimiser:
         weights = weight_bytes(job.path)
         if weights - kept_bytes(job.path) > MAX_WEIGHT_BYTES:
             raise Declined(f"{weights} bytes of variables are more than {MAX_WEIGHT_BYTES}")
-        cache, key = self._graph_cache(), _key_of(job)
+        cache, key = self._graph_cache(), self._key_of(job)
         cached = cache.find(key)
         if cached is not None:
             try:
+                check_kept(cached, job.cancelled.is_set)
                 return pass_recorded_requests(job, open_proven(job, cached))
             except Declined:
                 raise
@@ -288,12 +301,23 @@ class GraphOptimiser:
         try:
             memory = child_bytes(job.path)
             self._child.run(job.path, job.tags, work_folder, memory, job.cancelled)
-            if _key_of(job) != key:
+            if self._key_of(job) != key:
                 raise Declined("the model's files changed meanwhile")
-            return cache.store(work_folder, key)
+            kept = cache.store(work_folder, key)
+            if kept == work_folder and (other := cache.find(key)) is not None:
+                kept = other  # another server's, so that its weights are in memory once
+                cache.discard(work_folder)
+            return kept
         except BaseException:
             cache.discard(work_folder)
             raise
+
+    def _key_of(self, job: OptimisationJob) -> str:
+        return self._cache_key(job.path, job.tags)
+
+    def _cache_key(self, path: str, tags: tuple[str, ...]) -> str:
+        mapped = f"mapped from {self._child.map_from_bytes} bytes"
+        return model_key(path, __version__, tensorflow().__version__, mapped, *tags)
 
     def _graph_cache(self) -> GraphCache:
         with self._changed:
@@ -302,14 +326,17 @@ class GraphOptimiser:
             return self._cache
 
 
+def _damage_of_kept(folder: Path, cancelled: Callable[[], bool]) -> str:
+    """Return what is wrong with the weights beside a cached graph; empty: nothing, or none."""
+    try:
+        check_kept(folder, cancelled)
+    except FileNotFoundError:  # another server has removed it
+        return ""
+    except (Declined, OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def _graph_kind(job: OptimisationJob) -> str:
     meta_graph, weights = job.meta_graph, weight_bytes(job.path)
     return graph_kind(meta_graph.graph(), meta_graph.signatures, weights, job.settings_digest)
-
-
-def _key_of(job: OptimisationJob) -> str:
-    return _cache_key(job.path, job.tags)
-
-
-def _cache_key(path: str, tags: tuple[str, ...]) -> str:
-    return model_key(path, __version__, tensorflow().__version__, *tags)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from servingd.config.saved_model import SavedModelOptions
 from servingd.core.types import Signature, TensorSpec
+from servingd.servables.saved_model.files.mapped_weights import FILE as WEIGHTS_FILE
 from servingd.servables.saved_model.merging.row_wise.rules import REVISION
 from servingd.servables.saved_model.merging.row_wise.verdicts import Mergeable
 
@@ -118,7 +119,11 @@ def write_tuning(graph: Path, settings_digest: str, tuning: Tuning) -> None:
         new.replace(graph.with_name(FILE))
 
 
-def _state(file: Path) -> list[int]:
-    """Return size and time of change: a digest takes so long that other models' calls feel it."""
-    status = file.stat()
-    return [status.st_size, status.st_mtime_ns]
+def _state(graph: Path) -> list[int]:
+    """Return sizes and times of change: a digest takes so long that other models' calls feel it.
+
+    They are those of the graph, and of its weights where they are a file of their own.
+    """
+    weights = graph.with_name(WEIGHTS_FILE)
+    found = [file.stat() for file in (graph, weights) if file is graph or file.exists()]
+    return [number for status in found for number in (status.st_size, status.st_mtime_ns)]

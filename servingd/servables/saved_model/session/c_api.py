@@ -10,11 +10,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import math
 import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from servingd.core.types import CPU_0
 from servingd.errors import DataLoss, error_from_code
+from servingd.servables.saved_model.files.mapped_weights import MappedTensor
 from servingd.servables.saved_model.session.device_assignment import device_name
 from servingd.servables.saved_model.session.options import ONE_THREAD, SessionOptions
 from servingd.servables.tensorflow_runtime.runtime import clean, tensorflow
@@ -29,6 +31,8 @@ from servingd.servables.tensorflow_runtime.runtime import clean, tensorflow
 _log = logging.getLogger(__name__)
 
 _POINTER = ctypes.c_void_p
+_UINT8 = 4
+"""The number of a type of one byte."""
 _VALUE_SLOT = 16
 """Where a pybind11 object keeps the pointer to its C++ value."""
 
@@ -45,8 +49,24 @@ def _library() -> ctypes.CDLL:
         "TF_NewSession",
         "TF_NewBufferFromString",
         "TF_NewImportGraphDefOptions",
+        "TF_NewTensor",
+        "TF_AllocateTensor",
+        "TF_TensorData",
+        "TF_GraphOperationByName",
     ):
         getattr(library, name).restype = _POINTER
+    library.TF_DataTypeSize.restype = size = ctypes.c_size_t
+    library.TF_TensorData.argtypes = [_POINTER]
+    library.TF_AllocateTensor.argtypes = [ctypes.c_int, _POINTER, ctypes.c_int, size]
+    library.TF_NewTensor.argtypes = [
+        ctypes.c_int,
+        _POINTER,
+        ctypes.c_int,
+        _POINTER,
+        size,
+        _POINTER,
+        _POINTER,
+    ]
     library.TF_GetCode.argtypes = [_POINTER]
     library.TF_Message.argtypes = [_POINTER]
     library.TF_Message.restype = ctypes.c_char_p
@@ -79,6 +99,7 @@ class CApiSession:
 
     def __init__(self, session: int, graph: _POINTER) -> None:
         tf1 = tensorflow().compat.v1
+        self._pointers = _POINTER(session), graph
         # It runs nothing. On the host: else it would take memory of every GPU.
         self._python = tf1.Session(graph=tensorflow().Graph(), config=ONE_THREAD.config())
         slot = _POINTER.from_address(id(self._python._session) + _VALUE_SLOT)
@@ -106,6 +127,14 @@ class CApiSession:
     def trace(self, feeds: list[str], fetches: list[str], arrays: Iterable[Any]) -> Any:
         """Run once; return the `tensorflow.RunMetadata` that says where each operation ran."""
         return traced(self._python, feeds, fetches, arrays)
+
+    def assign_mapped(self, file: int, tensors: Sequence[MappedTensor], target: str) -> None:
+        """Run the operation `target`, fed with tensors that lie in a file, which is mapped.
+
+        The session owns the mappings: each goes with the last that holds its tensor. The file must
+        stay as it is until then; its descriptor need not. Raises OSError or a ServingError.
+        """
+        _run_on_mapped(*self._pointers, file, tensors, target)
 
     def interrupt(self) -> None:
         """End the runs under way with CANCELLED, from any thread. It answers no more calls."""
@@ -144,6 +173,109 @@ def _adopt(session: int, graph: _POINTER) -> CApiSession:
     except BaseException:
         _delete(_POINTER(session), graph)
         raise
+
+
+def give_back_tensors(sizes: Iterable[int]) -> None:
+    """Return to the system the memory of tensors of these sizes in bytes, which were freed before.
+
+    TensorFlow keeps it for other tensors. So some of each size are made, which get that memory, and
+    their pages are dropped before they are freed in turn: nobody else owns them meanwhile. Two of
+    each, since there may be a place that fits better, and was never used.
+    """
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    library, libc, made = _library(), _libc(), []
+    for size in [size for size in sizes for _ in range(2)]:
+        tensor = library.TF_AllocateTensor(_UINT8, (ctypes.c_int64 * 1)(size), 1, size)
+        start = library.TF_TensorData(tensor) if tensor else None
+        if not start:
+            continue
+        made.append(_POINTER(tensor))
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if length > 0:
+            libc.madvise(first, length, mmap.MADV_DONTNEED)
+    for tensor in made:
+        library.TF_DeleteTensor(tensor)
+
+
+class _Output(ctypes.Structure):
+    """TF_Output: an operation, and which of its outputs."""
+
+    _fields_ = (("operation", _POINTER), ("index", ctypes.c_int))
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    number, size = ctypes.c_int, ctypes.c_size_t
+    libc.mmap.argtypes = [_POINTER, size, number, number, number, ctypes.c_long]
+    libc.mmap.restype = _POINTER
+    libc.munmap.argtypes = [_POINTER, size]
+    libc.madvise.argtypes = [_POINTER, size, number]
+    return libc
+
+
+def _run_on_mapped(
+    session: _POINTER, graph: _POINTER, file: int, tensors: Sequence[MappedTensor], target: str
+) -> None:
+    from tensorflow.core.protobuf import config_pb2
+
+    library, count = _library(), len(tensors)
+    inputs, values = (_Output * count)(), (_POINTER * count)()
+    targets = (_POINTER * 1)(_operation(graph, target))
+    run_options = _buffer(config_pb2.RunOptions(inter_op_thread_pool=-1).SerializeToString())
+    try:
+        for number, tensor in enumerate(tensors):
+            inputs[number] = _Output(_operation(graph, tensor.name), 0)
+            values[number] = _mapped(file, tensor)
+        none, zero, one, given = None, 0, 1, ctypes.c_int(count)
+        with _Status() as status:
+            library.TF_SessionRun(
+                session,
+                run_options,
+                inputs,
+                values,
+                given,
+                none,
+                none,
+                zero,
+                targets,
+                one,
+                none,
+                status,
+            )
+    finally:
+        library.TF_DeleteBuffer(run_options)
+        for value in values:
+            if value:  # the variable holds what it was given
+                library.TF_DeleteTensor(_POINTER(value))
+
+
+def _operation(graph: _POINTER, name: str) -> int:
+    operation: int | None = _library().TF_GraphOperationByName(graph, name.encode())
+    if not operation:
+        raise DataLoss(f"the graph has no operation {name}")
+    return operation
+
+
+def _mapped(file: int, tensor: MappedTensor) -> int:
+    """Return a TF_Tensor whose memory is a part of a file; whoever frees it unmaps that."""
+    libc, shape = _libc(), tensor.shape
+    if _library().TF_DataTypeSize(tensor.data_type) * math.prod(shape) != tensor.size:
+        raise DataLoss(f"{tensor.name} has {tensor.size} bytes, which is not what its shape takes")
+    address = libc.mmap(None, tensor.size, mmap.PROT_READ, mmap.MAP_SHARED, file, tensor.offset)
+    if address in (None, _POINTER(-1).value):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{tensor.name} cannot be mapped: {os.strerror(number)}")
+    lengths = (ctypes.c_int64 * len(shape))(*shape)
+    unmap = ctypes.cast(libc.munmap, _POINTER)  # called with the address, the length, and nothing
+    made: int | None = _library().TF_NewTensor(
+        tensor.data_type, lengths, len(shape), address, tensor.size, unmap, None
+    )
+    if not made:  # it has unmapped it then
+        raise DataLoss(f"{tensor.name} is no tensor")
+    return made
 
 
 def make_call(

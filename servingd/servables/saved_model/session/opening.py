@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from servingd.core.types import CPU_0, Signature
 from servingd.errors import Cancelled, Code, ServingError
+from servingd.servables.saved_model.files.mapped_weights import MappedWeights, open_weights
 from servingd.servables.saved_model.files.meta_graph import Initialiser, MetaGraph, node_name
 from servingd.servables.saved_model.session import c_api
 from servingd.servables.saved_model.session.callables import SessionBackend
@@ -180,22 +182,32 @@ def open_optimised(
     initialiser: Initialiser,
     options: SessionOptions,
     signatures: Mapping[str, Signature],
-    values: Mapping[str, Any] = NO_VALUES,
+    values: Mapping[str, Any] | MappedWeights = NO_VALUES,
 ) -> RunningSession:
     """Open the optimised GraphDef in the file `graph`; initialise its tables from the assets.
 
     `source` is the model's folder; `values` are those of the variables that it still has, by what
-    takes them. They are shared, not copied. Raises a ServingError, or TensorFlow's errors.
+    takes them, or what a file beside the graph has of them. They are shared, not copied. Raises a
+    ServingError, OSError, BadWeights, or TensorFlow's errors.
     """
     backend = c_api.load_graph_def(graph, options, optimised=True)
     try:
-        if values:
+        if isinstance(values, MappedWeights):
+            file = open_weights(Path(graph).parent, values)
+            try:
+                backend.assign_mapped(file, values.tensors, ASSIGN)
+            finally:
+                os.close(file)
+        elif values:
             backend.make_call(list(values), [], [ASSIGN])(*values.values())
         _initialise(backend, source, initialiser)
     except BaseException:
         backend.close()
         raise
-    return RunningSession(backend, signatures, options, optimised=True)
+    session = RunningSession(backend, signatures, options, optimised=True)
+    if isinstance(values, MappedWeights):
+        session.mapped = tuple(tensor.size for tensor in values.tensors)
+    return session
 
 
 def _path_tensor(path: str) -> Any:

@@ -66,6 +66,7 @@ class RunningSession:
         "enter",
         "interrupted",
         "leave",
+        "mapped",
         "mergeable",
         "observed",
         "on_overdue",
@@ -90,6 +91,7 @@ class RunningSession:
         # Who waits for each run under way, by its thread.
         self.runs: dict[int, RunOwner] = options.limits.new_runs()
         self.interrupted = False
+        self.mapped: tuple[int, ...] = ()  # bytes of each variable that is mapped from a file
         self.on_overdue: Callable[[RunningSession], None] = RunningSession.interrupt
         try:
             self.calls = make_callables(backend, signatures, options.timed)
@@ -114,7 +116,7 @@ class RunningSession:
         """Intra-op threads of the session's own."""
         return self.options.threads
 
-    def read(self, tensors: list[str]) -> list[Any]:
+    def read(self, tensors: Collection[str]) -> list[Any]:
         """Return the values of tensors that need no inputs; those of variables are not copied.
 
         Raises TensorFlow's errors, or Unimplemented where the model runs as an object.
@@ -123,7 +125,7 @@ class RunningSession:
             return []
         if isinstance(self._backend, ObjectModel):
             raise Unimplemented("it runs as an object")
-        return self._backend.make_call([], tensors)()
+        return self._backend.make_call([], list(tensors))()
 
     def call_for(self, signature: Signature, wanted: Collection[str]) -> SignatureCallable:
         """Return the callable that computes the outputs `wanted` alone, as `Session::Run` does.
