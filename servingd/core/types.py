@@ -163,6 +163,9 @@ class Placement:
     may_grow: bool = True
     """Whether there is room at once for the growth that the estimate names."""
 
+    may_start_grown: bool = False
+    """Whether it may start as one that has grown, without room for its growth: it takes no more."""
+
     def __str__(self) -> str:
         return ", ".join(device.name for device in self.devices) or "anywhere"
 

@@ -1,7 +1,11 @@
-"""A model of a gigabyte, an embedding table: how long its load takes, and the memory."""
+"""A model of a gigabyte, an embedding table: how long its load takes, and the memory.
+
+First beside TensorFlow's own loader, then what its processes share once it is mapped.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -18,6 +22,7 @@ from tests.e2e.process import Process
 ROWS, WIDTH = 2_000_000, 128
 IDS = np.arange(16, dtype=np.int64).reshape(2, 8)
 ROUNDS = 5
+_OPTIMISED = ("--map_large_weights=off",)
 
 _EXPORT = """
 import sys
@@ -57,6 +62,11 @@ with open("/proc/self/status") as file:
 
 
 def run(folder: Path) -> Iterator[Row]:
+    yield from _beside_tensorflow(folder)
+    yield from _mapped(folder)
+
+
+def _beside_tensorflow(folder: Path) -> Iterator[Row]:
     """A load and the first answer, over TensorFlow's own loader; neither with its import."""
     version = folder / "m" / "1"
     _export(version, reads_first=False)
@@ -67,7 +77,7 @@ def run(folder: Path) -> Iterator[Row]:
         ours.append(_by_servingd(folder / "m", folder / str(number), "--optimize_models=off"))
     shutil.rmtree(version)
     _export(version, reads_first=True)  # as Keras 3 does; else it stays plain
-    optimised = _by_servingd(folder / "m", folder / "optimised")
+    optimised = _by_servingd(folder / "m", folder / "optimised", *_OPTIMISED)
     for name, found in (("TensorFlow", theirs), ("servingd", ours), ("optimised", [optimised])):
         print(name, *(f"{seconds:.2f} s {kib >> 10} MiB" for seconds, kib in found))
     yield Row("seconds of a load and the first answer", _ratio(ours, theirs, 0), at_most=1.1)
@@ -75,8 +85,79 @@ def run(folder: Path) -> Iterator[Row]:
     yield Row("peak once its graph is optimised", _ratio([optimised], theirs, 1), at_most=1.2)
 
 
-def _export(version: Path, *, reads_first: bool) -> None:
-    numbers = map(str, (ROWS, WIDTH, int(reads_first)))
+def _mapped(folder: Path) -> Iterator[Row]:
+    """Two processes on a kept graph, and each of their bytes counted once, over one without.
+
+    What a server of a small model takes is taken off.
+    """
+    shutil.rmtree(folder / "m")
+    _export(folder / "m" / "1", reads_first=False)
+    _export(folder / "small" / "1", reads_first=False, rows=100)
+    work, kept = folder / "mapped", f"--cache_dir={folder / 'kept'}"
+    work.mkdir()
+    with _server(folder / "m", work / "first", kept) as first:
+        plain = _answered(first)
+        without = _pss(first)
+        settled(first, "m")
+        first.predict("m", {"ids": IDS})
+        swapped = _pss(first)
+    with _server(folder / "small", work / "small", "--optimize_models=off") as small:
+        _answered(small)
+        base = _pss(small)
+    with _server(folder / "m", work / "one", kept) as one:
+        started = _answered(one)
+        alone = [_touched(one)]
+        with _server(folder / "m", work / "two", kept) as two:
+            _answered(two)
+            _touched(two)
+            both = [_pss(one), _pss(two)]
+    print(
+        f"base {base} MiB; plain {plain:.2f} s {without} MiB, {swapped} once its graph is swapped"
+    )
+    print(f"kept: {started:.2f} s, {alone[0]} MiB, of two {both} MiB, every row looked up")
+    yield Row("kept graph: seconds of a load and the first answer", started / plain, at_most=0.2)
+    yield Row("memory once its graph is swapped", (swapped - base) / (without - base), at_most=0.2)
+    yield Row("memory of two processes", (sum(both) - 2 * base) / (without - base), at_most=1.3)
+
+
+@contextlib.contextmanager
+def _server(base: Path, log: Path, *flags: str) -> Iterator[Process]:
+    place = ("--model_name=m", f"--model_base_path={base}")
+    server = Process(log, *place, *flags, TF_CPP_MIN_LOG_LEVEL="3")
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.close()
+
+
+def _answered(server: Process) -> float:
+    """Seconds of the load and of the first call."""
+    started = time.monotonic()
+    server.predict("m", {"ids": IDS})
+    taken = time.monotonic() - started
+    return taken + (
+        server.metric('servingd_load_seconds_sum{model="m",outcome="succeeded"}') or 0.0
+    )
+
+
+def _touched(server: Process) -> int:
+    """Look every row up; return the MiB that the process then has."""
+    for first in range(0, ROWS, 100_000):
+        ids = np.arange(first, first + 100_000, dtype=np.int64).reshape(-1, 8)
+        server.predict("m", {"ids": ids})
+    return _pss(server)
+
+
+def _pss(server: Process) -> int:
+    """MiB of a process; a page that several have counts in parts."""
+    lines = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text().splitlines()
+    (kib,) = (int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return kib >> 10
+
+
+def _export(version: Path, *, reads_first: bool, rows: int = ROWS) -> None:
+    numbers = map(str, (rows, WIDTH, int(reads_first)))
     subprocess.run([sys.executable, "-c", _EXPORT, version, *numbers], check=True)
 
 
@@ -95,22 +176,14 @@ def _by_tensorflow(version: Path) -> tuple[float, int]:
 
 
 def _by_servingd(base: Path, work: Path, *flags: str) -> tuple[float, int]:
-    """The same of a server; without flags the peak is taken once its graph is settled."""
+    """The same of a server; the peak of one that optimises is taken once its graph is settled."""
     work.mkdir()
-    place = ("--model_name=m", f"--model_base_path={base}")
-    server = Process(work / "log", *place, *flags, TF_CPP_MIN_LOG_LEVEL="3")
-    try:
-        server.wait_until_ready()
-        started = time.monotonic()
-        server.predict("m", {"ids": IDS})
-        taken = time.monotonic() - started
-        taken += server.metric('servingd_load_seconds_sum{model="m",outcome="succeeded"}') or 0.0
-        if not flags:
+    with _server(base, work / "log", *flags) as server:
+        taken = _answered(server)
+        if flags == _OPTIMISED:
             settled(server, "m")
             assert server.metric('servingd_model_graph{model="m",state="optimised",version="1"}')
             server.predict("m", {"ids": IDS})
         status = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
         (peak,) = (int(line.split()[1]) for line in status if line.startswith("VmHWM"))
         return taken, peak
-    finally:
-        server.close()

@@ -374,6 +374,12 @@ def test_a_start_on_a_kept_graph_maps_at_once_and_an_unload_leaves_nothing(table
     assert mapped_bytes(cache) == 0
 
 
+def test_a_kept_graph_needs_no_room_for_a_child(table, left, tmp_path, serve):
+    small = Placement(may_grow=False, may_start_grown=True)
+    assert serve(table, left[0], small).states == ["optimised"]
+    assert serve(table, tmp_path, small).states == ["plain"], "there is none"
+
+
 def test_replicas_on_several_devices_share_the_file(table, tmp_path, serve):
     devices = (CPU_0, Device("CPU", 1))
     for expected in (["plain", "optimising", "optimised"], ["optimised"]):

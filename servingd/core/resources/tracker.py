@@ -99,7 +99,9 @@ class ResourceTracker:
                     verdict is Verdict.WAIT
                     or not self._may_grow(servable_id, whole, request, placement)
                 ):
-                    placement = Placement(chosen, may_grow=False)
+                    grown = cost(request.estimate.grown).total(chosen)
+                    fits = larger(whole, grown) == whole
+                    placement = Placement(chosen, may_grow=False, may_start_grown=fits)
                 return Admission(verdict, placement, whole, steady.total(chosen))
         text = self._refusal(servable_id, loading, choice, rules)
         return Admission(Verdict.REFUSE, error=ResourceExhausted(text))
@@ -210,10 +212,13 @@ class ResourceTracker:
         return now.fits(grown + largest) and later.fits(grown)
 
     def grown(self, servable_id: ServableId, grew: bool) -> None:
-        """Record that a version's growth is over; `grew`: it was optimised."""
+        """Record that a version's growth is over; `grew`: it was optimised, or has started so."""
         held = self._reservations.get(servable_id)
-        if held is None or held.growth is not OptimisationReservation.ALLOWED:
+        if held is None or held.growth is OptimisationReservation.NONE:
             return
+        started = grew and held.placement.may_start_grown
+        if held.growth is OptimisationReservation.WAITS and not started:
+            return  # it is still to have its turn
         held.growth, held.grown = OptimisationReservation.NONE, grew
         if grew:
             held.steady = cost(held.request.estimate.grown).total(held.placement.devices)

@@ -183,7 +183,7 @@ class SavedModelLoader:
     def _open_cached(self, placement: Placement, model: _Model) -> list[RunningSession]:
         """Open the cached optimised graph on each device; none if these files have none there."""
         on_host = all(device.is_host for device in placement.devices)
-        if not on_host or not placement.may_grow:
+        if not on_host or not (placement.may_grow or placement.may_start_grown):
             return []
         try:
             cached = self._optimiser.find_cached(

@@ -251,6 +251,33 @@ def test_a_load_does_without_room_to_grow_and_gets_it_later(books):
     assert books.held(M1) == 70
 
 
+STARTS_GROWN = {"growth": 50, "grown": 18}
+
+
+def test_what_takes_no_more_once_it_has_grown_may_start_so_without_room_to_grow(books):
+    books.load(N1, request(60))
+    judged = books.ask(M1, request(20, **STARTS_GROWN))
+    assert (judged.placement.may_grow, judged.placement.may_start_grown) == (False, True)
+    assert books.held(M1) == 20, "nothing more is reserved for it"
+    books.grown(M1, True)  # it found what it became before
+    books.settle(M1, seen(3))
+    assert books.held(M1) == 18
+    assert books.waiting_to_grow() == []
+
+
+def test_what_could_not_start_grown_waits_to_grow(books):
+    books.load(N1, request(60))
+    books.load(M1, request(20, **STARTS_GROWN))
+    assert books.waiting_to_grow() == [M1]
+    books.grown(M1, False)
+    assert books.waiting_to_grow() == [M1]
+
+
+def test_what_would_take_more_does_not_start_grown(books):
+    books.load(N1, request(60))
+    assert not books.ask(M1, request(20, **GROWING)).placement.may_start_grown
+
+
 def test_others_wait_for_the_end_of_a_growth(books):
     books.load(M1, request(20, **GROWING))
     assert books.ask(N1, request(60)).verdict is Verdict.WAIT

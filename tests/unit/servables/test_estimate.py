@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from servingd.config.saved_model import SavedModelOptions
+from servingd.config.saved_model import MAP_FROM_BYTES, SavedModelOptions
 from servingd.core.resources.footprints import NOTHING
 from servingd.servables.saved_model.files import estimate as estimates
 from servingd.servables.saved_model.files.estimate import child_bytes, estimate
@@ -108,15 +108,29 @@ def test_one_that_is_too_large_for_it_stays_plain(version, name):
     assert estimate(path, mode(name)) == estimate(path, mode("off"))
 
 
-@pytest.mark.parametrize("name", ["background", "wait"])
-def test_large_variables_that_stay_count_once(version, name, monkeypatch):
+@pytest.mark.parametrize(
+    ("maps", "child", "shared", "replica"), [(0, 4, 0, 1.1), (MAP_FROM_BYTES, 2.5, 1, 0)]
+)
+def test_large_variables_that_stay_count_once(version, monkeypatch, maps, child, shared, replica):
+    """Those that are mapped count once for all replicas."""
     weights, kept = 2 * MAX_WEIGHT_BYTES, 2 * MAX_WEIGHT_BYTES - 10 * MB
+    options = SavedModelOptions(map_from_bytes=maps)
     monkeypatch.setattr(estimates, "kept_bytes", lambda path: kept)
-    large = estimate(version(graph=MB, weights=weights), mode(name))
+    path = version(graph=MB, weights=weights)
+    large, needed = estimate(path, options), child_bytes(path, maps > 0)
     monkeypatch.setattr(estimates, "kept_bytes", lambda path: 0)
-    small = estimate(version(weights=weights - kept), mode(name))
-    assert large.growth.replica == small.growth.replica + 4 * kept
-    assert large.grown.replica == small.grown.replica + round(1.1 * kept)
+    small = estimate(version(weights=weights - kept), options)
+    assert large.growth.replica == needed == small.growth.replica + round(child * kept)
+    assert large.grown.shared == small.grown.shared + shared * kept
+    assert large.grown.replica == small.grown.replica + round(replica * kept)
+
+
+def test_a_large_table_takes_no_more_once_it_is_mapped_than_its_load_does(version, monkeypatch):
+    """So it may start on a kept graph without room for the child that makes one."""
+    monkeypatch.setattr(estimates, "kept_bytes", lambda path: 1000 * MB)
+    found = estimate(version(graph=MB, weights=1001 * MB), mode("background"))
+    grown, peak = found.grown, found.peak
+    assert grown.shared + grown.replica <= peak.shared + peak.replica
 
 
 def test_what_is_not_there_takes_nothing(tmp_path):

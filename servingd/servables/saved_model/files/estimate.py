@@ -9,6 +9,7 @@ session and, packed, in kernels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -41,6 +42,8 @@ _CHILD_WEIGHTS = 22
 """Bytes that it takes per byte of variables (21 were seen): graphs, messages and two sessions."""
 _CHILD_KEPT = 4
 """Bytes that it takes per byte of variables that stay variables (3.1 were seen)."""
+_CHILD_MAPPED = 2.5
+"""The same where they are mapped: once in its session (1.1 were seen), and once in the file."""
 _CHILD_REST = 3
 """What it takes of what one session of the graph takes, without variables."""
 
@@ -60,25 +63,33 @@ def estimate(path: str, options: SavedModelOptions) -> Estimate:
     nothing = not weights + rest
     if options.optimize_models == "off" or weights - kept > MAX_WEIGHT_BYTES or nothing:
         return _estimate(weights, plain, loading)
-    frozen = round(_FROZEN_WEIGHTS * (weights - kept) + _PLAIN_WEIGHTS * kept) + rest
+    frozen = round(_FROZEN_WEIGHTS * (weights - kept)) + rest
     swap = _SWAP_WEIGHTS * (weights - kept) + kept + 2 * rest
     growth = max(
-        swap, _child_bytes(weights, kept, rest)
+        swap, _child_bytes(weights, kept, rest, options.map_from_bytes > 0)
     )  # the child has ended when sessions are swapped
-    return _estimate(weights, plain, loading, growth, max(plain, frozen))
+    found = _estimate(weights, plain, loading, growth, max(plain, frozen))
+    if not kept:
+        return found
+    if not options.map_from_bytes:
+        return _estimate(weights, plain, loading, growth, frozen + round(_PLAIN_WEIGHTS * kept))
+    # All replicas map the same pages, and so do other processes; here they count in full.
+    return replace(found, grown=replace(found.grown, shared=_BASE + kept, replica=frozen))
 
 
-def child_bytes(path: str) -> int:
+def child_bytes(path: str, maps: bool = True) -> int:
     """Return the bytes that the optimiser's child may take for the version under `path`.
 
-    They are part of the growth that `estimate` tells, and so of what is reserved. Raises OSError.
+    They are part of the growth that `estimate` tells, and so of what is reserved. `maps`: it writes
+    large variables to a file. Raises OSError.
     """
     folder = Path(path)
-    return _child_bytes(_weights(folder), kept_bytes(path), _graph(folder)[1])
+    return _child_bytes(_weights(folder), kept_bytes(path), _graph(folder)[1], maps)
 
 
-def _child_bytes(weights: int, kept: int, rest: int) -> int:
-    return _CHILD + _CHILD_WEIGHTS * (weights - kept) + _CHILD_KEPT * kept + _CHILD_REST * rest
+def _child_bytes(weights: int, kept: int, rest: int, maps: bool) -> int:
+    stay = round((_CHILD_MAPPED if maps else _CHILD_KEPT) * kept)
+    return _CHILD + _CHILD_WEIGHTS * (weights - kept) + stay + _CHILD_REST * rest
 
 
 def _weights(folder: Path) -> int:

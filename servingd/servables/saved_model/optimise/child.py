@@ -67,6 +67,9 @@ Call = Callable[..., list[Any]]
 _TRANSIENT = (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS)
 """TensorFlow's codes for trouble with files and memory: another try may succeed."""
 
+_NO_MEMORY = "Could not allocate ndarray"
+"""TensorFlow's text for too little memory where it has no code for it."""
+
 _PROOF_ROWS = (1, 5, 2, 17, 3, 8)
 """Rows of the inputs of each kind, in order of `SEEDS`."""
 
@@ -143,6 +146,8 @@ def _optimise(
         translated = translate(error)
         if translated.code in _TRANSIENT:
             raise translated from error
+        if _NO_MEMORY in translated.message:
+            raise MemoryError from error
         return {"optimised": False, "reason": f"{type(error).__name__}: {translated}"[:2000]}
     Path(target, GRAPH_FILE).write_bytes(graph_def.SerializeToString(deterministic=True))
     return {

@@ -23,6 +23,7 @@ from servingd.servables.saved_model.files.mapped_weights import (
     open_weights,
     write_weights,
 )
+from servingd.servables.saved_model.session.c_api import make_call
 from servingd.servables.saved_model.session.opening import ASSIGN
 from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
@@ -88,11 +89,13 @@ def write_values(folder: Path, plain: Any, reads: Mapping[str, str]) -> MappedWe
     graph, planned = plain.graph, []
     for placeholder, read in reads.items():
         tensor = graph.get_tensor_by_name(read)
-        shape = tuple(graph.get_tensor_by_name(read).shape.as_list())
+        shape = tuple(tensor.shape.as_list())
         size = math.prod(shape) * tensor.dtype.size
         name = placeholder.removesuffix(":0")
         planned.append((name, tensor.dtype.as_datatype_enum, shape, size))
-    return write_weights(folder, layout(planned), (plain.run(read) for read in reads.values()))
+    # By a callable: what `Session.run` returns is a copy.
+    values = (make_call(plain, [], [read])()[0] for read in reads.values())
+    return write_weights(folder, layout(planned), values)
 
 
 def map_values(folder: Path, weights: MappedWeights) -> dict[str, np.ndarray[Any, Any]]:

@@ -299,7 +299,7 @@ class GraphOptimiser:
         cache = self._graph_cache()
         work_folder = cache.make_work_folder()
         try:
-            memory = child_bytes(job.path)
+            memory = child_bytes(job.path, self._child.map_from_bytes > 0)
             self._child.run(job.path, job.tags, work_folder, memory, job.cancelled)
             if self._key_of(job) != key:
                 raise Declined("the model's files changed meanwhile")
