@@ -1,5 +1,5 @@
-"""What this process may use of its machine: cores and memory, by affinity and control groups.
+"""What this process may use of its machine: cores, memory and disks.
 
 Here: reading `/proc` and `/sys/fs/cgroup`.
-Not here: what is done with the numbers. Start with either file.
+Not here: what is done with the numbers. Start with any file.
 """

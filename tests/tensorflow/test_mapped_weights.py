@@ -209,6 +209,11 @@ def test_small_variables_and_all_of_them_without_the_flag_become_constants(table
     assert "VarHandleOp" not in operations(tmp_path / "off")
 
 
+def test_nothing_is_mapped_from_another_machine(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(child_module, "is_local", lambda folder: False)
+    assert made(table, tmp_path / "made").weights is None
+
+
 def test_in_a_large_model_all_large_variables_are_mapped(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "MAX_WEIGHT_BYTES", 1 << 20)
     for module in (weights, child_module):

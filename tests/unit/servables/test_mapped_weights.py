@@ -144,6 +144,12 @@ def test_the_file_of_another_graph_is_not_opened(tmp_path, written):
         open_weights(tmp_path / "other", written)
 
 
+def test_on_a_file_system_of_another_machine_it_is_not_opened(tmp_path, written, monkeypatch):
+    monkeypatch.setattr(mapped_weights, "is_local", lambda folder: False)
+    with pytest.raises(BadWeights, match="not on a file system of this machine"):
+        open_weights(tmp_path, written)
+
+
 def test_a_byte_that_changed_is_found_by_reading_all(tmp_path, written):
     content = bytearray((tmp_path / FILE).read_bytes())
     content[written.tensors[0].offset + 77] ^= 1

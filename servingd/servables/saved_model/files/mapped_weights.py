@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from servingd.machine.mounts import is_local
+
 FILE = "weights.bin"
 
 ALIGNMENT = 1 << 16
@@ -149,9 +151,12 @@ def open_weights(folder: Path, weights: MappedWeights) -> int:
     """Return a descriptor of the file in `folder`, to be mapped.
 
     It is the file that was written, as far as its size, owner, mode and header tell; its bytes are
-    read by `check_weights`. Raises OSError or BadWeights.
+    read by `check_weights`. On a file system of another machine nothing is mapped: what goes there
+    would end this process. Raises OSError or BadWeights.
     """
     path = folder / FILE
+    if not is_local(folder):
+        raise BadWeights(f"{path} is not on a file system of this machine")
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         status = os.fstat(file)

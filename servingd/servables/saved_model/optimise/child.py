@@ -27,6 +27,7 @@ import numpy as np
 from servingd.config.saved_model import extensions
 from servingd.core.types import Signature, Tensors
 from servingd.errors import Code, ServingError
+from servingd.machine.mounts import is_local
 from servingd.servables.saved_model.files.mapped_weights import MappedWeights
 from servingd.servables.saved_model.files.meta_graph import Initialiser, node_name, read_meta_graph
 from servingd.servables.saved_model.files.static_tables import Filled, NotStatic, find_filled
@@ -132,10 +133,11 @@ def _optimise(
     """Write the graph; return the report: what initialises it, or why there is none.
 
     Variables of `map_from_bytes` or more that are gathered from are written to a file beside it, to
-    be mapped; 0: none. Raises ServingError, OSError or MemoryError where another try may end
-    differently.
+    be mapped, if the folder is on this machine; 0: none. Raises ServingError, OSError or
+    MemoryError where another try may end differently.
     """
-    store = _Store(Path(target), map_from_bytes) if map_from_bytes else None
+    maps = map_from_bytes > 0 and is_local(Path(target))
+    store = _Store(Path(target), map_from_bytes) if maps else None
     try:
         graph_def, initialiser = optimise(source, tags, store=store)
     except Declined as reason:
