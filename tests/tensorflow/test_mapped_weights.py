@@ -227,6 +227,18 @@ def test_in_a_large_model_all_large_variables_are_mapped(tmp_path, monkeypatch):
     session.close()
 
 
+def test_too_little_memory_for_an_array_is_no_property_of_the_model(table, tmp_path, monkeypatch):
+    """TensorFlow calls it an internal error; a report would decline the model for good."""
+    import tensorflow as tf
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise tf.errors.InternalError(None, None, "Could not allocate ndarray")
+
+    monkeypatch.setattr(child_module, "optimise", fail)
+    with pytest.raises(MemoryError):
+        child_module._optimise(str(table), str(tmp_path), TAGS)
+
+
 # Sessions ----------------------------------------------------------------------------------------
 
 

@@ -55,18 +55,11 @@ def _library() -> ctypes.CDLL:
         "TF_GraphOperationByName",
     ):
         getattr(library, name).restype = _POINTER
-    library.TF_DataTypeSize.restype = size = ctypes.c_size_t
+    number, size = ctypes.c_int, ctypes.c_size_t
+    library.TF_DataTypeSize.restype = size
     library.TF_TensorData.argtypes = [_POINTER]
-    library.TF_AllocateTensor.argtypes = [ctypes.c_int, _POINTER, ctypes.c_int, size]
-    library.TF_NewTensor.argtypes = [
-        ctypes.c_int,
-        _POINTER,
-        ctypes.c_int,
-        _POINTER,
-        size,
-        _POINTER,
-        _POINTER,
-    ]
+    library.TF_AllocateTensor.argtypes = [number, _POINTER, number, size]
+    library.TF_NewTensor.argtypes = [number, _POINTER, number, _POINTER, size, _POINTER, _POINTER]
     library.TF_GetCode.argtypes = [_POINTER]
     library.TF_Message.argtypes = [_POINTER]
     library.TF_Message.restype = ctypes.c_char_p
@@ -229,21 +222,10 @@ def _run_on_mapped(
         for number, tensor in enumerate(tensors):
             inputs[number] = _Output(_operation(graph, tensor.name), 0)
             values[number] = _mapped(file, tensor)
-        none, zero, one, given = None, 0, 1, ctypes.c_int(count)
         with _Status() as status:
             library.TF_SessionRun(
-                session,
-                run_options,
-                inputs,
-                values,
-                given,
-                none,
-                none,
-                zero,
-                targets,
-                one,
-                none,
-                status,
+                *(session, run_options, inputs, values, ctypes.c_int(count)),
+                *(None, None, 0, targets, 1, None, status),
             )
     finally:
         library.TF_DeleteBuffer(run_options)
