@@ -99,6 +99,16 @@ def two_calls(m: Any, x: Any) -> Any:
     return inner(x) @ m.w + tf.gather(m.t, x + 1) @ m.w
 
 
+def within_its_shape(m: Any, x: Any) -> Any:
+    """As Keras 3 does, with a read that nobody uses once the shape is known."""
+    import tensorflow as tf
+
+    table = tf.convert_to_tensor(m.t)
+    rows = tf.raw_ops.Shape(input=table)[0] + tf.raw_ops.VariableShape(input=m.t.handle)[0]
+    tf.raw_ops.ReadVariableOp(resource=m.t.handle, dtype="float32")
+    return tf.gather(table, x % rows) @ m.w
+
+
 def multiplied_as_well(m: Any, x: Any) -> Any:
     """As a model that predicts words does: what is gathered from is a layer, too."""
     import tensorflow as tf
@@ -157,7 +167,9 @@ def mapped_bytes(folder: Path, pid: str = "self") -> int:
 # What the child makes ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", [as_it_lies, read_first, by_pairs, in_branches, two_calls])
+@pytest.mark.parametrize(
+    "function", [as_it_lies, read_first, by_pairs, within_its_shape, in_branches, two_calls]
+)
 def test_what_is_only_gathered_from_is_mapped_and_answers_the_same(tmp_path, function):
     path = export(tmp_path / "m", function)
     report = made(path, tmp_path / "made")
@@ -192,6 +204,19 @@ def test_what_is_used_otherwise_too_becomes_a_constant(tmp_path, function):
     assert report.weights is None
     assert not (tmp_path / "made" / FILE).exists()
     assert "VarHandleOp" not in operations(tmp_path / "made")
+
+
+def test_an_embedding_of_keras_is_mapped(tmp_path):
+    import keras
+
+    layers = keras.layers
+    embedding = layers.Embedding(ROWS, WIDTH, mask_zero=True)
+    model = keras.Sequential(
+        [keras.Input((5,), dtype="int32"), embedding, layers.GlobalAveragePooling1D()]
+    )
+    model.export(str(tmp_path / "m"), verbose=False)
+    (tensor,) = made(tmp_path / "m", tmp_path / "made").weights.tensors
+    assert tensor.size == TABLE_BYTES
 
 
 def test_the_file_holds_the_variable(table, tmp_path):

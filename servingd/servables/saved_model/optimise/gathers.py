@@ -17,6 +17,8 @@ from servingd.servables.tensorflow_runtime.runtime import tensorflow
 
 _FROM_VARIABLES = frozenset({"ResourceGather", "ResourceGatherNd"})
 _FROM_VALUES = frozenset({"Gather", "GatherNd", "GatherV2"})
+_OF_SHAPES = frozenset({"Rank", "Shape", "Size", "VariableShape"})
+"""They look at no value. Keras 3 also leaves reads behind that nobody uses."""
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
 _MAX_DEPTH = 64
@@ -119,12 +121,13 @@ class _Graph:
         """
         if name in body.results or depth > _MAX_DEPTH:
             return False
-        uses = list(body.consumers(name))
-        return bool(uses) and all(self._gathers(body, node, place, depth) for node, place in uses)
+        return all(self._gathers(body, node, place, depth) for node, place in body.consumers(name))
 
     def _gathers(self, body: _Body, node: Any, place: int, depth: int) -> bool:
         if node.op in _FROM_VALUES or node.op in _FROM_VARIABLES:
             return place == 0
+        if node.op in _OF_SHAPES:
+            return True
         if node.op in {"ReadVariableOp", "Identity"}:
             return self.is_gathered(body, node.name, depth)
         function = node.attr["f"].func.name if node.op in _CALLS else node.op
