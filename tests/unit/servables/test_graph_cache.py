@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -103,3 +104,23 @@ def test_what_was_tried_is_forgotten_after_a_month_unless_it_is_being_tried(fold
         aged(mine, 40)
         GraphCache(str(folder))
         assert {path.name for path in folder.iterdir()} == {".trying-b-1", mine.name}
+
+
+def test_graphs_are_made_one_at_a_time_by_all_who_share_a_folder(tmp_path):
+    tmp_path.chmod(0o700)
+    mine, theirs = GraphCache(str(tmp_path)), GraphCache(str(tmp_path))
+    nobody = threading.Event()
+    with mine.one_at_a_time(nobody) as waited:
+        assert waited is False
+        impatient = threading.Event()
+        impatient.set()
+        with theirs.one_at_a_time(impatient) as waited:
+            assert waited is True  # it does not go on waiting: its version is being unloaded
+    with theirs.one_at_a_time(nobody) as waited:
+        assert waited is False
+
+
+def test_without_a_folder_nobody_waits(tmp_path):
+    cache = GraphCache("")
+    with cache.one_at_a_time(threading.Event()) as one, cache.one_at_a_time(threading.Event()):
+        assert one is False

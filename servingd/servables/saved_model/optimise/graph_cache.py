@@ -11,7 +11,9 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from servingd.servables.saved_model.optimise.attempts import PREFIX as TRYING
@@ -20,6 +22,9 @@ _WORK_PREFIX = ".new-"
 """How the names of work folders begin: those whose graph is still being made."""
 _OWNER = ".owner"
 """A file in a work folder, locked by the server that works there."""
+
+_TURN, _TURN_S = ".turn", 0.1
+"""A file that is locked by the process whose child makes a graph; how often others look at it."""
 
 _ABANDONED_S = 24 * 3600.0
 """Seconds: a work folder of this age without such a file belongs to a server that was killed."""
@@ -71,6 +76,24 @@ class GraphCache:
         with contextlib.suppress(OSError):
             os.utime(folder)
         return folder
+
+    @contextlib.contextmanager
+    def one_at_a_time(self, cancelled: threading.Event) -> Iterator[bool]:
+        """Hold the machine's right to make a graph; yield whether others held it meanwhile.
+
+        All processes that share the cache wait for each other here, or until `cancelled` is set.
+        """
+        folder = self.folder
+        if folder is None:
+            yield False
+            return
+        waited = False
+        with (folder / _TURN).open("ab") as file:
+            while not _lock(file.fileno()):
+                waited = True
+                if cancelled.wait(_TURN_S):
+                    break
+            yield waited
 
     def make_work_folder(self) -> Path:
         """Make an empty folder, on the cache's file system so that `store` can rename it."""
@@ -202,3 +225,14 @@ def _processor() -> str:
             if line.startswith(("flags", "Features")):
                 return line
     return os.uname().machine
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file for this process; return False if another one has locked it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system knows no locks
+        return True
+    return True

@@ -285,7 +285,9 @@ class GraphOptimiser:
                     "an optimised graph is made anew, not taken from %s: %s", cached, error
                 )
                 cache.remove(cached)
-        folder = self._optimise_in_child(job, key)
+        with cache.one_at_a_time(job.cancelled) as waited:
+            made = cache.find(key) if waited else None  # by another worker of this server
+            folder = made or self._optimise_in_child(job, key)
         try:
             return pass_recorded_requests(job, open_proven(job, folder))
         finally:
