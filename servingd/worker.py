@@ -21,6 +21,7 @@ from servingd.core.lifecycle.events import Event, Grown, ReplicaFailed
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.servable import Loader, Servable
 from servingd.core.types import Device, ServableId, VersionData
+from servingd.frontends.tfs.rpc.profiler import Profiler
 from servingd.inference.checks import Checks
 from servingd.inference.replay import replay
 from servingd.machine.cpus import cpus
@@ -120,7 +121,8 @@ class Worker:
         )
         self._saved_models = SavedModelEvents(metrics, self._warm_up, new_runs)
         self.platforms = Platforms(options, self._saved_models)
-        self.profiler = self.platforms.profiler if config.enable_profiler else None
+        self.profiler: Profiler | None = self.platforms.profiler if config.enable_profiler else None
+        """Takes traces; it may be replaced before the ports are built."""
         self._dispatcher = self._build_dispatcher()
         self.models = ServingMap(states, self._dispatcher)
         self.versions = Versions(

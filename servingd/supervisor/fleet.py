@@ -265,14 +265,14 @@ class WorkerFleet:
 
     # What is asked of the fleet -------------------------------------------------------------------
 
-    def gather(self, what: str, body: bytes, then: Then) -> None:
-        """Ask every worker; `then` gets what was answered within a second, by worker.
+    def gather(self, what: str, body: bytes, then: Then, within_s: float = _FIGURES_S) -> None:
+        """Ask every worker; `then` gets what was answered in time, by worker.
 
         It is called on the thread `fleet`, or that of a worker's channel.
         """
-        self._loop.put(lambda: self._gather(what, body, then))
+        self._loop.put(lambda: self._gather(what, body, then, within_s))
 
-    def _gather(self, what: str, body: bytes, then: Then) -> None:
+    def _gather(self, what: str, body: bytes, then: Then, within_s: float) -> None:
         there = list(self.crew)
         gathering = Gathering({worker.key for worker in there}, then)
         for worker in there:
@@ -282,7 +282,7 @@ class WorkerFleet:
                 lambda answer, key=worker.key: gathering.take(key, answer),  # type: ignore[misc]
             )
         if there:
-            self._loop.put_after(_FIGURES_S, lambda: self._end(gathering))
+            self._loop.put_after(within_s, lambda: self._end(gathering))
         else:
             gathering.end()
 

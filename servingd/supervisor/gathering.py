@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from servingd.errors import ServingError
 from servingd.supervisor.messages import Answer
 
-Then: TypeAlias = Callable[[Mapping[int, bytes]], None]
-"""Takes what was answered, by worker."""
+Then: TypeAlias = Callable[[Mapping[int, bytes], ServingError | None], None]
+"""Takes what was answered, by worker, and the last error that was."""
 
 
 class Gathering:
@@ -21,6 +22,7 @@ class Gathering:
         self._waiting = asked  # guarded by _lock
         self._over = False  # guarded by _lock
         self._answers: dict[int, bytes] = {}  # guarded by _lock
+        self._error: ServingError | None = None  # guarded by _lock
 
     def take(self, key: int, answer: Answer) -> None:
         """Take a worker's answer."""
@@ -28,6 +30,8 @@ class Gathering:
             self._waiting.discard(key)
             if answer.error is None:
                 self._answers[key] = answer.body
+            else:
+                self._error = answer.error
             last = not self._waiting
         if last:
             self.end()
@@ -39,5 +43,5 @@ class Gathering:
                 return 0
             self._over = True
             missing = len(self._waiting)
-        self._then(dict(self._answers))
+        self._then(dict(self._answers), self._error)
         return missing

@@ -10,6 +10,7 @@ from typing import Any
 from servingd.core.call_protocols import States
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.types import Device, ServableId
+from servingd.errors import ServingError
 from servingd.frontends.admin.status_pages import Answer, StatusPages, describe_server
 from servingd.observability.placements import Placements
 from servingd.supervisor.fleet import WorkerFleet
@@ -70,7 +71,7 @@ class FleetPages:
     def _gather(self, what: str, body: bytes) -> Mapping[int, bytes]:
         came, found = threading.Event(), dict[int, bytes]()
 
-        def take(answers: Mapping[int, bytes]) -> None:
+        def take(answers: Mapping[int, bytes], error: ServingError | None) -> None:
             found.update(answers)
             came.set()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from servingd.config.models import ModelConfig
@@ -167,3 +167,27 @@ class RemoteControl:
         """Return single metrics of all workers, by TensorFlow Serving's names. Waits."""
         values: dict[str, int] = unpack(self._questions.ask_and_wait("values", pack(list(names))))
         return values
+
+
+class RemoteProfiler:
+    """Takes a trace of every worker; see `frontends.tfs.rpc.profiler.Profiler`."""
+
+    def __init__(self, questions: Questions) -> None:
+        self._questions = questions
+
+    def profile(
+        self,
+        seconds: float,
+        levels: tuple[int, int, int],
+        done: Callable[[Mapping[str, bytes] | ServingError], None],
+    ) -> None:
+        """Trace all workers for so many seconds; `done` gets their traces by their names."""
+
+        def answered(answer: Answer) -> None:
+            done(answer.error if answer.error is not None else unpack(answer.body))
+
+        self._questions.ask("profile", pack([seconds, levels]), answered)
+
+    def terminate(self) -> None:
+        """End the trace under way in all workers."""
+        self._questions.ask("end profile", b"", nothing)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from servingd.config.server import ServerConfig
 from servingd.control import Control
 from servingd.core.types import ServableId, VersionData
-from servingd.errors import ServingError, as_serving_error
+from servingd.errors import ServingError, Unavailable, as_serving_error
 from servingd.observability.metrics import Metrics
 from servingd.observability.snapshots import MetricsSnapshot, page, serving_values
 from servingd.observability.snapshots import decode as decode_snapshot
@@ -31,6 +31,8 @@ from servingd.supervisor.worker_metrics import WorkerMetrics
 from servingd.wire.config.saved_model import saved_model_options
 
 _END_S = 10.0
+_TRACE_S = 30.0
+"""Seconds that a worker may take to write a trace down, after it was taken."""
 
 _log = logging.getLogger(__name__)
 
@@ -155,6 +157,10 @@ class Supervisor:
                 self._with_metrics(lambda merged: answer(pack(serving_values(merged, names))))
             case "recycle":
                 self.fleet.recycle(unpack(ask.body), lambda begun: answer(pack(begun)))
+            case "profile":
+                self._profile(ask.body, answer)
+            case "end profile":
+                self.fleet.gather("end profile", b"", lambda found, error: answer())
             case "page":
                 path = unpack(ask.body)
                 self._slow.submit(lambda: answer(pack(self._pages.page(path))))
@@ -168,7 +174,21 @@ class Supervisor:
                 live[0] = self._metrics.snapshot()
                 then(self._totals.merged(live))
 
-        self.fleet.gather("metrics", b"", lambda found: self._slow.submit(lambda: merge(found)))
+        self.fleet.gather(
+            "metrics", b"", lambda found, error: self._slow.submit(lambda: merge(found))
+        )
+
+    def _profile(self, body: bytes, answer: Callable[..., None]) -> None:
+        """Answer with the traces of all workers, by their names."""
+
+        def take(traces: Mapping[int, bytes], error: ServingError | None) -> None:
+            if traces:
+                answer(pack({f"worker-{key}": trace for key, trace in traces.items()}))
+            else:
+                answer(error=error or Unavailable("no worker has taken a trace in time"))
+
+        seconds, _ = unpack(body)
+        self.fleet.gather("profile", body, take, seconds + _TRACE_S)
 
     def gone(self, worker: int) -> None:
         """Keep what a worker has counted; see `FleetListener`."""

@@ -17,14 +17,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from servingd.config.server import ServerConfig
 from servingd.core.lifecycle.events import Event, LoadOverdue, Publish
 from servingd.core.lifecycle.failures import event_of_failure
 from servingd.core.lifecycle.harness import LoadPlan
-from servingd.errors import Unavailable, as_serving_error
+from servingd.errors import ServingError, Unavailable, as_serving_error
 from servingd.frontends.ports import Ports
 from servingd.machine.cpus import share_with
 from servingd.machine.memory import status_bytes
@@ -65,7 +65,7 @@ from servingd.supervisor.messages import (
     unpack,
     unpack_models,
 )
-from servingd.supervisor.remote_control import Questions, RemoteControl
+from servingd.supervisor.remote_control import Questions, RemoteControl, RemoteProfiler
 from servingd.supervisor.run_marks import SIZE, MarkedRuns, RunMarks
 from servingd.worker import Worker
 
@@ -122,6 +122,9 @@ class WorkerEnd:
 
     def _answer(self, ask: Ask) -> None:
         """Answer a question of the supervisor about this worker."""
+        if ask.what == "profile":
+            self._profile(ask)
+            return
         try:
             body = self._figures(ask)
         except BaseException as error:
@@ -129,8 +132,26 @@ class WorkerEnd:
         else:
             self._channel.send(Answer(ask.number, body))
 
+    def _profile(self, ask: Ask) -> None:
+        """Answer with a trace of this worker, once it is taken."""
+
+        def done(outcome: Mapping[str, bytes] | ServingError) -> None:
+            if isinstance(outcome, ServingError):
+                self._channel.send(Answer(ask.number, error=outcome))
+            else:
+                self._channel.send(Answer(ask.number, outcome[""]))
+
+        try:
+            seconds, levels = unpack(ask.body)
+            self._worker.platforms.profiler.profile(seconds, tuple(levels), done)
+        except Exception as error:
+            self._channel.send(Answer(ask.number, error=as_serving_error(error)))
+
     def _figures(self, ask: Ask) -> bytes:
         match ask.what:
+            case "end profile":
+                self._worker.platforms.profiler.terminate()
+                return b""
             case "metrics":
                 return encode_snapshot(self._metrics.snapshot())
             case "explain":
@@ -208,6 +229,8 @@ class WorkerEnd:
             lambda servable_id: MarkedRuns(self._marks, servable_id),
             f".worker-{number}",
         )
+        if worker.profiler is not None:
+            worker.profiler = RemoteProfiler(self._questions)
         # What is planned, the supervisor shows: it would count once for each worker.
         self._metrics.placements.watch(LoadPlan, worker.platforms.devices)
         control.states.subscribe(self._metrics.on_state)

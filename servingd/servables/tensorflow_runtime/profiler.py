@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from servingd.errors import AlreadyExists, InvalidArgument, ServingError, as_serving_error
 from servingd.servables.tensorflow_runtime.runtime import is_loaded
@@ -26,10 +26,11 @@ class Profiler:
         self,
         seconds: float,
         levels: tuple[int, int, int],
-        done: Callable[[bytes | ServingError], None],
+        done: Callable[[Mapping[str, bytes] | ServingError], None],
     ) -> None:
         """Trace for `seconds`, then call `done` with a serialised `tensorflow.profiler.XSpace`.
 
+        It is under an empty name: this process is the only one.
         `levels` are those of the host, device and Python tracers. Raises InvalidArgument for a time
         that is too long, or AlreadyExists while another trace is taken. `done` is called from the
         profiler's thread.
@@ -57,11 +58,11 @@ class Profiler:
         seconds: float,
         levels: tuple[int, int, int],
         ended: threading.Event,
-        done: Callable[[bytes | ServingError], None],
+        done: Callable[[Mapping[str, bytes] | ServingError], None],
     ) -> None:
-        outcome: bytes | ServingError
+        outcome: Mapping[str, bytes] | ServingError
         try:
-            outcome = _trace(seconds, levels, ended)
+            outcome = {"": _trace(seconds, levels, ended)}
         except Exception as error:
             _log.exception("a profile could not be taken")
             outcome = as_serving_error(error)

@@ -110,14 +110,13 @@ def test_graphs_are_made_one_at_a_time_by_all_who_share_a_folder(tmp_path):
     tmp_path.chmod(0o700)
     mine, theirs = GraphCache(str(tmp_path)), GraphCache(str(tmp_path))
     nobody = threading.Event()
-    with mine.one_at_a_time(nobody) as waited:
-        assert waited is False
-        impatient = threading.Event()
-        impatient.set()
-        with theirs.one_at_a_time(impatient) as waited:
-            assert waited is True  # it does not go on waiting: its version is being unloaded
-    with theirs.one_at_a_time(nobody) as waited:
-        assert waited is False
+    impatient = threading.Event()
+    impatient.set()
+    with mine.one_at_a_time(nobody) as first, theirs.one_at_a_time(impatient) as second:
+        assert first is False
+        assert second is True  # it does not go on waiting: its version is being unloaded
+    with theirs.one_at_a_time(nobody) as third:
+        assert third is False
 
 
 def test_without_a_folder_nobody_waits(tmp_path):

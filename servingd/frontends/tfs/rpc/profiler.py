@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from servingd.errors import Code, ServingError
@@ -25,9 +25,12 @@ class Profiler(Protocol):
         self,
         seconds: float,
         levels: tuple[int, int, int],
-        done: Callable[[bytes | ServingError], None],
+        done: Callable[[Mapping[str, bytes] | ServingError], None],
     ) -> None:
-        """Trace for so many seconds; `levels` are those of the host, device and Python tracers."""
+        """Trace for so many seconds; `levels` are those of the host, device and Python tracers.
+
+        `done` gets a trace for each process, by its name; alone it has none.
+        """
         ...
 
     def terminate(self) -> None:
@@ -47,12 +50,13 @@ class ProfilerMethods:
         """Answer with a trace, in the form that TensorFlow's clients save for TensorBoard."""
         started = time.perf_counter()
 
-        def done(outcome: bytes | ServingError) -> None:
+        def done(outcome: Mapping[str, bytes] | ServingError) -> None:
             if isinstance(outcome, ServingError):
                 self._fail("Profile", outcome, started, reply)
                 return
-            response = protos.ProfileResponse(empty_trace=not outcome)
-            response.tool_data.add(name=_TOOL, data=outcome)
+            response = protos.ProfileResponse(empty_trace=not any(outcome.values()))
+            for process, trace in sorted(outcome.items()):
+                response.tool_data.add(name=f"{process}.{_TOOL}" if process else _TOOL, data=trace)
             reply.send(response.SerializeToString())
             self._record("Profile", Code.OK, started)
 
