@@ -263,12 +263,13 @@ class FileSystemSource:
 
     def _quarantine(self, servable_id: ServableId, fingerprint: str) -> None:
         name = servable_id.name
+        if name not in self._directories:
+            return  # it has been removed, and is judged anew if it comes back
         known = {**self._quarantined.get(name, {}), servable_id.version: fingerprint}
         self._quarantined[name] = known
-        if name in self._directories:
-            self._directories[name].quarantined = known
-            self._due.add(name)
-            self._requested = True
+        self._directories[name].quarantined = known
+        self._due.add(name)
+        self._requested = True
 
     # One model's directory ------------------------------------------------------------------------
 

@@ -79,6 +79,10 @@ class FleetListener(Protocol):
         """Return what a worker must know of the states when it starts, as messages."""
         ...
 
+    def told(self, message: object) -> None:
+        """Take note of what all workers are told."""
+        ...
+
     def asked(self, ask: Ask, reply: Callable[[object], object]) -> None:
         """Answer a worker's question, now or later, by passing an `Answer` to `reply`."""
         ...
@@ -417,6 +421,7 @@ class WorkerFleet:
             self._broadcast(self._news.popleft())
 
     def _broadcast(self, message: object) -> None:
+        self._listener.told(message)
         for worker in self.crew:
             worker.channel.send(message)
 

@@ -171,8 +171,8 @@ class Version:
     measured: dict[int, Measured | None] = field(default_factory=dict)
     grown: dict[int, bool] = field(default_factory=dict)
     growth_told: bool = False
-    moving: set[int] = field(default_factory=set)
-    """The workers that have yet to say that a replica was moved."""
+    moves: list[set[int]] = field(default_factory=list)
+    """The workers that have yet to say that a replica was moved, for each move under way."""
     devices: tuple[Device, ...] = ()
     """The devices of its replicas, as the last one of those said."""
 
@@ -232,7 +232,7 @@ class FleetState:
         elif not there:
             return [Report(Relocated(command.id, ()))]
         else:
-            version.moving = {member.key for member in there}
+            version.moves.append({member.key for member in there})
         return [Send(member.key, command) for member in there]
 
     def _want(self, servable_id: ServableId, goal: Goal) -> None:
@@ -283,7 +283,7 @@ class FleetState:
             version.measured.pop(key, None)
             version.grown.pop(key, None)
             version.growing.discard(key)
-            if key in version.moving:
+            while any(key in move for move in version.moves):
                 actions += self._moved(key, version)
         for servable_id, estimating in list(self._estimates.items()):
             if estimating.worker == key:
@@ -453,15 +453,19 @@ class FleetState:
 
     def _relocated(self, key: int, event: Relocated) -> list[Action]:
         version = self.versions.get(event.id)
-        if version is None or key not in version.moving:
+        if version is None or not any(key in move for move in version.moves):
             return []
         version.devices = event.devices
         return self._moved(key, version)
 
     def _moved(self, key: int, version: Version) -> list[Action]:
         """Report the end of a move when no worker is at it any more."""
-        version.moving.discard(key)
-        return [] if version.moving else [Report(Relocated(version.start.id, version.devices))]
+        move = next(move for move in version.moves if key in move)
+        move.discard(key)
+        if move:
+            return []
+        version.moves.remove(move)
+        return [Report(Relocated(version.start.id, version.devices))]
 
     # From goals to steps --------------------------------------------------------------------------
 

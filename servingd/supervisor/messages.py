@@ -253,7 +253,23 @@ _TYPES: Mapping[str, type] = {kind.__name__: kind for kind in (*_COMMANDS, *_EVE
 
 def encode(message: object) -> bytes:
     """Return a message as bytes."""
-    return msgspec.msgpack.encode([type(message).__name__, message], enc_hook=_plain)
+    named = [type(message).__name__, message]
+    try:
+        return msgspec.msgpack.encode(named, enc_hook=_plain)
+    except UnicodeEncodeError:  # a file's name, in an error: it must not stop the others
+        plain = msgspec.to_builtins(named, enc_hook=_plain, str_keys=False, builtin_types=(bytes,))
+        return msgspec.msgpack.encode(_readable(plain))
+
+
+def _readable(value: Any) -> Any:
+    """Return plain data with escapes in the place of what is not Unicode."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_readable(key): _readable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(each) for each in value]
+    return value
 
 
 def decode(data: bytes) -> Any:

@@ -36,7 +36,12 @@ class ReservedPorts:
             for name, port in self._ports.items():
                 if port:
                     _bind(name, port, shared=False).close()  # another server's is an error
-                    stack.callback(_bind(name, port, shared=True).close)
+                    first = _bind(name, port, shared=True)
+                    stack.callback(first.close)
+                    # SO_REUSEADDR is needed where connections of an earlier server wait for their
+                    # end; but who has it lets in others that have it, while nobody listens.
+                    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+                    stack.callback(_bind(name, port, shared=True, again=True).close)
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -44,11 +49,12 @@ class ReservedPorts:
         self._stack.close()
 
 
-def _bind(name: str, port: int, *, shared: bool) -> socket.socket:
+def _bind(name: str, port: int, *, shared: bool, again: bool = False) -> socket.socket:
     dual = socket.has_dualstack_ipv6()
     held = socket.socket(socket.AF_INET6 if dual else socket.AF_INET)
     try:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not again:  # the kernel remembers what the last one had
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if dual:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if shared:

@@ -110,6 +110,10 @@ class Supervisor:
         yield from self.states.snapshot()
         yield self._current_facts()
 
+    def told(self, message: object) -> None:
+        """Remember what a worker that starts must be told as well; see `FleetListener`."""
+        self.states.told(message)
+
     def _current_facts(self) -> Facts:
         now = self.control.readiness()
         listed = () if now.models_known else tuple(sorted(now.configured))

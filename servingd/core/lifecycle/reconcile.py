@@ -217,8 +217,11 @@ class ManagerState:
         return commands if Discard(event.id) in commands else [Discard(event.id), *commands]
 
     def _publish_failed(self, harness: Harness, event: PublishFailed) -> list[Command]:
-        self._tracker.leave(harness.id)
+        """Unload a version that cannot be called; one that is quiescing is unloaded when it has."""
         harness.error = event.error
+        if harness.state is not HarnessState.READY:
+            return []
+        self._tracker.leave(harness.id)
         return unload(harness)
 
     def _retry_due(self, servable_id: ServableId) -> list[Command]:

@@ -14,7 +14,7 @@ import pytest
 
 from servingd.config.models import ModelConfig
 from servingd.core.lifecycle.versions import All, Latest, Specific
-from servingd.core.types import AspiredVersions
+from servingd.core.types import AspiredVersions, ServableId
 from servingd.runtime.threads import WorkerPool
 from servingd.sources.catalogs import ConfiguredCatalog, RepositoryCatalog
 from servingd.sources.file_system import FileSystemSource, SourceOptions
@@ -990,3 +990,102 @@ def test_a_base_path_that_is_no_path_concerns_its_model_only(base):
     write_version(base / "1")
     watch = Watch(ConfiguredCatalog((no_path(base), model(base))))
     assert watch.scan() == {"m": ([1], {})}
+
+
+# Versions that processes die of -------------------------------------------------------------------
+
+
+def quarantine(watch, version, statement=None):
+    """Quarantine a version with the files that it was last stated with."""
+    statement = statement or watch.stated[-1]
+    [data] = [v.data for v in statement.versions if v.version == version]
+    watch.source.quarantine(ServableId(statement.name, version), data.fingerprint)
+    watch.source._take_results()
+
+
+def test_the_version_before_a_quarantined_one_is_stated(watch, base):
+    for version in (1, 2, 3):
+        write_version(base / str(version))
+    assert watch.scan() == {"m": ([3], {})}
+    quarantine(watch, 3)
+    assert watch.scan() == {"m": ([2], {})}
+    quarantine(watch, 2)
+    assert watch.scan() == {"m": ([1], {})}
+
+
+def test_a_quarantined_version_comes_back_when_its_files_change(watch, base):
+    write_version(base / "1")
+    write_version(base / "2")
+    watch.scan()
+    quarantine(watch, 2)
+    assert watch.scan() == {"m": ([1], {})}
+    write_version(base / "2", content="a mended version")
+    assert watch.scan() == {"m": ([2], {})}
+
+
+def test_a_quarantine_of_files_that_have_changed_meanwhile_has_no_effect(watch, base):
+    write_version(base / "1")
+    watch.scan()
+    first = watch.stated[-1]
+    write_version(base / "1", content="a mended version")
+    watch.scan()
+    quarantine(watch, 1, first)
+    assert watch.scan() == {}
+
+
+def test_without_another_version_the_quarantine_is_the_reason(watch, base):
+    write_version(base / "1")
+    watch.scan()
+    quarantine(watch, 1)
+    assert watch.scan() == {"m": ([], {})}
+    name, reason = watch.absent.get(timeout=TIMEOUT)
+    assert name == "m"
+    assert "version 1 of model m is quarantined" in reason
+
+
+def test_a_newer_version_follows_a_quarantined_one(watch, base):
+    write_version(base / "1")
+    watch.scan()
+    quarantine(watch, 1)
+    write_version(base / "2")
+    assert watch.scan() == {"m": ([2], {})}
+
+
+def test_a_removed_model_is_judged_anew_when_it_comes_back(base):
+    catalog = ConfiguredCatalog((model(base),))
+    watch = Watch(catalog)
+    write_version(base / "1")
+    watch.scan()
+    before = watch.stated[-1]
+    quarantine(watch, 1)
+    catalog.replace(())
+    watch.scan()
+    quarantine(watch, 1, before)  # on its way when the model was removed
+    catalog.replace((model(base),))
+    assert watch.scan() == {"m": ([1], {})}
+
+
+def test_a_model_whose_settings_change_stays_quarantined(base):
+    catalog = ConfiguredCatalog((model(base),))
+    watch = Watch(catalog)
+    write_version(base / "1")
+    write_version(base / "2")
+    watch.scan()
+    quarantine(watch, 2)
+    catalog.replace((model(base, policy=Latest(2)),))
+    assert watch.scan() == {"m": ([1], {})}
+
+
+def test_a_quarantine_wakes_a_source_that_runs(base):
+    watch = Watch(ConfiguredCatalog((model(base),)))
+    write_version(base / "1")
+    write_version(base / "2")
+    watch.source.start()
+    try:
+        statement = watch.next()
+        assert versions_of(statement) == [2]
+        [version] = statement.versions
+        watch.source.quarantine(ServableId("m", 2), version.data.fingerprint)
+        watch.wait_for("m", 1)
+    finally:
+        watch.source.stop()

@@ -6,6 +6,7 @@ from servingd.core.lifecycle.events import (
     Announce,
     CancelLoad,
     CancelRetry,
+    Crashed,
     Discard,
     Drained,
     LoadFailed,
@@ -22,7 +23,7 @@ from servingd.core.lifecycle.events import (
     Stop,
     Unloaded,
 )
-from servingd.core.lifecycle.policies import resource_preserving
+from servingd.core.lifecycle.policies import POLICIES, resource_preserving
 from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import (
     TRANSITIONS,
@@ -33,7 +34,7 @@ from servingd.core.lifecycle.states import (
     advance,
 )
 from servingd.core.types import AspiredVersion, AspiredVersions, ServableId, VersionData
-from servingd.errors import DataLoss, InvalidArgument
+from servingd.errors import DataLoss, Internal, InvalidArgument
 from tests.unit.core.settled import is_settled
 
 M1, M2, M3 = (ServableId("m", v) for v in (1, 2, 3))
@@ -314,3 +315,54 @@ def test_a_version_that_cannot_be_published_is_unloaded_and_ends_as_failed(state
     (harness,) = state.harnesses()
     assert harness.state is HarnessState.ERROR
     assert state.handle(aspire(1)) == []
+
+
+CRASH = Internal("workers die of it")
+
+
+def test_a_version_that_processes_die_of_ends_with_the_error(serving):
+    assert serving.handle(Crashed(M1, CRASH)) == [say(M1, "UNLOADING"), Quiesce(M1)]
+    assert serving.handle(Drained(M1)) == [StartUnload(M1)]
+    assert serving.handle(Unloaded(M1)) == [say(M1, "END", CRASH)]
+    assert is_settled(serving)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_a_crashed_version_is_not_loaded_again_while_it_stays_aspired(policy):
+    state = ManagerState(POLICIES[policy])
+    state.handle(aspire(1))
+    state.handle(LoadSucceeded(M1))
+    for event in (Crashed(M1, CRASH), Drained(M1), Unloaded(M1)):
+        assert StartLoad(M1, data(1)) not in state.handle(event)
+    assert deeds(state.handle(aspire(1))) == []
+    assert deeds(state.handle(aspire(2, 1))) == [StartLoad(M2, data(2))]
+
+
+def test_the_version_before_a_crashed_one_is_loaded_when_it_is_aspired(serving):
+    serving.handle(Crashed(M1, CRASH))
+    assert StartLoad(M2, data(2)) in serving.handle(aspire(2))
+    serving.handle(Drained(M1))
+    serving.handle(Unloaded(M1))
+    assert deeds(serving.handle(LoadSucceeded(M2))) == [Publish(M2)]
+    assert is_settled(serving)
+
+
+def test_a_crashed_version_with_other_files_is_loaded_anew(serving):
+    for event in (Crashed(M1, CRASH), Drained(M1), Unloaded(M1)):
+        serving.handle(event)
+    assert deeds(serving.handle(aspire(1, files="changed"))) == [StartLoad(M1, data(1, "changed"))]
+
+
+def test_a_crash_of_what_does_not_serve_changes_nothing(state):
+    assert state.handle(Crashed(M1, CRASH)) == []
+    state.handle(aspire(1))
+    assert state.handle(Crashed(M1, CRASH)) == [], "its load fails, and says so"
+    state.handle(LoadSucceeded(M1))
+    state.handle(Crashed(M1, CRASH))
+    assert state.handle(Crashed(M1, CRASH)) == [], "it is on its way out"
+
+
+def test_a_failure_to_publish_that_comes_when_the_version_leaves_is_waited_out(serving):
+    serving.handle(aspire())
+    assert serving.handle(PublishFailed(M1, CRASH)) == []
+    assert serving.handle(Drained(M1)) == [StartUnload(M1)]

@@ -527,6 +527,14 @@ class TestGrowthAndReplicas:
         fleet.event(1, moved)
         assert fleet.died(2) == [Report(moved)]
 
+    def test_several_moves_are_each_reported(self):
+        fleet = serving(1, 2)
+        fleet.command(Relocate(A, GPU, OTHER_GPU))
+        fleet.command(Relocate(A, OTHER_GPU, None))
+        moved = Relocated(A, (OTHER_GPU,))
+        assert fleet.event(1, moved) == fleet.event(1, moved) == []
+        assert fleet.died(2) == [Report(moved), Report(moved)]
+
     def test_a_successors_move_is_not_waited_for(self):
         fleet = serving(1)
         fleet.command(Relocate(A, GPU, OTHER_GPU))
