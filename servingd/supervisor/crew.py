@@ -197,7 +197,7 @@ class Crew:
             return
         key, now = next(self._keys), time.monotonic()
         try:
-            process = WorkerProcess(number)
+            process = self._reaper.begin(lambda: WorkerProcess(number))
         except OSError as error:
             _log.error("a worker cannot be started: %s", error)
             pause = self._backoff[number].pause(now) or 1.0
@@ -209,7 +209,6 @@ class Crew:
         worker = WorkerHandle(key, number, process, channel, Questions(channel.send), now, now)
         worker.replaces = replaces
         self._handles[key] = worker
-        self._reaper.expect()
         channel.start()
         channel.send(Configuration(WIRE_VERSION, self._config, number, self._size))
         self._see()

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from servingd.supervisor.deaths import Death
 from servingd.supervisor.run_marks import SIZE, RunMarks
@@ -74,6 +75,15 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
+class Child(Protocol):
+    """A child process."""
+
+    pid: int
+
+
+_C = TypeVar("_C", bound=Child)
+
+
 class Reaper:
     """Owns the thread `reaper`: it learns of the end of every child at once, by waiting for it.
 
@@ -81,10 +91,10 @@ class Reaper:
     """
 
     def __init__(self, ended: Callable[[int, Death], None]) -> None:
-        """`ended` is called on the thread, with the process and how it has ended."""
+        """`ended` is called on the thread, with one of our processes and how it has ended."""
         self._ended = ended
         self._changed = threading.Condition()
-        self._expected = 0  # children that have not ended; guarded by _changed
+        self._expected: set[int] = set()  # our children; guarded by _changed
         self._stopping = False  # guarded by _changed
         self._kills = _out_of_memory_kills()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -93,11 +103,16 @@ class Reaper:
         """Start the thread."""
         self._thread.start()
 
-    def expect(self) -> None:
-        """Wait for one child more."""
+    def begin(self, spawn: Callable[[], _C]) -> _C:
+        """Begin a child, whose end is then told: even if it ends at once. Raises what spawn does.
+
+        Only our own count: were an orphan's end to count, that of a worker would be missed.
+        """
         with self._changed:
-            self._expected += 1
+            child = spawn()
+            self._expected.add(child.pid)
             self._changed.notify()
+            return child
 
     def stop(self) -> None:
         """End the thread once it waits for no child."""
@@ -108,18 +123,23 @@ class Reaper:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._expected or self._stopping)
+                self._changed.wait_for(lambda: bool(self._expected) or self._stopping)
                 if not self._expected:
                     return
             try:
                 pid, status = os.waitpid(-1, 0)
             except ChildProcessError:
                 with self._changed:
-                    self._expected = 0
+                    lost, self._expected = self._expected, set()
+                for pid in lost:  # whoever else has waited for them knows how they ended
+                    self._ended(pid, Death())
                 continue
+            death = self._death(status)
             with self._changed:
-                self._expected -= 1
-            self._ended(pid, self._death(status))
+                ours = pid in self._expected
+                self._expected.discard(pid)
+            if ours:
+                self._ended(pid, death)
 
     def _death(self, status: int) -> Death:
         kills, self._kills = self._kills, _out_of_memory_kills()

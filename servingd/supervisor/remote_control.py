@@ -47,12 +47,18 @@ class Questions:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._waiting: dict[int, Answered] = {}  # guarded by _lock
+        self._gone: ServingError | None = None  # guarded by _lock
 
     def ask(self, what: str, body: bytes, answered: Answered) -> int:
         """Ask; `answered` is called once, on the thread that receives the answer."""
         with self._lock:
             number = next(self._numbers)
-            self._waiting[number] = answered
+            gone = self._gone
+            if gone is None:
+                self._waiting[number] = answered
+        if gone is not None:
+            answered(Answer(number, error=gone))
+            return number
         self._send(Ask(number, what, body))
         return number
 
@@ -88,8 +94,12 @@ class Questions:
         """Answer every question with an error: the other process is gone."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
+            self._gone = error
         for number, answered in waiting.items():
-            answered(Answer(number, error=error))
+            try:
+                answered(Answer(number, error=error))
+            except BaseException:  # the others are to be told as well
+                _log.exception("a question could not be ended")
 
 
 class RemoteControl:
