@@ -36,6 +36,8 @@ class Channel:
         self._received = received
         self._closed = closed
         self._waiting: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
+        self._lock = threading.Lock()
+        self._using = 2  # threads that use the socket; guarded by _lock
         self._threads = [
             threading.Thread(target=self._read, name=f"{name}-reader", daemon=True),
             threading.Thread(target=self._write, name=f"{name}-writer", daemon=True),
@@ -83,6 +85,7 @@ class Channel:
                         _log.exception("a message could not be taken")
         except OSError:
             pass
+        self._leave()
         self._closed()
 
     def _write(self) -> None:
@@ -90,7 +93,16 @@ class Channel:
             while (data := self._waiting.get()) is not None:
                 self._socket.sendall(data)
         except OSError:
-            return
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close the socket with the last thread that uses it."""
+        with self._lock:
+            self._using -= 1
+            last = not self._using
+        if last:
+            self._socket.close()
 
 
 class _quiet:  # noqa: N801

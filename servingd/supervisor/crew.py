@@ -10,7 +10,7 @@ import logging
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from servingd.config.server import ServerConfig
@@ -68,8 +68,15 @@ class Crew:
     """Owns the processes and the thread `reaper`."""
 
     def __init__(
-        self, config: ServerConfig, workers: int, loop: Loop, listener: CrewListener
+        self,
+        config: ServerConfig,
+        workers: int,
+        loop: Loop,
+        listener: CrewListener,
+        start_process: Callable[[int], WorkerProcess] = WorkerProcess,
     ) -> None:
+        """Start nothing. `start_process` begins the process of a worker with a number."""
+        self._start_process = start_process
         self._config = config
         self._size = workers
         self._loop = loop
@@ -197,7 +204,7 @@ class Crew:
             return
         key, now = next(self._keys), time.monotonic()
         try:
-            process = self._reaper.begin(lambda: WorkerProcess(number))
+            process = self._reaper.begin(lambda: self._start_process(number))
         except OSError as error:
             _log.error("a worker cannot be started: %s", error)
             pause = self._backoff[number].pause(now) or 1.0
@@ -269,10 +276,13 @@ class Crew:
         """Send heartbeats; replace workers that do not answer."""
         now = time.monotonic()
         for worker in self._handles.values():
-            limit = _SILENT_S if worker.hello else _HELLO_S
+            # One that has not said Hello may answer heartbeats, and hang nevertheless.
+            limit, since = _HELLO_S, worker.since
+            if worker.hello:
+                limit, since = _SILENT_S, worker.heard
             if worker.reason:
                 continue
-            if now - worker.heard > limit:
+            if now - since > limit:
                 _log.error("worker %d has not answered for %g s", worker.number, limit)
                 self._replace_silent(worker)
             elif not worker.channel.send(Ping()):

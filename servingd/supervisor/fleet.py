@@ -56,6 +56,7 @@ from servingd.supervisor.messages import (
     Settle,
     pack_models,
 )
+from servingd.supervisor.processes import WorkerProcess
 from servingd.supervisor.run_marks import known
 from servingd.supervisor.worker_handle import WorkerHandle
 
@@ -115,14 +116,19 @@ class WorkerFleet:
     """
 
     def __init__(
-        self, config: ServerConfig, workers: int, platforms: Platforms, listener: FleetListener
+        self,
+        config: ServerConfig,
+        workers: int,
+        platforms: Platforms,
+        listener: FleetListener,
+        start_process: Callable[[int], WorkerProcess] = WorkerProcess,
     ) -> None:
-        """Start nothing."""
+        """Start nothing. `start_process` begins the process of a worker with a number."""
         self.platforms = platforms
         self._workers = workers
         self._listener = listener
         self._loop = Loop("fleet")
-        self.crew = Crew(config, workers, self._loop, self)
+        self.crew = Crew(config, workers, self._loop, self, start_process)
         self._events: EventSink
         # All below: the thread `fleet` alone.
         self._state = FleetState(workers)
@@ -190,7 +196,8 @@ class WorkerFleet:
 
         def job() -> None:
             self._settings = wanted
-            self._tell(Settings(pack_models(wanted)))
+            # At once, as loads are commanded: they must not overtake their models' settings.
+            self._broadcast(Settings(pack_models(wanted)))
 
         self._loop.put(job)
 

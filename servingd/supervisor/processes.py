@@ -31,6 +31,7 @@ class WorkerProcess:
     def __init__(self, number: int) -> None:
         """Begin the process. Raises OSError."""
         self.number = number
+        self._closed = False
         self.connection, theirs = socket.socketpair()
         self._dump = os.memfd_create("servingd-stacks")
         marks = os.memfd_create("servingd-runs")
@@ -44,12 +45,21 @@ class WorkerProcess:
             command = [sys.executable, "-P", "-m", _MODULE, *map(str, given)]
             self.pid = os.posix_spawn(sys.executable, command, _environment())
             os.set_inheritable(self._dump, False)
+        except OSError:
+            self.connection.close()
+            os.close(self._dump)
+            raise
         finally:
             theirs.close()
             os.close(marks)
 
     def signal(self, number: int) -> None:
-        """Send a signal; nothing happens if the process has ended."""
+        """Send a signal; nothing happens if the process has ended.
+
+        After `close` its number may be another process's.
+        """
+        if self._closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
@@ -64,6 +74,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Free what belongs to the process, after its end."""
+        self._closed = True
         os.close(self._dump)
         self.marks.close()
 

@@ -167,7 +167,9 @@ class Supervisor:
                 self.fleet.gather("end profile", b"", lambda found, error: answer())
             case "page":
                 path = unpack(ask.body)
-                self._slow.submit(lambda: answer(pack(self._pages.page(path))))
+                self._slow.submit(lambda: _answer(answer, lambda: pack(self._pages.page(path))))
+            case unknown:
+                raise Unavailable(f"the supervisor knows nothing about {unknown}")
 
     def _with_metrics(self, then: Callable[[MetricsSnapshot], None]) -> None:
         """Pass the sums over all workers to `then`, on the pool `pages`."""
@@ -211,3 +213,13 @@ class Supervisor:
     def hopeless(self) -> None:
         """Say that no worker can start; see `FleetListener`."""
         self._hopeless()
+
+
+def _answer(answer: Callable[..., None], make: Callable[[], bytes]) -> None:
+    """Answer with what `make` returns, or its error: whoever asked waits for it."""
+    try:
+        body = make()
+    except BaseException as error:
+        answer(error=as_serving_error(error))
+    else:
+        answer(body)
