@@ -352,7 +352,9 @@ class FleetState:
     def load_again(self, key: int, servable_id: ServableId) -> list[Action]:
         """Let a worker try a load again that had failed in it alone."""
         member, version = self.members.get(key), self.versions.get(servable_id)
-        if member is None or version is None or version.goal is not Goal.PUBLISH:
+        if member is None or version is None:
+            return []
+        if version.goal is not Goal.PUBLISH or version.given_up:
             return []
         if member.has.get(servable_id) is Has.FAILED:
             del member.has[servable_id]
@@ -393,7 +395,8 @@ class FleetState:
         member, version = self.members[key], self.versions.get(event.id)
         member.has.pop(event.id, None)
         actions: list[Action] = []
-        if event.id in member.cancelled or isinstance(event, LoadOverdue):
+        leaves = version is None or version.goal in (Goal.QUIESCE, Goal.UNLOAD)
+        if event.id in member.cancelled or isinstance(event, LoadOverdue) or leaves:
             member.cancelled.discard(event.id)
             actions.append(Send(key, Discard(event.id)))  # its loader cannot be used again
         if version is None:

@@ -334,6 +334,11 @@ class TestJoining:
         fleet.event(1, Drained(A))
         assert fleet.command(StartUnload(A)) == [Send(1, StartUnload(A)), Send(9, Discard(A))]
 
+    def test_a_loader_that_fails_while_the_version_leaves_is_dropped(self):
+        fleet = failed_to_join(times=0)
+        fleet.command(Quiesce(A))
+        assert fleet.event(9, TORN) == [Send(9, Discard(A))]
+
     def test_a_retry_is_cancelled_as_the_first_attempt_is(self):
         fleet = failed_to_join(times=1)
         fleet.command(Quiesce(A))
