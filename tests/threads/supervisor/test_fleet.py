@@ -182,7 +182,7 @@ def serve():
     for server in servers:
         server.fleet.end(TIMEOUT)
         assert not server.states()
-        server.fleet._reaper._thread.join(TIMEOUT)
+        server.fleet.crew._reaper._thread.join(TIMEOUT)
         for played in server.begun:
             for thread in played.channel._threads:
                 thread.join(TIMEOUT)
@@ -286,7 +286,7 @@ def test_figures_are_gathered_from_all_that_answer(serve):
     server = serve(2, each={1: {"says_hello": False}})
     server.wait(lambda: sorted(server.states()) == ["serving", "starting"])
     found: queue.SimpleQueue = queue.SimpleQueue()
-    server.fleet.gather("metrics", b"", found.put)
+    server.fleet.gather("metrics", b"", lambda answers, error: found.put(answers))
     assert list(found.get(timeout=TIMEOUT).values()) == [str(server.begun[0].pid).encode()]
 
 
