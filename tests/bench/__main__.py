@@ -28,6 +28,7 @@ BENCHMARKS = (
     "overload",
     "quiet_reload",
     "replicas",
+    "workers",
     "large_model",
 )
 

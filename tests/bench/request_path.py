@@ -68,7 +68,7 @@ def run(folder: Path) -> Iterator[Row]:
         request.inputs["x"].MergeFromString(encode_as_content(x, 1))
         payload, reply = request.SerializeToString(), _Nowhere()
         handle = server.worker.models.acquire(ModelSpec("m"))
-        session = server.control._manager._live[handle.id].servable.session
+        session = server.worker.versions._live[handle.id].servable.session
         call = session.calls["serving_default"]._run
         handle.release()
 
