@@ -38,6 +38,8 @@ _HELLO_S = 120.0
 """Seconds that a worker may take to start."""
 _KILL_S = 5.0
 """Seconds that a worker may take to write its stacks before it is killed."""
+_RECYCLE_S = 600.0
+"""Seconds that a worker may take to load what the one that it replaces serves."""
 _LEAVE_S = 10.0
 """Seconds beyond the time for calls in flight that a worker may take to leave."""
 
@@ -173,9 +175,21 @@ class Crew:
         while self._recycling:
             key = self._recycling[0]
             if key in self._handles and not self.stopping:
-                self._spawn(self._handles[key].number, replaces=key)
+                self._begin_successor(key)
                 return
             self._recycling.popleft()
+
+    def _begin_successor(self, key: int) -> None:
+        self._spawn(self._handles[key].number, replaces=key)
+        self._loop.put_after(_RECYCLE_S, lambda: self._give_up_recycling(key))
+
+    def _give_up_recycling(self, key: int) -> None:
+        """End a worker that has not opened in time; the one that it was to replace stays."""
+        for worker in self._handles.values():
+            if worker.replaces == key:
+                _log.error("worker %d has not opened within %g s", worker.number, _RECYCLE_S)
+                worker.reason = "silent"
+                worker.process.signal(signal.SIGKILL)
 
     def _leave(self, key: int) -> None:
         """Let a worker leave: the one in its place is open."""

@@ -105,8 +105,6 @@ class WorkerEnd:
 
     def _received(self, message: Any) -> None:
         match message:
-            case Ping():
-                self._channel.send(Pong(status_bytes("VmRSS")))
             case Answer():
                 self._questions.answer(message)
             case Ask():
@@ -190,7 +188,9 @@ class WorkerEnd:
         self._loop.put_after(delay_s, due)
 
     def _take(self, message: Any) -> None:
-        if type(message) in COMMANDS:
+        if isinstance(message, Ping):  # here: a thread that is stuck must not look alive
+            self._channel.send(Pong(status_bytes("VmRSS")))
+        elif type(message) in COMMANDS:
             self._carry_out(message)
         elif isinstance(message, Configuration):
             self._configure(message)

@@ -41,9 +41,8 @@ def run(folder: Path) -> Iterator[Row]:
             ]
             cpu = statistics.median(a[0] / b[0] for a, b in rounds)
             latency = statistics.median(a[1] / b[1] for a, b in rounds)
-            print(
-                f"{what}: CPU {rounds[-1][0][0] * 1e6:.0f} us with two, {rounds[-1][1][0] * 1e6:.0f} us"
-            )
+            (of_two, _), (of_one, _) = rounds[-1]
+            print(f"{what}: CPU {of_two * 1e6:.0f} us with two, {of_one * 1e6:.0f} us with one")
             yield Row(f"{what}: CPU of one, two workers over one", cpu, at_most=limit)
             if calls == 1:
                 yield Row(f"{what}: latency, two workers over one", latency, at_most=1.1)
