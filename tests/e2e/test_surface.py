@@ -94,9 +94,12 @@ def https(server, context):
         connection.close()
 
 
-def test_both_ports_can_be_encrypted(serve, pki, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_both_ports_can_be_encrypted(serve, pki, tmp_path, workers):
     file = ssl_config(pki, tmp_path / "ssl.config", verify=False)
-    server = serve(f"--ssl_config_file={file}", f"--rest_ssl_config_file={file}")
+    server = serve(
+        f"--ssl_config_file={file}", f"--rest_ssl_config_file={file}", f"--workers={workers}"
+    )
     root = (pki / "ca.pem").read_bytes()
     context = ssl.create_default_context(cadata=root.decode())
     server.wait_for("an answer", lambda: b"predictions" in https(server, context))
@@ -214,12 +217,18 @@ def test_the_method_of_a_signature_is_checked_where_that_is_asked_for(start, mod
     )
 
 
-def test_a_trace_comes_back_in_the_form_that_tensorflows_client_saves(start, base, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_trace_comes_back_in_the_form_that_tensorflows_client_saves(
+    start, base, tmp_path, workers
+):
     import threading
 
     import tensorflow as tf
 
-    server = start(*one_model(base)).wait_until_ready()
+    server = start(*one_model(base), f"--workers={workers}").wait_until_ready()
+    if workers == 2:
+        serving = 'servingd_workers{state="serving"}'
+        server.wait_for("both workers", lambda: server.metric(serving) == 2)
     done = threading.Event()
 
     def traffic():
@@ -235,8 +244,9 @@ def test_a_trace_comes_back_in_the_form_that_tensorflows_client_saves(start, bas
     finally:
         done.set()
         caller.join()
-    (trace,) = (tmp_path / "log").rglob("*.xplane.pb")
-    assert b"SessionRun" in trace.read_bytes() or b"RunGraph" in trace.read_bytes()
+    traces = [file.read_bytes() for file in (tmp_path / "log").rglob("*.xplane.pb")]
+    assert len(traces) == workers  # all of them; the calls were one worker's
+    assert any(b"SessionRun" in trace or b"RunGraph" in trace for trace in traces)
 
 
 def test_without_the_profiler_its_service_is_not_there(serve):
