@@ -1,8 +1,8 @@
-"""Several workers behind one port: the processes, and the fleet that the manager commands.
+"""Several workers behind one port: the supervisor, and the parts of which it is made.
 
-Here: which worker must do what (`fleet_state.py`, pure), when one is begun anew and which version
-is blamed for deaths (`deaths.py`, pure), the thread that carries both out (`fleet.py`, `crew.py`),
-the processes (`processes.py`), the wire between them (`messages.py`, `channel.py`), and what is put
-together from these: `supervisor.py` and, in a worker, `worker_process.py`. Not here: which versions
-ought to be served; `control.py` decides that as for one process. Start with `fleet_state.py`.
+Here: the composition (`supervisor.py`), what workers are told of states (`states.py`), pages and
+metrics of all together, the ports that are held for them, and how many there are (`sizing.py`).
+`fleet/` commands the workers, `processes/` begins and replaces them, `worker/` is what runs in one,
+`link/` is the wire between. Not here: which versions ought to be served; `control.py` decides that
+as for one process. Start with `supervisor.py`, then `fleet/state.py`.
 """

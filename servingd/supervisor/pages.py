@@ -13,8 +13,8 @@ from servingd.core.types import Device, ServableId
 from servingd.errors import ServingError
 from servingd.frontends.admin.status_pages import Answer, StatusPages, describe_server
 from servingd.observability.placements import Placements
-from servingd.supervisor.fleet import WorkerFleet
-from servingd.supervisor.messages import PlacementsAre, decode, pack, unpack
+from servingd.supervisor.fleet.fleet import WorkerFleet
+from servingd.supervisor.link.messages import PlacementsAre, decode, pack, unpack
 
 _ANSWERS_S = 2.0
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.states import ServableState
 from servingd.runtime.manager.state_monitor import StateMonitor
-from servingd.supervisor.messages import AbsentBecause, Announced, ConfiguredAre, IncompleteAre
-from servingd.supervisor.remote_control import Questions, RemoteControl
+from servingd.supervisor.link.messages import AbsentBecause, Announced, ConfiguredAre, IncompleteAre
+from servingd.supervisor.link.questions import Questions
+from servingd.supervisor.worker.remote_control import RemoteControl
 
 
 class ToldStates(StateMonitor):

@@ -22,8 +22,8 @@ from servingd.observability.state_log import log_incomplete, log_state
 from servingd.observability.worker_totals import WorkerTotals
 from servingd.runtime.threads import WorkerPool
 from servingd.servables.registry import Platforms
-from servingd.supervisor.fleet import WorkerFleet
-from servingd.supervisor.messages import Answer, Ask, Facts, pack, unpack, unpack_models
+from servingd.supervisor.fleet.fleet import WorkerFleet
+from servingd.supervisor.link.messages import Answer, Ask, Facts, pack, unpack, unpack_models
 from servingd.supervisor.pages import FleetPages
 from servingd.supervisor.ports import ReservedPorts
 from servingd.supervisor.states import ToldStates

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from servingd.supervisor.fleet import WorkerFleet
+from servingd.supervisor.fleet.fleet import WorkerFleet
 
 _STATES = ("starting", "joining", "serving", "leaving")
 

@@ -1,6 +1,6 @@
 """The fleet: what carries out the manager's commands about versions, in one process or in several.
 
-`runtime/versions/versions.py` is the fleet of one process, and `supervisor/fleet.py` that of
+`runtime/versions/versions.py` is the fleet of one process, and `supervisor/fleet/fleet.py` that of
 several workers.
 """
 

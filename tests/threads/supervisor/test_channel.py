@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from servingd.supervisor.channel import Channel
-from servingd.supervisor.messages import Ask, Ping, Pong, encode
+from servingd.supervisor.link.channel import Channel
+from servingd.supervisor.link.messages import Ask, Ping, Pong, encode
 from tests.threads.fakes import TIMEOUT
 
 

@@ -15,9 +15,9 @@ import pytest
 from servingd.config.server import ServerConfig
 from servingd.core.lifecycle.events import LoadSucceeded, Publish, StartLoad
 from servingd.core.types import ServableId, VersionData
-from servingd.supervisor.channel import Channel
-from servingd.supervisor.fleet import WorkerFleet
-from servingd.supervisor.messages import (
+from servingd.supervisor.fleet.fleet import WorkerFleet
+from servingd.supervisor.link.channel import Channel
+from servingd.supervisor.link.messages import (
     WIRE_VERSION,
     Answer,
     Ask,

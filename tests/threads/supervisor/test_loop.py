@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from servingd.supervisor.loop import Loop
+from servingd.runtime.loop import Loop
 from tests.threads.fakes import TIMEOUT
 
 

@@ -5,13 +5,12 @@ import queue
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 
 import pytest
 
-from servingd.supervisor.deaths import Death
-from servingd.supervisor.processes import Reaper
+from servingd.supervisor.processes.deaths import Death
+from servingd.supervisor.processes.process import Reaper
 from tests.threads.fakes import TIMEOUT
 
 SLEEP = "import time; time.sleep(60)"
@@ -77,24 +76,26 @@ def test_of_two_at_once_each_is_told(reaper, ends):
     assert {ends.get(timeout=TIMEOUT)[0] for _ in pids} == pids
 
 
-def test_the_end_of_others_children_does_not_hide_that_of_ours(reaper, ends):
-    """As process 1 of a container it gets the orphans of others."""
-    strangers = [spawn("") for _ in range(3)]
-    for stranger in strangers:
-        os.waitid(os.P_PID, stranger.pid, os.WEXITED | os.WNOWAIT)
-    ours = begin(reaper, SLEEP)
-    for stranger in strangers:
-        wait_until_reaped(stranger.pid)
-    assert ends.empty()
-    os.kill(ours, signal.SIGKILL)
-    assert ends.get(timeout=TIMEOUT)[0] == ours
-
-
-def wait_until_reaped(pid: int) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while os.path.exists(f"/proc/{pid}"):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+def test_the_end_of_others_children_does_not_hide_that_of_ours():
+    """As process 1 of a container it gets the orphans of others. In a process of its own."""
+    program = """
+import os, queue, signal, time
+from tests.threads.supervisor import test_processes as t
+ends = queue.SimpleQueue()
+reaper = t.Reaper(lambda pid, death: ends.put(pid), adopts=True)
+reaper.start()
+strangers = [t.spawn("") for _ in range(3)]
+ours = t.begin(reaper, t.SLEEP)
+deadline = time.monotonic() + t.TIMEOUT
+while any(os.path.exists(f"/proc/{s.pid}") for s in strangers):
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+assert ends.empty()
+os.kill(ours, signal.SIGKILL)
+assert ends.get(timeout=t.TIMEOUT) == ours
+reaper.stop()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_a_child_that_was_waited_for_elsewhere_has_ended_too(ends):

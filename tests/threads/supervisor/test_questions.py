@@ -5,8 +5,9 @@ import threading
 import pytest
 
 from servingd.errors import DataLoss, Unavailable
-from servingd.supervisor.messages import Answer, Ask, pack
-from servingd.supervisor.remote_control import Questions, RemoteControl
+from servingd.supervisor.link.messages import Answer, Ask, pack
+from servingd.supervisor.link.questions import Questions
+from servingd.supervisor.worker.remote_control import RemoteControl
 from tests.threads.fakes import TIMEOUT
 
 GONE = Unavailable("the other process is gone")

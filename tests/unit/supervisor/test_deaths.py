@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from servingd.core.types import ServableId
-from servingd.supervisor.deaths import Backoff, Death, Strikes
+from servingd.supervisor.processes.deaths import Backoff, Death, Strikes
 
 A, B = ServableId("a", 1), ServableId("b", 1)
 

@@ -52,7 +52,8 @@ from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import AspiredVersion, AspiredVersions, Device, ServableId, VersionData
 from servingd.errors import DataLoss, Internal
-from servingd.supervisor.fleet_state import FleetState, LoadAgain, Open, Report, Send
+from servingd.supervisor.fleet.records import LoadAgain, Open, Report, Send
+from servingd.supervisor.fleet.state import FleetState
 
 NAMES = ("a", "b")
 VERSIONS = range(1, 4)

@@ -27,7 +27,8 @@ from servingd.core.lifecycle.events import (
 from servingd.core.resources.footprints import Estimate, Footprint, Measured
 from servingd.core.types import Device, Placement, Resources, ServableId, VersionData
 from servingd.errors import Cancelled, DataLoss, Internal
-from servingd.supervisor.fleet_state import FleetState, LoadAgain, Open, Phase, Report, Send
+from servingd.supervisor.fleet.records import LoadAgain, Open, Phase, Report, Send
+from servingd.supervisor.fleet.state import FleetState
 
 A, B = ServableId("a", 1), ServableId("b", 1)
 DATA = VersionData("/a/1", "tensorflow")

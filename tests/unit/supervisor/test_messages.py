@@ -17,8 +17,8 @@ from servingd.core.resources.footprints import Estimate, Footprint, Measured
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.types import Device, Placement, Resources, ServableId, VersionData
 from servingd.errors import Cancelled, DataLoss, Internal, ServingError
-from servingd.supervisor import messages
-from servingd.supervisor.messages import (
+from servingd.supervisor.link import messages
+from servingd.supervisor.link.messages import (
     COMMANDS,
     EVENTS,
     decode,

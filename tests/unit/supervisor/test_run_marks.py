@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from servingd.core.types import ServableId
-from servingd.supervisor.run_marks import SIZE, MarkedRuns, RunMarks, code_of, known
+from servingd.supervisor.processes.run_marks import SIZE, MarkedRuns, RunMarks, code_of, known
 
 A, B = ServableId("a", 1), ServableId("b", 1)
 SLOTS = SIZE // 16

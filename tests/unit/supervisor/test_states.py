@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.types import ServableId
 from servingd.errors import Cancelled, DataLoss
-from servingd.supervisor.messages import Announced
-from servingd.supervisor.remote_control import Questions, RemoteControl
+from servingd.supervisor.link.messages import Announced
+from servingd.supervisor.link.questions import Questions
 from servingd.supervisor.states import ToldStates
+from servingd.supervisor.worker.remote_control import RemoteControl
 
 NAMES = ("a", "b", "c")
 names = st.sampled_from(NAMES)

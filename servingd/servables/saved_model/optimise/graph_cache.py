@@ -23,8 +23,8 @@ _WORK_PREFIX = ".new-"
 _OWNER = ".owner"
 """A file in a work folder, locked by the server that works there."""
 
-_TURN, _TURN_S = ".turn", 0.1
-"""A file that is locked by the process whose child makes a graph; how often others look at it."""
+_TURN_S = 0.1
+"""Seconds between two looks at whether it is our turn to make a graph."""
 
 _ABANDONED_S = 24 * 3600.0
 """Seconds: a work folder of this age without such a file belongs to a server that was killed."""
@@ -81,19 +81,23 @@ class GraphCache:
     def one_at_a_time(self, cancelled: threading.Event) -> Iterator[bool]:
         """Hold the machine's right to make a graph; yield whether others held it meanwhile.
 
-        All processes that share the cache wait for each other here, or until `cancelled` is set.
+        All processes that share the cache wait for each other here, or until `cancelled` is set;
+        the folder itself is locked.
         """
         folder = self.folder
         if folder is None:
             yield False
             return
         waited = False
-        with (folder / _TURN).open("ab") as file:
-            while not _lock(file.fileno()):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            while not _lock(descriptor):
                 waited = True
                 if cancelled.wait(_TURN_S):
                     break
             yield waited
+        finally:
+            os.close(descriptor)
 
     def make_work_folder(self) -> Path:
         """Make an empty folder, on the cache's file system so that `store` can rename it."""

@@ -20,10 +20,7 @@ Pure: one owner feeds it, and carries out what it returns. `fleet.py` is that ow
 from __future__ import annotations
 
 import dataclasses
-import enum
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Iterator
 
 from servingd.core.lifecycle.events import (
     CancelLoad,
@@ -48,81 +45,23 @@ from servingd.core.lifecycle.events import (
     Unloaded,
     VersionCommand,
 )
-from servingd.core.resources.footprints import Estimate, Footprint, Measured
-from servingd.core.types import NO_BYTES, Device, Resources, ServableId
+from servingd.core.types import ServableId
 from servingd.errors import Cancelled, DeadlineExceeded, ServingError
-
-# What the owner carries out -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send a command to a worker."""
-
-    worker: int
-    command: VersionCommand
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Report an event to the manager."""
-
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Let a worker open its ports: it serves all that is published."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class LoadAgain:
-    """Call `load_again` after a pause: a worker could not load what others serve."""
-
-    worker: int
-    id: ServableId
-    after_s: float
-
-
-Action: TypeAlias = Send | Report | Open | LoadAgain
-
-# What is known ------------------------------------------------------------------------------------
-
-
-class Phase(enum.Enum):
-    """How far a worker is."""
-
-    JOINING = "joining"
-    """It loads what the others serve; its ports are closed."""
-    SERVING = "serving"
-    LEAVING = "leaving"
-    """It takes no new calls, and ends when its calls are answered."""
-
-
-class Goal(enum.Enum):
-    """What the manager wants of a version."""
-
-    LOAD = "load"
-    PUBLISH = "publish"
-    QUIESCE = "quiesce"
-    UNLOAD = "unload"
-
-
-class Has(enum.Enum):
-    """What one worker has of a version; a worker without an entry has nothing."""
-
-    LOADING = "loading"
-    LOADED = "loaded"
-    PUBLISHING = "publishing"
-    PUBLISHED = "published"
-    DRAINING = "draining"
-    DRAINED = "drained"
-    UNLOADING = "unloading"
-    FAILED = "failed"
-    """It could not load what others serve; it tries again."""
-
+from servingd.supervisor.fleet.costs import total
+from servingd.supervisor.fleet.estimates import Estimates
+from servingd.supervisor.fleet.records import (
+    Action,
+    Goal,
+    Has,
+    LoadAgain,
+    Member,
+    Open,
+    Phase,
+    Report,
+    Send,
+    Version,
+    cancelled,
+)
 
 _SERVES = frozenset({Has.PUBLISHING, Has.PUBLISHED, Has.DRAINING})
 _LOADED = frozenset({Has.LOADED, *_SERVES, Has.DRAINED})
@@ -133,68 +72,15 @@ _AGAIN_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 after the last one."""
 
 
-@dataclass(slots=True)
-class Member:
-    """One worker process."""
-
-    key: int
-    phase: Phase = Phase.JOINING
-    has: dict[ServableId, Has] = field(default_factory=dict)
-    failures: dict[ServableId, int] = field(default_factory=dict)
-    cancelled: set[ServableId] = field(default_factory=set)
-    """Loads that it was told to cancel. Their loaders stay cancelled, until they are discarded."""
-    unusable: set[ServableId] = field(default_factory=set)
-    """Versions that it unloads because it alone could not publish them; it tries them again."""
-
-
-@dataclass(slots=True)
-class Version:
-    """One version that the manager has commanded to load."""
-
-    start: StartLoad
-    goal: Goal = Goal.LOAD
-    proven: bool = False
-    """Whether one worker has loaded it."""
-    first: int | None = None
-    """The worker that loads it alone."""
-    told: bool = False
-    """Whether the manager was told that the goal is reached, or that the load has failed."""
-    failed: LoadFailed | LoadOverdue | None = None
-    """Set: the load is being undone in all workers."""
-    suspect: bool = False
-    """Whether a worker died while it loaded it."""
-    given_up: bool = False
-    """Whether the manager was told that it cannot be served any more, and will take it away."""
-    may_grow: bool = False
-    growing: set[int] = field(default_factory=set)
-    """The workers that know that they may let it grow."""
-    measured: dict[int, Measured | None] = field(default_factory=dict)
-    grown: dict[int, bool] = field(default_factory=dict)
-    growth_told: bool = False
-    moves: list[set[int]] = field(default_factory=list)
-    """The workers that have yet to say that a replica was moved, for each move under way."""
-    devices: tuple[Device, ...] = ()
-    """The devices of its replicas, as the last one of those said."""
-
-
-@dataclass(slots=True)
-class Estimating:
-    """An estimate that was asked for."""
-
-    start: StartEstimate
-    worker: int | None = None
-    cancelled: bool = False
-
-
 class FleetState:
     """All workers and versions. One owner; not thread-safe."""
 
     def __init__(self, workers: int) -> None:
-        self.workers = workers
-        """The number of workers that there ought to be."""
+        """Start without any. `workers` is how many there ought to be."""
         self.members: dict[int, Member] = {}
         self.versions: dict[ServableId, Version] = {}
-        self._estimates: dict[ServableId, Estimating] = {}
+        self._workers = workers
+        self._estimates = Estimates(workers)
         self._unconfirmed: set[tuple[int, ServableId]] = set()  # sent Publish, in open workers
 
     # What the manager commands --------------------------------------------------------------------
@@ -203,8 +89,7 @@ class FleetState:
         """Take a command of the manager."""
         match command:
             case StartEstimate():
-                self._estimates[command.id] = Estimating(command)
-                return list(self._send_estimates())
+                return list(self._estimates.begin(command, self._oldest()))
             case CancelLoad():
                 return self._cancel(command.id)
             case LetGrow() | Relocate() | Discard():
@@ -221,7 +106,7 @@ class FleetState:
         """Send a command to the workers that it concerns."""
         if isinstance(command, Discard):
             self.versions.pop(command.id, None)
-            self._estimates.pop(command.id, None)
+            self._estimates.discard(command.id)
             all_workers = [Send(member.key, command) for member in self.members.values()]
             return [*all_workers, *self._open()]  # it may be what a worker has waited for
         version, there = self.versions[command.id], self._with(command.id, _LOADED)
@@ -241,17 +126,12 @@ class FleetState:
 
     def _cancel(self, servable_id: ServableId) -> list[Action]:
         """Cancel an estimate or a load; its event follows when no worker is at it any more."""
-        estimating = self._estimates.get(servable_id)
-        if estimating is not None:
-            estimating.cancelled = True
-            if estimating.worker is not None:
-                return [Send(estimating.worker, CancelLoad(servable_id))]
-            del self._estimates[servable_id]
-            return [Report(_cancelled(servable_id))]
+        if servable_id in self._estimates:
+            return self._estimates.cancel(servable_id)
         version = self.versions.get(servable_id)
         if version is None or version.told:
             return []  # it has ended: the event is on its way
-        version.failed = version.failed or _cancelled(servable_id)
+        version.failed = version.failed or cancelled(servable_id)
         return list(self._drive(servable_id))
 
     # What the workers tell ------------------------------------------------------------------------
@@ -259,7 +139,7 @@ class FleetState:
     def joined(self, key: int) -> list[Action]:
         """Take a worker that has started."""
         self.members[key] = Member(key)
-        return [*self._send_estimates(), *self._drive_all()]
+        return [*self._estimates.send(self._oldest()), *self._drive_all()]
 
     def leaving(self, key: int) -> list[Action]:
         """Take note that a worker serves no new calls: it is not waited for any more."""
@@ -285,13 +165,8 @@ class FleetState:
             version.growing.discard(key)
             while any(key in move for move in version.moves):
                 actions += self._moved(key, version)
-        for servable_id, estimating in list(self._estimates.items()):
-            if estimating.worker == key:
-                estimating.worker = None
-                if estimating.cancelled:
-                    del self._estimates[servable_id]
-                    actions.append(Report(_cancelled(servable_id)))
-        return [*actions, *self._send_estimates(), *self._drive_all()]
+        actions += self._estimates.died(key)
+        return [*actions, *self._estimates.send(self._oldest()), *self._drive_all()]
 
     def loading(self, key: int) -> list[ServableId]:
         """Return what a worker is loading."""
@@ -319,7 +194,7 @@ class FleetState:
         """Take an event that a worker reports."""
         match event:
             case Estimated() | LoadFailed() | LoadOverdue() if event.id in self._estimates:
-                return self._estimated(key, event)
+                return self._estimates.ended(key, event)
             case LoadSucceeded():
                 return self._loaded(key, event)
             case LoadFailed() | LoadOverdue():
@@ -367,14 +242,6 @@ class FleetState:
             member.has.pop(servable_id, None)
         else:
             member.has[servable_id] = has
-
-    def _estimated(self, key: int, event: Estimated | LoadFailed | LoadOverdue) -> list[Action]:
-        if self._estimates[event.id].worker != key:
-            return []
-        del self._estimates[event.id]
-        if isinstance(event, Estimated):
-            event = dataclasses.replace(event, estimate=times(event.estimate, self.workers))
-        return [Report(event)]
 
     def _loaded(self, key: int, event: LoadSucceeded) -> list[Action]:
         self._set(key, event.id, Has.LOADED)
@@ -472,15 +339,9 @@ class FleetState:
 
     # From goals to steps --------------------------------------------------------------------------
 
-    def _send_estimates(self) -> Iterator[Action]:
-        """Let a worker estimate what none is asked to."""
-        worker = next((m.key for m in self._by_age() if m.phase is not Phase.LEAVING), None)
-        if worker is None:
-            return
-        for estimating in self._estimates.values():
-            if estimating.worker is None:
-                estimating.worker = worker
-                yield Send(worker, estimating.start)
+    def _oldest(self) -> int | None:
+        """Return the worker that makes estimates; None if there is none."""
+        return next((m.key for m in self._by_age() if m.phase is not Phase.LEAVING), None)
 
     def _drive_all(self) -> Iterator[Action]:
         for servable_id in list(self.versions):
@@ -560,7 +421,7 @@ class FleetState:
 
     def _one_is_to_open(self) -> bool:
         """Return whether a worker joins, or will: there ought to be more of them."""
-        return sum(m.phase is Phase.SERVING for m in self.members.values()) < self.workers
+        return sum(m.phase is Phase.SERVING for m in self.members.values()) < self._workers
 
     def _growth(self, servable_id: ServableId, version: Version) -> Iterator[Action]:
         """Report that a version's growth is over in all workers, once."""
@@ -585,7 +446,7 @@ class FleetState:
             version.told = True
             match version.goal:
                 case Goal.LOAD:
-                    yield Report(LoadSucceeded(servable_id, _sum(version.measured.values())))
+                    yield Report(LoadSucceeded(servable_id, total(version.measured.values())))
                 case Goal.QUIESCE:
                     yield Report(Drained(servable_id))
                 case Goal.UNLOAD:
@@ -644,41 +505,3 @@ def _error_of(event: LoadFailed | LoadOverdue) -> ServingError:
     if isinstance(event, LoadFailed):
         return event.error
     return DeadlineExceeded(f"Loading of {event.id} has not ended within {event.after_s:g} s")
-
-
-def times(estimate: Estimate, workers: int) -> Estimate:
-    """Return an estimate for so many workers; they optimise one after the other."""
-    return dataclasses.replace(
-        estimate,
-        steady=_times(estimate.steady, workers),
-        peak=_times(estimate.peak, workers),
-        grown=_times(estimate.grown, workers),
-        least=_times(estimate.least, workers),
-    )
-
-
-def _times(footprint: Footprint, workers: int) -> Footprint:
-    accelerator = footprint.on_accelerator
-    return Footprint(
-        footprint.shared * workers,
-        footprint.replica * workers,
-        None if accelerator is None else accelerator * workers,
-    )
-
-
-def _sum(measured: Iterable[Measured | None]) -> Measured | None:
-    """Return what all workers together were measured to take; None if one was not measured."""
-    steady, peak = NO_BYTES, NO_BYTES
-    for each in measured:
-        if each is None:
-            return None
-        steady, peak = _add(steady, each.steady), _add(peak, each.peak)
-    return Measured(steady, peak)
-
-
-def _add(total: Resources, more: Resources) -> Resources:
-    return total + more
-
-
-def _cancelled(servable_id: ServableId) -> LoadFailed:
-    return LoadFailed(servable_id, Cancelled("Loading of servable cancelled"), retriable=False)

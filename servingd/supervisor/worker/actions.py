@@ -10,8 +10,8 @@ import orjson
 from servingd.errors import InvalidArgument
 from servingd.frontends.admin.actions import Action, send_error, send_json
 from servingd.frontends.http.messages import HttpReply, HttpRequest
-from servingd.supervisor.messages import Answer, pack, unpack
-from servingd.supervisor.remote_control import Questions
+from servingd.supervisor.link.messages import Answer, pack, unpack
+from servingd.supervisor.link.questions import Questions
 
 
 def worker_actions(questions: Questions) -> Sequence[Action]:

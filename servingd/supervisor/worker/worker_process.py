@@ -1,7 +1,7 @@
 """A worker process: one data plane and its ports, commanded by the supervisor over a socket.
 
-Started as `python -m servingd.supervisor.worker_process SOCKET MARKS STACKS`, three descriptors. It
-ends with the socket: a worker does not outlive its supervisor.
+Started as `python -m servingd.supervisor.worker.worker_process` with three descriptors: socket,
+marks and stacks. It ends with the socket: a worker does not outlive its supervisor.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ from servingd.machine.memory import status_bytes
 from servingd.observability.logs import configure_logging, set_level
 from servingd.observability.metrics import Metrics
 from servingd.observability.snapshots import encode as encode_snapshot
+from servingd.runtime.loop import Loop
 from servingd.runtime.threads import WorkerPool
-from servingd.supervisor.actions import worker_actions
-from servingd.supervisor.channel import Channel
-from servingd.supervisor.loop import Loop
-from servingd.supervisor.messages import (
+from servingd.supervisor.link.channel import Channel
+from servingd.supervisor.link.messages import (
     COMMANDS,
     WIRE_VERSION,
     Answer,
@@ -65,8 +64,10 @@ from servingd.supervisor.messages import (
     unpack,
     unpack_models,
 )
-from servingd.supervisor.remote_control import Questions, RemoteControl, RemoteProfiler
-from servingd.supervisor.run_marks import SIZE, MarkedRuns, RunMarks
+from servingd.supervisor.link.questions import Questions
+from servingd.supervisor.processes.run_marks import SIZE, MarkedRuns, RunMarks
+from servingd.supervisor.worker.actions import worker_actions
+from servingd.supervisor.worker.remote_control import RemoteControl, RemoteProfiler
 from servingd.worker import Worker
 
 _SWITCH_INTERVAL_S = 0.0005

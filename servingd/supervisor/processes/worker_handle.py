@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from servingd.supervisor.channel import Channel
-from servingd.supervisor.leftovers import Baseline
-from servingd.supervisor.processes import WorkerProcess
-from servingd.supervisor.remote_control import Questions
+from servingd.supervisor.link.channel import Channel
+from servingd.supervisor.link.questions import Questions
+from servingd.supervisor.processes.leftovers import Baseline
+from servingd.supervisor.processes.process import WorkerProcess
 
 
 @dataclass(frozen=True, slots=True)

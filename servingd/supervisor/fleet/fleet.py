@@ -1,11 +1,7 @@
-"""Carry out for several workers what `fleet_state.py` decides, and blame what they die of.
+"""Carry out for several workers what `state.py` decides, and blame what they die of.
 
 Everything that happens is a job of one thread, `fleet`: commands of the manager, news for all
 workers, messages of a worker, the end of a process, heartbeats. It waits for nothing.
-
-News of states go to all workers in one order, and not before each open worker has confirmed the
-versions that were published before. So a client that reads AVAILABLE finds the version in
-whichever worker it asks.
 """
 
 from __future__ import annotations
@@ -13,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
@@ -30,38 +25,32 @@ from servingd.core.lifecycle.events import (
 from servingd.core.lifecycle.labels import Labels
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import Internal
+from servingd.runtime.loop import Loop
 from servingd.servables.registry import Platforms
-from servingd.supervisor.crew import Crew
-from servingd.supervisor.deaths import MAX_STRIKES, Death, Strikes
-from servingd.supervisor.fleet_state import Action, FleetState, LoadAgain, Open, Report, Send
-from servingd.supervisor.gathering import Gathering, Then
-from servingd.supervisor.loop import Loop
-from servingd.supervisor.messages import (
+from servingd.supervisor.fleet.gathering import Gathering, Then
+from servingd.supervisor.fleet.news import News, NewsListener
+from servingd.supervisor.fleet.records import Action, LoadAgain, Open, Report, Send
+from servingd.supervisor.fleet.state import FleetState
+from servingd.supervisor.link.messages import (
     EVENTS,
     Ask,
     Drain,
     EndRuns,
     Exit,
-    Expect,
     Hello,
     Idle,
-    LabelsAre,
     LastMetrics,
     OpenPorts,
     Pong,
     PortsOpen,
-    Preload,
     Published,
-    Settings,
-    Settle,
-    pack_models,
 )
-from servingd.supervisor.processes import WorkerProcess
-from servingd.supervisor.run_marks import known
-from servingd.supervisor.worker_handle import WorkerHandle
+from servingd.supervisor.processes.crew import Crew
+from servingd.supervisor.processes.deaths import MAX_STRIKES, Death, Strikes
+from servingd.supervisor.processes.process import WorkerProcess
+from servingd.supervisor.processes.run_marks import known
+from servingd.supervisor.processes.worker_handle import WorkerHandle
 
-_CONFIRM_S = 2.0
-"""Seconds that news wait for workers to confirm what was published."""
 _FIGURES_S = 1.0
 """Seconds that a worker may take to answer a question about figures."""
 _KILLED_S = 5.0
@@ -73,16 +62,8 @@ _HEAVY = "tensorflow"
 _log = logging.getLogger(__name__)
 
 
-class FleetListener(Protocol):
+class FleetListener(NewsListener, Protocol):
     """Who hears of the fleet, and answers its workers; on the thread `fleet`."""
-
-    def snapshot(self) -> Iterable[object]:
-        """Return what a worker must know of the states when it starts, as messages."""
-        ...
-
-    def told(self, message: object) -> None:
-        """Take note of what all workers are told."""
-        ...
 
     def asked(self, ask: Ask, reply: Callable[[object], object]) -> None:
         """Answer a worker's question, now or later, by passing an `Answer` to `reply`."""
@@ -133,13 +114,7 @@ class WorkerFleet:
         # All below: the thread `fleet` alone.
         self._state = FleetState(workers)
         self._strikes = Strikes()
-        self._news: deque[object] = deque()
-        self._held_since = 0.0
-        self._settings: tuple[ModelConfig, ...] = ()
-        self._labels: Labels = {}
-        self._expected: tuple[str, ...] | None = None
-        self._settled: dict[str, None] = {}
-        self._preloaded = False  # whether there has been a SavedModel
+        self._news = News(self.crew, self._loop, lambda: self._state.publishing, listener)
         self._drained: set[int] = set()  # workers that have yet to say that they are idle
         self._on_drained: Callable[[], None] = nothing
         self._on_empty: Callable[[], None] = nothing
@@ -172,7 +147,7 @@ class WorkerFleet:
 
         def job() -> None:
             if isinstance(command, StartEstimate) and command.data.platform == _HEAVY:
-                self._preload()
+                self._news.preload()
             self._carry_out(self._state.command(command))
 
         self._loop.put(job)
@@ -183,52 +158,29 @@ class WorkerFleet:
 
     def label(self, labels: Labels) -> None:
         """Replace all labels in all workers."""
-
-        def job() -> None:
-            self._labels = labels
-            self._tell(LabelsAre(labels))
-
-        self._loop.put(job)
+        self._loop.put(lambda: self._news.label(labels))
 
     def configure(self, models: Iterable[ModelConfig]) -> None:
         """Replace the settings of all models."""
         wanted = tuple(models)
-
-        def job() -> None:
-            self._settings = wanted
-            # At once, as loads are commanded: they must not overtake their models' settings.
-            self._broadcast(Settings(pack_models(wanted)))
-
-        self._loop.put(job)
+        self._loop.put(lambda: self._news.configure(wanted))
 
     def expect(self, names: Collection[str]) -> None:
         """Tell which models there are, for calls that are held."""
         wanted = tuple(sorted(names))
-
-        def job() -> None:
-            self._expected = wanted
-            self._settled = {name: None for name in self._settled if name in wanted}
-            self._tell(Expect(wanted))
-
-        self._loop.put(job)
+        self._loop.put(lambda: self._news.expect(wanted))
 
     def settle(self, name: str) -> None:
         """Let the calls that are held for a model go on."""
-
-        def job() -> None:
-            if name not in self._settled:
-                self._settled[name] = None
-                self._tell(Settle(name))
-
-        self._loop.put(job)
+        self._loop.put(lambda: self._news.settle(name))
 
     def end_runs(self) -> None:
         """End every run of a model in every worker."""
-        self._loop.put(lambda: self._tell(EndRuns()))
+        self._loop.put(lambda: self._news.tell(EndRuns()))
 
     def tell(self, message: object) -> None:
         """Send news of states to every worker, after what is published is confirmed."""
-        self._loop.put(lambda: self._tell(message))
+        self._loop.put(lambda: self._news.tell(message))
 
     def stop_loads(self, timeout_s: float) -> list[str]:
         """Return nothing: loads end with the workers."""
@@ -244,7 +196,7 @@ class WorkerFleet:
             self.crew.stopping = True
             self._drained = {worker.key for worker in self.crew}
             self._on_drained = done.set
-            self._broadcast(Drain(within_s))
+            self._news.broadcast(Drain(within_s))
             if not self._drained:
                 done.set()
 
@@ -262,7 +214,7 @@ class WorkerFleet:
         def job() -> None:
             self.crew.stopping = True
             self._on_empty = ended.set
-            self._broadcast(Exit())
+            self._news.broadcast(Exit())
             self.crew.kill(starting_only=True)
             if not self.crew:
                 ended.set()
@@ -312,14 +264,16 @@ class WorkerFleet:
             worker.unloads += 1
         if type(message) in EVENTS:
             self._carry_out(self._state.event(worker.key, message))
-            self._confirm()
+            self._news.confirm()
             return
         match message:
             case Hello():
-                self._joined(worker)
+                self.crew.note_hello(worker)
+                self._news.greet(worker)
+                self._carry_out(self._state.joined(worker.key))
             case Published(servable_id):
                 self._carry_out(self._state.published(worker.key, servable_id))
-                self._confirm()
+                self._news.confirm()
             case PortsOpen():
                 self.crew.note_open(worker)
             case Ask():
@@ -355,7 +309,7 @@ class WorkerFleet:
         self._carry_out(self._state.died(worker.key))
         if blamed:
             self._blame(blamed, death)
-        self._confirm()
+        self._news.confirm()
         self._idle(worker.key)
         if not self.crew:
             self._on_empty()
@@ -387,50 +341,6 @@ class WorkerFleet:
         _log.error("%s", error)
         self._listener.quarantined(worst, version.start.data)
         self._carry_out(self._state.quarantine(worst, error))
-
-    # What the workers are told --------------------------------------------------------------------
-
-    def _preload(self) -> None:
-        """Let all workers import TensorFlow at the same time."""
-        if not self._preloaded:
-            self._preloaded = True
-            self._broadcast(Preload())
-
-    def _joined(self, worker: WorkerHandle) -> None:
-        """Tell a worker that has started everything that the others know."""
-        self.crew.note_hello(worker)
-        send = worker.channel.send
-        send(Settings(pack_models(self._settings)))
-        send(LabelsAre(self._labels))
-        if self._preloaded:
-            send(Preload())
-        for message in self._listener.snapshot():
-            send(message)
-        if self._expected is not None:
-            send(Expect(self._expected))
-        for name in self._settled:
-            send(Settle(name))
-        self._carry_out(self._state.joined(worker.key))
-
-    def _tell(self, message: object) -> None:
-        if self._state.publishing or self._news:
-            if not self._news:
-                self._held_since = time.monotonic()
-                self._loop.put_after(_CONFIRM_S, self._confirm)
-            self._news.append(message)
-        else:
-            self._broadcast(message)
-
-    def _confirm(self) -> None:
-        """Send the news that have waited, if all has been confirmed or the time for it is over."""
-        late = time.monotonic() - self._held_since >= _CONFIRM_S
-        while self._news and (late or not self._state.publishing):
-            self._broadcast(self._news.popleft())
-
-    def _broadcast(self, message: object) -> None:
-        self._listener.told(message)
-        for worker in self.crew:
-            worker.channel.send(message)
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         for action in actions:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from servingd.supervisor.messages import decode, encode
+from servingd.supervisor.link.messages import decode, encode
 
 _LENGTH = struct.Struct("!I")
 _MOST_WAITING = 100_000

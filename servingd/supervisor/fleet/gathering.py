@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from servingd.errors import ServingError
-from servingd.supervisor.messages import Answer
+from servingd.supervisor.link.messages import Answer
 
 Then: TypeAlias = Callable[[Mapping[int, bytes], ServingError | None], None]
 """Takes what was answered, by worker, and the last error that was."""

@@ -16,20 +16,20 @@ from typing import Any, Protocol
 from servingd.config.server import ServerConfig
 from servingd.core.callbacks import nothing
 from servingd.errors import Unavailable
-from servingd.supervisor.channel import Channel
-from servingd.supervisor.deaths import Backoff, Death
-from servingd.supervisor.leftovers import Baseline, is_worth_replacing, left_behind
-from servingd.supervisor.loop import Loop
-from servingd.supervisor.messages import (
+from servingd.runtime.loop import Loop
+from servingd.supervisor.link.channel import Channel
+from servingd.supervisor.link.messages import (
     WIRE_VERSION,
     Answer,
     Configuration,
     Leave,
     Ping,
 )
-from servingd.supervisor.processes import Reaper, WorkerProcess
-from servingd.supervisor.remote_control import Questions
-from servingd.supervisor.worker_handle import WorkerHandle, WorkerStatus
+from servingd.supervisor.link.questions import Questions
+from servingd.supervisor.processes.deaths import Backoff, Death
+from servingd.supervisor.processes.leftovers import Baseline, is_worth_replacing, left_behind
+from servingd.supervisor.processes.process import Reaper, WorkerProcess
+from servingd.supervisor.processes.worker_handle import WorkerHandle, WorkerStatus
 
 _HEARTBEAT_S = 5.0
 _SILENT_S = 30.0
