@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ACCELERATOR ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help hooks install run test check lint types imports unit bench protos demo models format clean
+.PHONY: help hooks install run test soak check lint types imports unit bench protos demo models format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,11 @@ demo: install ## make the demo models that are missing
 
 test: install ## the whole test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+
+soak: install ## the long forms of tests that the suite runs short: an hour or more
+	SERVINGD_TEST_KILLS=100 SERVINGD_FUZZ=1000000 SERVINGD_TEST_RANDOM_GRAPHS=600 \
+		$(BIN)/python -m pytest --timeout=7200 tests/e2e/test_workers.py tests/e2e/test_fuzz.py \
+		tests/tensorflow/test_row_values.py
 
 unit: install ## the pure tests
 	$(BIN)/python -m pytest -q -n auto --maxprocesses=4 tests/unit

@@ -18,7 +18,7 @@ from tests.http_client import Answers, connect
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e, pytest.mark.timeout(600)]
 
-TOTAL = int(os.environ.get("SERVINGD_FUZZ", "100000"))
+TOTAL = int(os.environ.get("SERVINGD_FUZZ", "50000"))
 SEED = int(os.environ.get("SERVINGD_FUZZ_SEED", "20261125"))
 GRPC_SHARE = {"native": 0.4, "grpcio": 0.2}
 HTTP_SHARE = 0.19

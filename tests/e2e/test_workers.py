@@ -25,7 +25,7 @@ from tests.e2e.process import KEYS, lookup_table, memory_mib, request
 
 pytestmark = pytest.mark.e2e
 
-KILLS = int(os.environ.get("SERVINGD_TEST_KILLS", "8"))
+KILLS = int(os.environ.get("SERVINGD_TEST_KILLS", "4"))
 """Random deaths of workers in the fault suite: a hundred in `make soak`."""
 
 FATAL = 12345.0

@@ -487,14 +487,6 @@ def remove(file: Path) -> None:
     file.unlink()
 
 
-def cut_off(file: Path) -> None:
-    rewrite(file, file.read_bytes()[:-4096])
-
-
-def make_writable(file: Path) -> None:
-    file.chmod(0o600)
-
-
 def write_anew(file: Path) -> None:
     """Of the same size, at another time: its bytes are not trusted before they are read."""
     content = bytearray(file.read_bytes())
@@ -508,7 +500,7 @@ def rewrite(file: Path, content: bytes) -> None:
     file.chmod(0o400)
 
 
-@pytest.mark.parametrize("damage", [remove, cut_off, make_writable, write_anew])
+@pytest.mark.parametrize("damage", [remove, write_anew])
 def test_without_its_file_a_kept_graph_does_not_count_and_is_made_anew(
     table, left, cache, serve, caplog, damage
 ):

@@ -17,7 +17,7 @@ from tests.tensorflow.random_graphs import INPUTS, LENGTH, Builder
 
 pytestmark = pytest.mark.tf
 
-GRAPHS = int(os.environ.get("SERVINGD_TEST_RANDOM_GRAPHS", "60"))
+GRAPHS = int(os.environ.get("SERVINGD_TEST_RANDOM_GRAPHS", "30"))
 OPERATIONS = 40
 FEATURES = [ExampleFeature("a", 1, 2), ExampleFeature("b", 7, 1), ExampleFeature("c", 1, None)]
 
