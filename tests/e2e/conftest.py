@@ -10,26 +10,23 @@ import pytest
 from tests.e2e.process import Process
 from tests.side_by_side import made_once
 
-ONE_TRANSPORT_IS_ENOUGH = ("test_http_hygiene", "test_rest", "test_calls_that_loop_for_ever")
-"""Files and tests in which it does not matter what carries gRPC."""
-
-
-ONE_PROCESS_IS_ENOUGH = ("test_http_hygiene", "test_grpc_hygiene", "test_fuzz")
-"""Files about what a transport does with bytes: it is the same in each worker."""
+HYGIENE = ("test_http_hygiene", "test_grpc_hygiene", "test_fuzz")
+"""Files about what a transport does with bytes: beside each transport, in one process."""
+NATIVE_IS_ENOUGH = ("test_http_hygiene", "test_calls_that_loop_for_ever")
+"""Files and tests in which it does not matter what carries gRPC, or that take long."""
 
 
 def pytest_collection_modifyitems(items):
-    """Run some tests beside one kind of server alone: the others would show nothing more."""
-    skipped = {"[grpcio": ONE_TRANSPORT_IS_ENOUGH, "[two-workers": ONE_PROCESS_IS_ENOUGH}
-    items[:] = [
-        item
-        for item in items
-        if not any(
-            kind in item.name and name in item.nodeid
-            for kind, names in skipped.items()
-            for name in names
-        )
-    ]
+    """Run each test beside two servers: all else beside one process, and beside two workers."""
+    items[:] = [item for item in items if not _is_superfluous(item.name, item.nodeid)]
+
+
+def _is_superfluous(name: str, nodeid: str) -> bool:
+    hygiene = any(file in nodeid for file in HYGIENE)
+    native = any(word in nodeid for word in NATIVE_IS_ENOUGH)
+    if "[grpcio" in name:
+        return not hygiene or native
+    return "[two-workers" in name and (hygiene or native)
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +57,8 @@ def server(request, repository, graphs, tmp_path_factory):
     process = Process(
         tmp_path_factory.mktemp("server") / f"{request.param}.log",
         f"--model_repository={repository}",
-        *(["--workers=2"] if several else [f"--grpc_transport={request.param}"]),
+        f"--grpc_transport={'grpcio' if several else request.param}",
+        f"--workers={2 if several else 1}",
         "--max_request_bytes=100000000",
         SERVINGD_CACHE_DIR=graphs,
     )
