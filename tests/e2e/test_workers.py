@@ -19,7 +19,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from tensorflow_serving.apis import prediction_log_pb2
+from google.protobuf import text_format
+from tensorflow_serving.apis import model_management_pb2, prediction_log_pb2
 
 from tests.e2e.process import KEYS, lookup_table, memory_mib, request
 
@@ -216,6 +217,41 @@ def test_workers_are_replaced_without_a_failed_call(two):
     assert set(clients.outcomes) == {"OK"}, clients.texts
     assert set(http.outcomes) == {200}, http.outcomes
     assert two.metric('servingd_worker_restarts_total{reason="recycled"}') == 2
+
+
+def test_a_reload_by_call_is_answered_and_holds_in_every_worker(start, repository):
+    """Labels too, and the metrics that the call asks for."""
+    for version, one in ((1, "one"), (2, "two")):
+        lookup_table(repository / "r" / str(version), one=one)
+    config = repository / "models.config"
+    config.write_text(labelled(repository, 1))
+    server = start(
+        f"--model_config_file={config}",
+        "--workers=2",
+        "--allow_version_labels_for_unavailable_models=true",
+    ).wait_until_ready()
+    server.wait_for("two workers", lambda: len(processes(server)) == 2)
+    ask = model_management_pb2.ReloadConfigRequest()
+    text_format.Parse(labelled(repository, 2), ask.config)
+    ask.metric_names.append("/tensorflow/serving/request_count")
+    assert server.model.HandleReloadConfigRequest(ask, timeout=20).status.error_code == 0
+    message = request("r", KEYS)
+    message.model_spec.version_label = "stable"
+    for _ in range(6):
+        with grpc.insecure_channel(
+            f"127.0.0.1:{server.port}", options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            assert b"two" in call(message.SerializeToString(), timeout=10)
+    assert "Traceback" not in server.log.read_text()
+
+
+def labelled(repository: Path, version: int) -> str:
+    return (
+        f'model_config_list {{ config {{ name: "r" base_path: "{repository / "r"}" '
+        'model_platform: "lookup_table" model_version_policy { all {} } '
+        f'version_labels {{ key: "stable" value: {version} }} }} }}'
+    )
 
 
 def test_a_client_is_sent_to_new_connections_and_loses_no_call(start, repository):

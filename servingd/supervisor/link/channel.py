@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import socket
@@ -59,14 +60,14 @@ class Channel:
 
     def close(self) -> None:
         """Close the socket; the threads end."""
-        with _quiet():
+        with contextlib.suppress(OSError, queue.Full):
             self._waiting.put_nowait(None)
-        with _quiet():
+        with contextlib.suppress(OSError, queue.Full):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def finish(self, timeout_s: float) -> None:
         """Write what waits, and close the socket."""
-        with _quiet():
+        with contextlib.suppress(OSError, queue.Full):
             self._waiting.put(None, timeout=timeout_s)
         self._threads[1].join(timeout_s)
         self.close()
@@ -84,7 +85,7 @@ class Channel:
                     except BaseException:  # one message must not end the others
                         _log.exception("a message could not be taken")
         except OSError:
-            pass
+            pass  # the other end is gone, as at the end of a stream
         self._leave()
         self._closed()
 
@@ -93,7 +94,7 @@ class Channel:
             while (data := self._waiting.get()) is not None:
                 self._socket.sendall(data)
         except OSError:
-            pass
+            pass  # the reader finds the same
         self._leave()
 
     def _leave(self) -> None:
@@ -103,13 +104,3 @@ class Channel:
             last = not self._using
         if last:
             self._socket.close()
-
-
-class _quiet:  # noqa: N801
-    """Ignore that a queue is full or a socket closed."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        return kind is not None and issubclass(kind, (OSError, queue.Full))

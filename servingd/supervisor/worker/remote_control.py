@@ -6,7 +6,7 @@ What changes something, and what needs all workers, is asked of the supervisor.
 
 from __future__ import annotations
 
-import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,8 +28,6 @@ from servingd.supervisor.link.messages import (
     unpack,
 )
 from servingd.supervisor.link.questions import Questions
-
-_log = logging.getLogger(__name__)
 
 
 class RemoteControl:
@@ -91,8 +89,14 @@ class RemoteControl:
         done: Callable[[ServingError | None], None],
     ) -> None:
         """Let the supervisor replace the models."""
-        body = pack([pack_models(models), timeout_s])
-        self._questions.ask("reload", body, lambda answer: done(answer.error))
+
+        def answered(answer: Answer) -> None:
+            # Not here: `done` may ask for metrics, and this thread receives the answers.
+            threading.Thread(
+                target=done, args=(answer.error,), name="reload-answer", daemon=True
+            ).start()
+
+        self._questions.ask("reload", pack([pack_models(models), timeout_s]), answered)
 
     def metrics_page(self) -> bytes:
         """Return the metrics page of all workers. Waits for the supervisor."""
@@ -105,6 +109,8 @@ class RemoteControl:
 
     def serving_values(self, names: Sequence[str]) -> dict[str, int]:
         """Return single metrics of all workers, by TensorFlow Serving's names. Waits."""
+        if not names:
+            return {}
         values: dict[str, int] = unpack(self._questions.ask_and_wait("values", pack(list(names))))
         return values
 
