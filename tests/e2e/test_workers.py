@@ -37,6 +37,7 @@ RETRIES = json.dumps(
         "methodConfig": [
             {
                 "name": [{}],
+                "waitForReady": True,
                 "retryPolicy": {
                     "maxAttempts": 5,
                     "initialBackoff": "0.05s",
@@ -48,7 +49,10 @@ RETRIES = json.dumps(
         ]
     }
 )
-"""The retry policy that gRPC's documentation has for idempotent calls."""
+"""The retry policy that gRPC's documentation has for idempotent calls.
+
+A connection that a worker has not accepted when it dies is reset by the kernel, and gRPC waits a
+second before it connects again: longer than all attempts, so calls wait for the connection."""
 
 
 PREDICTED = 'servingd_requests_total{code="OK",method="Predict"'
