@@ -109,7 +109,7 @@ def exact(terms: Sequence[float]) -> tuple[float, ...]:
     for term in terms:
         larger, kept = term, 0
         for part in parts:
-            high, low = max(larger, part, key=abs), min(larger, part, key=abs)
+            high, low = (larger, part) if abs(larger) >= abs(part) else (part, larger)
             larger = high + low
             rounded = low - (larger - high)
             if rounded:
