@@ -114,7 +114,7 @@ class Control:
         self._reloader = Reloader(
             data.versions.label,
             monitor,
-            data.platforms.names,
+            data.platforms,
             self._replace_models,
             config.allow_version_labels_for_unavailable_models,
         )

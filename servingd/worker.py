@@ -19,7 +19,7 @@ from servingd.core.call_protocols import KnownStates
 from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.events import Event, Grown, ReplicaFailed
 from servingd.core.resources.placement import ReplicaReport
-from servingd.core.servable import Loader, Servable
+from servingd.core.servable import Servable
 from servingd.core.types import Device, ServableId, VersionData
 from servingd.frontends.tfs.rpc.profiler import Profiler
 from servingd.inference.checks import Checks
@@ -37,7 +37,7 @@ from servingd.runtime.versions.serving_map import ServingMap
 from servingd.runtime.versions.versions import Versions
 from servingd.runtime.warm_up.recorded import WarmUp
 from servingd.runtime.warm_up.self_warm_up import SelfWarmUp
-from servingd.servables.registry import Platforms
+from servingd.servables.registry import make_platforms
 from servingd.servables.synthetic_inputs import synthetic_inputs
 from servingd.wire.config.saved_model import saved_model_options
 
@@ -120,13 +120,13 @@ class Worker:
             log_suffix,
         )
         self._saved_models = SavedModelEvents(metrics, self._warm_up, new_runs)
-        self.platforms = Platforms(options, self._saved_models)
+        self.platforms = make_platforms(config, self._saved_models)
         self.profiler: Profiler | None = self.platforms.profiler if config.enable_profiler else None
         """Takes traces; it may be replaced before the ports are built."""
         self._dispatcher = self._build_dispatcher()
         self.models = ServingMap(states, self._dispatcher)
         self.versions = Versions(
-            self._loader,
+            self.platforms.loader,
             self.models,
             self._dispatcher,
             load_options(config, self._warm_up, self.platforms.devices),
@@ -180,10 +180,6 @@ class Worker:
     def settle(self, name: str) -> None:
         """Let the calls that are held for a model go on."""
         self.first_calls.settle(name)
-
-    def _loader(self, servable_id: ServableId, data: VersionData) -> Loader:
-        """Return a loader for one version; cheap. Raises InvalidArgument for an unknown type."""
-        return self.platforms[data.platform].loader(servable_id, data)
 
     def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
         """Return by version of a model what its signatures' queues do, for people to read."""

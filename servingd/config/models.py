@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from servingd.config.flag_fields import Check
 from servingd.config.loads import are_devices, are_replicas, is_transition
@@ -64,6 +65,9 @@ class ModelConfig:
     operator knows that it is correct) or `never`.
     """
 
+    platform_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Options of its servable type, as plain data; the type checks them."""
+
     device: str = ""
     """The devices to load it on: `auto`, a kind, or names with commas; empty: the server's."""
 
@@ -103,6 +107,7 @@ class ModelConfig:
             if expected is not None:
                 raise InvalidConfig(f"{name}: expected {expected}, got {value!r}")
         object.__setattr__(self, "version_labels", MappingProxyType(dict(self.version_labels)))
+        object.__setattr__(self, "platform_options", MappingProxyType(dict(self.platform_options)))
 
 
 def check_unique(models: tuple[ModelConfig, ...]) -> None:

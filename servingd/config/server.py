@@ -18,6 +18,7 @@ from servingd.config.flag_fields import (
     whole,
 )
 from servingd.config.loads import are_devices, are_replicas, is_transition
+from servingd.config.plugins import are_references
 from servingd.config.saved_model import (
     MAP_LARGE_WEIGHTS,
     OPTIMIZE_MODELS,
@@ -168,6 +169,17 @@ class ServerConfig(TensorFlowServingFlags):
         "Python modules that register operations of TensorFlow, separated by commas. They "
         "are imported before any model.",
         are_modules,
+    )
+    plugin: str = own_flag(
+        "",
+        "Servable types of your own, separated by commas: module:Class or path/file.py:Class, "
+        "where the class is a servingd.servables.plugin.Platform. Their code runs in the server.",
+        are_references,
+    )
+    allow_python_models: bool = own_flag(
+        False,
+        "Serve versions that consist of Python code (model.py), and others that run code when "
+        "they are loaded. Whoever can write to a model's folder can then run code in the server.",
     )
     self_warm_up: bool = own_flag(
         True, "Keep a few requests in memory, and run them on a new version before it serves."

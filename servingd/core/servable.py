@@ -135,6 +135,21 @@ class Replicated(Protocol):
 
 
 @runtime_checkable
+class RunLimits(Protocol):
+    """A servable whose runs may hang, or take their time elsewhere: other people's code."""
+
+    @property
+    def runs_inline(self) -> bool:
+        """Whether cheap calls may run on a transport's thread."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls of a signature may be under way; 0: the server's setting."""
+        ...
+
+
+@runtime_checkable
 class Relocates(Protocol):
     """A loader that can move its servable's replicas off a device."""
 

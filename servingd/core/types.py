@@ -127,6 +127,8 @@ class VersionData:
     path: str
     platform: str
     fingerprint: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The model's `platform_options`, as plain data; its type knows what they mean."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -7,16 +7,22 @@ imports nothing of the other types.
 from __future__ import annotations
 
 import functools
-import importlib
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from servingd.config.plugins import references_in
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.servable import Platform
-from servingd.core.types import Device
+from servingd.config.server import ServerConfig
+from servingd.core.servable import Loader, Platform
+from servingd.core.types import Device, ServableId, VersionData
 from servingd.core.version_files import Listing
-from servingd.errors import InvalidArgument
+from servingd.errors import InvalidArgument, InvalidConfig
+from servingd.servables import plugin
+from servingd.servables.guard import GuardedLoader
+from servingd.servables.references import flagged, imported, installed, of_package
+from servingd.wire.config.saved_model import saved_model_options
 
 if TYPE_CHECKING:
     from servingd.servables.saved_model.listener import SavedModelListener
@@ -27,11 +33,14 @@ if TYPE_CHECKING:
 TYPES = {
     "tensorflow": "servingd.servables.saved_model.platform:SavedModelPlatform",
     "lookup_table": "servingd.servables.lookup_table:LookupTablePlatform",
+    "python": "servingd.servables.python_model:PythonPlatform",
 }
 """By name: the module and the class of the `Platform`. In the order in which they are asked whether
 they recognise a version."""
 _DEVICES = "servingd.servables.saved_model.session.devices:LocalDevices"
 _PROFILER = "servingd.servables.tensorflow_runtime.profiler:Profiler"
+
+_log = logging.getLogger(__name__)
 
 
 class Platforms:
@@ -41,14 +50,24 @@ class Platforms:
         self,
         saved_model: SavedModelOptions | None = None,
         listener: SavedModelListener | None = None,
+        plugins: Sequence[str] = (),
+        allow_code: bool = False,
     ) -> None:
-        """Import nothing yet. `listener` is told what becomes of SavedModels; None: nobody is."""
+        """Import nothing yet. `listener` is told what becomes of SavedModels; None: nobody is.
+
+        `plugins` are references to further types, see `references.py`. `allow_code` says whether
+        versions may bring code.
+        """
         self._saved_model = saved_model or SavedModelOptions()
+        self._listener = listener
+        self._plugins = tuple(plugins)
         self._arguments: dict[str, tuple[Any, ...]] = {
-            "tensorflow": (self._saved_model, *([listener] if listener is not None else []))
+            "tensorflow": (self._saved_model, *([listener] if listener is not None else [])),
+            "python": (allow_code,),
         }
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._made: dict[str, Platform] = {}  # guarded by _lock
+        self._failed: set[str] = set()  # types whose fault was logged; guarded by _lock
         self._stopped = False  # guarded by _lock
         self.devices = LazyDevices(self._saved_model)
         """The devices that SavedModels can be placed on."""
@@ -56,33 +75,87 @@ class Platforms:
     @functools.cached_property
     def profiler(self) -> Profiler:
         """Takes traces of what TensorFlow does in this process."""
-        return cast("Profiler", _imported(_PROFILER)())
+        return cast("Profiler", imported(_PROFILER)())
 
     def prepare(self) -> None:
         """Load the extensions that an operator named, before any model. Raises InvalidConfig."""
+        self._flagged  # noqa: B018 -- a plug-in that cannot be imported is told at the start
         extensions = self._saved_model.extensions
         if extensions.op_libraries or extensions.python_imports:
             cast("SavedModelPlatform", self["tensorflow"]).prepare()
 
+    @functools.cached_property
+    def _flagged(self) -> Mapping[str, type[plugin.Platform]]:
+        """The types that the flag names, by name. Raises InvalidConfig."""
+        found = {kind.name: kind for kind in map(flagged, self._plugins)}
+        if taken := sorted(found.keys() & TYPES.keys()):
+            raise InvalidConfig(f"--plugin: the name {taken[0]} is that of a type of servingd's")
+        return found
+
     @property
     def names(self) -> list[str]:
         """The names that configurations may use, sorted."""
-        return sorted(TYPES)
+        return sorted({*TYPES, *self._flagged, *installed()})
 
     def __getitem__(self, name: str) -> Platform:
-        """Return the type called `name`. Raises InvalidArgument naming those there are."""
-        if name not in TYPES:
-            raise InvalidArgument(f"unsupported platform {name!r}; known: {', '.join(self.names)}")
+        """Return the type called `name`.
+
+        Raises InvalidArgument naming those there are, or FailedPrecondition for one that cannot be
+        imported.
+        """
         with self._lock:
             if name not in self._made:
-                made = self._made[name] = _imported(TYPES[name])(*self._arguments.get(name, ()))
+                made = self._made[name] = self._make(name)
                 if self._stopped:
                     made.stop()
             return self._made[name]
 
+    def _make(self, name: str) -> Platform:
+        if name in TYPES:
+            return cast("Platform", imported(TYPES[name])(*self._arguments.get(name, ())))
+        if name in self._flagged:
+            return self._flagged[name]()
+        if name in installed():
+            return of_package(installed()[name])()
+        raise InvalidArgument(f"unsupported platform {name!r}; known: {', '.join(self.names)}")
+
     def recognise(self, listing: Listing) -> str | None:
         """Return the name of the first type that a version's files look like; None if none does."""
-        return next((name for name in TYPES if self[name].recognises(listing)), None)
+        for name in (*TYPES, *self._flagged, *installed()):
+            try:
+                if self[name].recognises(listing):
+                    return name
+            except (Exception, SystemExit):  # a type of other people's must not hide the others
+                with self._lock:
+                    known = name in self._failed
+                    self._failed.add(name)
+                if not known:
+                    _log.exception("servable type %s cannot recognise versions", name)
+        return None
+
+    def check_options(self, name: str, options: Mapping[str, Any]) -> None:
+        """Raise InvalidArgument if a type does not take these `platform_options`."""
+        platform = self[name] if options else None
+        if isinstance(platform, plugin.Platform):
+            platform.read_options(options)
+        elif platform is not None:
+            raise InvalidArgument(f"platform_options: {name} takes none")
+
+    def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
+        """Return a loader for one version; cheap.
+
+        Raises InvalidArgument for an unknown type or wrong options, and FailedPrecondition naming
+        what must be installed first.
+        """
+        platform = self[data.platform]
+        if not isinstance(platform, plugin.Platform):
+            return platform.loader(servable_id, data)
+        platform.check_needs()
+        loader = platform.loader(servable_id, data)
+        if platform.trusted:
+            return cast("Loader", loader)
+        runs = self._listener.new_runs(servable_id) if self._listener is not None else {}
+        return GuardedLoader(servable_id, loader, runs)
 
     def stop(self) -> None:
         """End what the types share: those that are used, and those that are used later."""
@@ -90,7 +163,20 @@ class Platforms:
             self._stopped = True
             made = list(self._made.values())
         for platform in made:
-            platform.stop()
+            try:
+                platform.stop()
+            except (Exception, SystemExit):
+                _log.exception("servable type %s could not be stopped", platform.name)
+
+
+def make_platforms(config: ServerConfig, listener: SavedModelListener | None = None) -> Platforms:
+    """Return the servable types of a server, as its configuration says."""
+    return Platforms(
+        saved_model_options(config),
+        listener,
+        references_in(config.plugin),
+        config.allow_python_models,
+    )
 
 
 class LazyDevices:
@@ -113,15 +199,9 @@ class LazyDevices:
         """Return each device with its usable bytes; see `LocalDevices.usable`. May wait."""
         with self._lock:
             if self._found is None:
-                self._found = cast("LocalDevices", _imported(_DEVICES)(self._options))
+                self._found = cast("LocalDevices", imported(_DEVICES)(self._options))
         return self._found.usable()
 
     def in_use(self) -> Mapping[Device, int]:
         """Return the bytes in use on each known device; see `LocalDevices.in_use`."""
         return self._found.in_use() if self._found is not None else {}
-
-
-def _imported(reference: str) -> Any:
-    """Import what a string `module:name` names."""
-    module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)

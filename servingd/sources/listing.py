@@ -66,6 +66,8 @@ def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     for entry in found:
         below = f"{name}/{entry.name}" if name else entry.name
         try:
+            if entry.name == "__pycache__":
+                continue  # written by the import of a version that is Python code
             if entry.is_dir():
                 yield from _files(entry.path, below)
             elif entry.is_file():  # asked first: it costs no system call where it says no

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from hashlib import blake2b
+from typing import Any, Protocol
 
 from servingd.config.models import ModelConfig
 from servingd.core.lifecycle.versions import Latest, Specific, aspired, versions_in
@@ -34,6 +36,10 @@ class PlatformTable(Protocol):
 
     def recognise(self, listing: DiskListing) -> str | None:
         """Return the name of the type that a version's files look like; None if none does."""
+        ...
+
+    def check_options(self, name: str, options: Mapping[str, Any]) -> None:
+        """Raise InvalidArgument if a type does not take these options."""
         ...
 
 
@@ -129,21 +135,29 @@ class ModelDirectory:
         try:
             listing = DiskListing(path)
             name = self._platform_of(listing)
+            fingerprint = self._fingerprint(listing)
             checked = self._checked.get(version)
-            if checked is None or (checked.fingerprint, checked.platform) != (
-                listing.fingerprint,
-                name,
-            ):
+            if checked is None or (checked.fingerprint, checked.platform) != (fingerprint, name):
                 missing = self._what_is_missing(name, listing)
-                checked = self._checked[version] = _CheckResult(listing.fingerprint, name, missing)
+                checked = self._checked[version] = _CheckResult(fingerprint, name, missing)
                 if missing is None:
-                    self._published[version] = VersionData(path, name, listing.fingerprint)
+                    self._published[version] = VersionData(
+                        path, name, fingerprint, dict(self.model.platform_options)
+                    )
         except Exception as error:  # one version must not hide the others
             self._checked.pop(version, None)
             if not isinstance(error, (OSError, UnicodeError)):
                 _log.exception("version %d of model %s cannot be judged", version, self.model.name)
             return f"it cannot be judged: {error}"
         return checked.missing
+
+    def _fingerprint(self, listing: DiskListing) -> str:
+        """Return a digest of a version's files and options: when it changes, it loads anew."""
+        options = self.model.platform_options
+        if not options:
+            return listing.fingerprint
+        text = json.dumps(options, sort_keys=True, default=dict)
+        return f"{listing.fingerprint}+{blake2b(text.encode(), digest_size=8).hexdigest()}"
 
     def _platform_of(self, listing: DiskListing) -> str:
         if self.model.platform:
@@ -158,6 +172,7 @@ class ModelDirectory:
         if not platform:
             return "its contents are of no known servable type"
         try:
+            self.platforms.check_options(platform, self.model.platform_options)
             return self.platforms[platform].missing(listing)
         except InvalidArgument as error:
             return error.message

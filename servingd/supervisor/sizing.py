@@ -13,10 +13,9 @@ from servingd.core.types import ServableId
 from servingd.errors import ServingError
 from servingd.machine.cpus import all_cpus
 from servingd.machine.memory import ram_budget
-from servingd.servables.registry import Platforms
+from servingd.servables.registry import Platforms, make_platforms
 from servingd.sources.catalogs import make_catalog
 from servingd.sources.model_directory import ModelDirectory
-from servingd.wire.config.saved_model import saved_model_options
 
 _WORKER_BYTES = 512 << 20
 """What a worker takes without any model: mostly TensorFlow."""
@@ -64,7 +63,7 @@ def workers_of(config: ServerConfig) -> int:
     machine = Machine(
         all_cpus(),
         known,
-        _bytes_of(models, Platforms(saved_model_options(config))),
+        _bytes_of(models, make_platforms(config)),
         accelerators=bool(glob.glob(_GPUS)),
     )
     number, reason = choose(machine)
@@ -82,7 +81,7 @@ def _bytes_of(models: Iterable[ModelConfig], platforms: Platforms) -> int:
                 continue
             servable_id = ServableId(model.name, version.version)
             try:
-                loader = platforms[version.data.platform].loader(servable_id, version.data)
+                loader = platforms.loader(servable_id, version.data)
                 estimate = loader.estimate()
             except (OSError, ValueError, ServingError):  # the load will say what is wrong with it
                 continue

@@ -21,14 +21,13 @@ from servingd.observability.snapshots import decode as decode_snapshot
 from servingd.observability.state_log import log_incomplete, log_state
 from servingd.observability.worker_totals import WorkerTotals
 from servingd.runtime.threads import WorkerPool
-from servingd.servables.registry import Platforms
+from servingd.servables.registry import make_platforms
 from servingd.supervisor.fleet.fleet import WorkerFleet
 from servingd.supervisor.link.messages import Answer, Ask, Facts, pack, unpack, unpack_models
 from servingd.supervisor.pages import FleetPages
 from servingd.supervisor.ports import ReservedPorts
 from servingd.supervisor.states import ToldStates
 from servingd.supervisor.worker_metrics import WorkerMetrics
-from servingd.wire.config.saved_model import saved_model_options
 
 _END_S = 10.0
 _TRACE_S = 30.0
@@ -53,7 +52,7 @@ class Supervisor:
         self._slow = WorkerPool("pages", 2)
         self._facts: Facts | None = None  # guarded by _facts_lock
         self._facts_lock = threading.Lock()
-        platforms = Platforms(saved_model_options(config))
+        platforms = make_platforms(config)
         self.fleet = WorkerFleet(config, workers, platforms, self)
         self.states = ToldStates(self.fleet.tell, self._forget_model)
         self.states.subscribe(log_state)

@@ -311,6 +311,9 @@ class FakePlatforms:
     def recognise(self, listing: Listing) -> str | None:
         return next((n for n, p in self._by_name.items() if p.recognises(listing)), None)
 
+    def check_options(self, name: str, options: object) -> None:
+        pass
+
 
 class InlineThreads:
     """In the place of a `WorkerPool`: whoever submits a job runs it."""

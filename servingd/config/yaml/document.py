@@ -202,6 +202,12 @@ def _logging(value: Value) -> LoggingConfig:
         raise InvalidConfig(f"{value.where}: {error.message}") from error
 
 
+def _mapping(value: Value) -> Mapping[str, Any]:
+    value.entries()
+    options: Mapping[str, Any] = value.plain()
+    return options
+
+
 def _at_least_zero(value: Value) -> float:
     number: float = value.scalar(float)
     if number < 0:
@@ -248,6 +254,9 @@ MODEL_FIELDS: Mapping[str, ModelField] = MappingProxyType(
         ),
         "platform": ModelField(
             "text", "the servable type; left out: told by the contents of the versions", _text
+        ),
+        "platform_options": ModelField(
+            "mapping", "what the servable type lets each model choose", _mapping
         ),
         "version_policy": ModelField(
             "`all`, `latest: N` or `specific: [N, ...]`",

@@ -83,6 +83,19 @@ class Value:
             entries[name] = Value(node, self.path, here.field)
         return entries
 
+    def plain(self) -> Any:
+        """Return the value as dicts, lists and scalars. Raises InvalidConfig for other YAML."""
+        if isinstance(self.node, yaml.MappingNode):
+            return {name: value.plain() for name, value in self.entries().items()}
+        if isinstance(self.node, yaml.SequenceNode):
+            return [item.plain() for item in self.items()]
+        if self.is_null():
+            return None
+        value = self._construct()
+        if value is None:
+            raise self.error("a text, a number, true, false, a list or a mapping")
+        return value
+
     def is_null(self) -> bool:
         """Return whether the value is empty."""
         return self.node.tag == f"{_TAG}null"

@@ -24,7 +24,7 @@ from servingd.core.batching.batch_limits import (
 from servingd.core.batching.cost import CostMeter
 from servingd.core.batching.merge import FormedInputs, kind_of, rows_of
 from servingd.core.call_protocols import Completion, SignatureRunner
-from servingd.core.servable import Replicated, RuledBatching, Servable
+from servingd.core.servable import Replicated, RuledBatching, RunLimits, Servable
 from servingd.core.shapes import fits
 from servingd.core.types import ServableId, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError, as_serving_error
@@ -87,8 +87,9 @@ class QueuedRunner:
         self.stats = stats
         self.times = RunTimes()
         self._servable = servable
-        self._inline_below_s = options.inline_below_s
-        self._merge_above_s = min(options.merge_above_s, options.inline_below_s)
+        inline = not isinstance(servable, RunLimits) or servable.runs_inline
+        self._inline_below_s = options.inline_below_s if inline else 0.0
+        self._merge_above_s = min(options.merge_above_s, self._inline_below_s)
         self._meter = CostMeter()
         options.self_warm_up.tell_costs(servable_id, signature.name, self._meter)
         self._sampler = options.self_warm_up.sampler(servable_id, servable, signature)
@@ -239,6 +240,8 @@ def _batcher_options(servable: Servable, options: DispatchOptions) -> BatcherOpt
     replicas, at_once = 1, 0
     if isinstance(servable, Replicated):
         replicas, at_once = len(servable.replicas), servable.runs_at_once
+    if isinstance(servable, RunLimits):
+        at_once = servable.concurrency
     ruled = servable.ruled_batching.threads if servable.ruled_batching else 0
     return BatcherOptions(
         workers=max(ruled or at_once or options.workers, replicas),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from servingd.config.models import ModelConfig, check_transition
 from servingd.core.lifecycle.labels import Labels, check_labels
@@ -19,6 +19,19 @@ Done: TypeAlias = Callable[[ServingError | None], None]
 _log = logging.getLogger(__name__)
 
 
+class KnownPlatforms(Protocol):
+    """The servable types; see `servables.registry.Platforms`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names that configurations may use."""
+        ...
+
+    def check_options(self, name: str, options: Mapping[str, Any]) -> None:
+        """Raise InvalidArgument if a type does not take these options."""
+        ...
+
+
 class Reloader:
     """Applies configurations one after the other; a reload does not wait for another's loads."""
 
@@ -26,13 +39,13 @@ class Reloader:
         self,
         label: Callable[[Labels], None],
         monitor: StateMonitor,
-        platforms: Iterable[str],
+        platforms: KnownPlatforms,
         replace: Callable[[tuple[ModelConfig, ...]], None],
         allow_labels_for_unavailable: bool = False,
     ) -> None:
         self._label = label
         self._monitor = monitor
-        self._platforms = frozenset(platforms)
+        self._platforms = platforms
         self._replace = replace
         self._allow_unavailable = allow_labels_for_unavailable
         self._lock = threading.Lock()
@@ -81,13 +94,22 @@ class Reloader:
         wait.begin(timeout_s)
 
     def check_platforms(self, models: Iterable[ModelConfig]) -> None:
-        """Raise InvalidArgument for a model whose platform does not exist."""
+        """Raise InvalidArgument for a model whose platform does not exist, or not take its options.
+
+        Where the versions' files are to tell the platform, they are checked with the files.
+        """
+        known = frozenset(self._platforms.names)
         for model in models:
-            if model.platform and model.platform not in self._platforms:
+            if model.platform and model.platform not in known:
                 raise InvalidArgument(
                     f"Model {model.name} requests unsupported platform {model.platform}; "
-                    f"known: {', '.join(sorted(self._platforms))}"
+                    f"known: {', '.join(sorted(known))}"
                 )
+            if model.platform and model.platform_options:
+                try:
+                    self._platforms.check_options(model.platform, model.platform_options)
+                except InvalidArgument as error:
+                    raise InvalidArgument(f"Model {model.name}: {error.message}") from None
 
     def _check(self, models: tuple[ModelConfig, ...]) -> None:
         """Raise ServingError if the models cannot replace the current ones."""

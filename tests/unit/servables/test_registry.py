@@ -42,8 +42,8 @@ def test_each_type_is_called_as_the_table_says_and_made_once(name):
 
 
 def test_a_type_that_there_is_not_is_refused_with_those_there_are():
-    with pytest.raises(InvalidArgument, match="'onnx'; known: lookup_table, tensorflow"):
-        Platforms()["onnx"]
+    with pytest.raises(InvalidArgument, match=r"'none'; known: .*lookup_table.*tensorflow"):
+        Platforms()["none"]
 
 
 def test_a_type_that_is_first_needed_after_the_end_is_stopped_at_once(monkeypatch):
