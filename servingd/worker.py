@@ -129,7 +129,7 @@ class Worker:
             self.platforms.loader,
             self.models,
             self._dispatcher,
-            load_options(config, self._warm_up, self.platforms.devices),
+            load_options(config, self._warm_up, self.platforms.devices, self.platforms.may_hang),
             self._on_load,
         )
         self._saved_models.report = self.versions.report
@@ -148,6 +148,7 @@ class Worker:
     def end_runs(self) -> None:
         """End the optimiser and every run of a model: a load may wait for one of them."""
         self.platforms.stop()
+        self._dispatcher.refuse_waiting()
 
     def stop(self) -> None:
         """End the threads; everything is unloaded by now."""

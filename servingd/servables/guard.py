@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from servingd.core.call_protocols import Completion
+from servingd.core.callbacks import nothing
 from servingd.core.servable import RuledBatching, Servable
 from servingd.core.shapes import shape_text
 from servingd.core.types import ANYWHERE, Placement, ServableId, Signature, Tensors, TensorSpec
@@ -28,10 +29,14 @@ from servingd.errors import (
     FailedPrecondition,
     Internal,
     ServingError,
+    Unavailable,
     as_serving_error,
 )
 from servingd.servables.event_loop import EventLoop
 from servingd.wire.tensors.types import numpy_dtype, type_name
+
+_UNLOAD_S = 5.0
+"""Seconds that a servable may take to end."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +44,20 @@ _log = logging.getLogger(__name__)
 class GuardedLoader:
     """A loader of other people's; what it loads is guarded. See `core.servable.Loader`."""
 
-    def __init__(self, servable_id: ServableId, loader: Any, runs: dict[int, Any]) -> None:
-        """`runs` records the threads that run the version, for whoever finds the process dead."""
+    def __init__(
+        self,
+        servable_id: ServableId,
+        loader: Any,
+        runs: dict[int, Any],
+        loaded: Callable[[GuardedServable], None] = nothing,
+    ) -> None:
+        """`runs` records the threads that run the version, for whoever finds the process dead.
+
+        `loaded` is told of each servable that is loaded.
+        """
         self._id = servable_id
         self._loader = loader
+        self._loaded = loaded
         self._runs = runs
         self.estimate = loader.estimate
         self.cancel = loader.cancel
@@ -50,20 +65,48 @@ class GuardedLoader:
 
     def load(self, placement: Placement = ANYWHERE) -> Servable:
         """Load and check the servable. Raises ServingError."""
-        loaded = self._loader.load(placement)
+        with marked(self._runs, self):
+            loaded = self._loader.load(placement)
         try:
             check_signatures(loaded)
-            return GuardedServable(self._id, loaded, self._runs)
+            servable = GuardedServable(self._id, loaded, self._runs)
+            self._loaded(servable)
+            return servable
         except BaseException:
             with contextlib.suppress(BaseException):
                 self._loader.unload(loaded)
             raise
 
     def unload(self, servable: Servable) -> None:
-        """Let the loader unload what it loaded."""
+        """Let the loader unload what it loaded; one that hangs is left behind."""
         assert isinstance(servable, GuardedServable)
         servable.end()
-        self._loader.unload(servable.guarded)
+        thread = threading.Thread(
+            target=_unload, args=(self._id, self._loader, servable.guarded), name="unload-guarded"
+        )
+        thread.daemon = True
+        thread.start()
+        thread.join(_UNLOAD_S)
+        if thread.is_alive():
+            _log.error("%s has not ended within %g s; its memory may be lost", self._id, _UNLOAD_S)
+
+
+@contextlib.contextmanager
+def marked(runs: dict[int, Any], owner: object) -> Iterator[None]:
+    """Record that this thread runs a version's code, for whoever finds the process dead."""
+    thread = get_ident()
+    runs[thread] = owner
+    try:
+        yield
+    finally:
+        del runs[thread]
+
+
+def _unload(servable_id: ServableId, loader: Any, servable: Any) -> None:
+    try:
+        loader.unload(servable)
+    except BaseException:  # other people's code may even raise SystemExit
+        _log.exception("Unloading servable: %s failed", servable_id)
 
 
 def check_signatures(servable: Any) -> None:
@@ -109,6 +152,7 @@ class GuardedServable:
         self.concurrency: int = max(0, int(getattr(guarded, "concurrency", 0)))
         self._time_limit_s = float(getattr(guarded, "time_limit_s", 0.0))
         self._runs = runs
+        self._under_way: set[_Outcome] = set()  # one change of it is atomic
         predict = getattr(guarded, "predict", None)
         self._generates = inspect.isgeneratorfunction(predict)
         self._loop = EventLoop(f"asyncio {servable_id}") if _is_async(predict) else None
@@ -136,15 +180,17 @@ class GuardedServable:
     def run(self, signature: Signature, inputs: Tensors, done: Completion) -> None:
         """Run a call, and return when it is completed or its time is over."""
         outcome = _Outcome(done, signature)
+        self._under_way.add(outcome)
         limit = self._limit(done.deadline)
         if self._timers is not None and self._loop is None:
             self._timers.begin(_expire(outcome, self._time_limit_s))
-        with self._marked():
+        with marked(self._runs, self):
             try:
                 self._begin(signature, inputs, outcome)
             except BaseException as error:  # other people's code may even raise SystemExit
                 outcome.fail(_as_error(error, signature))
             outcome.wait(limit)
+        self._under_way.discard(outcome)
 
     def _begin(self, signature: Signature, inputs: Tensors, outcome: _Outcome) -> None:
         """Begin a call; it may be completed later."""
@@ -167,7 +213,7 @@ class GuardedServable:
         parts = self.guarded.predict(signature.name, inputs)
         try:
             while True:
-                with self._marked():
+                with marked(self._runs, self):
                     try:
                         part = next(parts)
                     except StopIteration:
@@ -176,22 +222,17 @@ class GuardedServable:
         finally:
             parts.close()
 
-    @contextlib.contextmanager
-    def _marked(self) -> Iterator[None]:
-        """Record that this thread runs the version, for whoever finds the process dead."""
-        thread = get_ident()
-        self._runs[thread] = self
-        try:
-            yield
-        finally:
-            del self._runs[thread]
-
     def _limit(self, deadline: float | None) -> float | None:
         """Return the monotonic seconds until which a call may take; None: for ever."""
         if not self._time_limit_s:
             return deadline
         ours = time.monotonic() + self._time_limit_s
         return ours if deadline is None else min(ours, deadline)
+
+    def end_runs(self) -> None:
+        """Answer the calls under way: the server stops, and their code may not come back."""
+        for outcome in tuple(self._under_way):
+            outcome.fail(Unavailable("the server is stopping"))
 
     def end(self) -> None:
         """End the event loops, if there are any."""

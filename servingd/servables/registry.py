@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 from servingd.config.plugins import references_in
 from servingd.config.saved_model import SavedModelOptions
@@ -20,7 +21,7 @@ from servingd.core.types import Device, ServableId, VersionData
 from servingd.core.version_files import Listing
 from servingd.errors import InvalidArgument, InvalidConfig
 from servingd.servables import plugin
-from servingd.servables.guard import GuardedLoader
+from servingd.servables.guard import GuardedLoader, GuardedServable
 from servingd.servables.references import flagged, imported, installed, of_package
 from servingd.wire.config.saved_model import saved_model_options
 
@@ -37,6 +38,8 @@ TYPES = {
 }
 """By name: the module and the class of the `Platform`. In the order in which they are asked whether
 they recognise a version."""
+CODE = frozenset({"python"})
+"""Types of ours whose versions bring code of their own."""
 _DEVICES = "servingd.servables.saved_model.session.devices:LocalDevices"
 _PROFILER = "servingd.servables.tensorflow_runtime.profiler:Profiler"
 
@@ -69,6 +72,7 @@ class Platforms:
         self._made: dict[str, Platform] = {}  # guarded by _lock
         self._failed: set[str] = set()  # types whose fault was logged; guarded by _lock
         self._stopped = False  # guarded by _lock
+        self._guarded: WeakSet[GuardedServable] = WeakSet()
         self.devices = LazyDevices(self._saved_model)
         """The devices that SavedModels can be placed on."""
 
@@ -141,6 +145,10 @@ class Platforms:
         elif platform is not None:
             raise InvalidArgument(f"platform_options: {name} takes none")
 
+    def may_hang(self, name: str) -> bool:
+        """Return whether a type's code is other people's. Imports nothing."""
+        return name not in TYPES or name in CODE
+
     def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
         """Return a loader for one version; cheap.
 
@@ -155,13 +163,15 @@ class Platforms:
         if platform.trusted:
             return cast("Loader", loader)
         runs = self._listener.new_runs(servable_id) if self._listener is not None else {}
-        return GuardedLoader(servable_id, loader, runs)
+        return GuardedLoader(servable_id, loader, runs, self._guarded.add)
 
     def stop(self) -> None:
-        """End what the types share: those that are used, and those that are used later."""
+        """End what the types share, and the calls that other people's code has in hand."""
         with self._lock:
             self._stopped = True
             made = list(self._made.values())
+        for servable in tuple(self._guarded):
+            servable.end_runs()
         for platform in made:
             try:
                 platform.stop()

@@ -144,7 +144,7 @@ class ModelDirectory:
                     self._published[version] = VersionData(
                         path, name, fingerprint, dict(self.model.platform_options)
                     )
-        except Exception as error:  # one version must not hide the others
+        except (Exception, SystemExit) as error:  # one version must not hide the others
             self._checked.pop(version, None)
             if not isinstance(error, (OSError, UnicodeError)):
                 _log.exception("version %d of model %s cannot be judged", version, self.model.name)

@@ -303,6 +303,10 @@ class FakePlatforms:
     def __init__(self, *platforms: FakePlatform) -> None:
         self._by_name = {p.name: p for p in platforms}
 
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._by_name)
+
     def __getitem__(self, name: str) -> FakePlatform:
         if name not in self._by_name:
             raise InvalidArgument(f"unsupported platform {name!r}")

@@ -141,6 +141,14 @@ class Batcher:
             gone.fail(Unavailable(f"queue of {self._name} has no thread to run it"))
         return refused
 
+    def refuse_waiting(self) -> None:
+        """Fail every call that waits: the server stops, and what they wait for may hang."""
+        with self._changed:
+            waiting = self._queue.drain()
+            self._stats.waiting_rows = self._queue.rows
+        for call in waiting:
+            call.fail(Unavailable(f"queue of {self._name} is closed"))
+
     def close(self) -> None:
         """End the threads. No call is waiting: the runner's version has been drained."""
         with self._changed:

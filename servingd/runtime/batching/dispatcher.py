@@ -135,6 +135,10 @@ class QueuedRunner:
         else:
             self._enqueue(inputs, done, size)
 
+    def refuse_waiting(self) -> None:
+        """Fail every call that waits in the queue."""
+        self._batcher.refuse_waiting()
+
     def close(self) -> None:
         """End the queue's threads. No call is waiting: the runner's version has been drained."""
         self._batcher.close()
@@ -318,6 +322,13 @@ class Dispatcher:
                 if s.name == name
             ]
         return {version: [runner.explain() for runner in runners] for version, runners in found}
+
+    def refuse_waiting(self) -> None:
+        """Fail every call that waits: the server stops."""
+        with self._lock:
+            runners = [r for by_name in self._runners.values() for r in by_name.values()]
+        for runner in runners:
+            runner.refuse_waiting()
 
     def close(self, servable_id: ServableId) -> None:
         """End the threads of a drained servable's runners."""

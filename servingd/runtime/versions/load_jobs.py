@@ -28,6 +28,9 @@ from servingd.errors import Cancelled, as_serving_error
 from servingd.runtime.threads import Job, WorkerPool
 from servingd.runtime.versions.options import LoadOptions, WarmUpVersion
 
+PATIENCE_S = 5.0
+"""Seconds that other versions wait for a load of other people's code."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -117,13 +120,15 @@ class LoadJobs:
 
     def estimate(self, servable_id: ServableId, data: VersionData, live: Live) -> None:
         """Submit an estimate; it ends in Estimated or LoadFailed."""
-        self._submit(live, lambda attempt: self._estimate(servable_id, data, live, attempt))
+        self._submit(data, live, lambda attempt: self._estimate(servable_id, data, live, attempt))
 
     def load(
         self, servable_id: ServableId, data: VersionData, live: Live, placement: Placement
     ) -> None:
         """Submit a load; it ends in LoadSucceeded or LoadFailed."""
-        self._submit(live, lambda attempt: self._load(servable_id, data, live, placement, attempt))
+        self._submit(
+            data, live, lambda attempt: self._load(servable_id, data, live, placement, attempt)
+        )
 
     def give_up(self, live: Live, event: LoadOverdue) -> bool:
         """Give up an attempt that is overdue; return False if it has just ended."""
@@ -149,10 +154,29 @@ class LoadJobs:
         """Submit an unload; it ends in Unloaded."""
         self._unloads.submit(lambda: self._unload(servable_id, departing))
 
-    def _submit(self, live: Live, work: Callable[[Attempt], None]) -> None:
+    def _submit(self, data: VersionData, live: Live, work: Callable[[Attempt], None]) -> None:
         live.attempt = attempt = Attempt()
         attempt.job = lambda: work(attempt)
+        if self._options.may_hang(data.platform):
+            attempt.job = self._impatient(attempt.job)
         self._loads.submit(attempt.job)
+
+    def _impatient(self, work: Job) -> Job:
+        """Return a job of other people's code: if it takes long, another thread replaces its own.
+
+        It goes on, and its outcome counts; but whoever is behind it in the queue waits no longer.
+        """
+
+        def job() -> None:
+            timer = threading.Timer(PATIENCE_S, self._loads.give_up, (job,))
+            timer.daemon, timer.name = True, "load-patience"
+            timer.start()
+            try:
+                work()
+            finally:
+                timer.cancel()
+
+        return job
 
     # Pool threads ---------------------------------------------------------------------------------
 

@@ -47,6 +47,11 @@ class LoadOptions:
     load_timeout_s: float = 0.0
     """Seconds after which an estimate or a load is given up with its thread; 0: never."""
 
+    may_hang: Callable[[str], bool] = lambda platform: False
+    """Says of a servable type whether its code is other people's: others wait for it no longer than
+    `PATIENCE_S`.
+    """
+
     meter: MemoryMeter | None = None
     """Measures what loads take; None: only estimates are used."""
 
@@ -67,6 +72,7 @@ def load_options(
     config: ServerConfig,
     warm_up: WarmUpVersion,
     devices: Devices,
+    may_hang: Callable[[str], bool],
 ) -> LoadOptions:
     """Return the options for loads."""
     return LoadOptions(
@@ -75,6 +81,7 @@ def load_options(
         warm_up=warm_up,
         load_timeout_s=config.load_timeout_s,
         devices=lambda: within_budget(config, devices.usable()),
+        may_hang=may_hang,
         meter=MemoryMeter(devices.in_use),
     )
 

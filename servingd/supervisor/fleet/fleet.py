@@ -323,9 +323,10 @@ class WorkerFleet:
         if not death.by_a_version or worker.reason:
             return []
         member, process = self._state.members.get(worker.key), worker.process
-        there = list(member.has) if member else []
+        loading = self._state.loading(worker.key)
+        there = [*(member.has if member else ()), *loading]
         ran = known(process.marks.running(process.crashed_thread()), there)
-        return ran or self._state.loading(worker.key)
+        return list(dict.fromkeys(ran)) or loading
 
     def _blame(self, blamed: Iterable[ServableId], death: Death) -> None:
         worst = self._strikes.count(blamed, time.monotonic())
@@ -336,7 +337,7 @@ class WorkerFleet:
             return
         error = Internal(
             f"{worst} is quarantined: {MAX_STRIKES} workers have died of it, the last one by "
-            f"{death.reason}"
+            f"{death}"
         )
         _log.error("%s", error)
         self._listener.quarantined(worst, version.start.data)

@@ -280,8 +280,7 @@ class Crew:
         if worker.leaving or self.stopping:
             _log.info("worker %d (process %d) has ended", worker.number, worker.process.pid)
             return
-        how = f"exit status {death.status}" if death.reason == "exit" else death.reason
-        _log.error("worker %d (process %d) died: %s", worker.number, worker.process.pid, how)
+        _log.error("worker %d (process %d) died: %s", worker.number, worker.process.pid, death)
         stacks = worker.process.dump()
         if stacks:
             _log.error("its stacks:\n%s", stacks.decode(errors="replace"))

@@ -48,8 +48,15 @@ class Death:
 
     @property
     def by_a_version(self) -> bool:
-        """Whether what ran may be the cause. A SIGKILL or SIGTERM from outside is nobody's."""
-        return self.reason == "oom" or self.signal_number in _CRASHES
+        """Whether what ran may be the cause: a crash, or code that ended the process.
+
+        A SIGKILL or SIGTERM from outside is nobody's.
+        """
+        return self.reason == "oom" or self.signal_number in _CRASHES or self.status > 0
+
+    def __str__(self) -> str:
+        """Return it in words: the signal's name, `oom`, or the exit status."""
+        return f"exit status {self.status}" if self.reason == "exit" else self.reason
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from servingd.runtime.batching.dispatcher import Dispatcher
 from servingd.runtime.manager.reloader import Reloader
 from servingd.runtime.manager.state_monitor import StateMonitor
 from servingd.runtime.versions.serving_map import ServingMap
-from tests.threads.fakes import TIMEOUT
+from tests.threads.fakes import TIMEOUT, FakePlatform, FakePlatforms
 
 FOR_EVER = 3600.0
 
@@ -42,7 +42,9 @@ class Office:
         self.monitor = StateMonitor()
         self.on_replace = lambda: None
         models = ServingMap(self.monitor, Dispatcher())
-        self.reloader = Reloader(models.label, self.monitor, ["tensorflow"], self._replace)
+        self.reloader = Reloader(
+            models.label, self.monitor, FakePlatforms(FakePlatform("tensorflow")), self._replace
+        )
 
     def _replace(self, models):
         self.monitor.configure([model.name for model in models])

@@ -18,7 +18,7 @@ A, B = ServableId("a", 1), ServableId("b", 1)
         (Death(signal.SIGKILL), "SIGKILL", False),
         (Death(signal.SIGKILL, out_of_memory=True), "oom", True),
         (Death(signal.SIGTERM, out_of_memory=True), "SIGTERM", False),
-        (Death(status=1), "exit", False),
+        (Death(status=1), "exit", True),
         (Death(), "exit", False),
         (Death(40), "signal 40", False),
     ],
