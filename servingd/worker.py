@@ -125,6 +125,8 @@ class Worker:
         """Takes traces; it may be replaced before the ports are built."""
         self._dispatcher = self._build_dispatcher()
         self.models = ServingMap(states, self._dispatcher)
+        self.platforms.parts.models = self.models
+        self.platforms.parts.on_step = metrics.steps.ended
         self.versions = Versions(
             self.platforms.loader,
             self.models,

@@ -19,6 +19,7 @@ from servingd.observability.requests import RequestMetrics
 from servingd.observability.self_warm_up import SelfWarmUpMetrics
 from servingd.observability.serving_families import ServingCounts, families
 from servingd.observability.snapshots import MetricsSnapshot, snapshot_of
+from servingd.observability.steps import StepMetrics
 from servingd.observability.text_format import Family, first_value, write
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,10 +34,12 @@ class Metrics:
         self.batches = BatchMetrics()
         self.self_warm_up = SelfWarmUpMetrics()
         self.placements = Placements()
+        self.steps = StepMetrics()
         self._loads = LoadTimes()
         self._registry = CollectorRegistry()
         self._registry.register(self.self_warm_up)
         self._registry.register(self.placements)
+        self._registry.register(self.steps)
         self._versions = VersionGauges(self._registry)
         self.reloads = ReloadGauges(self._registry)
         self._lock = threading.Lock()
@@ -52,6 +55,7 @@ class Metrics:
             self.requests.retire(state.id)
             self.counts.forget(state.id)
             self.self_warm_up.forget(state.id)
+            self.steps.forget(state.id)
         ended = state.state is PublicState.END
         gone = ended and state.error is None
         if gone:

@@ -21,6 +21,7 @@ from servingd.core.types import Device, ServableId, VersionData
 from servingd.core.version_files import Listing
 from servingd.errors import InvalidArgument, InvalidConfig
 from servingd.servables import plugin
+from servingd.servables.composite.parts import Parts
 from servingd.servables.guard import GuardedLoader, GuardedServable
 from servingd.servables.references import flagged, imported, installed, of_package
 from servingd.wire.config.saved_model import saved_model_options
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
 TYPES = {
     "tensorflow": "servingd.servables.saved_model.platform:SavedModelPlatform",
     "lookup_table": "servingd.servables.lookup_table:LookupTablePlatform",
+    "composite": "servingd.servables.composite.servable:CompositePlatform",
     "python": "servingd.servables.python_model:PythonPlatform",
 }
 """By name: the module and the class of the `Platform`. In the order in which they are asked whether
 they recognise a version."""
 CODE = frozenset({"python"})
 """Types of ours whose versions bring code of their own."""
+_WAITS = frozenset({"composite"})
+"""Types whose loads wait for other loads."""
 _DEVICES = "servingd.servables.saved_model.session.devices:LocalDevices"
 _PROFILER = "servingd.servables.tensorflow_runtime.profiler:Profiler"
 
@@ -64,8 +68,11 @@ class Platforms:
         self._saved_model = saved_model or SavedModelOptions()
         self._listener = listener
         self._plugins = tuple(plugins)
+        self.parts = Parts()
+        """What composites know of the server."""
         self._arguments: dict[str, tuple[Any, ...]] = {
             "tensorflow": (self._saved_model, *([listener] if listener is not None else [])),
+            "composite": (self.parts,),
             "python": (allow_code,),
         }
         self._lock = threading.RLock()
@@ -146,8 +153,8 @@ class Platforms:
             raise InvalidArgument(f"platform_options: {name} takes none")
 
     def may_hang(self, name: str) -> bool:
-        """Return whether a type's code is other people's. Imports nothing."""
-        return name not in TYPES or name in CODE
+        """Return whether a load may wait for something that does not come. Imports nothing."""
+        return name not in TYPES or name in CODE or name in _WAITS
 
     def loader(self, servable_id: ServableId, data: VersionData) -> Loader:
         """Return a loader for one version; cheap.

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.types import Tensors
+from servingd.core.types import DataType, Tensors, TensorSpec
 from servingd.errors import Code
 from servingd.servables.registry import Platforms
 from servingd.testing.contract import Case, ServableContract
+from tests.unit.servables.composite.fakes import FakeModels, FakePart
 
 pytestmark = pytest.mark.tf
 
@@ -72,6 +73,27 @@ def write_python(path: Path) -> None:
     (path / "model.py").write_text(PYTHON)
 
 
+def write_composite(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "composite.yaml").write_text(
+        "steps:\n"
+        "  half: {model: half, inputs: {x: x}}\n"
+        "  sum: {model: plus_two, inputs: {x: half.y}}\n"
+        "outputs: {y: sum.y}\n"
+        "...\n"
+    )
+
+
+def with_parts() -> Platforms:
+    made = platforms()()
+    spec = {"x": TensorSpec(DataType.FLOAT, None)}, {"y": TensorSpec(DataType.FLOAT, None)}
+    made.parts.models = FakeModels(
+        half=FakePart(lambda x: {"y": x / 2}, *spec),
+        plus_two=FakePart(lambda x: {"y": x + 2}, *spec),
+    )
+    return made
+
+
 def copies(folder: str) -> Callable[[Path, Path], object]:
     return lambda path, exports: shutil.copytree(exports / folder, path)
 
@@ -104,6 +126,13 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         "needed": ("table.csv",),
         "question": look_up,
         "damage": {b"one\n": Code.INVALID_ARGUMENT, b'"a"b,c\n': Code.INVALID_ARGUMENT},
+    },
+    "composite": {
+        "make": write_composite,
+        "needed": ("composite.yaml",),
+        "question": half_plus_two,
+        "platforms": with_parts,
+        "damage": {b"steps: {}\n...\n": Code.INVALID_ARGUMENT},
     },
     "python": {
         "make": write_python,

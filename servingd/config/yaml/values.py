@@ -135,6 +135,14 @@ def read_yaml(path: str) -> Value | None:
         raise NotFound(f"{path}; No such file or directory") from None
     except (OSError, ValueError) as error:
         raise InvalidConfig(f"{path}: {error}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: str) -> Value | None:
+    """Return the one document of a text; None if it is empty. `path` stands in errors.
+
+    Raises InvalidConfig: it is not YAML; the error names the line.
+    """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except RecursionError:

@@ -29,7 +29,7 @@ from servingd.runtime.threads import Job, WorkerPool
 from servingd.runtime.versions.options import LoadOptions, WarmUpVersion
 
 PATIENCE_S = 5.0
-"""Seconds that other versions wait for a load of other people's code."""
+"""Seconds that other versions wait for a load that may hang."""
 
 _log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class LoadJobs:
         self._loads.submit(attempt.job)
 
     def _impatient(self, work: Job) -> Job:
-        """Return a job of other people's code: if it takes long, another thread replaces its own.
+        """Return a job that may hang: if it takes long, another thread replaces its own.
 
         It goes on, and its outcome counts; but whoever is behind it in the queue waits no longer.
         """

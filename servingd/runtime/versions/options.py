@@ -48,8 +48,8 @@ class LoadOptions:
     """Seconds after which an estimate or a load is given up with its thread; 0: never."""
 
     may_hang: Callable[[str], bool] = lambda platform: False
-    """Says of a servable type whether its code is other people's: others wait for it no longer than
-    `PATIENCE_S`.
+    """Says of a servable type whether its loads may hang: other versions wait for such a load no
+    longer than `PATIENCE_S`.
     """
 
     meter: MemoryMeter | None = None

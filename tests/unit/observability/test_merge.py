@@ -72,6 +72,7 @@ def full():
     metrics.counts.logged("m", Code.OK)
     metrics.self_warm_up.kept = lambda: {"m": (2, 100)}
     metrics.self_warm_up.warmed(M1, {"OK": 2})
+    metrics.steps.ended(M1, "step", 0.5, None)
     metrics.on_graph_state(M1, "optimised")
     metrics.on_incomplete("m", {2: "half a file"})
     moved = ObservedDevices(devices={}, moved={"CPU:0": {"Unique": 2}})

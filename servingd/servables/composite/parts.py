@@ -1,0 +1,121 @@
+"""What composites know of the server that they are part of: its models, and who waits for which."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from typing import Protocol
+
+from servingd.core.call_protocols import Models, ServableHandle
+from servingd.core.types import ModelSpec, ServableId, Signature
+from servingd.errors import Cancelled, FailedPrecondition, NotFound, ServingError, Unavailable
+
+_LOOK_S = 0.1
+_SAY_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class StepListener(Protocol):
+    """Who counts the steps of composites."""
+
+    def __call__(
+        self, servable_id: ServableId, step: str, seconds: float, error: ServingError | None, /
+    ) -> None:
+        """Count a step that has ended; on any thread."""
+        ...
+
+
+def ignore_steps(
+    servable_id: ServableId, step: str, seconds: float, error: ServingError | None
+) -> None:
+    """Count nothing."""
+
+
+class Parts:
+    """The models that composites may be made of. From any thread."""
+
+    def __init__(self) -> None:
+        self.models: Models | None = None
+        """The models of this process; set before the first load. None: composites cannot load."""
+        self.on_step: StepListener = ignore_steps
+        self._lock = threading.Lock()
+        self._waiting: dict[str, frozenset[str]] = {}  # by composite; guarded by _lock
+
+    def acquire(self, specs: Iterable[ModelSpec]) -> dict[ModelSpec, ServableHandle]:
+        """Return a handle for each; all or none. Raises the error of the one that is not there."""
+        if self.models is None:
+            raise Unavailable("composites are loaded by a server only")
+        held: dict[ModelSpec, ServableHandle] = {}
+        try:
+            for spec in specs:
+                if spec not in held:
+                    held[spec] = self.models.acquire(spec)
+        except BaseException:
+            release(held.values())
+            raise
+        return held
+
+    def wait(
+        self, name: str, specs: Iterable[ModelSpec], cancelled: threading.Event
+    ) -> dict[ModelSpec, ServableHandle]:
+        """Return a handle for each as soon as all are available; called on a load's thread.
+
+        Raises FailedPrecondition if composites wait for each other, and Cancelled.
+        """
+        wanted = tuple(specs)
+        with self._lock:
+            self._waiting[name] = frozenset(spec.name for spec in wanted)
+        try:
+            waited_s = 0.0
+            while True:
+                self._check_cycle(name)
+                try:
+                    return self.acquire(wanted)
+                except (NotFound, Unavailable) as error:
+                    if waited_s % _SAY_S < _LOOK_S:
+                        _log.info("composite %s waits for its parts: %s", name, error.message)
+                if cancelled.wait(_LOOK_S):
+                    raise Cancelled("Loading of servable cancelled")
+                waited_s += _LOOK_S
+        finally:
+            with self._lock:
+                self._waiting.pop(name, None)
+
+    def _check_cycle(self, name: str) -> None:
+        with self._lock:
+            waiting = dict(self._waiting)
+        path, seen = [name], {name}
+        ahead = [(path, other) for other in sorted(waiting.get(name, ()))]
+        while ahead:
+            path, other = ahead.pop()
+            if other == name:
+                raise FailedPrecondition(
+                    f"composites wait for each other: {' -> '.join((*path, name))}"
+                )
+            if other not in seen:
+                seen.add(other)
+                ahead += [([*path, other], each) for each in sorted(waiting.get(other, ()))]
+
+
+def signatures_of(
+    handles: dict[ModelSpec, ServableHandle], specs: dict[str, ModelSpec]
+) -> dict[str, Signature]:
+    """Return the signature that each step calls. Raises FailedPrecondition naming the step."""
+    found = {}
+    for step, spec in specs.items():
+        runners = handles[spec._replace(signature_name="")].runners
+        if spec.signature_name not in runners:
+            raise FailedPrecondition(
+                f"step {step}: model {spec.name} has the signatures "
+                f"{', '.join(sorted(runners))}, not {spec.signature_name}"
+            )
+        found[step] = runners[spec.signature_name].signature
+    return found
+
+
+def release(handles: Iterable[ServableHandle]) -> None:
+    """Give handles back."""
+    for handle in handles:
+        handle.release()
