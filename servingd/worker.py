@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+from servingd.client.remote import RemoteModels
 from servingd.config.models import ModelConfig
 from servingd.config.saved_model import SavedModelOptions
 from servingd.config.server import ServerConfig
@@ -126,6 +127,7 @@ class Worker:
         self._dispatcher = self._build_dispatcher()
         self.models = ServingMap(states, self._dispatcher)
         self.platforms.parts.models = self.models
+        self.platforms.parts.remote = RemoteModels()
         self.platforms.parts.on_step = metrics.steps.ended
         self.versions = Versions(
             self.platforms.loader,
@@ -155,6 +157,8 @@ class Worker:
     def stop(self) -> None:
         """End the threads; everything is unloaded by now."""
         self._stack.close()
+        if self.platforms.parts.remote is not None:
+            self.platforms.parts.remote.close()
 
     # Commands -------------------------------------------------------------------------------------
 

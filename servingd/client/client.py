@@ -20,13 +20,13 @@ from servingd.wire.tensors.decoding import decode
 from servingd.wire.tensors.encoding import encode_as_content
 from servingd.wire.tensors.types import data_type_of, numpy_dtype
 
-_PREDICT = "/tensorflow.serving.PredictionService/Predict"
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
-_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _SIGNATURES = "signature_def"
 _WRONG_TYPE = "Expects arg["
 """The beginning of TensorFlow's error for an input of a wrong dtype."""
-_UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
 class Client:
@@ -34,9 +34,9 @@ class Client:
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         if credentials is None:
-            self._channel = grpc.insecure_channel(target, options=_UNLIMITED)
+            self._channel = grpc.insecure_channel(target, options=UNLIMITED)
         else:
-            self._channel = grpc.secure_channel(target, credentials, options=_UNLIMITED)
+            self._channel = grpc.secure_channel(target, credentials, options=UNLIMITED)
 
     def predict(
         self,
@@ -61,7 +61,7 @@ class Client:
             request.model_spec.version.value = version
         request.output_filter.extend(outputs)
         try:
-            payload = self._call(_PREDICT, _with(request, arrays), timeout_s)
+            payload = self._call(PREDICT, with_inputs(request, arrays), timeout_s)
         except InvalidArgument as error:
             if _WRONG_TYPE not in error.message:
                 raise
@@ -69,7 +69,7 @@ class Client:
             cast = {a: fitted(inputs[a], v, types.get(a, v.dtype)) for a, v in arrays.items()}
             if all(cast[alias] is array for alias, array in arrays.items()):
                 raise
-            payload = self._call(_PREDICT, _with(request, cast), timeout_s)
+            payload = self._call(PREDICT, with_inputs(request, cast), timeout_s)
         answer = protos.PredictResponse.FromString(payload)
         return {alias: decode(tensor, alias) for alias, tensor in answer.outputs.items()}
 
@@ -112,7 +112,7 @@ class Client:
         request.model_spec.CopyFrom(spec)
         request.metadata_field.append(_SIGNATURES)
         answer = protos.GetModelMetadataResponse.FromString(
-            self._call(_METADATA, request.SerializeToString(), timeout_s)
+            self._call(METADATA, request.SerializeToString(), timeout_s)
         )
         found = protos.SignatureDefMap.FromString(answer.metadata[_SIGNATURES].value)
         name = spec.signature_name or "serving_default"
@@ -141,17 +141,18 @@ class Client:
         try:
             answer: bytes = self._channel.unary_unary(method)(payload, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise _translate(error) from error
+            raise translate(error) from error
         return answer
 
 
-def _translate(error: grpc.RpcError) -> ServingError:
+def translate(error: grpc.RpcError) -> ServingError:
+    """Return the ServingError of a call's status, with the server's hint when to try again."""
     found = error_from_code(error.code().value[0], error.details() or "")
     found.retry_after_s = retry_after_s(error.trailing_metadata() or ())
     return found
 
 
-def _with(request: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+def with_inputs(request: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     """Return the request's bytes with these inputs."""
     request.ClearField("inputs")
     for alias, array in arrays.items():

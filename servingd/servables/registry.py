@@ -21,8 +21,8 @@ from servingd.core.types import Device, ServableId, VersionData
 from servingd.core.version_files import Listing
 from servingd.errors import InvalidArgument, InvalidConfig
 from servingd.servables import plugin
-from servingd.servables.composite.parts import Parts
 from servingd.servables.guard import GuardedLoader, GuardedServable
+from servingd.servables.parts import Parts
 from servingd.servables.references import flagged, imported, installed, of_package
 from servingd.wire.config.saved_model import saved_model_options
 
@@ -36,13 +36,14 @@ TYPES = {
     "tensorflow": "servingd.servables.saved_model.platform:SavedModelPlatform",
     "lookup_table": "servingd.servables.lookup_table:LookupTablePlatform",
     "composite": "servingd.servables.composite.servable:CompositePlatform",
+    "sharded": "servingd.servables.sharded.servable:ShardedPlatform",
     "python": "servingd.servables.python_model:PythonPlatform",
 }
 """By name: the module and the class of the `Platform`. In the order in which they are asked whether
 they recognise a version."""
 CODE = frozenset({"python"})
 """Types of ours whose versions bring code of their own."""
-_WAITS = frozenset({"composite"})
+_WAITS = frozenset({"composite", "sharded"})
 """Types whose loads wait for other loads."""
 _DEVICES = "servingd.servables.saved_model.session.devices:LocalDevices"
 _PROFILER = "servingd.servables.tensorflow_runtime.profiler:Profiler"
@@ -69,10 +70,11 @@ class Platforms:
         self._listener = listener
         self._plugins = tuple(plugins)
         self.parts = Parts()
-        """What composites know of the server."""
+        """What servables that are made of others know of the server."""
         self._arguments: dict[str, tuple[Any, ...]] = {
             "tensorflow": (self._saved_model, *([listener] if listener is not None else [])),
             "composite": (self.parts,),
+            "sharded": (self.parts,),
             "python": (allow_code,),
         }
         self._lock = threading.RLock()

@@ -94,6 +94,26 @@ def with_parts() -> Platforms:
     return made
 
 
+def write_shards(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "shards.yaml").write_text(
+        "key: keys\nby: hash\nshards:\n- [{model: a}]\n- [{model: b}]\n...\n"
+    )
+
+
+def with_shards() -> Platforms:
+    made = platforms()()
+    spec = {"keys": TensorSpec(DataType.INT64, None)}, {"values": TensorSpec(DataType.INT64, None)}
+    part = FakePart(lambda keys: {"values": keys + 1}, *spec)
+    made.parts.models = FakeModels(a=part, b=part)
+    return made
+
+
+def count_on(n: int) -> tuple[Tensors, Tensors]:
+    keys = np.arange(n, n + 5)
+    return {"keys": keys}, {"values": keys + 1}
+
+
 def copies(folder: str) -> Callable[[Path, Path], object]:
     return lambda path, exports: shutil.copytree(exports / folder, path)
 
@@ -133,6 +153,14 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         "question": half_plus_two,
         "platforms": with_parts,
         "damage": {b"steps: {}\n...\n": Code.INVALID_ARGUMENT},
+    },
+    "sharded": {
+        "make": write_shards,
+        "needed": ("shards.yaml",),
+        "question": count_on,
+        "platforms": with_shards,
+        "bad_question": {"keys": np.zeros(2, np.float32)},
+        "damage": {b"shards: {}\n...\n": Code.INVALID_ARGUMENT},
     },
     "python": {
         "make": write_python,

@@ -27,9 +27,9 @@ from servingd.errors import (
 )
 from servingd.servables.composite.call import GraphCall
 from servingd.servables.composite.graph import FILE, Graph, ModelStep, parse
-from servingd.servables.composite.parts import Parts, release, signatures_of
-from servingd.servables.composite.wiring import signature_of
+from servingd.servables.composite.wiring import signature_of, signatures_of
 from servingd.servables.file_errors import error_of_file
+from servingd.servables.parts import Parts, release
 from servingd.servables.plugin import Loader, Platform, Servable
 
 

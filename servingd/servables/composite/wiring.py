@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from servingd.core.call_protocols import ServableHandle
 from servingd.core.shapes import shape_text
-from servingd.core.types import DataType, Signature, TensorSpec
+from servingd.core.types import DataType, ModelSpec, Signature, TensorSpec
 from servingd.errors import FailedPrecondition
 from servingd.servables.composite.graph import (
     CascadeStep,
@@ -35,6 +36,22 @@ def signature_of(graph: Graph, parts: Mapping[str, Signature]) -> Signature:
         inputs={name: _named(name, spec) for name, spec in inputs.items()},
         outputs={name: _named(name, spec) for name, spec in outputs.items()},
     )
+
+
+def signatures_of(
+    handles: Mapping[ModelSpec, ServableHandle], specs: Mapping[str, ModelSpec]
+) -> dict[str, Signature]:
+    """Return the signature that each step calls. Raises FailedPrecondition naming the step."""
+    found = {}
+    for step, spec in specs.items():
+        runners = handles[spec._replace(signature_name="")].runners
+        if spec.signature_name not in runners:
+            raise FailedPrecondition(
+                f"step {step}: model {spec.name} has the signatures "
+                f"{', '.join(sorted(runners))}, not {spec.signature_name}"
+            )
+        found[step] = runners[spec.signature_name].signature
+    return found
 
 
 def _named(name: str, spec: TensorSpec) -> TensorSpec:

@@ -9,7 +9,7 @@ import pytest
 
 from servingd.core.types import DataType, ModelSpec, TensorSpec
 from servingd.errors import Cancelled, FailedPrecondition
-from servingd.servables.composite.parts import Parts
+from servingd.servables.parts import Parts
 from tests.threads.fakes import TIMEOUT
 from tests.unit.servables.composite.fakes import FakeModels, FakePart
 

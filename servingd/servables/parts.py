@@ -1,4 +1,7 @@
-"""What composites know of the server that they are part of: its models, and who waits for which."""
+"""What servables made of others know of the server: its models, other servers, who waits for which.
+
+Composites and sharded servables are made of parts: models of this process, or of other servers.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import threading
 from collections.abc import Iterable
 from typing import Protocol
 
-from servingd.core.call_protocols import Models, ServableHandle
-from servingd.core.types import ModelSpec, ServableId, Signature
+from servingd.core.call_protocols import Completion, Models, ServableHandle
+from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import Cancelled, FailedPrecondition, NotFound, ServingError, Unavailable
 
 _LOOK_S = 0.1
@@ -33,12 +36,30 @@ def ignore_steps(
     """Count nothing."""
 
 
+class RemoteModels(Protocol):
+    """The models of other servers. From any thread."""
+
+    def signature(self, server: str, spec: ModelSpec, timeout_s: float) -> Signature:
+        """Return a model's signature. Raises ServingError."""
+        ...
+
+    def run(self, server: str, spec: ModelSpec, inputs: Tensors, done: Completion) -> None:
+        """Begin a call; `done` is completed on any thread, at its deadline at the latest."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
 class Parts:
-    """The models that composites may be made of. From any thread."""
+    """The models that servables may be made of. From any thread."""
 
     def __init__(self) -> None:
         self.models: Models | None = None
-        """The models of this process; set before the first load. None: composites cannot load."""
+        """The models of this process; set before the first load. None: nothing can be loaded."""
+        self.remote: RemoteModels | None = None
+        """The models of other servers; set before the first load. None: there are none."""
         self.on_step: StepListener = ignore_steps
         self._lock = threading.Lock()
         self._waiting: dict[str, frozenset[str]] = {}  # by composite; guarded by _lock
@@ -46,7 +67,7 @@ class Parts:
     def acquire(self, specs: Iterable[ModelSpec]) -> dict[ModelSpec, ServableHandle]:
         """Return a handle for each; all or none. Raises the error of the one that is not there."""
         if self.models is None:
-            raise Unavailable("composites are loaded by a server only")
+            raise Unavailable("a servable made of others is loaded by a server only")
         held: dict[ModelSpec, ServableHandle] = {}
         try:
             for spec in specs:
@@ -62,7 +83,7 @@ class Parts:
     ) -> dict[ModelSpec, ServableHandle]:
         """Return a handle for each as soon as all are available; called on a load's thread.
 
-        Raises FailedPrecondition if composites wait for each other, and Cancelled.
+        Raises FailedPrecondition if models wait for each other, and Cancelled.
         """
         wanted = tuple(specs)
         with self._lock:
@@ -75,7 +96,7 @@ class Parts:
                     return self.acquire(wanted)
                 except (NotFound, Unavailable) as error:
                     if waited_s % _SAY_S < _LOOK_S:
-                        _log.info("composite %s waits for its parts: %s", name, error.message)
+                        _log.info("%s waits for its parts: %s", name, error.message)
                 if cancelled.wait(_LOOK_S):
                     raise Cancelled("Loading of servable cancelled")
                 waited_s += _LOOK_S
@@ -92,27 +113,11 @@ class Parts:
             path, other = ahead.pop()
             if other == name:
                 raise FailedPrecondition(
-                    f"composites wait for each other: {' -> '.join((*path, name))}"
+                    f"models wait for each other: {' -> '.join((*path, name))}"
                 )
             if other not in seen:
                 seen.add(other)
                 ahead += [([*path, other], each) for each in sorted(waiting.get(other, ()))]
-
-
-def signatures_of(
-    handles: dict[ModelSpec, ServableHandle], specs: dict[str, ModelSpec]
-) -> dict[str, Signature]:
-    """Return the signature that each step calls. Raises FailedPrecondition naming the step."""
-    found = {}
-    for step, spec in specs.items():
-        runners = handles[spec._replace(signature_name="")].runners
-        if spec.signature_name not in runners:
-            raise FailedPrecondition(
-                f"step {step}: model {spec.name} has the signatures "
-                f"{', '.join(sorted(runners))}, not {spec.signature_name}"
-            )
-        found[step] = runners[spec.signature_name].signature
-    return found
 
 
 def release(handles: Iterable[ServableHandle]) -> None:
