@@ -8,7 +8,7 @@ Theory of operation. Everything here runs on one loop's thread.
 2. `take` queues a reply for each whole request and calls the handler, which answers the reply now
    or later, from any thread; the owner then calls `flush` on the loop's thread.
 3. `flush` writes the responses whose turn it is, in the order of their requests. A large response
-   is written in parts, and only as fast as the client reads it.
+   is written in parts, and only as fast as the client reads it; so is a body that comes in parts.
 4. `_regulate` stops reading while too many responses are pending or unread, so that no client makes
    the server hold more than `HttpLimits` allows.
 5. `expire` is called twice a second and closes a client whose deadline has passed: one that sends
@@ -29,6 +29,7 @@ from typing import Any, Protocol
 from servingd.frontends.http.heads import KnownHeads
 from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.messages import HttpHandler, HttpReply, HttpRequest
+from servingd.frontends.http.parts import PartedBody
 from servingd.frontends.http.reader import Refused, RequestReader, Upgraded
 from servingd.frontends.reply import REQUEST_ID_HEADER
 
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._parse_scheduled = False  # whether the loop will call `_take_held`
         self._replies: deque[HttpReply] = deque()  # in the order of their requests
         self._rest: memoryview | None = None  # unwritten rest of a large first response
+        self._parted = False  # the first response is written in parts
         self._written = 0  # bytes written to the transport
         self._taken = 0  # bytes that the client had read when its deadline was last renewed
         self._write_paused = False  # it reads its responses too slowly
@@ -113,6 +115,9 @@ class Connection(asyncio.Protocol):
         self._closing = self.lost = True
         self._held = b""
         self.owner.forget(self)
+        for reply in self._replies:
+            if reply.parts is not None:
+                reply.parts.lose()
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes, a piece at a time if they may hold many requests."""
@@ -133,8 +138,13 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Close after the pending responses: the client has closed its sending side.
 
-        Returns whether the connection stays open for them; with TLS it cannot.
+        Returns whether the connection stays open for them; with TLS it cannot. A client that is
+        sent a body in parts counts as gone: that is how most of them stop it.
         """
+        if any(reply.parts is not None for reply in self._replies):
+            self._closing = True
+            self._transport.abort()
+            return False
         waits = bool(self._replies) and self._transport.can_write_eof()  # TLS has no half-close
         self._close_after_answers()
         return waits
@@ -183,12 +193,14 @@ class Connection(asyncio.Protocol):
         """Write the responses whose turn it is, as far as the client reads them."""
         while not self._write_paused:
             data, closes = self._next_data()
-            if not data or self._transport.is_closing():
+            if not (data or closes) or self._transport.is_closing():
                 return
             self._written += len(data)
             self._transport.write(data)
             if closes:
-                self._replies.clear()  # requests after the last response are not answered
+                for reply in self._replies:  # requests after the last response are not answered
+                    reply.drop()
+                self._replies.clear()
                 self._close()
                 return
             self._set_idle_deadline()
@@ -207,6 +219,9 @@ class Connection(asyncio.Protocol):
         while self._replies and not closes and size < _WRITE_BYTES:
             payload = self._replies[0].payload
             if payload is None:
+                parts = self._replies[0].parts
+                if parts is not None and not ready:
+                    return self._next_parts(parts)
                 break
             if len(payload[1]) > _PART_BYTES:
                 if not ready:
@@ -223,6 +238,20 @@ class Connection(asyncio.Protocol):
         part, rest = rest[:_PART_BYTES], rest[_PART_BYTES:]
         self._rest = rest or None
         return part, not rest and self._replies.popleft().closes
+
+    def _next_parts(self, parts: PartedBody) -> tuple[bytes, bool]:
+        """Return the parts that wait; meanwhile nothing that the client does not read is taken."""
+        if self._transport.is_closing():
+            return b"", False
+        if not self._parted:
+            self._parted = True
+            self._transport.set_write_buffer_limits(high=0)
+        data, ended = parts.take()
+        if not ended:
+            return data, False
+        self._parted = False
+        self._transport.set_write_buffer_limits()
+        return data, self._replies.popleft().closes
 
     def expire(self, now: float) -> None:
         """Close the connection if the client's deadline has passed.

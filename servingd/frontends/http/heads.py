@@ -47,7 +47,7 @@ class KnownHeads:
     def learn(self, data: bytes, request: HttpRequest) -> None:
         """Remember the head of a request that was parsed from `data` and nothing else.
 
-        Only for requests that keep their connection alive.
+        Only for requests of HTTP/1.1 that keep their connection alive.
         """
         end = data.find(_END) + 4
         headers, length = request.headers, len(request.body)

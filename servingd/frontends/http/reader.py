@@ -255,7 +255,8 @@ class RequestReader:
             incoming.body if more is None else more.getvalue(),
         )
         keep_alive = self._parser.should_keep_alive()
-        self._last = request if keep_alive else None
+        request.takes_chunks = self._parser.get_http_version() != "1.0"
+        self._last = request if keep_alive and request.takes_chunks else None
         self._client.take(request, keep_alive)
 
     # Limits ---------------------------------------------------------------------------------------
