@@ -73,6 +73,5 @@ class Server:
             threading.Event().wait(self._config.drain_delay_s)
         deadline = time.monotonic() + self._config.drain_timeout_s
         _log.info("waiting for calls in flight")
-        self.ports.refuse()
-        if not self.ports.wait_idle(deadline):
+        if not self.ports.drain(deadline):
             _log.warning("calls are cut off after %.1f s", self._config.drain_timeout_s)

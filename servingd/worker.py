@@ -22,6 +22,7 @@ from servingd.core.lifecycle.events import Event, Grown, ReplicaFailed
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.servable import Servable
 from servingd.core.types import Device, ServableId, VersionData
+from servingd.errors import Unavailable
 from servingd.frontends.tfs.rpc.profiler import Profiler
 from servingd.inference.checks import Checks
 from servingd.inference.replay import replay
@@ -32,6 +33,7 @@ from servingd.runtime.batching.dispatcher import Dispatcher
 from servingd.runtime.batching.options import DispatchOptions, ModelBatching
 from servingd.runtime.first_calls import FirstCalls
 from servingd.runtime.request_log.logs import RequestLogs
+from servingd.runtime.streaming.streams import OpenStreams
 from servingd.runtime.threads import WorkerPool
 from servingd.runtime.versions.options import load_options
 from servingd.runtime.versions.serving_map import ServingMap
@@ -125,7 +127,8 @@ class Worker:
         self.profiler: Profiler | None = self.platforms.profiler if config.enable_profiler else None
         """Takes traces; it may be replaced before the ports are built."""
         self._dispatcher = self._build_dispatcher()
-        self.models = ServingMap(states, self._dispatcher)
+        self.streams = OpenStreams(config.max_streams)
+        self.models = ServingMap(states, self._dispatcher, self.streams)
         self.platforms.parts.models = self.models
         self.platforms.parts.remote = RemoteModels()
         self.platforms.parts.on_step = metrics.steps.ended
@@ -153,6 +156,10 @@ class Worker:
         """End the optimiser and every run of a model: a load may wait for one of them."""
         self.platforms.stop()
         self._dispatcher.refuse_waiting()
+
+    def end_streams(self) -> int:
+        """End all answers in parts, which are told that the server stops; return how many."""
+        return self.streams.end_all(Unavailable("server is shutting down"))
 
     def stop(self) -> None:
         """End the threads; everything is unloaded by now."""

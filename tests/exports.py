@@ -134,6 +134,51 @@ def counter(path: Path) -> None:
     _save(module, path, {"serving_default": module.f})
 
 
+def countdown(path: Path) -> None:
+    """Two pairs that are streamed, and one that is none.
+
+    `init`, `step`: from a text of one character and a number, so many times that character.
+    `endless_init`, `endless_step`: 0, 1, 2 and so on, each beside as many zeros as were asked for.
+    `odd_init`, `odd_step`: the state has another type than it is made with.
+    """
+    import tensorflow as tf
+
+    one, word = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.string)
+    pad = tf.TensorSpec([], tf.int32)
+
+    @tf.function(input_signature=[word, one])
+    def init(text, times):
+        return {"left": times, "text": text}
+
+    @tf.function(input_signature=[one, word])
+    def step(left, text):
+        left -= 1
+        stop = tf.reduce_all(left <= 0)
+        return {"left": left, "text": text, "token": text, "number": left, "stop": stop}
+
+    @tf.function(input_signature=[pad])
+    def endless_init(size):
+        return {"at": tf.zeros([1], tf.int32), "size": size}
+
+    @tf.function(input_signature=[one, pad])
+    def endless_step(at, size):
+        return {"at": at + 1, "size": size, "number": at, "zeros": tf.zeros([1, size])}
+
+    odd = tf.function(lambda at: {"at": tf.cast(at, tf.float32)}, input_signature=[one])
+    module = tf.Module()
+    signatures = {
+        "serving_default": tf.function(lambda x: {"y": x}, input_signature=[one]),
+        "init": init,
+        "step": step,
+        "endless_init": endless_init,
+        "endless_step": endless_step,
+        "odd_init": odd,
+        "odd_step": tf.function(lambda at: {"at": at, "y": at}, input_signature=[one]),
+    }
+    module.held = list(signatures.values())
+    _save(module, path, signatures)
+
+
 def tf1_with_table(path: Path) -> None:
     """A TensorFlow 1 export: placeholder, variable, a table filled from an asset, main_op."""
     import tensorflow as tf

@@ -199,6 +199,12 @@ class ServerConfig(TensorFlowServingFlags):
     max_queue_mb: int = own_flag(
         0, "MiB of inputs that may wait for one signature. 0: a sixteenth of memory.", at_least(0)
     )
+    max_streams: int = own_flag(
+        256,
+        "Number of answers in parts that may be open for one model, in each worker. Further calls "
+        "are refused.",
+        count,
+    )
     large_bodies_mb: int = own_flag(
         0,
         "MiB that the reading of large HTTP bodies may take, all together; others wait. 0: a "

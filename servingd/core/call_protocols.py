@@ -68,6 +68,71 @@ class SignatureRunner(Protocol):
         ...
 
 
+class PartsReceiver(Caller, Protocol):
+    """The receiver of an answer in parts.
+
+    After any number of `part`, one of `end` and `fail` is called, and at last `close`; one at a
+    time, on any thread. `fail` may also be called beside the others, and then ends the answer.
+    """
+
+    @property
+    def output_filter(self) -> Sequence[str]:
+        """The outputs that the caller wants; empty: all of the signature."""
+        ...
+
+    def wants_part(self) -> bool:
+        """Return whether the caller has taken most of what it was sent."""
+        ...
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call `wake`, on any thread, when it wants a part again and when nobody waits any more."""
+        ...
+
+    def part(self, outputs: Tensors) -> None:
+        """Send one part. Raises if it cannot be encoded; then nothing was sent."""
+        ...
+
+    def end(self) -> None:
+        """End the answer: all parts are sent."""
+        ...
+
+    def fail(self, error: ServingError) -> None:
+        """End the answer with an error, unless it has ended."""
+        ...
+
+    def close(self) -> None:
+        """Give the version back: no step of the model is under way any more. Never raises."""
+        ...
+
+
+class StreamRunner(Protocol):
+    """Answers calls of one signature of one ready servable in parts."""
+
+    signature: Signature
+    """What calls are bound to, and what the parts hold."""
+
+    notes: dict[str, Any]
+    """A cache for other modules, as `SignatureRunner.notes`."""
+
+    def run(self, inputs: Tensors, receiver: PartsReceiver) -> None:
+        """Begin to answer a call. Returns at once; the receiver is then closed in any case.
+
+        Raises ResourceExhausted or Unavailable if there are too many streams; then it is not.
+        """
+        ...
+
+
+class StreamRunners(Protocol):
+    """The ways to stream the signatures of one ready version."""
+
+    def get(self, name: str) -> StreamRunner | None:
+        """Return the runner of a signature, or of a pair of that name; None if there is neither.
+
+        A signature that does not stream is answered by one part.
+        """
+        ...
+
+
 class ServableHandle(Protocol):
     """The right of one call to use one ready version; it stays loaded until `release`."""
 
@@ -84,6 +149,11 @@ class ServableHandle(Protocol):
     @property
     def runners(self) -> Mapping[str, SignatureRunner]:
         """The runner of each signature, by its name."""
+        ...
+
+    @property
+    def streams(self) -> StreamRunners:
+        """The runners of streams."""
         ...
 
     def release(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -116,6 +116,24 @@ class Loader(Protocol):
 
     def unload(self, servable: Servable) -> None:
         """Close the servable and free its memory. Called once, after a load that succeeded."""
+        ...
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A servable that answers calls of some signatures part by part."""
+
+    def streams(self, signature: str) -> bool:
+        """Return whether a signature is answered in parts; it never changes. Cheap."""
+        ...
+
+    def stream(self, signature: Signature, inputs: Tensors) -> Iterator[Tensors]:
+        """Return the parts of one answer, each with outputs of the signature, as a generator.
+
+        `inputs` are as for `Servable.run`. One part is asked for at a time, each perhaps on another
+        thread. A step that does not return holds a thread that only this version's streams use.
+        Closing the generator ends the stream; raising a ServingError fails it.
+        """
         ...
 
 

@@ -49,6 +49,8 @@ from servingd.wire.config.files import read_monitoring, read_tls
 
 _LEAST_UNREAD = 512 << 20
 _MAX_HTTP_BODY = 256 << 20
+_LAST_PARTS_S = 0.5
+"""Seconds for the last parts of streams, when the server or the worker stops."""
 _ADMIN_LIMITS = HttpLimits(max_body_bytes=4 << 20, max_connections=256)
 _ACTION = "AdminAction"
 """The method in the metrics of actions over HTTP."""
@@ -81,6 +83,10 @@ class DataPlane(Protocol):
 
     def gather(self, on_first: Callable[[], object] | None = None) -> Callable[[], None]:
         """Queue together the calls that the calling thread reads; see `Gather`."""
+        ...
+
+    def end_streams(self) -> int:
+        """End all answers in parts with UNAVAILABLE, and refuse new ones; return how many."""
         ...
 
     def explain(self, name: str) -> Mapping[int, Sequence[Mapping[str, Any]]]:
@@ -178,6 +184,7 @@ class Ports:
         self._figures = shared or _OwnFigures(metrics, control.states, data)
         self._config = config
         self._control = control
+        self._end_streams = data.end_streams
         self._calls = _call_context(config, metrics, data, control)
         self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
         self._page_worker = WorkerPool("metrics-page", 1)
@@ -223,10 +230,29 @@ class Ports:
         for http in https:
             http.leave()
         self._grpc.leave(deadline)
+        streams_end = deadline - _LAST_PARTS_S  # at the deadline grpcio cuts its clients off
         while self._grpc.connections() or any(http.connections() for http in https):
-            if time.monotonic() >= deadline:
+            now = time.monotonic()
+            if now >= streams_end:
+                self._end_streams()
+                streams_end = deadline
+            if now >= deadline:
                 return
             time.sleep(0.05)
+
+    def drain(self, deadline: float) -> bool:
+        """Refuse new calls, and wait for those in flight until `deadline` (monotonic).
+
+        Answers in parts that are not over by then end with UNAVAILABLE as their last part, for
+        which there is a moment. Returns False if calls remain.
+        """
+        self.refuse()
+        if self.wait_idle(deadline):
+            return True
+        ended = self._end_streams()
+        if ended:
+            _log.warning("%d streams are ended: the server is shutting down", ended)
+        return ended > 0 and self.wait_idle(time.monotonic() + _LAST_PARTS_S)
 
     def refuse(self) -> None:
         """Refuse new calls from now on; probes and health checks are still answered."""
@@ -290,7 +316,11 @@ class Ports:
             unread=UnreadLimits(total_bytes=max(_LEAST_UNREAD, memory_share(0))),
         )
         return GrpcFrontend(
-            options, methods.table(), self._guarded(methods.admin_table()), data.gather
+            options,
+            methods.table(),
+            self._guarded(methods.admin_table()),
+            data.gather,
+            methods.stream_table(),
         )
 
     def _guarded(self, table: Mapping[str, Handler]) -> Mapping[str, Handler]:

@@ -51,8 +51,40 @@ class Reply(Protocol):
         ...
 
 
+class PartsReply(Reply, Protocol):
+    """Sends an answer in parts, from any thread, one call at a time; only `fail` may come beside.
+
+    After `end` or `fail` nothing is sent. A failure before the first part is sent as any other.
+    """
+
+    def wants_part(self) -> bool:
+        """Return whether few parts wait to be sent."""
+        ...
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call `wake` when it wants a part again, and when nobody waits any more; set once.
+
+        It is called on the transport's threads, perhaps more often than needed.
+        """
+        ...
+
+    def send_part(self, payload: bytes) -> bool:
+        """Send a message; return False if nobody waits any more."""
+        ...
+
+    def end(self) -> bool:
+        """End the answer; return False if nobody waits any more."""
+        ...
+
+
+MOST_PARTS = 2
+"""Parts that wait in a reply; its transport may hold as many again that its client has not read."""
+
 Handler: TypeAlias = Callable[[bytes, Reply], None]
 """Takes a request's bytes; completes the reply now or later; never raises."""
+
+PartsHandler: TypeAlias = Callable[[bytes, PartsReply], None]
+"""A `Handler` that answers in parts."""
 
 
 def priority_of(text: str) -> Priority:

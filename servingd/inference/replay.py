@@ -11,7 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servingd.core.call_protocols import Completion, ServableHandle, SignatureRunner
+from servingd.core.call_protocols import (
+    Completion,
+    ServableHandle,
+    SignatureRunner,
+    StreamRunner,
+)
 from servingd.core.servable import Servable
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import (
@@ -80,6 +85,7 @@ class _OneServable:
             name: _DirectRunner(servable, signature)
             for name, signature in servable.signatures.items()
         }
+        self.streams: Mapping[str, StreamRunner] = {}  # recorded calls are answered whole
 
     def acquire(self, spec: ModelSpec) -> ServableHandle:
         return self

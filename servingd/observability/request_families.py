@@ -64,4 +64,10 @@ def request_families(requests: RequestMetrics) -> list[Family]:
             times,
             help="Time from a request's last byte to its reply.",
         ),
+        Family(
+            "servingd_stream_parts_total",
+            "counter",
+            [((("model", model),), count) for model, count in requests.parts()],
+            help="Parts sent of answers that are streamed.",
+        ),
     ]

@@ -119,6 +119,7 @@ class RequestMetrics:
         self._retired: dict[str, _Retired] = {}  # guarded by _lock
         self._runtimes: dict[tuple[str, str], Histogram] = {}
         self._examples: dict[str, Histogram] = {}
+        self._parts: dict[str, int] = {}  # guarded by _lock
         self._failures = FailureLog()
 
     def record(
@@ -150,6 +151,16 @@ class RequestMetrics:
         histogram = self._examples.get(model)
         (histogram or self._examples.setdefault(model, Histogram(EXAMPLE_EDGES))).add(count)
 
+    def count_part(self, model: str) -> None:
+        """Count one part of an answer that is streamed."""
+        with self._lock:
+            self._parts[model] = self._parts.get(model, 0) + 1
+
+    def parts(self) -> list[tuple[str, int]]:
+        """Return the number of parts that were streamed, by model, in order."""
+        with self._lock:
+            return sorted(self._parts.items())
+
     def runtimes(self) -> list[tuple[tuple[str, str], Histogram]]:
         """Return consistent copies of all histograms of run times, in order."""
         return [(key, histogram.copy()) for key, histogram in sorted(self._runtimes.copy().items())]
@@ -172,6 +183,7 @@ class RequestMetrics:
         """Remove the series of a model that is not served any more."""
         with self._lock:
             self._retired.pop(model, None)
+            self._parts.pop(model, None)
             for totals in [key for key in self._totals if key[0] == model]:
                 del self._totals[totals]
         for histogram in [key for key in self._histograms.copy() if key[0] == model]:

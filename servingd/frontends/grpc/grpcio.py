@@ -1,7 +1,7 @@
 """The second gRPC transport, complete by itself: grpcio with a blocking servicer per call.
 
 It takes the port where the native one cannot, and otherwise stands behind it on a private socket
-for what that does not carry: health (with its stream of changes) and reflection.
+for what that does not carry: answers in parts, health (with its stream of changes) and reflection.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from grpc_reflection.v1alpha import reflection
 
 from servingd.core.batching.queue import Priority
 from servingd.errors import Code
+from servingd.frontends.grpc.parts import StreamThreads
 from servingd.frontends.reply import (
     AUTHORIZATION_HEADER,
     PRIORITY_HEADER,
     REQUEST_ID_HEADER,
     Handler,
+    PartsHandler,
     priority_of,
 )
 from servingd.frontends.status_codes import grpc_message, retry_hint
@@ -197,6 +199,7 @@ class GrpcioTransport:
         self,
         targets: Sequence[str],
         handlers: Mapping[str, Handler],
+        streams: Mapping[str, PartsHandler] | None = None,
         *,
         pool: descriptor_pool.DescriptorPool,
         max_request_bytes: int,
@@ -218,14 +221,18 @@ class GrpcioTransport:
         self._left: threading.Event | None = None  # set once all clients have left
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="grpcio")
         self._server = grpc.server(self._workers, options=options)
-        for service, methods in _by_service(handlers).items():
-            rpcs = {name: _unary(handler, self._in_flight) for name, handler in methods}
+        self._stream_threads = StreamThreads(workers)
+        rpcs = {path: _unary(handler, self._in_flight) for path, handler in handlers.items()}
+        for path, answers_in_parts in (streams or {}).items():
+            rpcs[path] = self._stream_threads.method(answers_in_parts, self._in_flight)
+        services = _by_service(rpcs)
+        for service, methods in services.items():
             self._server.add_generic_rpc_handlers(
-                [grpc.method_handlers_generic_handler(service, rpcs)]
+                [grpc.method_handlers_generic_handler(service, methods)]
             )
         self._health = HealthServicer(experimental_non_blocking=True)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        _add_reflection(self._server, list(_by_service(handlers)), pool)
+        _add_reflection(self._server, list(services), pool)
 
     def bind(self) -> int:
         """Bind every target; return the first one's port. Raises OSError naming a busy one."""
@@ -273,13 +280,14 @@ class GrpcioTransport:
         """Close the listener and cut off the calls in flight, watches of health as well."""
         self._server.stop(_LAST_WORDS_S).wait(2)
         self._workers.shutdown(wait=False)
+        self._stream_threads.shutdown()
 
 
-def _by_service(handlers: Mapping[str, Handler]) -> dict[str, list[tuple[str, Handler]]]:
-    services: dict[str, list[tuple[str, Handler]]] = {}
-    for path, handler in handlers.items():
+def _by_service(rpcs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    services: dict[str, dict[str, Any]] = {}
+    for path, rpc in rpcs.items():
         service, method = path.removeprefix("/").split("/")
-        services.setdefault(service, []).append((method, handler))
+        services.setdefault(service, {})[method] = rpc
     return services
 
 

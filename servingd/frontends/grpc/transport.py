@@ -19,7 +19,7 @@ from servingd.frontends.gather import Gather, gather_nothing
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS, GrpcioTransport
 from servingd.frontends.grpc.native import NativeTransport, unusable_because
 from servingd.frontends.grpc.unread import UnreadLimits
-from servingd.frontends.reply import Handler, Reply
+from servingd.frontends.reply import Handler, PartsHandler, Reply
 from servingd.frontends.tls import grpc_credentials
 from servingd.wire.protos import POOL
 
@@ -70,8 +70,11 @@ class GrpcFrontend:
         table: Mapping[str, Handler],
         admin_table: Mapping[str, Handler],
         gather: Gather = gather_nothing,
+        stream_table: Mapping[str, PartsHandler] | None = None,
     ) -> None:
+        """`stream_table` is answered by grpcio, behind the native transport as well."""
         self._options = options
+        self._streams = stream_table or {}
         everything = {**table, **admin_table}
         public = everything
         if options.admin_port:
@@ -104,6 +107,7 @@ class GrpcFrontend:
         return GrpcioTransport(
             targets,
             handlers,
+            self._streams,
             pool=POOL,
             max_request_bytes=options.max_request_bytes,
             credentials=grpc_credentials(options.ssl, options.alts),

@@ -17,23 +17,26 @@ from servingd.core.ref_count import RefCount
 from servingd.core.servable import Dispatcher, Servable
 from servingd.core.types import ModelSpec, ServableId, Signature
 from servingd.errors import InvalidArgument
+from servingd.runtime.streaming.streams import OpenStreams, VersionStreams
 
 
 class ServingVersion:
     """A ready version and the count of its handles; it serves as every call's handle itself."""
 
-    __slots__ = ("_users", "enter", "id", "metadata", "release", "runners")
+    __slots__ = ("_users", "enter", "id", "metadata", "release", "runners", "streams")
 
     def __init__(
         self,
         servable_id: ServableId,
         metadata: Mapping[str, Signature],
         runners: Mapping[str, SignatureRunner],
+        streams: VersionStreams,
         on_drained: Callable[[ServableId], None],
     ) -> None:
         self.id = servable_id
         self.metadata = metadata
         self.runners = runners
+        self.streams = streams
         self._users = RefCount(lambda: on_drained(servable_id))
         # Take a handle (False once closing has begun: then use the newer map), and give it back.
         # The last release only enqueues an event: nothing is freed on its thread.
@@ -59,9 +62,12 @@ class ServingMap:
     The commanding thread writes versions; whoever applies a configuration writes labels.
     """
 
-    def __init__(self, states: KnownStates, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, states: KnownStates, dispatcher: Dispatcher, open_streams: OpenStreams | None = None
+    ) -> None:
         self._states = states
         self._dispatcher = dispatcher
+        self._open_streams = open_streams or OpenStreams()
         # Replaced whole, by writers that hold the lock; readers take the references.
         self._lock = threading.Lock()
         self._models: Mapping[str, _Model] = {}
@@ -78,7 +84,13 @@ class ServingMap:
         """Enter a version into the map, before returning. Opens runners if none are given."""
         if runners is None:
             runners = self._dispatcher.open(servable_id, servable)
-        ready = ServingVersion(servable_id, servable.metadata, runners, on_drained)
+        streams = VersionStreams(servable_id, servable, runners, self._open_streams)
+
+        def drained(drained_id: ServableId) -> None:
+            streams.close()
+            on_drained(drained_id)
+
+        ready = ServingVersion(servable_id, servable.metadata, runners, streams, drained)
         self._replace(
             servable_id.name, {**self._versions(servable_id.name), servable_id.version: ready}
         )

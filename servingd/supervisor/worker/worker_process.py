@@ -318,8 +318,7 @@ class WorkerEnd:
     def _drain(self, within_s: float) -> None:
         self._worker.first_calls.stop()
         if self._opened:
-            self._ports.refuse()
-            self._ports.wait_idle(time.monotonic() + within_s)
+            self._ports.drain(time.monotonic() + within_s)
         self._channel.send(Idle())
 
     def _exit(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from servingd.core.call_protocols import States
@@ -17,6 +18,11 @@ from servingd.frontends.tfs.rest.inference import start_json, start_proto
 from servingd.frontends.tfs.rest.large_bodies import LargeBodies
 from servingd.frontends.tfs.rest.reply import JSON, PROTOBUF, ReplyForm, RestReply, reply_form
 from servingd.frontends.tfs.rest.routes import Route, route
+from servingd.frontends.tfs.rest.streamed import (
+    StreamedRestReply,
+    start_streamed,
+    wanted_frame,
+)
 from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.frontends.workers import Workers
 from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
@@ -47,8 +53,10 @@ class _Plan(NamedTuple):
     spec: ModelSpec
     form: ReplyForm
     is_plain: bool
-    """Whether the body is uncompressed JSON."""
+    """Whether the body is uncompressed JSON, and the answer is to be sent whole."""
     is_proto: bool
+    new_reply: Callable[..., RestReply]
+    """Makes a reply: a `StreamedRestReply` if the answer is to be sent in parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +98,7 @@ class RestApi:
             return
         found = route(request.method, request.target)
         if found.error is None and request.method == "POST":
-            plan = request.notes[_PLAN] = self._plan(found, request.headers)
+            plan = request.notes[_PLAN] = self._plan(found, request)
             self._infer(plan, request, reply)
         else:
             self._answer(found, request, reply, started)
@@ -105,20 +113,26 @@ class RestApi:
 
     # Inference ------------------------------------------------------------------------------------
 
-    def _plan(self, found: Route, headers: Mapping[str, str]) -> _Plan:
+    def _plan(self, found: Route, request: HttpRequest) -> _Plan:
         """Return the plan for inference calls with this head."""
+        headers = request.headers
         is_proto = headers.get("content-type", "").startswith(PROTOBUF)
+        new_reply: Callable[..., RestReply] = RestReply
+        frame = None if is_proto or found.verb != "predict" else wanted_frame(headers)
+        if frame is not None:
+            new_reply = partial(StreamedRestReply, frame=frame, chunked=request.takes_chunks)
         return _Plan(
             found.verb,
             found.spec,
             reply_form(headers, self._headers),
-            not is_proto and "content-encoding" not in headers,
+            not is_proto and frame is None and "content-encoding" not in headers,
             is_proto,
+            new_reply,
         )
 
     def _infer(self, plan: _Plan, request: HttpRequest, reply: HttpReply) -> None:
         """Begin an inference call, or hold it until the first models have loaded."""
-        rest = RestReply(reply, plan.form, self._timeout_s, self._workers)
+        rest = plan.new_reply(reply, plan.form, self._timeout_s, self._workers)
         first_calls = self._context.first_calls
         if first_calls is None or first_calls.over:
             self._begin(plan, request, rest)
@@ -170,7 +184,9 @@ class RestApi:
         except ServingError as error:
             self._refuse(plan, rest, error)
             return
-        if plan.is_proto:
+        if isinstance(rest, StreamedRestReply):
+            start_streamed(plan.spec, body, rest, self._context)
+        elif plan.is_proto:
             start_proto(plan.verb, plan.spec, body, rest, self._context, self._parser)
         else:
             start_json(plan.verb, plan.spec, body, rest, self._context)

@@ -26,6 +26,11 @@ EXPIRED = "Timed out waiting for notification"
 """TensorFlow's text for a run that took too long."""
 
 
+def told(code: Code, message: str) -> str:
+    """Return an error's text as clients of REST are told it."""
+    return EXPIRED if code is Code.DEADLINE_EXCEEDED else message
+
+
 class ReplyForm(NamedTuple):
     """What the answers to requests with the same head have in common."""
 
@@ -73,7 +78,10 @@ class RestReply:
 
     def alive(self) -> bool:
         """Return whether somebody still waits for the answer."""
-        return self._reply.alive() and (self.deadline is None or time.monotonic() < self.deadline)
+        return self._reply.alive() and not self._late()
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def priority(self) -> Priority:
         """Return the priority that the caller asked for."""
@@ -108,10 +116,8 @@ class RestReply:
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
         """Send an error."""
-        if code is Code.DEADLINE_EXCEEDED:
-            message = EXPIRED
         hint = retry_header(retry_after_s)
-        return self._send(HTTP[code], encode_error(message), JSON, hint)
+        return self._send(HTTP[code], encode_error(told(code, message)), JSON, hint)
 
     def refuse_body(self, message: str) -> bool:
         """Send the error that the body is too large; without a hint to retry."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
 from servingd.core.types import ModelSpec
 from servingd.errors import ServingError
 from servingd.frontends.call import CallContext
-from servingd.frontends.reply import Handler, Reply
+from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.messages import model_spec
 from servingd.runtime.first_calls import HeldCall
 from servingd.wire import protos
+
+R = TypeVar("R", bound=Reply)
 
 
 def spec_of_request(payload: bytes) -> ModelSpec:
@@ -27,11 +30,11 @@ def spec_of_tasks(payload: bytes) -> ModelSpec:
 
 
 def waiting(
-    handler: Handler,
+    handler: Callable[[bytes, R], None],
     method: str,
     context: CallContext,
     spec_of: Callable[[bytes], ModelSpec] = spec_of_request,
-) -> Handler:
+) -> Callable[[bytes, R], None]:
     """Return a handler whose calls wait, if they must, until the first models have loaded.
 
     `spec_of` returns the ModelSpec in a request's bytes; raises DecodeError.
@@ -41,7 +44,7 @@ def waiting(
         return handler
     gate = first_calls
 
-    def handle(payload: bytes, reply: Reply) -> None:
+    def handle(payload: bytes, reply: R) -> None:
         if gate.over:
             handler(payload, reply)
             return

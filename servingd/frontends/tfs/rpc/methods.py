@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from servingd.core.call_protocols import States
 from servingd.frontends.call import CallContext
-from servingd.frontends.reply import Handler
+from servingd.frontends.reply import Handler, PartsHandler
 from servingd.frontends.tfs.rpc.examples import (
     ClassifyCall,
     ExamplesMethod,
@@ -16,6 +16,7 @@ from servingd.frontends.tfs.rpc.examples import (
 from servingd.frontends.tfs.rpc.first_calls import spec_of_request, spec_of_tasks, waiting
 from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.frontends.tfs.rpc.predict import PredictMethod
+from servingd.frontends.tfs.rpc.predict_streamed import PredictStreamedMethod
 from servingd.frontends.tfs.rpc.profiler import Profiler, ProfilerMethods
 from servingd.frontends.tfs.rpc.reload import Reload, ReloadMethod
 from servingd.frontends.tfs.rpc.status import StatusMethods
@@ -23,6 +24,7 @@ from servingd.frontends.tfs.rpc.status import StatusMethods
 _PREDICTION = "/tensorflow.serving.PredictionService/"
 _MODEL = "/tensorflow.serving.ModelService/"
 _PROFILER = "/tensorflow.ProfilerService/"
+_STREAM = "/servingd.PredictionStream/"
 
 
 class RpcMethods:
@@ -53,6 +55,11 @@ class RpcMethods:
         for name, handler in calls.items():
             spec_of = spec_of_tasks if name == "MultiInference" else spec_of_request
             self._table[f"{_PREDICTION}{name}"] = waiting(handler, name, context, spec_of)
+        self._stream_table: dict[str, PartsHandler] = {
+            f"{_STREAM}PredictStreamed": waiting(
+                PredictStreamedMethod(context, parser), "PredictStreamed", context
+            ),
+        }
         self._admin_table: dict[str, Handler] = {
             f"{_MODEL}HandleReloadConfigRequest": ReloadMethod(
                 context, parser, reload, serving_values
@@ -66,6 +73,10 @@ class RpcMethods:
     def table(self) -> Mapping[str, Handler]:
         """Return the handlers for all callers, by full method name."""
         return self._table
+
+    def stream_table(self) -> Mapping[str, PartsHandler]:
+        """Return the handlers for all callers that answer in parts, by full method name."""
+        return self._stream_table
 
     def admin_table(self) -> Mapping[str, Handler]:
         """Return the handlers for administrators, by full method name."""
