@@ -41,8 +41,9 @@ test: install ## the whole test suite
 
 soak: install ## the long forms of tests that the suite runs short: an hour or more
 	SERVINGD_TEST_KILLS=100 SERVINGD_FUZZ=1000000 SERVINGD_TEST_RANDOM_GRAPHS=600 \
+	SERVINGD_TEST_STREAMS=10000 \
 		$(BIN)/python -m pytest --timeout=7200 tests/e2e/test_workers.py tests/e2e/test_fuzz.py \
-		tests/tensorflow/test_row_values.py
+		tests/e2e/test_streaming.py tests/tensorflow/test_row_values.py
 
 unit: install ## the pure tests
 	$(BIN)/python -m pytest -q -n auto --maxprocesses=4 tests/unit

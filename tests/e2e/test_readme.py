@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import servingd
 from servingd.config.flags.parser import FLAGS
+from tests.e2e.process import request
 
 pytestmark = [pytest.mark.tf, pytest.mark.e2e]
 
@@ -67,6 +69,18 @@ def test_what_is_asked_by_curl_is_answered(server, command):
     )
     if ":predict" in command:
         assert json.loads(result.stdout) == {"predictions": [2.5, 3.0, 4.5]}
+
+
+def test_the_parts_that_python_reads(server, capsys):
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2
+
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "Streamed" in b)
+    ask = request("half_plus_two", {"x": np.array([1, 2, 5], np.float32)})
+    names = {"grpc": grpc, "tf": tf, "predict_pb2": predict_pb2, "request": ask}
+    exec(block.replace("localhost:8500", f"localhost:{server.port}"), names)
+    assert capsys.readouterr().out == "{'y': array([2.5, 3. , 4.5], dtype=float32)}\n"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/healthz", "/startupz", "/readyz"])

@@ -20,6 +20,7 @@ def metrics():
         metrics.requests.record(name, 1, "serving_default", "Predict", Code.OK, 0.001)
         metrics.requests.runtime_cell(name, "Predict").add(0.001)
         metrics.requests.count_examples(name, 3)
+        metrics.requests.count_part(name)
         metrics.on_load(ServableId(name, 1), 1.0, True)
         metrics.counts.logged(name, Code.OK)
     return metrics
@@ -53,3 +54,10 @@ def test_one_that_failed_leaves_none_either(metrics):
 def test_between_two_versions_nothing_is_forgotten(metrics):
     say(metrics, M1, "END")
     assert any("request_count" in line for line in lines_of(metrics, "m"))
+
+
+def test_parts_are_counted_by_model(metrics):
+    metrics.requests.count_part("m")
+    page = metrics.page().decode().splitlines()
+    assert 'servingd_stream_parts_total{model="m"} 2' in page
+    assert 'servingd_stream_parts_total{model="other"} 1' in page
