@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol):
             return b"", False
         if not self._parted:
             self._parted = True
-            self._transport.set_write_buffer_limits(high=0)
+            self._transport.set_write_buffer_limits(high=1)  # with 0, TLS never goes on
         data, ended = parts.take()
         if not ended:
             return data, False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 import time
 
@@ -155,30 +157,76 @@ def test_a_head_alone_has_no_parts(client, app):
     assert answers.next() == (200, b"/next")
 
 
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory):
+    """A key and a certificate of itself, in one file."""
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=it"]
+    command += ["-keyout", str(file), "-out", str(file.with_suffix(".crt"))]
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text(file.read_text() + file.with_suffix(".crt").read_text())
+    return file
+
+
+@pytest.fixture
+def encrypted(app, pem):
+    """The same over TLS; `encrypted.connect` is how clients connect to it."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    transport = HttpTransport(app.handle, HttpLimits(), server)
+    port = transport.bind("127.0.0.1", 0)
+    transport.start()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.load_verify_locations(pem.with_suffix(".crt"))
+    transport.connect = lambda: trusting.wrap_socket(connect(port, receive_buffer=1 << 16))
+    yield transport
+    transport.stop()
+
+
 def test_a_reader_that_is_slow_is_waited_for(transport, app):
-    """What is beyond the kernel's buffers waits here, and is taken when they are read."""
     with connect(transport.port, receive_buffer=1 << 16) as client:
+        reads_slowly(client, app)
+
+
+def test_so_is_one_over_tls(encrypted, app):
+    with encrypted.connect() as client:
+        reads_slowly(client, app)
+
+
+def reads_slowly(client, app):
+    """What is beyond the kernel's buffers waits here, and is taken when they are read."""
+    client.sendall(get("/parts"))
+    body = app.next()
+    sent = 0
+    quiet = time.monotonic()
+    while time.monotonic() - quiet < 0.3:  # until the kernel takes no more
+        if body.waiting < 2:
+            assert body.add(bytes(1 << 16))
+            sent += 1
+            quiet = time.monotonic()
+        else:
+            app.woken.acquire(timeout=0.01)
+    assert body.waiting == 2
+    assert 2 < sent < 256
+    taken = 0
+    while taken < (sent - 2) << 16:
+        taken += len(client.recv(1 << 20))
+    app.until(lambda: body.waiting == 0)
+    assert body.end()
+    while not received(client).endswith(b"0\r\n\r\n"):
+        pass
+    client.sendall(get("/next"))
+    assert received(client).endswith(b"/next")
+
+
+def test_one_that_leaves_over_tls_is_noticed(encrypted, app):
+    with encrypted.connect() as client:
         client.sendall(get("/parts"))
         body = app.next()
-        sent = 0
-        quiet = time.monotonic()
-        while time.monotonic() - quiet < 0.3:  # until the kernel takes no more
-            if body.waiting < 2:
-                assert body.add(bytes(1 << 16))
-                sent += 1
-                quiet = time.monotonic()
-            else:
-                app.woken.acquire(timeout=0.01)
-        assert body.waiting == 2
-        taken = 0
-        while taken < (sent - 2) << 16:
-            taken += len(client.recv(1 << 20))
-        app.until(lambda: body.waiting == 0)
-        assert body.end()
-        while not received(client).endswith(b"0\r\n\r\n"):
-            pass
-        client.sendall(get("/next"))
-        assert received(client).endswith(b"/next")
+        assert body.add(PART)
+        read_to(client, PART + b"\r\n")
+    app.until(lambda: not body.alive())
 
 
 def closes(client):

@@ -78,10 +78,7 @@ class RestReply:
 
     def alive(self) -> bool:
         """Return whether somebody still waits for the answer."""
-        return self._reply.alive() and not self._late()
-
-    def _late(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        return self._reply.alive() and (self.deadline is None or time.monotonic() < self.deadline)
 
     def priority(self) -> Priority:
         """Return the priority that the caller asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -105,7 +106,9 @@ class StreamedRestReply(RestReply):
     def alive(self) -> bool:
         """Return whether somebody still waits for parts."""
         body = self._body
-        return super().alive() if body is None else body.alive() and not self._late()
+        if body is None:
+            return super().alive()
+        return body.alive() and (self.deadline is None or time.monotonic() < self.deadline)
 
     def wants_part(self) -> bool:
         """Return whether few parts wait to be written."""
