@@ -45,9 +45,9 @@ class Generator(FakeServable):
 class Serving:
     """Versions of models in a serving map."""
 
-    def __init__(self, most=256, **options):
+    def __init__(self, most=256, stall_s=3600.0, **options):
         self.dispatcher = Dispatcher(DispatchOptions(**options))
-        self.open = OpenStreams(most)
+        self.open = OpenStreams(most, stall_s)
         states = SimpleNamespace(configured=frozenset, of_model=lambda name: ())
         self.map = ServingMap(states, self.dispatcher, self.open)
         self.drained = threading.Event()

@@ -42,6 +42,7 @@ class Stream:
         self._on_over = over
         self._lock = threading.Lock()
         self._busy = False  # whether a turn is queued or under way; guarded by _lock
+        self._idle_since = time.monotonic()  # guarded by _lock; only if it is not busy
         self._over = False  # guarded by _lock
 
     def wake(self) -> None:
@@ -51,6 +52,11 @@ class Stream:
                 return
             self._busy = True
         self._submit(self._turn)
+
+    def stalled(self, since: float) -> bool:
+        """Return whether its reader has taken no part since that time (monotonic seconds)."""
+        with self._lock:
+            return not (self._busy or self._over) and self._idle_since < since
 
     def end(self, error: ServingError) -> None:
         """End the answer with an error now; the step under way, if any, is the last."""
@@ -73,6 +79,7 @@ class Stream:
         else:
             with self._lock:
                 self._busy = False
+                self._idle_since = time.monotonic()
             if receiver.wants_part() or not receiver.alive():  # since then
                 self.wake()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from servingd.core.call_protocols import PartsReceiver, SignatureRunner, StreamR
 from servingd.core.servable import Servable, Streams
 from servingd.core.stream_pairs import StreamPair, find_pairs
 from servingd.core.types import ServableId, Signature, Tensors
-from servingd.errors import ResourceExhausted, ServingError
+from servingd.errors import Cancelled, ResourceExhausted, ServingError
 from servingd.runtime.streaming.pool import StepPool
 from servingd.runtime.streaming.steps import GeneratorSteps, PairSteps, Steps, WholeSteps
 from servingd.runtime.streaming.stream import Stream
@@ -21,16 +22,24 @@ _THREADS = 16
 
 _RETRY_AFTER_S = 1.0
 
+_STALL_S = 120.0
+"""Seconds after which a stream is ended whose reader takes nothing: it would keep its version."""
+
 _log = logging.getLogger(__name__)
 
 
 class OpenStreams:
-    """The streams of all models, counted by model. Thread-safe."""
+    """The streams of all models, counted by model. Thread-safe.
 
-    def __init__(self, most: int = 256) -> None:
+    While there are any, the thread `streams` ends those that nobody reads.
+    """
+
+    def __init__(self, most: int = 256, stall_s: float = _STALL_S) -> None:
         """`most` is how many streams of one model may be open."""
         self._most = most
+        self._stall_s = stall_s
         self._lock = threading.Lock()
+        self._watched = False  # whether the thread runs; guarded by _lock
         self._open: dict[str, set[Stream]] = {}  # by model; guarded by _lock
         self._end: ServingError | None = None  # guarded by _lock
 
@@ -42,6 +51,9 @@ class OpenStreams:
             streams = self._open.setdefault(model, set())
             if len(streams) < self._most:
                 streams.add(stream)
+                if not self._watched:
+                    self._watched = True
+                    threading.Thread(target=self._watch, name="streams", daemon=True).start()
                 return
         error = ResourceExhausted(f"{self._most} streams of model {model} are open already")
         error.retry_after_s = _RETRY_AFTER_S
@@ -60,11 +72,29 @@ class OpenStreams:
         with self._lock:
             return len(self._open.get(model, ()))
 
+    def _watch(self) -> None:
+        """End streams that nobody reads, until there are none; the thread's main function."""
+        pause = threading.Event()
+        while True:
+            pause.wait(self._stall_s / 4)
+            with self._lock:
+                streams = self._all()
+                if not streams:
+                    self._watched = False
+                    return
+            since = time.monotonic() - self._stall_s
+            for stream in streams:
+                if stream.stalled(since):
+                    stream.end(Cancelled(f"nothing was read for {self._stall_s:g} s"))
+
+    def _all(self) -> list[Stream]:
+        return [stream for streams in self._open.values() for stream in streams]
+
     def end_all(self, error: ServingError) -> int:
         """End every stream with an error, and refuse new ones with it; return how many."""
         with self._lock:
             self._end = error
-            streams = [stream for open_ones in self._open.values() for stream in open_ones]
+            streams = self._all()
         for stream in streams:
             stream.end(error)
         return len(streams)

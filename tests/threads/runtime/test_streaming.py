@@ -288,6 +288,32 @@ def test_a_stream_keeps_its_version_until_its_generator_is_closed(serving):
     assert servable.closed_streams == 1
 
 
+def test_one_that_nobody_reads_is_ended_and_one_that_waits_for_its_model_is_not():
+    serving = Serving(stall_s=0.2)
+    slow = serving.publish(Generator(), ServableId("slow", 1))
+    slow.may_step.clear()
+    waits = start(serving, model="slow")
+    serving.publish(Generator())
+    unread = start(serving, Reader(wants=1))
+    read = start(serving, Reader(wants=1))
+    while not unread.closed:
+        read.take(1)
+        time.sleep(0.001)
+    assert isinstance(unread.outcome, Cancelled)
+    assert unread.outcome.message == "nothing was read for 0.2 s"
+    assert read.outcome is None
+    assert waits.outcome is None
+    slow.may_step.set()
+    for reader in (waits, read):
+        reader.lives = False
+        reader.wake()
+        reader.until_closed()
+    deadline = time.monotonic() + TIMEOUT
+    while serving.open._watched:  # there is nothing to watch: the thread ends
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 # Pairs ------------------------------------------------------------------------------------------
 
 INT = TensorSpec(DataType.INT32, (None,))
