@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 from servingd.core.types import Tensors
 from servingd.errors import Code, ServingError
@@ -16,7 +16,7 @@ class StreamedCall(SignatureCall):
     """A `PartsReceiver` over a `PartsReply`; the base of each API's own.
 
     It is counted once, as soon as its outcome is known. It gives its handle back when it is closed,
-    which may be later: a step of the model may still be under way.
+    which may be later: a step of the model may still be under way. It is in no request log.
     """
 
     api = "Predict"
@@ -78,7 +78,3 @@ class StreamedCall(SignatureCall):
         signature = self.runner.signature.name if self.runner else ""
         seconds = time.perf_counter() - self._started
         context.metrics.record(model, version, signature, self.method, code, seconds)
-
-    def log_request(self) -> Any:
-        """Never called: streams are not logged."""
-        raise NotImplementedError

@@ -170,6 +170,7 @@ class StreamThreads:
             finally:
                 in_flight.leave()
 
+        # grpcio calls this experimental; without it streams would share the threads of unary calls.
         call.experimental_thread_pool = self._threads  # type: ignore[attr-defined]
         return grpc.unary_stream_rpc_method_handler(call)
 
