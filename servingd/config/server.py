@@ -205,6 +205,14 @@ class ServerConfig(TensorFlowServingFlags):
         "are refused.",
         count,
     )
+    jobs_mb: int = own_flag(
+        64, "MiB of requests and results of jobs that are kept. New jobs are refused then.", count
+    )
+    job_age_s: float = own_flag(
+        600.0,
+        "Seconds that a job may take, and for which its result is then kept.",
+        at_least(0),
+    )
     large_bodies_mb: int = own_flag(
         0,
         "MiB that the reading of large HTTP bodies may take, all together; others wait. 0: a "

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from servingd.frontends.admin.pages import TEXT, AdminPages
 from servingd.frontends.http.messages import HttpHandler, HttpReply, HttpRequest
+from servingd.frontends.tfs.rest.jobs import JOBS
 
 
 class HttpRoutes:
     """The handler of all HTTP requests; it runs on the loop's thread."""
 
-    def __init__(self, api: HttpHandler, pages: AdminPages, monitoring_path: str = "") -> None:
-        """`monitoring_path` is TensorFlow Serving's path of the metrics; empty: none."""
+    def __init__(
+        self,
+        api: HttpHandler,
+        pages: AdminPages,
+        monitoring_path: str = "",
+        jobs: HttpHandler | None = None,
+    ) -> None:
+        """`monitoring_path` is TensorFlow Serving's path of the metrics; empty: none.
+
+        `jobs` answers what is asked of a job; None: there are none at this port.
+        """
+        self._jobs = jobs
         self._api = api
         self._pages = pages
         self._monitoring_path = monitoring_path
@@ -25,6 +36,8 @@ class HttpRoutes:
             self._monitoring(target, reply)
         elif target[:4].lower() == "/v1/":
             self._api(request, reply)
+        elif self._jobs is not None and target.startswith(JOBS):
+            self._jobs(request, reply)
         else:
             self._pages.handle(request, reply)
 

@@ -36,6 +36,7 @@ from servingd.frontends.http.transport import HttpTransport
 from servingd.frontends.http_routes import HttpRoutes
 from servingd.frontends.reply import Handler
 from servingd.frontends.tfs.rest.api import RestApi, RestOptions
+from servingd.frontends.tfs.rest.jobs import JobPages
 from servingd.frontends.tfs.rpc.methods import RpcMethods
 from servingd.frontends.tfs.rpc.profiler import Profiler
 from servingd.frontends.tls import ssl_context
@@ -44,6 +45,7 @@ from servingd.machine.memory import memory_share
 from servingd.observability.metrics import Metrics
 from servingd.runtime.byte_budget import ByteBudget
 from servingd.runtime.first_calls import FirstCalls
+from servingd.runtime.jobs import JobStore
 from servingd.runtime.threads import WorkerPool
 from servingd.wire.config.files import read_monitoring, read_tls
 
@@ -185,6 +187,8 @@ class Ports:
         self._config = config
         self._control = control
         self._end_streams = data.end_streams
+        # A client of several workers may ask another one: they do not know each other's jobs.
+        self._jobs = None if shared else JobStore(config.jobs_mb << 20, config.job_age_s)
         self._calls = _call_context(config, metrics, data, control)
         self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
         self._page_worker = WorkerPool("metrics-page", 1)
@@ -208,6 +212,9 @@ class Ports:
         """Open the ports. Raises OSError naming a busy port; then all ports are closed."""
         self.update_health()  # the first health check is answered NOT_SERVING
         with ExitStack() as stack:
+            if self._jobs is not None:
+                self._jobs.start()
+                stack.callback(self._jobs.stop)
             port = self._grpc.bind()
             stack.callback(self._grpc.stop)
             if self._http is not None or self._admin is not None:
@@ -256,6 +263,8 @@ class Ports:
 
     def refuse(self) -> None:
         """Refuse new calls from now on; probes and health checks are still answered."""
+        if self._jobs is not None:
+            self._jobs.tell_all()
         self._grpc.refuse()
         for http in (self._http, self._admin):
             if http is not None:
@@ -300,6 +309,7 @@ class Ports:
             self._figures.serving_values,
             data.profiler,
             config.max_request_bytes,
+            self._jobs,
         )
         options = GrpcOptions(
             port=config.port,
@@ -368,17 +378,19 @@ class Ports:
                 max_message_bytes=config.max_request_bytes,
                 large_bodies=ByteBudget(memory_share(config.large_bodies_mb)),
             ),
+            self._jobs,
         )
+        jobs = JobPages(self._jobs, api.headers).handle if self._jobs is not None else None
         pages, path = self._pages(actions, here=not config.admin_rest_port), self._monitoring_path
         limits = HttpLimits(
             max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY),
             sweep_s=min(0.5, max(0.01, timeout_s / 10)) if timeout_s > 0 else 0.5,
         )
         return HttpTransport(
-            HttpRoutes(api.handle, pages, path).handle,
+            HttpRoutes(api.handle, pages, path, jobs).handle,
             limits,
             self._tls(),
-            HttpRoutes(api.handle_elsewhere, pages, path).handle,
+            HttpRoutes(api.handle_elsewhere, pages, path, jobs).handle,
             data.gather,
         )
 

@@ -166,6 +166,8 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
     ("max_queue_s", 30.0, "=5", 5.0, "=-1", "expected a number of at least 0, got -1.0"),
     ("max_queue_mb", 0, "=5", 5, "=-1", "expected a number of at least 0, got -1"),
     ("max_streams", 256, "=5", 5, "=0", f"{COUNT} 0"),
+    ("jobs_mb", 64, "=5", 5, "=0", f"{COUNT} 0"),
+    ("job_age_s", 600.0, "=5", 5.0, "=-1", "expected a number of at least 0, got -1.0"),
     ("large_bodies_mb", 0, "=5", 5, "=-1", "expected a number of at least 0, got -1"),
     (
         "device",

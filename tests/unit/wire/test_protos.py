@@ -93,6 +93,7 @@ def test_services_are_found_by_full_name() -> None:
         "tensorflow.serving.SessionService",
         "tensorflow.ProfilerService",
         "servingd.PredictionStream",
+        "servingd.JobService",
     }
     file = protos.FILES["tensorflow.serving.PredictionService"]
     assert file.name == "tensorflow_serving/apis/prediction_service.proto"

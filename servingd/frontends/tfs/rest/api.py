@@ -8,15 +8,26 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from servingd.core.batching.queue import Priority
 from servingd.core.call_protocols import States
 from servingd.core.types import ModelSpec
-from servingd.errors import Code, ServingError
+from servingd.errors import Code, ServingError, Unimplemented
 from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
+from servingd.frontends.job_reply import JobReply
+from servingd.frontends.reply import PRIORITY_HEADER
 from servingd.frontends.tfs.rest.inference import start_json, start_proto
+from servingd.frontends.tfs.rest.jobs import send_pending
 from servingd.frontends.tfs.rest.large_bodies import LargeBodies
-from servingd.frontends.tfs.rest.reply import JSON, PROTOBUF, ReplyForm, RestReply, reply_form
+from servingd.frontends.tfs.rest.reply import (
+    JSON,
+    PROTOBUF,
+    AnyReply,
+    ReplyForm,
+    RestReply,
+    reply_form,
+)
 from servingd.frontends.tfs.rest.routes import Route, route
 from servingd.frontends.tfs.rest.streamed import (
     StreamedRestReply,
@@ -29,6 +40,7 @@ from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
 from servingd.inference.status import model_status, versions_of
 from servingd.runtime.byte_budget import ByteBudget
 from servingd.runtime.first_calls import HeldCall
+from servingd.runtime.jobs import JobStore
 from servingd.wire.json.status import encode_metadata, encode_models, encode_status
 from servingd.wire.signatures import signature_def_map
 
@@ -76,15 +88,23 @@ class RestApi:
     """Answers requests on the loop's thread; a run may be completed on any other thread."""
 
     def __init__(
-        self, context: CallContext, states: States, workers: Workers, options: RestOptions
+        self,
+        context: CallContext,
+        states: States,
+        workers: Workers,
+        options: RestOptions,
+        jobs: JobStore | None = None,
     ) -> None:
+        """`jobs` keeps the answers to calls that nobody waits for; None: there are none."""
+        self._jobs = jobs
         self._context = context
         self._states = states
         self._workers = workers
         self._large = LargeBodies(workers, options.large_bodies)
         self._timeout_s = options.timeout_s
         self._parser = MessageParser(options.max_message_bytes)
-        self._headers: Headers = _CORS if options.cors else ()
+        self.headers: Headers = _CORS if options.cors else ()
+        """Those of every answer."""
 
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
         """Answer a request whose target begins with `/v1/`."""
@@ -97,7 +117,9 @@ class RestApi:
             self._preflight(request, reply, started)
             return
         found = route(request.method, request.target)
-        if found.error is None and request.method == "POST":
+        if found.is_job and found.error is None:
+            self._submit(self._plan(found, request), request, reply)
+        elif found.error is None and request.method == "POST":
             plan = request.notes[_PLAN] = self._plan(found, request)
             self._infer(plan, request, reply)
         else:
@@ -108,7 +130,7 @@ class RestApi:
         try:
             self._large.run(lambda: self.handle(request, reply))
         except ServingError as error:
-            form = reply_form(request.headers, self._headers)
+            form = reply_form(request.headers, self.headers)
             RestReply(reply, form, None).fail(error.code, error.message, error.retry_after_s)
 
     # Inference ------------------------------------------------------------------------------------
@@ -124,7 +146,7 @@ class RestApi:
         return _Plan(
             found.verb,
             found.spec,
-            reply_form(headers, self._headers),
+            reply_form(headers, self.headers),
             not is_proto and frame is None and "content-encoding" not in headers,
             is_proto,
             new_reply,
@@ -143,12 +165,36 @@ class RestApi:
         if rest.deadline is not None and reply.payload is None:
             reply.deadline, reply.expire = rest.deadline, rest.expire
 
+    def _submit(self, plan: _Plan, request: HttpRequest, reply: HttpReply) -> None:
+        """Begin an inference call whose answer is a job's result, and answer with the job."""
+        first_calls = self._context.first_calls
+        try:
+            if self._jobs is None:
+                raise Unimplemented("there are no jobs where there are several workers")
+            job = self._jobs.open(len(request.body))
+        except ServingError as error:
+            rest = RestReply(reply, plan.form, None)
+            rest.fail(error.code, error.message, error.retry_after_s)
+            self._count(plan.verb, plan.spec, error.code, 0.0)
+            return
+        priority = plan.form.priority if PRIORITY_HEADER in request.headers else Priority.LOW
+        kept = JobReply(self._jobs, job, JSON, priority)
+        send_pending(reply, job, self.headers)  # before it begins: it may end at once
+
+        def begin() -> None:
+            self._start_elsewhere(plan, request, kept)
+
+        if first_calls is None or first_calls.over:
+            begin()
+        else:
+            self._wait(plan.spec, plan.verb, request, kept, begin)
+
     def _wait(
         self,
         spec: ModelSpec,
         verb: str,
         request: HttpRequest,
-        rest: RestReply,
+        rest: AnyReply,
         begin: Callable[[], None],
     ) -> None:
         """Begin a call when the first models have loaded."""
@@ -167,7 +213,7 @@ class RestApi:
         if not held:
             begin()
 
-    def _begin(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
+    def _begin(self, plan: _Plan, request: HttpRequest, rest: AnyReply) -> None:
         """Begin a call here if its body is small, else on a worker."""
         small = len(request.body) <= _LARGE_BYTES
         if small and plan.is_plain:
@@ -177,7 +223,7 @@ class RestApi:
         else:
             self._start_elsewhere(plan, request, rest)
 
-    def _start(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
+    def _start(self, plan: _Plan, request: HttpRequest, rest: AnyReply) -> None:
         """Inflate the body and start the call."""
         try:
             body = inflated(request.headers, request.body)
@@ -191,7 +237,7 @@ class RestApi:
         else:
             start_json(plan.verb, plan.spec, body, rest, self._context)
 
-    def _start_elsewhere(self, plan: _Plan, request: HttpRequest, rest: RestReply) -> None:
+    def _start_elsewhere(self, plan: _Plan, request: HttpRequest, rest: AnyReply) -> None:
         self._large.start(
             request,
             rest,
@@ -199,7 +245,7 @@ class RestApi:
             lambda error: self._refuse(plan, rest, error),
         )
 
-    def _refuse(self, plan: _Plan, rest: RestReply, error: ServingError) -> None:
+    def _refuse(self, plan: _Plan, rest: AnyReply, error: ServingError) -> None:
         """Answer a call that is not begun with an error."""
         if error.code is Code.RESOURCE_EXHAUSTED:
             rest.refuse_body(error.message)
@@ -213,7 +259,7 @@ class RestApi:
         """Answer status, metadata, lists and errors; metadata may wait for the first models."""
         first_calls = self._context.first_calls
         waits = found.verb == "metadata" and first_calls is not None and not first_calls.over
-        form = reply_form(request.headers, self._headers)
+        form = reply_form(request.headers, self.headers)
         rest = RestReply(reply, form, self._timeout_s if waits else None, self._workers)
         if waits:
             self._wait(
@@ -228,7 +274,7 @@ class RestApi:
         else:
             self._answer_now(found, reply, rest, started)
 
-    def _answer_now(self, found: Route, reply: HttpReply, rest: RestReply, started: float) -> None:
+    def _answer_now(self, found: Route, reply: HttpReply, rest: AnyReply, started: float) -> None:
         """Send the document or the error of a route, and record the call."""
         code = Code.OK
         try:
@@ -239,7 +285,7 @@ class RestApi:
             failure = to_serving_error(error, found.verb)
             code = failure.code
             if found.silent:
-                reply.send(400, b"", JSON, self._headers)
+                reply.send(400, b"", JSON, self.headers)
             else:
                 rest.fail(code, failure.message)
         self._count(found.verb, found.spec, code, time.perf_counter() - started)
@@ -259,7 +305,7 @@ class RestApi:
         origin = request.headers.get("origin", "")
         allowed = "http://" in origin or "https://" in origin
         code = Code.OK if allowed else Code.FAILED_PRECONDITION
-        reply.send(200 if allowed else 400, b"", "text/html", self._headers)
+        reply.send(200 if allowed else 400, b"", "text/html", self.headers)
         self._count("options", ModelSpec(""), code, time.perf_counter() - started)
 
     def _count(self, verb: str, spec: ModelSpec, code: Code, seconds: float) -> None:

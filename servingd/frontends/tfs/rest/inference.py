@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from servingd.core.types import ModelSpec, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError
 from servingd.frontends.call import CallContext, Note, SignatureCall, to_serving_error
-from servingd.frontends.tfs.rest.reply import PROTOBUF, RestReply
+from servingd.frontends.tfs.rest.reply import PROTOBUF, AnyReply, RestReply
 from servingd.frontends.tfs.rpc.examples import ClassifyCall, RegressCall
 from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
 from servingd.frontends.tfs.rpc.predict import PredictCall
@@ -273,7 +273,7 @@ _PROTO_CALLS: Mapping[str, type[ProtoPredict | ProtoClassify | ProtoRegress]] = 
 
 
 def start_json(
-    verb: str, spec: ModelSpec, body: bytes, reply: RestReply, context: CallContext
+    verb: str, spec: ModelSpec, body: bytes, reply: AnyReply, context: CallContext
 ) -> None:
     """Begin a call with a JSON body; it completes `reply` now or later."""
     call = _JSON_CALLS[verb](reply, context)
@@ -287,7 +287,7 @@ def start_proto(
     verb: str,
     spec: ModelSpec,
     body: bytes,
-    reply: RestReply,
+    reply: AnyReply,
     context: CallContext,
     parser: MessageParser,
 ) -> None:

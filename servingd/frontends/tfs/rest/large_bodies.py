@@ -8,7 +8,7 @@ from collections.abc import Callable
 from servingd.errors import ServingError, Unavailable
 from servingd.frontends.http.content_coding import inflated_size
 from servingd.frontends.http.messages import HttpRequest
-from servingd.frontends.tfs.rest.reply import RestReply
+from servingd.frontends.tfs.rest.reply import AnyReply
 from servingd.frontends.workers import Workers
 from servingd.runtime.byte_budget import ByteBudget
 from servingd.wire.json.pieces import LARGE_BYTES
@@ -32,7 +32,7 @@ class LargeBodies:
     def start(
         self,
         request: HttpRequest,
-        rest: RestReply,
+        rest: AnyReply,
         begin: Callable[[], None],
         fail: Callable[[ServingError], None],
     ) -> None:
@@ -72,7 +72,7 @@ class LargeBodies:
     def _weigh(
         self,
         request: HttpRequest,
-        rest: RestReply,
+        rest: AnyReply,
         begin: Callable[[], None],
         fail: Callable[[ServingError], None],
     ) -> None:

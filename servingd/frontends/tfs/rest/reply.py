@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from servingd.core.batching.queue import Priority
 from servingd.errors import Code
 from servingd.frontends.http.content_coding import accepts_gzip, deflated
 from servingd.frontends.http.messages import Headers, HttpReply
+from servingd.frontends.job_reply import JobReply
 from servingd.frontends.reply import PRIORITY_HEADER, priority_of
 from servingd.frontends.status_codes import HTTP, retry_header
 from servingd.frontends.workers import Workers
@@ -133,3 +134,7 @@ class RestReply:
     def expire(self) -> None:
         """Send the time-out error, unless there is an answer; called on the loop's thread."""
         self.fail(Code.DEADLINE_EXCEEDED, EXPIRED)
+
+
+AnyReply: TypeAlias = RestReply | JobReply
+"""Where the answer to an inference call goes."""

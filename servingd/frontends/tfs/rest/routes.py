@@ -18,6 +18,7 @@ _GET = re.compile(
     r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?",
     re.IGNORECASE | re.ASCII,
 )
+_JOB = "?async=true"
 _INT64_MAX = 2**63 - 1
 _INT64_DIGITS = 19
 
@@ -31,6 +32,8 @@ class Route(NamedTuple):
     error: ServingError | None = None
     silent: bool = False
     """Whether the error is answered by its status alone, as in TensorFlow Serving."""
+    is_job: bool = False
+    """Whether the caller does not wait for the answer, and asks for it later."""
 
 
 @lru_cache(maxsize=1024)
@@ -38,14 +41,14 @@ def route(method: str, target: str) -> Route:
     """Return what a request asks for.
 
     The target is matched with its query; names are decoded afterwards. The rules are TensorFlow
-    Serving's, except that `GET /v1/models` lists the models.
+    Serving's, except that `GET /v1/models` lists the models, and that `?async=true` makes a job.
     """
-    match = _POST.fullmatch(target) if method == "POST" else None
+    match = _POST.fullmatch(target.removesuffix(_JOB)) if method == "POST" else None
     if match is not None:
         name, version, label, verb = match.groups()
         if verb not in ("classify", "regress", "predict"):
             return _malformed(method, target)
-        return _to_model(verb, name, version, label)
+        return _to_model(verb, name, version, label)._replace(is_job=target.endswith(_JOB))
     match = _GET.fullmatch(target) if method == "GET" else None
     if match is None:
         return _malformed(method, target)

@@ -14,16 +14,19 @@ from servingd.frontends.tfs.rpc.examples import (
     RegressCall,
 )
 from servingd.frontends.tfs.rpc.first_calls import spec_of_request, spec_of_tasks, waiting
+from servingd.frontends.tfs.rpc.jobs import JobMethods
 from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.frontends.tfs.rpc.predict import PredictMethod
 from servingd.frontends.tfs.rpc.predict_streamed import PredictStreamedMethod
 from servingd.frontends.tfs.rpc.profiler import Profiler, ProfilerMethods
 from servingd.frontends.tfs.rpc.reload import Reload, ReloadMethod
 from servingd.frontends.tfs.rpc.status import StatusMethods
+from servingd.runtime.jobs import JobStore
 
 _PREDICTION = "/tensorflow.serving.PredictionService/"
 _MODEL = "/tensorflow.serving.ModelService/"
 _PROFILER = "/tensorflow.ProfilerService/"
+_JOBS = "/servingd.JobService/"
 _STREAM = "/servingd.PredictionStream/"
 
 
@@ -41,7 +44,9 @@ class RpcMethods:
         serving_values: Callable[[Sequence[str]], dict[str, int]],
         profiler: Profiler | None,
         max_request_bytes: int,
+        jobs: JobStore | None = None,
     ) -> None:
+        """`jobs` keeps the answers to calls that nobody waits for; None: there are none."""
         parser = MessageParser(max_request_bytes)
         status = StatusMethods(context, states, parser)
         calls: Mapping[str, Handler] = {
@@ -55,6 +60,12 @@ class RpcMethods:
         for name, handler in calls.items():
             spec_of = spec_of_tasks if name == "MultiInference" else spec_of_request
             self._table[f"{_PREDICTION}{name}"] = waiting(handler, name, context, spec_of)
+        if jobs is not None:
+            predict = self._table[f"{_PREDICTION}Predict"]
+            job_methods = JobMethods(context, parser, jobs, predict)
+            self._table[f"{_JOBS}Submit"] = job_methods.submit
+            self._table[f"{_JOBS}Get"] = job_methods.get
+            self._table[f"{_JOBS}Cancel"] = job_methods.cancel
         self._stream_table: dict[str, PartsHandler] = {
             f"{_STREAM}PredictStreamed": waiting(
                 PredictStreamedMethod(context, parser), "PredictStreamed", context

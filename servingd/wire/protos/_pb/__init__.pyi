@@ -52,6 +52,8 @@ from servingd.wire.protos._pb.tensorflow.core.framework.tensor_pb2 import Varian
 from servingd.wire.protos._pb.tensorflow_serving.apis.predict_pb2 import PredictRequest as PredictRequest
 from servingd.wire.protos._pb.tensorflow_serving.apis.predict_pb2 import PredictStreamedOptions as PredictStreamedOptions
 from servingd.wire.protos._pb.tensorflow_serving.apis.predict_pb2 import PredictResponse as PredictResponse
+from servingd.wire.protos._pb.servingd.jobs_pb2 import JobRequest as JobRequest
+from servingd.wire.protos._pb.servingd.jobs_pb2 import Job as Job
 from servingd.wire.protos._pb.servingd.predict_request_pb2 import InputsRequest as InputsRequest
 from servingd.wire.protos._pb.servingd.predict_request_pb2 import InputTensor as InputTensor
 from servingd.wire.protos._pb.servingd.retry_hint_pb2 import StatusDetails as StatusDetails
