@@ -20,6 +20,7 @@ from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.transport import HttpTransport
 from servingd.frontends.tfs.rest.api import RestApi, RestOptions
 from servingd.frontends.tfs.rpc.methods import RpcMethods
+from servingd.frontends.tfs.rpc.predict_streamed import PredictStreamedCall
 from servingd.observability.requests import RequestMetrics
 from servingd.runtime.threads import WorkerPool
 from servingd.wire import protos
@@ -261,6 +262,23 @@ def test_a_stop_waits_for_streams_and_then_ends_them(stack):
     assert error.value.details() == "server is shutting down"
     assert stack.grpc.wait_idle(time.monotonic() + TIMEOUT)
     gate.release(10)
+
+
+class Gone:
+    """A reply whose client has left."""
+
+    deadline = None
+
+    def fail(self, code, message, retry_after_s=None):
+        return False
+
+
+def test_a_step_that_is_dropped_after_its_client_has_left_counts_as_cancelled():
+    metrics = RequestMetrics()
+    call = PredictStreamedCall(Gone(), CallContext(None, metrics, lambda name: False))
+    call.fail(DeadlineExceeded("Deadline Exceeded"))
+    call.close()
+    assert [(k.code, h.count) for k, h in metrics.histograms()] == [(Code.CANCELLED, 1)]
 
 
 # HTTP: what carries gRPC makes no difference ----------------------------------------------------
