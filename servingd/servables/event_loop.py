@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _STOP_S = 2.0
 
@@ -27,6 +29,14 @@ class EventLoop:
             future.cancel()
 
         return cancel
+
+    def result(self, awaitable: Awaitable[T]) -> T:
+        """Await something on the loop's thread, and return its result here, or raise its error."""
+
+        async def awaited() -> T:
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(awaited(), self._running()).result()
 
     def stop(self) -> None:
         """Cancel what runs and end the thread; a coroutine that blocks it is left behind."""

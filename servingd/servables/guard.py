@@ -13,7 +13,14 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from threading import get_ident
 from typing import Any
 
@@ -154,7 +161,7 @@ class GuardedServable:
         self._runs = runs
         self._under_way: set[_Outcome] = set()  # one change of it is atomic
         predict = getattr(guarded, "predict", None)
-        self._generates = inspect.isgeneratorfunction(predict)
+        self._generates = _generates(predict)
         self._loop = EventLoop(f"asyncio {servable_id}") if _is_async(predict) else None
         self._timers = EventLoop(f"time-limit {servable_id}") if self._time_limit_s else None
 
@@ -195,12 +202,12 @@ class GuardedServable:
     def _begin(self, signature: Signature, inputs: Tensors, outcome: _Outcome) -> None:
         """Begin a call; it may be completed later."""
         guarded = self.guarded
-        if self._loop is not None:
+        if self._generates:
+            with contextlib.closing(self._parts(signature, inputs)) as parts:
+                outcome.succeed(_last(signature, parts))
+        elif self._loop is not None:
             call = guarded.predict(signature.name, inputs)
             outcome.cancel = self._loop.begin(_answered(call, outcome))
-        elif self._generates:
-            parts = guarded.predict(signature.name, inputs)
-            outcome.succeed(_last(signature, parts))
         else:
             guarded.run(signature, inputs, _Handle(outcome))
 
@@ -210,8 +217,7 @@ class GuardedServable:
 
     def stream(self, signature: Signature, inputs: Tensors) -> Iterator[Tensors]:
         """Yield the parts of an answer, each checked against the signature."""
-        parts = self.guarded.predict(signature.name, inputs)
-        try:
+        with contextlib.closing(self._parts(signature, inputs)) as parts:
             while True:
                 with marked(self._runs, self):
                     try:
@@ -219,8 +225,11 @@ class GuardedServable:
                     except StopIteration:
                         return
                 yield checked(signature, part)
-        finally:
-            parts.close()
+
+    def _parts(self, signature: Signature, inputs: Tensors) -> Generator[Tensors]:
+        """Return the servable's own generator; one that is asynchronous, step by step."""
+        made = self.guarded.predict(signature.name, inputs)
+        return made if self._loop is None else _in_steps(made, self._loop)
 
     def _limit(self, deadline: float | None) -> float | None:
         """Return the monotonic seconds until which a call may take; None: for ever."""
@@ -264,7 +273,23 @@ async def _expire(outcome: _Outcome, seconds: float) -> None:
 
 
 def _is_async(predict: Any) -> bool:
-    return inspect.iscoroutinefunction(predict)
+    return inspect.iscoroutinefunction(predict) or inspect.isasyncgenfunction(predict)
+
+
+def _generates(predict: Any) -> bool:
+    return inspect.isgeneratorfunction(predict) or inspect.isasyncgenfunction(predict)
+
+
+def _in_steps(parts: AsyncGenerator[Tensors], loop: EventLoop) -> Generator[Tensors]:
+    """Yield the parts of an asynchronous generator, each awaited on its event loop."""
+    try:
+        while True:
+            try:
+                yield loop.result(anext(parts))
+            except StopAsyncIteration:
+                return
+    finally:
+        loop.result(parts.aclose())
 
 
 def _as_error(error: BaseException, signature: Signature) -> ServingError:

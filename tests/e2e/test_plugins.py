@@ -13,8 +13,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from tensorflow_serving.apis import predict_pb2
 
-from tests.e2e.process import KEYS, lookup_table
+from tests.e2e.process import KEYS, lookup_table, request, to_array
 
 pytestmark = pytest.mark.e2e
 
@@ -410,3 +411,73 @@ models:
     server = start(f"--servingd_config_file={settings}")
     assert server.process.wait(30) != 0
     assert "platform_options: time_limit_s: expected" in server.log.read_text()
+
+
+STREAM = """
+import asyncio
+from pathlib import Path
+
+import numpy as np
+
+from servingd.servables.plugin import Servable, signature
+
+
+class Count(Servable):
+    signatures = {{
+        "serving_default": signature(inputs={{"to": ("INT32", [])}}, outputs={{"n": ("INT32", [])}})
+    }}
+
+    def __init__(self, version):
+        self.ended = Path(version.path).parent / "ended"
+
+    {asynchronous}def predict(self, signature, inputs):
+        try:
+            for n in range(int(inputs["to"])):
+                {pause}
+                yield {{"n": np.int32(n)}}
+                if n == 5:
+                    raise RuntimeError("no more than six")
+        finally:
+            self.ended.touch()
+
+
+servable = Count
+"""
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["generator", "async generator"])
+def test_generators_stream(start, tmp_path, asynchronous):
+    version = tmp_path / "models" / "count" / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").write_text(
+        STREAM.format(
+            asynchronous="async " if asynchronous else "",
+            pause="await asyncio.sleep(0.001)" if asynchronous else "pass",
+        )
+    )
+    server = start(
+        f"--model_repository={tmp_path / 'models'}", "--allow_python_models"
+    ).wait_until_ready()
+    streamed = server.channel.unary_stream(
+        "/servingd.PredictionStream/PredictStreamed",
+        predict_pb2.PredictRequest.SerializeToString,
+        predict_pb2.PredictResponse.FromString,
+    )
+
+    def parts(to: int):
+        return streamed(request("count", {"to": np.int32(to)}), timeout=20)
+
+    assert [to_array(part.outputs["n"]).item() for part in parts(4)] == [0, 1, 2, 3]
+    assert server.predict("count", {"to": np.int32(4)})["n"] == 3, "Predict has the last part"
+    with pytest.raises(grpc.RpcError) as caught:
+        list(parts(10))
+    assert (caught.value.code(), caught.value.details()) == (
+        grpc.StatusCode.INTERNAL,
+        "RuntimeError: no more than six",
+    )
+    ended = tmp_path / "models" / "count" / "ended"
+    ended.unlink()
+    stream = parts(10)
+    next(stream)
+    stream.cancel()
+    server.wait_for("its end", ended.exists)
