@@ -45,7 +45,7 @@ from servingd.machine.memory import memory_share
 from servingd.observability.metrics import Metrics
 from servingd.runtime.byte_budget import ByteBudget
 from servingd.runtime.first_calls import FirstCalls
-from servingd.runtime.jobs import JobStore
+from servingd.runtime.jobs import Jobs, JobStore
 from servingd.runtime.threads import WorkerPool
 from servingd.wire.config.files import read_monitoring, read_tls
 
@@ -149,6 +149,10 @@ class Figures(Protocol):
 class SharedPorts(Figures, Protocol):
     """Who knows what all processes that share the ports say together."""
 
+    def share_jobs(self, store: JobStore) -> Jobs:
+        """Let the others ask for this process's jobs; return those of all processes."""
+        ...
+
 
 class _OwnFigures:
     """What this process says of itself."""
@@ -187,8 +191,9 @@ class Ports:
         self._config = config
         self._control = control
         self._end_streams = data.end_streams
-        # A client of several workers may ask another one: they do not know each other's jobs.
-        self._jobs = None if shared else JobStore(config.jobs_mb << 20, config.job_age_s)
+        self._jobs = JobStore(config.jobs_mb << 20, config.job_age_s)
+        if shared is not None:
+            self._jobs.everywhere = shared.share_jobs(self._jobs)
         self._calls = _call_context(config, metrics, data, control)
         self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
         self._page_worker = WorkerPool("metrics-page", 1)
@@ -212,9 +217,8 @@ class Ports:
         """Open the ports. Raises OSError naming a busy port; then all ports are closed."""
         self.update_health()  # the first health check is answered NOT_SERVING
         with ExitStack() as stack:
-            if self._jobs is not None:
-                self._jobs.start()
-                stack.callback(self._jobs.stop)
+            self._jobs.start()
+            stack.callback(self._jobs.stop)
             port = self._grpc.bind()
             stack.callback(self._grpc.stop)
             if self._http is not None or self._admin is not None:
@@ -263,8 +267,7 @@ class Ports:
 
     def refuse(self) -> None:
         """Refuse new calls from now on; probes and health checks are still answered."""
-        if self._jobs is not None:
-            self._jobs.tell_all()
+        self._jobs.tell_all()
         self._grpc.refuse()
         for http in (self._http, self._admin):
             if http is not None:
@@ -380,7 +383,7 @@ class Ports:
             ),
             self._jobs,
         )
-        jobs = JobPages(self._jobs, api.headers).handle if self._jobs is not None else None
+        jobs = JobPages(self._jobs.everywhere, api.headers).handle
         pages, path = self._pages(actions, here=not config.admin_rest_port), self._monitoring_path
         limits = HttpLimits(
             max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY),

@@ -10,9 +10,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeAlias
 
-from servingd.errors import Code, NotFound, ResourceExhausted
+from servingd.errors import Code, NotFound, ResourceExhausted, ServingError
 from servingd.runtime.loop import Loop
 
 _OVERHEAD_BYTES = 4096
@@ -57,12 +57,39 @@ class _Waiter(NamedTuple):
     tell: Callable[[], None]
 
 
+class JobView(NamedTuple):
+    """How a job is at one moment."""
+
+    id: str
+    state: str
+    """`pending`, `done` or `cancelled`."""
+    result: Result | None = None
+
+
+Tell: TypeAlias = Callable[[JobView | ServingError], None]
+"""Takes how a job is, or why that cannot be said; once, on any thread."""
+
+
+class Jobs(Protocol):
+    """The jobs of a server, whichever of its processes has them."""
+
+    def get(self, job_id: str, wait_s: float, tell: Tell) -> None:
+        """Tell how a job is, once it is done or after `wait_s`. Raises NotFound, or tells it."""
+        ...
+
+    def cancel(self, job_id: str, tell: Tell) -> None:
+        """Forget a job. Raises NotFound, or tells it."""
+        ...
+
+
 class JobStore:
-    """All jobs of this process, by id. Thread-safe. Owns the thread `jobs`."""
+    """All jobs of this process, by id; see `Jobs`. Thread-safe. Owns the thread `jobs`."""
 
     def __init__(self, max_bytes: int, age_s: float) -> None:
         self._max_bytes = max_bytes
         self._age_s = age_s
+        self.everywhere: Jobs = self
+        """The jobs of all processes that share the ports; set before the start."""
         self._loop = Loop("jobs")
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}  # guarded by _lock, as all below
@@ -123,6 +150,17 @@ class JobStore:
         if job is None:
             raise NotFound(f"there is no job {job_id!r}: it never was, or its time is over")
         return job
+
+    def get(self, job_id: str, wait_s: float, tell: Tell) -> None:
+        """See `Jobs.get`."""
+        job = self.find(job_id)
+        self.when_done(job, wait_s, lambda: tell(view_of(job)))
+
+    def cancel(self, job_id: str, tell: Tell) -> None:
+        """See `Jobs.cancel`."""
+        job = self.find(job_id)
+        self.forget(job_id)
+        tell(view_of(job))
 
     def when_done(self, job: Job, wait_s: float, tell: Callable[[], None]) -> None:
         """Call `tell` once: when the job is done or forgotten, or after a while, or here and now.
@@ -186,6 +224,14 @@ class JobStore:
             goes_on = self._sweeps = bool(self._jobs)
         if goes_on:
             self._loop.put_after(_SWEEP_S, self._sweep)
+
+
+def view_of(job: Job) -> JobView:
+    """Return how a job is now."""
+    if job.cancelled:
+        return JobView(job.id, "cancelled")
+    result = job.result
+    return JobView(job.id, "pending" if result is None else "done", result)
 
 
 def _tell(waiters: list[_Waiter]) -> None:

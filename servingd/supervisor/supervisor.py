@@ -30,6 +30,8 @@ from servingd.supervisor.states import ToldStates
 from servingd.supervisor.worker_metrics import WorkerMetrics
 
 _END_S = 10.0
+_JOB_S = 5.0
+"""Seconds that a worker may take to answer for a job, after the time that its caller waits."""
 _TRACE_S = 30.0
 """Seconds that a worker may take to write a trace down, after it was taken."""
 
@@ -164,6 +166,8 @@ class Supervisor:
                 self._profile(ask.body, answer)
             case "end profile":
                 self.fleet.gather("end profile", b"", lambda found, error: answer())
+            case "job":
+                self._job(ask.body, answer)
             case "page":
                 path = unpack(ask.body)
                 self._slow.submit(lambda: _answer(answer, lambda: pack(self._pages.page(path))))
@@ -182,6 +186,15 @@ class Supervisor:
         self.fleet.gather(
             "metrics", b"", lambda found, error: self._slow.submit(lambda: merge(found))
         )
+
+    def _job(self, body: bytes, answer: Callable[..., None]) -> None:
+        """Answer with what the worker says that has a job; with nothing if none has it."""
+        *_, wait_s = unpack(body)
+
+        def take(found: Mapping[int, bytes], error: ServingError | None) -> None:
+            answer(next((each for each in found.values() if each), b""))
+
+        self.fleet.gather("job", body, take, wait_s + _JOB_S)
 
     def _profile(self, body: bytes, answer: Callable[..., None]) -> None:
         """Answer with the traces of all workers, by their names."""

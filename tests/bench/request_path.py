@@ -13,6 +13,7 @@ from servingd.core.batching.queue import Priority
 from servingd.core.types import ModelSpec
 from servingd.frontends.reply import Reply
 from servingd.frontends.tfs.rpc.methods import RpcMethods
+from servingd.runtime.jobs import JobStore
 from servingd.server import Server
 from servingd.wire import protos
 from servingd.wire.tensors.encoding import encode_as_content
@@ -59,7 +60,13 @@ def run(folder: Path) -> Iterator[Row]:
         while not server.states.available():
             time.sleep(0.05)
         methods = RpcMethods(
-            server.ports._calls, server.states, server.control.reload, dict, None, 1 << 30
+            server.ports._calls,
+            server.states,
+            server.control.reload,
+            dict,
+            None,
+            1 << 30,
+            JobStore(1 << 20, 60),
         )
         predict = methods.table()["/tensorflow.serving.PredictionService/Predict"]
         x = np.float32([1, 2, 5])

@@ -43,13 +43,18 @@ def submit(server, body, path=PREDICT, **headers):
     return answer.headers["location"]
 
 
-@pytest.fixture(scope="module")
-def alone(models, tmp_path_factory):
-    """A server of one process; what carries gRPC makes no difference to unary calls."""
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def server(request, models, tmp_path_factory):
+    """A server; what carries gRPC makes no difference to unary calls."""
     root = tmp_path_factory.mktemp("jobs")
     for name in ("half_plus_two", "slow"):
         shutil.copytree(models / name, root / "models" / name / "1")
-    process = Process(root / "log", f"--model_repository={root}/models", "--optimize_models=off")
+    process = Process(
+        root / "log",
+        f"--model_repository={root}/models",
+        "--optimize_models=off",
+        f"--workers={request.param}",
+    )
     try:
         yield process.wait_until_ready()
         assert process.terminate() == 0, process.tail()
@@ -58,53 +63,53 @@ def alone(models, tmp_path_factory):
         process.close()
 
 
-def test_a_job_gives_the_answer_that_the_call_would_have_given(alone):
-    whole = ask(alone, "POST", PREDICT, {"instances": [1.0, 2.0, 5.0]})
-    job = submit(alone, {"instances": [1.0, 2.0, 5.0]})
+def test_a_job_gives_the_answer_that_the_call_would_have_given(server):
+    whole = ask(server, "POST", PREDICT, {"instances": [1.0, 2.0, 5.0]})
+    job = submit(server, {"instances": [1.0, 2.0, 5.0]})
     for _ in range(2):
-        answer, text = ask(alone, "GET", f"{job}?wait_s=30")
+        answer, text = ask(server, "GET", f"{job}?wait_s=30")
         assert (answer.status, text) == (200, whole[1])
         assert answer.headers["content-type"] == "application/json"
 
 
-def test_an_error_is_the_result_too(alone):
-    whole = ask(alone, "POST", PREDICT, {"instances": ["a"]})
-    answer, text = ask(alone, "GET", f"{submit(alone, {'instances': ['a']})}?wait_s=30")
+def test_an_error_is_the_result_too(server):
+    whole = ask(server, "POST", PREDICT, {"instances": ["a"]})
+    answer, text = ask(server, "GET", f"{submit(server, {'instances': ['a']})}?wait_s=30")
     assert (answer.status, text) == (whole[0].status, whole[1])
     assert answer.status == 400
-    job = submit(alone, {"instances": [1.0]}, "/v1/models/nobody:predict")
-    answer, text = ask(alone, "GET", f"{job}?wait_s=30")
+    job = submit(server, {"instances": [1.0]}, "/v1/models/nobody:predict")
+    answer, text = ask(server, "GET", f"{job}?wait_s=30")
     assert answer.status == 404
     assert b"nobody" in text
 
 
-def test_a_job_that_runs_is_pending_and_can_be_cancelled(alone):
-    job = submit(alone, {"inputs": LONG}, "/v1/models/slow:predict")
+def test_a_job_that_runs_is_pending_and_can_be_cancelled(server):
+    job = submit(server, {"inputs": LONG}, "/v1/models/slow:predict")
     began = time.monotonic()
-    answer, text = ask(alone, "GET", f"{job}?wait_s=0.3")
+    answer, text = ask(server, "GET", f"{job}?wait_s=0.3")
     assert time.monotonic() - began >= 0.3
     assert (answer.status, json.loads(text)["state"]) == (202, "pending")
     waiting = []
-    waits = threading.Thread(target=lambda: waiting.append(ask(alone, "GET", f"{job}?wait_s=60")))
+    waits = threading.Thread(target=lambda: waiting.append(ask(server, "GET", f"{job}?wait_s=60")))
     waits.start()
     time.sleep(0.2)
-    answer, text = ask(alone, "DELETE", job)
+    answer, text = ask(server, "DELETE", job)
     assert (answer.status, json.loads(text)["state"]) == (200, "cancelled")
     waits.join(30)
     assert json.loads(waiting[0][1])["state"] == "cancelled"
-    assert ask(alone, "GET", job)[0].status == 404
-    assert ask(alone, "DELETE", job)[0].status == 404
+    assert ask(server, "GET", job)[0].status == 404
+    assert ask(server, "DELETE", job)[0].status == 404
 
 
-def test_what_is_asked_wrongly_is_told(alone):
-    job = submit(alone, {"instances": [1.0]})
+def test_what_is_asked_wrongly_is_told(server):
+    job = submit(server, {"instances": [1.0]})
     for wrong in ("x", "-1", "61", "nan"):
-        answer, text = ask(alone, "GET", f"{job}?wait_s={wrong}")
+        answer, text = ask(server, "GET", f"{job}?wait_s={wrong}")
         assert answer.status == 400
         assert b"wait_s: expected seconds" in text
-    assert ask(alone, "POST", job)[0].status == 405
-    assert ask(alone, "GET", "/servingd/v1/jobs/1")[0].status == 404
-    answer, text = ask(alone, "POST", "/v1/models/half_plus_two?async=true", {})
+    assert ask(server, "POST", job)[0].status == 405
+    assert ask(server, "GET", "/servingd/v1/jobs/1")[0].status == 404
+    answer, text = ask(server, "POST", "/v1/models/half_plus_two?async=true", {})
     assert answer.status == 400
     assert b"Malformed request: POST /v1/models/half_plus_two?async=true" in text
 
@@ -129,8 +134,8 @@ class Stub:
         self.cancel = unary(f"{path}Cancel", ask_for.SerializeToString, read)
 
 
-def test_jobs_over_grpc(alone):
-    stub = Stub(alone)
+def test_jobs_over_grpc(server):
+    stub = Stub(server)
     message = request("half_plus_two", {"x": np.array([1, 2], np.float32)})
     job = stub.submit(message, timeout=30)
     assert job.id
@@ -140,7 +145,7 @@ def test_jobs_over_grpc(alone):
     answer = predict_pb2.PredictResponse.FromString(found.response)
     assert to_array(answer.outputs["y"]).tolist() == [2.5, 3.0]
     # Over REST it is the same job.
-    page, body = ask(alone, "GET", f"/servingd/v1/jobs/{job.id}")
+    page, body = ask(server, "GET", f"/servingd/v1/jobs/{job.id}")
     assert page.headers["content-type"] == "application/x-protobuf"
     assert body == found.response
     assert stub.cancel(stub.request(id=job.id), timeout=30).id == job.id
@@ -149,8 +154,8 @@ def test_jobs_over_grpc(alone):
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_failed_job_over_grpc(alone):
-    stub = Stub(alone)
+def test_a_failed_job_over_grpc(server):
+    stub = Stub(server)
     job = stub.submit(request("nobody", {}), timeout=30)
     found = stub.get(stub.request(id=job.id, wait_s=30), timeout=60)
     assert (found.done, found.code) == (True, 5)
@@ -168,10 +173,13 @@ def test_a_store_that_is_full_refuses(start, tmp_path):
     assert refused.headers["retry-after"] == "5"
 
 
-def test_several_workers_have_none(start, tmp_path):
+def test_any_worker_answers_for_any_job(start, tmp_path):
     lookup_table(tmp_path / "names" / "1")
-    server = start(f"--model_repository={tmp_path}", "--workers=2").wait_until_ready()
-    body = {"instances": ["1"]}
-    answer, text = ask(server, "POST", "/v1/models/names:predict?async=true", body)
-    assert answer.status == 501
-    assert b"several workers" in text
+    server = start(f"--model_repository={tmp_path}", "--workers=3").wait_until_ready()
+    path, body = "/v1/models/names:predict", {"instances": ["1"]}
+    for _ in range(20):  # each request is a connection of its own, and so another worker's
+        job = submit(server, body, path)
+        answer, text = ask(server, "GET", f"{job}?wait_s=30")
+        assert (answer.status, json.loads(text)) == (200, {"predictions": ["one"]})
+        assert json.loads(ask(server, "DELETE", job)[1])["state"] == "cancelled"
+        assert ask(server, "GET", job)[0].status == 404

@@ -15,6 +15,7 @@ from servingd.core.callbacks import nothing
 from servingd.core.readiness import Readiness
 from servingd.errors import ServingError
 from servingd.frontends.admin.status_pages import Answer as StatusAnswer
+from servingd.runtime.jobs import Jobs, JobStore
 from servingd.runtime.manager.state_monitor import StateMonitor
 from servingd.supervisor.link.messages import (
     AbsentBecause,
@@ -28,6 +29,7 @@ from servingd.supervisor.link.messages import (
     unpack,
 )
 from servingd.supervisor.link.questions import Questions
+from servingd.supervisor.worker.shared_jobs import SharedJobs
 
 
 class RemoteControl:
@@ -39,6 +41,8 @@ class RemoteControl:
         self._facts = Facts(False, (), False, False)  # replaced whole
         self._on_readiness: Callable[[], None] = nothing
         self.states = StateMonitor()
+        self.jobs: SharedJobs | None = None
+        """The jobs of all workers; set when the ports are built."""
 
     def news(self, message: Any) -> bool:
         """Take what the supervisor tells of states; return False for anything else."""
@@ -106,6 +110,11 @@ class RemoteControl:
         """Return the page about all workers at a path; None if there is none. Waits."""
         page = unpack(self._questions.ask_and_wait("page", pack(path)))
         return None if page is None else (page[0], page[1], page[2])
+
+    def share_jobs(self, store: JobStore) -> Jobs:
+        """Let the other workers ask for this one's jobs; return those of all."""
+        self.jobs = SharedJobs(store, self._questions)
+        return self.jobs
 
     def serving_values(self, names: Sequence[str]) -> dict[str, int]:
         """Return single metrics of all workers, by TensorFlow Serving's names. Waits."""

@@ -124,12 +124,23 @@ class WorkerEnd:
         if ask.what == "profile":
             self._profile(ask)
             return
+        if ask.what == "job":
+            self._job(ask)
+            return
         try:
             body = self._figures(ask)
         except BaseException as error:
             self._channel.send(Answer(ask.number, error=as_serving_error(error)))
         else:
             self._channel.send(Answer(ask.number, body))
+
+    def _job(self, ask: Ask) -> None:
+        """Answer another worker's question for a job, once the job is done."""
+        jobs = self._control.jobs
+        if jobs is None:  # its ports are not built yet
+            self._channel.send(Answer(ask.number))
+        else:
+            jobs.answer(ask.body, lambda body: self._channel.send(Answer(ask.number, body)))
 
     def _profile(self, ask: Ask) -> None:
         """Answer with a trace of this worker, once it is taken."""

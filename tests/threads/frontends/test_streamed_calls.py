@@ -22,6 +22,7 @@ from servingd.frontends.tfs.rest.api import RestApi, RestOptions
 from servingd.frontends.tfs.rpc.methods import RpcMethods
 from servingd.frontends.tfs.rpc.predict_streamed import PredictStreamedCall
 from servingd.observability.requests import RequestMetrics
+from servingd.runtime.jobs import JobStore
 from servingd.runtime.threads import WorkerPool
 from servingd.wire import protos
 from servingd.wire.tensors.decoding import decode
@@ -42,7 +43,7 @@ class Stack:
         self.model = self.serving.publish(Generator())
         self.metrics = RequestMetrics()
         context = CallContext(self.serving.map, self.metrics, lambda name: False)
-        methods = RpcMethods(context, None, None, None, None, 1 << 30)
+        methods = RpcMethods(context, None, None, None, None, 1 << 30, JobStore(1 << 20, 60))
         self.grpc = GrpcFrontend(
             GrpcOptions(port=free_port(), transport=transport),
             methods.table(),
@@ -51,7 +52,9 @@ class Stack:
         )
         self.workers = WorkerPool("rest", 1)
         self.workers.start()
-        rest = RestApi(context, None, self.workers, RestOptions(timeout_s=1.0))
+        rest = RestApi(
+            context, None, self.workers, RestOptions(timeout_s=1.0), JobStore(1 << 20, 60)
+        )
         self.http = HttpTransport(rest.handle, HttpLimits(sweep_s=0.05))
         port = self.grpc.bind()
         self.http_port = self.http.bind("127.0.0.1", 0)

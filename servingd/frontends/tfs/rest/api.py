@@ -11,7 +11,7 @@ from typing import NamedTuple
 from servingd.core.batching.queue import Priority
 from servingd.core.call_protocols import States
 from servingd.core.types import ModelSpec
-from servingd.errors import Code, ServingError, Unimplemented
+from servingd.errors import Code, ServingError
 from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
@@ -93,9 +93,9 @@ class RestApi:
         states: States,
         workers: Workers,
         options: RestOptions,
-        jobs: JobStore | None = None,
+        jobs: JobStore,
     ) -> None:
-        """`jobs` keeps the answers to calls that nobody waits for; None: there are none."""
+        """`jobs` keeps the answers to calls that nobody waits for."""
         self._jobs = jobs
         self._context = context
         self._states = states
@@ -169,8 +169,6 @@ class RestApi:
         """Begin an inference call whose answer is a job's result, and answer with the job."""
         first_calls = self._context.first_calls
         try:
-            if self._jobs is None:
-                raise Unimplemented("there are no jobs where there are several workers")
             job = self._jobs.open(len(request.body))
         except ServingError as error:
             rest = RestReply(reply, plan.form, None)
@@ -179,7 +177,7 @@ class RestApi:
             return
         priority = plan.form.priority if PRIORITY_HEADER in request.headers else Priority.LOW
         kept = JobReply(self._jobs, job, JSON, priority)
-        send_pending(reply, job, self.headers)  # before it begins: it may end at once
+        send_pending(reply, job.id, self.headers)  # before it begins: it may end at once
 
         def begin() -> None:
             self._start_elsewhere(plan, request, kept)

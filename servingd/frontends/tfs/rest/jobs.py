@@ -12,7 +12,7 @@ from servingd.errors import Code, InvalidArgument, NotFound, ServingError
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
 from servingd.frontends.status_codes import HTTP
 from servingd.frontends.tfs.rest.reply import JSON, told
-from servingd.runtime.jobs import Job, JobStore
+from servingd.runtime.jobs import Jobs, JobView
 from servingd.wire.json.results import encode_error
 
 JOBS = "/servingd/v1/jobs/"
@@ -26,9 +26,9 @@ _JOB = re.compile(re.escape(JOBS) + "([0-9a-f]{32})")
 class JobPages:
     """`GET` and `DELETE` of `/servingd/v1/jobs/ID`. Runs on the loops' threads."""
 
-    def __init__(self, store: JobStore, headers: Headers = ()) -> None:
+    def __init__(self, jobs: Jobs, headers: Headers = ()) -> None:
         """`headers` are those of every answer."""
-        self._store = store
+        self._jobs = jobs
         self._headers = headers
 
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
@@ -37,13 +37,14 @@ class JobPages:
             match = _JOB.fullmatch(request.path)
             if match is None:
                 raise NotFound(f"there is no job at {request.path}")
-            job = self._store.find(match[1])
             if request.method == "DELETE":
-                self._store.forget(job.id)
-                send_job(reply, job, self._headers)
+                self._jobs.cancel(match[1], lambda found: send_job(reply, found, self._headers))
             elif request.method == "GET":
-                wait_s = _wait_s(request.target)
-                self._store.when_done(job, wait_s, lambda: send_job(reply, job, self._headers))
+                self._jobs.get(
+                    match[1],
+                    _wait_s(request.target),
+                    lambda found: send_job(reply, found, self._headers),
+                )
             else:
                 body = encode_error(f"{request.method} is not supported here; GET and DELETE are")
                 reply.send(405, body, JSON, self._headers)
@@ -51,18 +52,21 @@ class JobPages:
             reply.send(HTTP[error.code], encode_error(error.message), JSON, self._headers)
 
 
-def send_pending(reply: HttpReply, job: Job, headers: Headers) -> None:
+def send_pending(reply: HttpReply, job_id: str, headers: Headers) -> None:
     """Send where a job's answer will be."""
-    reply.send(202, _document(job, "pending"), JSON, (*headers, ("location", JOBS + job.id)))
+    reply.send(202, _document(job_id, "pending"), JSON, (*headers, ("location", JOBS + job_id)))
 
 
-def send_job(reply: HttpReply, job: Job, headers: Headers) -> None:
+def send_job(reply: HttpReply, job: JobView | ServingError, headers: Headers) -> None:
     """Send a job's answer, as the call would have got it, or that it is still to come."""
+    if isinstance(job, ServingError):
+        reply.send(HTTP[job.code], encode_error(job.message), JSON, headers)
+        return
     result = job.result
-    if job.cancelled:
-        reply.send(200, _document(job, "cancelled"), JSON, headers)
+    if job.state == "cancelled":
+        reply.send(200, _document(job.id, "cancelled"), JSON, headers)
     elif result is None:
-        send_pending(reply, job, headers)
+        send_pending(reply, job.id, headers)
     elif result.code is Code.OK:
         reply.send(200, result.body, result.content_type, headers)
     else:
@@ -70,8 +74,8 @@ def send_job(reply: HttpReply, job: Job, headers: Headers) -> None:
         reply.send(HTTP[result.code], encode_error(text), JSON, headers)
 
 
-def _document(job: Job, state: str) -> bytes:
-    content: dict[str, Any] = {"id": job.id, "state": state}
+def _document(job_id: str, state: str) -> bytes:
+    content: dict[str, Any] = {"id": job_id, "state": state}
     return orjson.dumps(content)
 
 

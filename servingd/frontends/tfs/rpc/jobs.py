@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from servingd.core.batching.queue import Priority
-from servingd.errors import Code
+from servingd.errors import Code, ServingError
 from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.job_reply import JobReply
 from servingd.frontends.reply import Handler, Reply
 from servingd.frontends.tfs.rpc.messages import MessageParser
-from servingd.runtime.jobs import Job, JobStore
+from servingd.runtime.jobs import JobStore, JobView
 from servingd.wire import protos
 
 PROTOBUF = "application/x-protobuf"
@@ -28,6 +28,7 @@ class JobMethods:
         self._context = context
         self._parser = parser
         self._store = store
+        self._jobs = store.everywhere
         self._predict = predict
 
     def submit(self, payload: bytes, reply: Reply) -> None:
@@ -48,9 +49,8 @@ class JobMethods:
 
         def begin() -> None:
             request = self._parser.parse(protos.JobRequest, payload)
-            job = self._store.find(request.id)
             wait_s = min(max(request.wait_s, 0.0), MAX_WAIT_S)
-            self._store.when_done(job, wait_s, lambda: self._answer(reply, "Get", _message(job)))
+            self._jobs.get(request.id, wait_s, lambda found: self._tell(reply, "Get", found))
 
         self._guarded("Get", reply, begin)
 
@@ -58,9 +58,8 @@ class JobMethods:
         """Forget a job."""
 
         def begin() -> None:
-            job = self._store.find(self._parser.parse(protos.JobRequest, payload).id)
-            self._store.forget(job.id)
-            self._answer(reply, "Cancel", protos.Job(id=job.id))
+            job_id = self._parser.parse(protos.JobRequest, payload).id
+            self._jobs.cancel(job_id, lambda found: self._tell(reply, "Cancel", found))
 
         self._guarded("Cancel", reply, begin)
 
@@ -69,16 +68,24 @@ class JobMethods:
         try:
             begin()
         except Exception as error:
-            failure = to_serving_error(error, method)
-            reply.fail(failure.code, failure.message, failure.retry_after_s)
-            self._context.metrics.record("", 0, "", f"{method}Job", failure.code, 0.0)
+            self._fail(reply, method, to_serving_error(error, method))
+
+    def _fail(self, reply: Reply, method: str, failure: ServingError) -> None:
+        reply.fail(failure.code, failure.message, failure.retry_after_s)
+        self._context.metrics.record("", 0, "", f"{method}Job", failure.code, 0.0)
+
+    def _tell(self, reply: Reply, method: str, found: JobView | ServingError) -> None:
+        if isinstance(found, ServingError):
+            self._fail(reply, method, found)
+        else:
+            self._answer(reply, method, _message(found))
 
     def _answer(self, reply: Reply, method: str, job: protos.Job) -> None:
         reply.send(job.SerializeToString())
         self._context.metrics.record("", 0, "", f"{method}Job", Code.OK, 0.0)
 
 
-def _message(job: Job) -> protos.Job:
+def _message(job: JobView) -> protos.Job:
     """Return a job as it is now; a forgotten one has no result."""
     result = job.result
     if result is None:

@@ -44,9 +44,9 @@ class RpcMethods:
         serving_values: Callable[[Sequence[str]], dict[str, int]],
         profiler: Profiler | None,
         max_request_bytes: int,
-        jobs: JobStore | None = None,
+        jobs: JobStore,
     ) -> None:
-        """`jobs` keeps the answers to calls that nobody waits for; None: there are none."""
+        """`jobs` keeps the answers to calls that nobody waits for."""
         parser = MessageParser(max_request_bytes)
         status = StatusMethods(context, states, parser)
         calls: Mapping[str, Handler] = {
@@ -60,12 +60,10 @@ class RpcMethods:
         for name, handler in calls.items():
             spec_of = spec_of_tasks if name == "MultiInference" else spec_of_request
             self._table[f"{_PREDICTION}{name}"] = waiting(handler, name, context, spec_of)
-        if jobs is not None:
-            predict = self._table[f"{_PREDICTION}Predict"]
-            job_methods = JobMethods(context, parser, jobs, predict)
-            self._table[f"{_JOBS}Submit"] = job_methods.submit
-            self._table[f"{_JOBS}Get"] = job_methods.get
-            self._table[f"{_JOBS}Cancel"] = job_methods.cancel
+        job_methods = JobMethods(context, parser, jobs, self._table[f"{_PREDICTION}Predict"])
+        self._table[f"{_JOBS}Submit"] = job_methods.submit
+        self._table[f"{_JOBS}Get"] = job_methods.get
+        self._table[f"{_JOBS}Cancel"] = job_methods.cancel
         self._stream_table: dict[str, PartsHandler] = {
             f"{_STREAM}PredictStreamed": waiting(
                 PredictStreamedMethod(context, parser), "PredictStreamed", context
