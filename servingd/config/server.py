@@ -26,6 +26,7 @@ from servingd.config.saved_model import (
     are_modules,
 )
 from servingd.config.tensorflow_serving_flags import TensorFlowServingFlags
+from servingd.config.webhooks import are_webhooks
 from servingd.errors import InvalidConfig
 
 GRPC_TRANSPORTS = ("auto", "native", "grpcio")
@@ -212,6 +213,12 @@ class ServerConfig(TensorFlowServingFlags):
         600.0,
         "Seconds that a job may take, and for which its result is then kept.",
         at_least(0),
+    )
+    job_webhooks: str = own_flag(
+        "",
+        "Addresses below which the ends of jobs may be told, separated by commas, such as "
+        "https://host/path/. A job names one in the header x-servingd-webhook. Empty: none.",
+        are_webhooks,
     )
     large_bodies_mb: int = own_flag(
         0,

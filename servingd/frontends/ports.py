@@ -18,6 +18,7 @@ from servingd.config.flag_fields import channel_arguments
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
 from servingd.config.tls_and_monitoring import MonitoringConfig
+from servingd.config.webhooks import webhooks_in
 from servingd.core.call_protocols import Models, States
 from servingd.core.readiness import Readiness
 from servingd.errors import Code, ServingError
@@ -47,6 +48,7 @@ from servingd.runtime.byte_budget import ByteBudget
 from servingd.runtime.first_calls import FirstCalls
 from servingd.runtime.jobs import Jobs, JobStore
 from servingd.runtime.threads import WorkerPool
+from servingd.runtime.webhooks import Webhooks
 from servingd.wire.config.files import read_monitoring, read_tls
 
 _LEAST_UNREAD = 512 << 20
@@ -192,6 +194,8 @@ class Ports:
         self._control = control
         self._end_streams = data.end_streams
         self._jobs = JobStore(config.jobs_mb << 20, config.job_age_s)
+        allowed = webhooks_in(config.job_webhooks)
+        self._webhooks = Webhooks(allowed, self._jobs, config.job_age_s) if allowed else None
         if shared is not None:
             self._jobs.everywhere = shared.share_jobs(self._jobs)
         self._calls = _call_context(config, metrics, data, control)
@@ -219,6 +223,9 @@ class Ports:
         with ExitStack() as stack:
             self._jobs.start()
             stack.callback(self._jobs.stop)
+            if self._webhooks is not None:
+                self._webhooks.start()
+                stack.callback(self._webhooks.stop)
             port = self._grpc.bind()
             stack.callback(self._grpc.stop)
             if self._http is not None or self._admin is not None:
@@ -379,6 +386,7 @@ class Ports:
                 timeout_s=timeout_s if timeout_s > 0 else None,
                 cors=config.rest_api_enable_cors_support,
                 max_message_bytes=config.max_request_bytes,
+                webhooks=self._webhooks,
                 large_bodies=ByteBudget(memory_share(config.large_bodies_mb)),
             ),
             self._jobs,

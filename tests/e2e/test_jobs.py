@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import http.server
 import json
 import shutil
 import threading
@@ -183,3 +184,46 @@ def test_any_worker_answers_for_any_job(start, tmp_path):
         assert (answer.status, json.loads(text)) == (200, {"predictions": ["one"]})
         assert json.loads(ask(server, "DELETE", job)[1])["state"] == "cancelled"
         assert ask(server, "GET", job)[0].status == 404
+
+
+class Hooks:
+    """A server that takes posts; the first of them fails."""
+
+    def __init__(self) -> None:
+        self.posts: list[tuple[str, dict]] = []
+        hooks = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                hooks.posts.append((self.path, body))
+                self.send_response(500 if len(hooks.posts) == 1 else 204)
+                self.end_headers()
+
+            def log_message(self, *args) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_the_end_of_a_job_is_told_where_that_is_allowed(start, tmp_path):
+    hooks = Hooks()
+    allowed = f"http://127.0.0.1:{hooks.port}/jobs/"
+    lookup_table(tmp_path / "names" / "1")
+    server = start(f"--model_repository={tmp_path}", f"--job_webhooks={allowed}")
+    server.wait_until_ready()
+    path, body = "/v1/models/names:predict", {"instances": ["1"]}
+    job = submit(server, body, path, **{"x-servingd-webhook": f"{allowed}a"})
+    server.wait_for("the second try", lambda: len(hooks.posts) == 2)
+    told = {"id": job.rpartition("/")[2], "state": "done", "code": "OK", "message": ""}
+    assert hooks.posts == [("/jobs/a", told)] * 2
+    for elsewhere in (f"http://127.0.0.1:{hooks.port}/other", f"{allowed}../other"):
+        answer, text = ask(
+            server, "POST", f"{path}?async=true", body, {"x-servingd-webhook": elsewhere}
+        )
+        assert (answer.status, b"--job_webhooks" in text) == (403, True)
+    assert len(hooks.posts) == 2
+    hooks.server.shutdown()
+    hooks.server.server_close()

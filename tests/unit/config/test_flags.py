@@ -168,6 +168,14 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
     ("max_streams", 256, "=5", 5, "=0", f"{COUNT} 0"),
     ("jobs_mb", 64, "=5", 5, "=0", f"{COUNT} 0"),
     ("job_age_s", 600.0, "=5", 5.0, "=-1", "expected a number of at least 0, got -1.0"),
+    (
+        "job_webhooks",
+        "",
+        "=https://a/b/,http://c:1/",
+        "https://a/b/,http://c:1/",
+        "=https://a/b",
+        "expected addresses such as https://host/path/, with commas ('https://a/b' is none), got 'https://a/b'",
+    ),
     ("large_bodies_mb", 0, "=5", 5, "=-1", "expected a number of at least 0, got -1"),
     (
         "device",

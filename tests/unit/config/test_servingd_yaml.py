@@ -100,6 +100,7 @@ def test_every_flag_can_be_said_and_its_type_is_checked(file: Path, name: str) -
         "op_libraries": __file__,
         "python_imports": "a.b",
         "plugin": "a.b:C",
+        "job_webhooks": "https://a/",
     }
     file.write_text(f"{name}: {texts.get(name, good[TYPES[name]])}\n")
     assert type(read_servingd_yaml(str(file)).flags[name]) is TYPES[name]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from servingd.core.batching.queue import Priority
 from servingd.core.call_protocols import States
 from servingd.core.types import ModelSpec
-from servingd.errors import Code, ServingError
+from servingd.errors import Code, PermissionDenied, ServingError
 from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
@@ -40,7 +40,8 @@ from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
 from servingd.inference.status import model_status, versions_of
 from servingd.runtime.byte_budget import ByteBudget
 from servingd.runtime.first_calls import HeldCall
-from servingd.runtime.jobs import JobStore
+from servingd.runtime.jobs import Job, JobStore
+from servingd.runtime.webhooks import Webhooks
 from servingd.wire.json.status import encode_metadata, encode_models, encode_status
 from servingd.wire.signatures import signature_def_map
 
@@ -71,6 +72,10 @@ class _Plan(NamedTuple):
     """Makes a reply: a `StreamedRestReply` if the answer is to be sent in parts."""
 
 
+_WEBHOOK_HEADER = "x-servingd-webhook"
+"""The address at which the end of a job is to be told."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestOptions:
     """Settings of the REST API."""
@@ -80,6 +85,8 @@ class RestOptions:
     cors: bool = False
     """Whether browsers may show answers to pages of other origins."""
     max_message_bytes: int = 2**31 - 1
+    webhooks: Webhooks | None = None
+    """Who tells the ends of jobs; None: nobody may ask for it."""
     large_bodies: ByteBudget = field(default_factory=lambda: ByteBudget(1 << 30))
     """Limits the bytes that reading large bodies takes, all together."""
 
@@ -100,6 +107,7 @@ class RestApi:
         self._context = context
         self._states = states
         self._workers = workers
+        self._webhooks = options.webhooks
         self._large = LargeBodies(workers, options.large_bodies)
         self._timeout_s = options.timeout_s
         self._parser = MessageParser(options.max_message_bytes)
@@ -165,11 +173,23 @@ class RestApi:
         if rest.deadline is not None and reply.payload is None:
             reply.deadline, reply.expire = rest.deadline, rest.expire
 
+    def _open_job(self, request: HttpRequest) -> Job:
+        """Return a new job. Raises PermissionDenied for a webhook that is not allowed."""
+        url = request.headers.get(_WEBHOOK_HEADER, "")
+        if not url:
+            return self._jobs.open(len(request.body))
+        if self._webhooks is None:
+            raise PermissionDenied("webhook: --job_webhooks allows none")
+        self._webhooks.check(url)
+        job = self._jobs.open(len(request.body))
+        self._webhooks.watch(job, url)
+        return job
+
     def _submit(self, plan: _Plan, request: HttpRequest, reply: HttpReply) -> None:
         """Begin an inference call whose answer is a job's result, and answer with the job."""
         first_calls = self._context.first_calls
         try:
-            job = self._jobs.open(len(request.body))
+            job = self._open_job(request)
         except ServingError as error:
             rest = RestReply(reply, plan.form, None)
             rest.fail(error.code, error.message, error.retry_after_s)
