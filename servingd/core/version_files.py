@@ -26,6 +26,10 @@ class Listing(Protocol):
         """Return a file's content. Raises OSError."""
         ...
 
+    def read_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes of a file from `offset` on. Raises OSError."""
+        ...
+
 
 def shortfall(required: Mapping[str, int], sizes: Mapping[str, int]) -> str | None:
     """Return which file is absent or shorter than required, as a reason; None if none is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,3 +70,9 @@ def _group_limits(proc: str, groups: str) -> Iterator[int]:
         for name in _MEMORY_LIMITS:
             with contextlib.suppress(OSError, ValueError):
                 yield min(int((place / name).read_text()), _UNLIMITED)
+
+
+def trim_heap() -> None:
+    """Give the memory that was freed, and that the C library keeps for later, to the system."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has this
+        ctypes.CDLL(None).malloc_trim(0)

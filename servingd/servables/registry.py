@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TYPES = {
     "tensorflow": "servingd.servables.saved_model.platform:SavedModelPlatform",
-    "lookup_table": "servingd.servables.lookup_table:LookupTablePlatform",
+    "lookup_table": "servingd.servables.lookup_table.platform:LookupTablePlatform",
     "composite": "servingd.servables.composite.servable:CompositePlatform",
     "sharded": "servingd.servables.sharded.servable:ShardedPlatform",
     "python": "servingd.servables.python_model:PythonPlatform",

@@ -29,11 +29,18 @@ class DiskListing:
 
     def read(self, name: str) -> bytes:
         """Return a file's content. Raises OSError."""
-        return read_regular(os.path.join(self._path, name) if name else self._path)
+        return read_regular(self._path_of(name))
+
+    def read_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes of a file from `offset` on. Raises OSError."""
+        return read_regular(self._path_of(name), size, offset)
+
+    def _path_of(self, name: str) -> str:
+        return os.path.join(self._path, name) if name else self._path
 
 
-def read_regular(path: str | os.PathLike[str], at_most: int = -1) -> bytes:
-    """Return a file's content, or its first `at_most` bytes. Raises OSError, also for a FIFO.
+def read_regular(path: str | os.PathLike[str], at_most: int = -1, offset: int = 0) -> bytes:
+    """Return a file's bytes from `offset` on, `at_most` so many. Raises OSError, also for a FIFO.
 
     Opening a FIFO would wait for a writer, and a device may never end.
     """
@@ -41,6 +48,7 @@ def read_regular(path: str | os.PathLike[str], at_most: int = -1) -> bytes:
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        file.seek(offset)
         return file.read(at_most)
 
 

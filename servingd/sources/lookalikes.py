@@ -10,7 +10,15 @@ ListNames = Callable[[str], Collection[str]]
 """Return the names in a folder; none where it cannot be read, or is none."""
 
 _FILES_OF_A_VERSION = frozenset(
-    ("saved_model.pb", "saved_model.pbtxt", "variables", "table.csv", "table.json", "model.tflite")
+    (
+        "saved_model.pb",
+        "saved_model.pbtxt",
+        "variables",
+        "model.tflite",
+        "table.csv",
+        "table.json",
+        "table.parquet",
+    )
 )
 _MAX_LISTED = 20
 """Entries of a folder that are listed in turn: a guess must not walk a large tree."""

@@ -30,6 +30,7 @@ BENCHMARKS = (
     "replicas",
     "workers",
     "large_model",
+    "lookup_tables",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,6 +42,36 @@ def look_up(n: int) -> tuple[Tensors, Tensors]:
 def write_table(path: Path) -> None:
     path.mkdir(parents=True)
     (path / "table.csv").write_text("0,a\n1,b\n2,c\n")
+
+
+COLUMNS = {"id": "int64", "name": "string", "v": "float32[2]"}
+
+
+def look_up_columns(n: int) -> tuple[Tensors, Tensors]:
+    known = n % 3
+    vectors = np.array([[known, 0.5], [0, 0]], np.float32)
+    return {"id": np.array([known, -1])}, {"name": text("abc"[known], ""), "v": vectors}
+
+
+def write_columns(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "table.csv").write_text("id,name,v\n0,a,0 .5\n1,b,1 .5\n2,c,2 .5\n")
+    (path / "schema.json").write_text(json.dumps({"key": "id", "columns": COLUMNS}))
+
+
+def write_csv(path: Path) -> None:
+    write_columns(path)
+    (path / "schema.json").unlink()
+
+
+def write_parquet(path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path.mkdir(parents=True)
+    rows = [{"id": i, "name": "abc"[i], "v": [i, 0.5]} for i in range(3)]
+    kinds = [("id", pa.int64()), ("name", pa.string()), ("v", pa.list_(pa.float32(), 2))]
+    parquet.write_table(pa.Table.from_pylist(rows, pa.schema(kinds)), path / "table.parquet")
 
 
 PYTHON = """
@@ -161,6 +192,28 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         "platforms": with_shards,
         "bad_question": {"keys": np.zeros(2, np.float32)},
         "damage": {b"shards: {}\n...\n": Code.INVALID_ARGUMENT},
+    },
+    "columns of CSV": {
+        "name": "lookup_table",
+        "make": write_columns,
+        "needed": ("table.csv",),
+        "question": look_up_columns,
+        "damage": {b"one\n": Code.INVALID_ARGUMENT, b"id,name,v\nx,y,z\n": Code.INVALID_ARGUMENT},
+    },
+    "columns by options": {
+        "name": "lookup_table",
+        "make": write_csv,
+        "needed": ("table.csv",),
+        "question": look_up_columns,
+        "damage": {b"one\n": Code.INVALID_ARGUMENT},
+        "options": {"key": "id", "columns": COLUMNS},
+    },
+    "columns of Parquet": {
+        "name": "lookup_table",
+        "make": write_parquet,
+        "needed": ("table.parquet",),
+        "question": look_up_columns,
+        "damage": {b"PAR1": Code.DATA_LOSS, b"PAR1\0\0\0\0PAR1": Code.DATA_LOSS},
     },
     "python": {
         "make": write_python,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import gc
 import logging
@@ -20,6 +19,7 @@ from servingd.errors import (
     as_serving_error,
     error_from_code,
 )
+from servingd.machine.memory import trim_heap
 from servingd.servables.tensorflow_runtime.quiet import without_noise
 
 _log = logging.getLogger(__name__)
@@ -154,7 +154,4 @@ def _how_to_register(operation: str) -> str:
 def give_memory_back() -> None:
     """Return the memory that closed sessions leave behind to the system."""
     gc.collect()  # graphs are cyclic
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError) as error:  # glibc's own
-        _log.debug("no malloc_trim here: %s", error)
+    trim_heap()

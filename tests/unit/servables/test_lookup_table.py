@@ -5,7 +5,14 @@ import pytest
 
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import InvalidArgument, NotFound
-from servingd.servables.lookup_table import SIGNATURE, LookupTable, LookupTablePlatform, parse
+from servingd.servables.lookup_table.platform import LookupTablePlatform, open_table
+from servingd.servables.lookup_table.schema import PLAIN
+from servingd.servables.lookup_table.servable import LookupTable
+from servingd.servables.lookup_table.source import Bytes
+from servingd.servables.lookup_table.store import Table
+from servingd.servables.lookup_table.strings import strings_of
+
+SIGNATURE = PLAIN.signature()
 
 
 class Files(dict):
@@ -17,6 +24,9 @@ class Files(dict):
 
     def read(self, name):
         return self[name]
+
+    def read_part(self, name, offset, size):
+        return self[name][offset : offset + size]
 
 
 class Outcome:
@@ -36,9 +46,22 @@ def missing(content, name="table.csv"):
     return LookupTablePlatform().missing(Files({name: content}))
 
 
+def parse(content):
+    """Each key of a plain table with the value that a call gets for it."""
+    schema, batches = open_table(Bytes(content), None)
+    batches = list(batches)
+    keys = [batch["keys"][i] for batch in batches for i in range(len(batch["keys"]))]
+    done = Outcome()
+    LookupTable(schema, Table(schema, batches)).run(
+        SIGNATURE, {"keys": np.array(keys, object)}, done
+    )
+    return dict(zip(keys, done.outputs["values"], strict=True))
+
+
 def look_up(table, keys):
     done = Outcome()
-    LookupTable(table).run(SIGNATURE, {"keys": keys}, done)
+    batch = {"keys": strings_of(list(table)), "values": strings_of(list(table.values()))}
+    LookupTable(PLAIN, Table(PLAIN, [batch])).run(SIGNATURE, {"keys": keys}, done)
     return done.outputs["values"]
 
 
@@ -140,8 +163,11 @@ def test_an_incomplete_version_that_is_a_file_is_told_so():
 
 
 def test_a_folder_without_a_table_is_incomplete():
-    assert missing(b"a,b\n", "other.txt") == "there is no table.csv or table.json"
-    assert LookupTablePlatform().missing(Files()) == "there is no table.csv or table.json"
+    assert missing(b"a,b\n", "other.txt") == "there is no table.csv, table.json or table.parquet"
+    assert (
+        LookupTablePlatform().missing(Files())
+        == "there is no table.csv, table.json or table.parquet"
+    )
 
 
 def test_tables_are_recognised_complete_or_not():
@@ -203,7 +229,7 @@ def test_a_folder_and_a_file_load_alike(tmp_path, name, content):
 
 
 def test_a_folder_without_a_table_does_not_load(tmp_path):
-    with pytest.raises(NotFound, match=r"table\.csv or table\.json"):
+    with pytest.raises(NotFound, match=r"table\.csv, table\.json or"):
         load(tmp_path)
 
 

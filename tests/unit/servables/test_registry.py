@@ -7,13 +7,13 @@ import pytest
 
 from servingd.core.servable import Platform
 from servingd.errors import InvalidArgument
-from servingd.servables.lookup_table import LookupTablePlatform
+from servingd.servables.lookup_table.platform import LookupTablePlatform
 from servingd.servables.registry import TYPES, Platforms
 
 USE_LOOKUP_TABLES = """
 import sys
 import servingd.server
-from servingd.servables.lookup_table import LookupTablePlatform
+from servingd.servables.lookup_table.platform import LookupTablePlatform
 from servingd.servables.registry import Platforms
 
 platforms = Platforms()
