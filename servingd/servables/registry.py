@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 TYPES = {
     "tensorflow": "servingd.servables.saved_model.platform:SavedModelPlatform",
     "lookup_table": "servingd.servables.lookup_table.platform:LookupTablePlatform",
+    "onnx": "servingd.servables.onnx.platform:OnnxPlatform",
     "composite": "servingd.servables.composite.servable:CompositePlatform",
     "sharded": "servingd.servables.sharded.servable:ShardedPlatform",
     "python": "servingd.servables.python_model:PythonPlatform",

@@ -10,8 +10,11 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.e2e.process import Process
+from tests.e2e.process import Process, request, to_array
 from tests.side_by_side import made_once
+
+onnx = pytest.importorskip("onnx")
+from onnx import helper  # noqa: E402
 
 COLUMNS = {"id": "int64", "name": "string", "v": "float32[2]"}
 TABLE = "id,name,v\n7,seven,7 0.5\n8,eight,8 0.5\n"
@@ -32,6 +35,30 @@ def make_models(root) -> None:
         version.mkdir(parents=True)
         (version / "table.csv").write_text(TABLE)
     (by_schema / "schema.json").write_text(json.dumps({"key": "id", "columns": COLUMNS}))
+    write_onnx(root / "onnx" / "1")
+
+
+def write_onnx(version) -> None:
+    """y = x * 2, and a text as it is."""
+    version.mkdir(parents=True)
+    kinds = {"x": onnx.TensorProto.FLOAT, "text": onnx.TensorProto.STRING}
+    infos = [
+        [
+            helper.make_tensor_value_info(f"{name}{end}", kind, ["rows"])
+            for name, kind in kinds.items()
+        ]
+        for end in ("", "_out")
+    ]
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["x_out"]),
+        helper.make_node("Identity", ["text"], ["text_out"]),
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", *infos),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save_model(model, version / "model.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +106,34 @@ def test_a_table_that_refuses_keys_which_it_lacks(server):
     with pytest.raises(grpc.RpcError) as caught:
         server.predict("by_options", {"id": np.array([9], np.int64)})
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_an_onnx_model(server):
+    x, texts = np.array([1, 2], np.float32), np.array(["é".encode(), b""], object)
+    found = server.predict("onnx", {"x": x, "text": texts})
+    assert found["x_out"].tolist() == [2, 4]
+    assert found["text_out"].tolist() == ["é".encode(), b""]
+    body = {"inputs": {"x": [3.5], "text": ["a"]}}
+    assert rest(server, "onnx:predict", body) == (
+        200,
+        {"outputs": {"x_out": [7.0], "text_out": ["a"]}},
+    )
+    page = json.loads(server.get("/servingd/v1/models/onnx")[1])
+    assert "not_merged" in json.dumps(page)
+    wrong = {"x": np.array([1], np.int64), "text": texts[:1]}
+    with pytest.raises(grpc.RpcError) as caught:
+        server.predict("onnx", wrong)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_calls_of_an_onnx_model_that_wait_together_get_their_own_answers(server):
+    calls = []
+    for n in range(200):
+        rows = np.full(1 + n % 3, n, np.float32)
+        texts = np.array([str(n).encode()] * len(rows), object)
+        message = request("onnx", {"x": rows, "text": texts})
+        calls.append((n, server.prediction.Predict.future(message, timeout=30)))
+    for n, call in calls:
+        outputs = call.result().outputs
+        assert to_array(outputs["x_out"]).tolist() == [2 * n] * (1 + n % 3)
+        assert set(to_array(outputs["text_out"]).tolist()) == {str(n).encode()}

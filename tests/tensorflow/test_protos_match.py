@@ -66,6 +66,18 @@ TWINS = {
     "servingd.FunctionLibrary": "tensorflow.FunctionDefLibrary",
     "servingd.Function": "tensorflow.FunctionDef",
     "servingd.Operation": "tensorflow.OpDef",
+    "servingd.OnnxModel": "onnx.ModelProto",
+    "servingd.OnnxOperatorSet": "onnx.OperatorSetIdProto",
+    "servingd.OnnxGraph": "onnx.GraphProto",
+    "servingd.OnnxNode": "onnx.NodeProto",
+    "servingd.OnnxAttribute": "onnx.AttributeProto",
+    "servingd.OnnxTensor": "onnx.TensorProto",
+    "servingd.OnnxEntry": "onnx.StringStringEntryProto",
+    "servingd.OnnxValue": "onnx.ValueInfoProto",
+    "servingd.OnnxType": "onnx.TypeProto",
+    "servingd.OnnxType.Tensor": "onnx.TypeProto.Tensor",
+    "servingd.OnnxShape": "onnx.TensorShapeProto",
+    "servingd.OnnxShape.Dimension": "onnx.TensorShapeProto.Dimension",
     "servingd.StatusDetails.Detail": "google.protobuf.Any",
     "servingd.RetryInfo.Delay": "google.protobuf.Duration",
     "servingd.ExamplesRequest": "tensorflow.serving.ClassificationRequest",
@@ -128,7 +140,8 @@ OURS = _our_messages()
 
 @pytest.fixture(scope="module")
 def theirs() -> descriptor_pool.DescriptorPool:
-    """The default pool, with everything that the two wheels declare."""
+    """The default pool, with everything that the two wheels declare, and ONNX's."""
+    importlib.import_module("onnx")
     for package in (
         "tensorflow.core.framework",
         "tensorflow.core.protobuf",

@@ -74,6 +74,28 @@ def write_parquet(path: Path) -> None:
     parquet.write_table(pa.Table.from_pylist(rows, pa.schema(kinds)), path / "table.parquet")
 
 
+def write_onnx(path: Path) -> None:
+    """x / 2 + 2, with its numbers in a file beside it."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper
+
+    path.mkdir(parents=True)
+    x, y = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["rows"]) for n in "xy")
+    nodes = [
+        helper.make_node("Mul", ["x", "half"], ["part"]),
+        helper.make_node("Add", ["part", "two"], ["y"]),
+    ]
+    constants = [
+        onnx.numpy_helper.from_array(np.array([value], np.float32), name)
+        for name, value in (("half", 0.5), ("two", 2.0))
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(
+        model, path / "model.onnx", save_as_external_data=True, location="w.data", size_threshold=0
+    )
+
+
 PYTHON = """
 import numpy as np
 
@@ -214,6 +236,13 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         "needed": ("table.parquet",),
         "question": look_up_columns,
         "damage": {b"PAR1": Code.DATA_LOSS, b"PAR1\0\0\0\0PAR1": Code.DATA_LOSS},
+    },
+    "onnx": {
+        "make": write_onnx,
+        "needed": ("model.onnx", "w.data"),
+        "question": half_plus_two,
+        "bad_question": {"x": np.array(["one"], object)},
+        "damage": {b"": Code.DATA_LOSS, b"\xff\xff garbage": Code.DATA_LOSS},
     },
     "python": {
         "make": write_python,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.servables.saved_model.merging.trial import MAX_ROWS, rows_worth_merging
+from servingd.servables.rows_worth import MAX_ROWS, rows_worth_merging
 
 US = 1e-6
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,13 @@ import numpy as np
 from servingd.core.batching.merge import merge, rows_of
 from servingd.core.types import Signature, Tensors
 from servingd.errors import InvalidArgument
+from servingd.servables.rows_worth import (
+    ENOUGH_ROWS,
+    MAX_ROWS,
+    MAX_RUN_S,
+    rows_worth_merging,
+    seconds_of,
+)
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.merging.row_wise.analysis import row_wise
 from servingd.servables.saved_model.merging.row_wise.verdicts import Mergeable, RowWiseVerdict
@@ -33,15 +40,8 @@ from servingd.servables.synthetic_inputs import synthetic_inputs
 from servingd.servables.tensorflow_runtime.runtime import translate
 from servingd.wire import protos
 
-MAX_ROWS = 512
-"""Rows of the largest batch that is measured."""
-
-_ENOUGH_ROWS = 64
-"""Rows from which larger batches are measured only while each doubling gains a good part."""
-_GOOD_GAIN = 0.1
-"""The share of the cost per row that a doubling must save beyond `_ENOUGH_ROWS`."""
 _MAX_INPUT_BYTES = 16 << 20
-"""Bytes of the inputs of a measured batch of more than `_ENOUGH_ROWS` rows."""
+"""Bytes of the inputs of a measured batch of more than `ENOUGH_ROWS` rows."""
 _SIZED_BY_TEXT = ("Decode", "StringSplit", "StringNGrams", "Unicode")
 """How operations begin whose outputs are as large as a string's content says."""
 
@@ -52,14 +52,6 @@ _FEW_PARTS = (1, 3)
 _TRIALS = 3
 """Kinds of inputs, of `SEEDS`, that must be answered alike; then no more are tried."""
 
-_MAX_RUN_S = 0.15
-"""Seconds. A batch that would run longer is not tried: the server would not make it either."""
-
-_COST_TOLERANCE = 1.1
-"""Costs per row within this factor of the lowest count as equally good."""
-
-_HANDOVER_S = 250e-6
-"""Seconds that handing a batch over between threads costs besides its run."""
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +162,7 @@ def _trial_refusal(call: _Call, signature: Signature, strings: Strings) -> str:
         if answered == _TRIALS:
             return ""
         per_row = (time.perf_counter() - started) / (2 * sum(parts))
-        parts = _PARTS if per_row * sum(_PARTS) <= _MAX_RUN_S else _FEW_PARTS
+        parts = _PARTS if per_row * sum(_PARTS) <= MAX_RUN_S else _FEW_PARTS
     return "" if answered else "it refuses made-up inputs: what merging is worth cannot be measured"
 
 
@@ -206,13 +198,13 @@ def _rows_worth_merging(call: _Call, signature: Signature, one_size: bool) -> in
 
     def seconds(rows: int) -> float | None:
         inputs = merge([one] * rows).inputs
-        return _time(call, inputs) if rows_of(inputs) == rows else None
+        return seconds_of(lambda: call.run(inputs)) if rows_of(inputs) == rows else None
 
     if not one_size:
-        return rows_worth_merging(seconds, _ENOUGH_ROWS)
+        return rows_worth_merging(seconds, ENOUGH_ROWS)
     row_bytes = max(1, sum(array.nbytes for array in one.values()))
     fitting = _MAX_INPUT_BYTES // row_bytes
-    return rows_worth_merging(seconds, max(_ENOUGH_ROWS, min(MAX_ROWS, fitting)))
+    return rows_worth_merging(seconds, max(ENOUGH_ROWS, min(MAX_ROWS, fitting)))
 
 
 def rows_of_one_size(
@@ -226,40 +218,3 @@ def rows_of_one_size(
         return False
     nodes = itertools.chain(graph.node, *(f.node_def for f in graph.library.function))
     return not any(node.op.startswith(_SIZED_BY_TEXT) for node in nodes)
-
-
-def rows_worth_merging(seconds: Callable[[int], float | None], max_rows: int) -> int:
-    """Return the smallest number of rows that costs about as little per row as any does.
-
-    `seconds(rows)` measures a run of so many rows, at most `max_rows`; None: there can be no such
-    run. The cost of handing a batch over between threads is added. A wrong number costs time, and
-    changes no answer.
-    """
-    first = seconds(1)
-    if first is None:
-        return 1
-    rows, costs = 1, {1: first}
-    while 2 * rows <= max_rows and 2 * rows * costs[rows] <= _MAX_RUN_S:
-        if rows >= _ENOUGH_ROWS and costs[rows] > costs[rows // 2] * (1 - _GOOD_GAIN):
-            break
-        rows *= 2
-        run = seconds(rows)
-        if run is None:
-            break
-        costs[rows] = run / rows
-    whole = {rows: each + _HANDOVER_S / rows for rows, each in costs.items()}
-    least = min(whole.values())
-    return min(rows for rows, each in whole.items() if each <= least * _COST_TOLERANCE)
-
-
-def _time(call: _Call, inputs: Tensors) -> float:
-    """Return the seconds of the fastest of a few runs; a first one is not counted."""
-    call.run(inputs)
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        call.run(inputs)
-        times.append(time.perf_counter() - started)
-        if times[-1] > _MAX_RUN_S / 4:
-            break
-    return min(times)

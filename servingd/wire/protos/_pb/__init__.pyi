@@ -54,6 +54,16 @@ from servingd.wire.protos._pb.tensorflow_serving.apis.predict_pb2 import Predict
 from servingd.wire.protos._pb.tensorflow_serving.apis.predict_pb2 import PredictResponse as PredictResponse
 from servingd.wire.protos._pb.servingd.jobs_pb2 import JobRequest as JobRequest
 from servingd.wire.protos._pb.servingd.jobs_pb2 import Job as Job
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxModel as OnnxModel
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxOperatorSet as OnnxOperatorSet
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxGraph as OnnxGraph
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxNode as OnnxNode
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxAttribute as OnnxAttribute
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxTensor as OnnxTensor
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxEntry as OnnxEntry
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxValue as OnnxValue
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxType as OnnxType
+from servingd.wire.protos._pb.servingd.onnx_model_pb2 import OnnxShape as OnnxShape
 from servingd.wire.protos._pb.servingd.predict_request_pb2 import InputsRequest as InputsRequest
 from servingd.wire.protos._pb.servingd.predict_request_pb2 import InputTensor as InputTensor
 from servingd.wire.protos._pb.servingd.retry_hint_pb2 import StatusDetails as StatusDetails
