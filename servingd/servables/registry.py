@@ -36,6 +36,7 @@ TYPES = {
     "tensorflow": "servingd.servables.saved_model.platform:SavedModelPlatform",
     "lookup_table": "servingd.servables.lookup_table.platform:LookupTablePlatform",
     "onnx": "servingd.servables.onnx.platform:OnnxPlatform",
+    "keras": "servingd.servables.keras.platform:KerasPlatform",
     "composite": "servingd.servables.composite.servable:CompositePlatform",
     "sharded": "servingd.servables.sharded.servable:ShardedPlatform",
     "python": "servingd.servables.python_model:PythonPlatform",
@@ -74,6 +75,11 @@ class Platforms:
         """What servables that are made of others know of the server."""
         self._arguments: dict[str, tuple[Any, ...]] = {
             "tensorflow": (self._saved_model, *([listener] if listener is not None else [])),
+            "keras": (
+                functools.partial(self.__getitem__, "tensorflow"),
+                self._saved_model,
+                allow_code,
+            ),
             "composite": (self.parts,),
             "sharded": (self.parts,),
             "python": (allow_code,),

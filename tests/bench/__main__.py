@@ -31,6 +31,7 @@ BENCHMARKS = (
     "workers",
     "large_model",
     "lookup_tables",
+    "servable_types",
 )
 
 

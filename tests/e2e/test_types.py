@@ -36,6 +36,17 @@ def make_models(root) -> None:
         (version / "table.csv").write_text(TABLE)
     (by_schema / "schema.json").write_text(json.dumps({"key": "id", "columns": COLUMNS}))
     write_onnx(root / "onnx" / "1")
+    write_keras(root / "keras" / "1")
+
+
+def write_keras(version) -> None:
+    """A layer that adds one to twice its inputs."""
+    import keras
+
+    version.mkdir(parents=True)
+    model = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(2)])
+    model.set_weights([2 * np.eye(2), np.ones(2)])
+    model.save(version / "model.keras")
 
 
 def write_onnx(version) -> None:
@@ -137,3 +148,13 @@ def test_calls_of_an_onnx_model_that_wait_together_get_their_own_answers(server)
         outputs = call.result().outputs
         assert to_array(outputs["x_out"]).tolist() == [2 * n] * (1 + n % 3)
         assert set(to_array(outputs["text_out"]).tolist()) == {str(n).encode()}
+
+
+def test_a_keras_file(server):
+    for signature in ("serving_default", "serve"):
+        found = server.predict("keras", {"x": np.ones((3, 2), np.float32)}, signature=signature)
+        assert found["output_0"].tolist() == [[3, 3]] * 3
+    assert rest(server, "keras:predict", {"instances": [[1, 2]]}) == (
+        200,
+        {"predictions": [[3.0, 5.0]]},
+    )

@@ -16,6 +16,7 @@ from servingd.core.types import DataType, Tensors, TensorSpec
 from servingd.errors import Code
 from servingd.servables.registry import Platforms
 from servingd.testing.contract import Case, ServableContract
+from tests.side_by_side import made_once
 from tests.unit.servables.composite.fakes import FakeModels, FakePart
 
 pytestmark = pytest.mark.tf
@@ -94,6 +95,21 @@ def write_onnx(path: Path) -> None:
     onnx.save_model(
         model, path / "model.onnx", save_as_external_data=True, location="w.data", size_threshold=0
     )
+
+
+def write_keras(path: Path) -> None:
+    """x / 2 + 2 of one feature."""
+    import keras
+
+    path.mkdir(parents=True)
+    model = keras.Sequential([keras.Input((1,), name="x"), keras.layers.Dense(1)])
+    model.set_weights([np.array([[0.5]]), np.array([2.0])])
+    model.save(path / "model.keras")
+
+
+def half_of_a_feature(n: int) -> tuple[Tensors, Tensors]:
+    x = np.arange(n, n + 3, dtype=np.float32)[:, None]
+    return {"x": x}, {"output_0": x / 2 + 2}
 
 
 PYTHON = """
@@ -244,6 +260,14 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         "bad_question": {"x": np.array(["one"], object)},
         "damage": {b"": Code.DATA_LOSS, b"\xff\xff garbage": Code.DATA_LOSS},
     },
+    "keras": {
+        "exports": "keras_file",
+        "make": lambda path, file: shutil.copytree(file, path),
+        "needed": ("model.keras",),
+        "question": half_of_a_feature,
+        "bad_question": {"x": np.array(["one"], object)},
+        "damage": {b"\xff\xff garbage": Code.FAILED_PRECONDITION},
+    },
     "python": {
         "make": write_python,
         "needed": ("model.py",),
@@ -259,6 +283,17 @@ CASES: Mapping[str, Mapping[str, Any]] = {
 `make` copies from is the fixture that `exports` names."""
 
 
+@pytest.fixture(scope="session")
+def keras_file(tmp_path_factory) -> Path:
+    """A version, and beside it what it was exported as, which takes seconds."""
+    return (
+        made_once(
+            tmp_path_factory.getbasetemp(), "keras_file", lambda root: write_keras(root / "1")
+        )
+        / "1"
+    )
+
+
 class TestServables(ServableContract):
     @pytest.fixture(params=sorted({*Platforms().names, *CASES}))
     def case(self, request) -> Case:
@@ -267,4 +302,6 @@ class TestServables(ServableContract):
         if exports := fields.pop("exports", None):
             folder, make = request.getfixturevalue(exports), fields["make"]
             fields["make"] = lambda path: make(path, folder)
+            if request.param == "keras":
+                fields["platforms"] = platforms(cache_dir=str(folder.parent / "cache"))
         return Case(**fields)

@@ -31,9 +31,9 @@ from servingd.servables.lookup_table.schema import (
     parse_options,
 )
 from servingd.servables.lookup_table.servable import LookupTable
-from servingd.servables.lookup_table.source import ListedFile, OpenFile, Source, whole
 from servingd.servables.lookup_table.store import Batch, Table
 from servingd.servables.plugin import Loader, Platform
+from servingd.servables.source import ListedFile, OpenFile, Source, whole
 
 SCHEMA_FILE = "schema.json"
 _PARQUET = "table.parquet"

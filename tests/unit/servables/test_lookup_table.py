@@ -8,9 +8,9 @@ from servingd.errors import InvalidArgument, NotFound
 from servingd.servables.lookup_table.platform import LookupTablePlatform, open_table
 from servingd.servables.lookup_table.schema import PLAIN
 from servingd.servables.lookup_table.servable import LookupTable
-from servingd.servables.lookup_table.source import Bytes
 from servingd.servables.lookup_table.store import Table
 from servingd.servables.lookup_table.strings import strings_of
+from servingd.servables.source import Bytes
 
 SIGNATURE = PLAIN.signature()
 

@@ -146,10 +146,10 @@ class GraphCache:
         """Remove the least recently used folders, down to the limit; `stored` stays."""
         sizes: dict[Path, tuple[float, int]] = {}
         for folder in stored.parent.iterdir():
-            if folder.name.startswith(_WORK_PREFIX):
-                continue  # a graph is being made there
+            if folder.name.startswith("."):
+                continue  # a graph is being made there, or it is no graph
             with contextlib.suppress(OSError):  # another server evicts, too
-                size = sum(file.stat().st_size for file in folder.iterdir())
+                size = sum(file.stat().st_size for file in folder.rglob("*"))
                 sizes[folder] = (folder.stat().st_mtime, size)
         excess = sum(size for _, size in sizes.values()) - self._max_bytes
         for folder in sorted(sizes.keys() - {stored}, key=sizes.__getitem__):

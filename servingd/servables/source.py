@@ -1,4 +1,4 @@
-"""A table's file, read in parts: a table of gigabytes is never in memory as a whole."""
+"""A file of a version, read in parts: one of gigabytes is never in memory as a whole."""
 
 from __future__ import annotations
 
