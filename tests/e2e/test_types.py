@@ -10,10 +10,12 @@ import grpc
 import numpy as np
 import pytest
 
+from tests import absent
 from tests.e2e.process import Process, request, to_array
 from tests.side_by_side import made_once
 
 onnx = pytest.importorskip("onnx")
+skops_io = pytest.importorskip("skops.io")
 from onnx import helper  # noqa: E402
 
 COLUMNS = {"id": "int64", "name": "string", "v": "float32[2]"}
@@ -37,6 +39,19 @@ def make_models(root) -> None:
     (by_schema / "schema.json").write_text(json.dumps({"key": "id", "columns": COLUMNS}))
     write_onnx(root / "onnx" / "1")
     write_keras(root / "keras" / "1")
+    write_sklearn(root / "sklearn" / "1")
+
+
+def write_sklearn(version) -> None:
+    """Tells flowers by two of their measures; a forest."""
+    from sklearn.datasets import load_iris
+    from sklearn.ensemble import RandomForestClassifier
+
+    version.mkdir(parents=True)
+    x, y = load_iris(return_X_y=True)
+    kinds = np.array(["setosa", "versicolor", "virginica"])
+    model = RandomForestClassifier(10, random_state=1).fit(x[:, 2:], kinds[y])
+    skops_io.dump(model, version / "model.skops")
 
 
 def write_keras(version) -> None:
@@ -80,13 +95,18 @@ def typed_models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(typed_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("types")
-    options = {"by_options": {"key": "id", "columns": COLUMNS, "missing": "error"}}
+    flower = {"length": "float64", "width": "float32"}
+    options = {
+        "by_options": {"key": "id", "columns": COLUMNS, "missing": "error"},
+        "sklearn": {"inputs": flower, "trusted_types": ["sklearn.tree._tree.Tree"]},
+    }
     models = [
         {"name": path.name, "base_path": str(path), "platform_options": options.get(path.name, {})}
         for path in sorted(typed_models.iterdir())
     ]
     (folder / "servingd.yaml").write_text(json.dumps({"models": models}))
-    process = Process(folder / "server.log", f"--servingd_config_file={folder / 'servingd.yaml'}")
+    flag = f"--servingd_config_file={folder / 'servingd.yaml'}"
+    process = Process(folder / "server.log", flag, PYTHONPATH=absent.SEEN)
     try:
         process.wait_until_ready()
         yield process
@@ -158,3 +178,16 @@ def test_a_keras_file(server):
         200,
         {"predictions": [[3.0, 5.0]]},
     )
+
+
+def test_an_estimator(server):
+    flowers = {"length": np.array([1.4, 6.0]), "width": np.array([0.2, 2.5], np.float32)}
+    found = server.predict("sklearn", flowers)
+    assert found["predictions"].tolist() == [b"setosa", b"virginica"]
+    found = server.predict("sklearn", flowers, signature="predict_proba")
+    assert found["probabilities"].argmax(axis=1).tolist() == [0, 2]
+    assert found["classes"].tolist() == [[b"setosa", b"versicolor", b"virginica"]] * 2
+    body = {"signature_name": "predict_proba", "instances": [{"length": 1.4, "width": 0.2}]}
+    status, answer = rest(server, "sklearn:predict", body)
+    (row,) = answer["predictions"]
+    assert (status, row["classes"][0], row["probabilities"][0] > 0.9) == (200, "setosa", True)

@@ -97,6 +97,22 @@ def write_onnx(path: Path) -> None:
     )
 
 
+def write_sklearn(path: Path) -> None:
+    """x / 2 + 2 of one feature."""
+    io = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LinearRegression
+
+    path.mkdir(parents=True)
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    model.coef_, model.intercept_ = np.array([0.5]), np.float64(2)
+    io.dump(model, path / "model.skops")
+
+
+def predicted(n: int) -> tuple[Tensors, Tensors]:
+    x = np.arange(n, n + 3, dtype=np.float64)[:, None]
+    return {"features": x}, {"predictions": x[:, 0] / 2 + 2}
+
+
 def write_keras(path: Path) -> None:
     """x / 2 + 2 of one feature."""
     import keras
@@ -267,6 +283,13 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         "question": half_of_a_feature,
         "bad_question": {"x": np.array(["one"], object)},
         "damage": {b"\xff\xff garbage": Code.FAILED_PRECONDITION},
+    },
+    "sklearn": {
+        "make": write_sklearn,
+        "needed": ("model.skops",),
+        "question": predicted,
+        "bad_question": {"features": np.array([[b"one"]], object)},
+        "damage": {b"": Code.DATA_LOSS, b"\xff\xff garbage": Code.DATA_LOSS},
     },
     "python": {
         "make": write_python,
