@@ -18,6 +18,10 @@ _FILES_OF_A_VERSION = frozenset(
         "table.csv",
         "table.json",
         "table.parquet",
+        "model.onnx",
+        "model.keras",
+        "model.h5",
+        "model.skops",
     )
 )
 _MAX_LISTED = 20

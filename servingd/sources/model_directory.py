@@ -173,9 +173,16 @@ class ModelDirectory:
             return "its contents are of no known servable type"
         try:
             self.platforms.check_options(platform, self.model.platform_options)
-            return self.platforms[platform].missing(listing)
+            missing = self.platforms[platform].missing(listing)
         except InvalidArgument as error:
             return error.message
+        other = self.platforms.recognise(listing) if missing else None
+        if other in (None, platform):
+            return missing
+        return (
+            f"{missing}; it looks like a version of type {other}, which `platform` in "
+            "servingd.yaml names, and --model_repository tells by itself"
+        )
 
     def _why_no_version(self, incomplete: dict[int, str]) -> str:
         for version in sorted(self._published.keys() - self._usable(), reverse=True):
