@@ -20,7 +20,7 @@ SCRIPT = Path(servingd.__file__).parents[1] / "models" / "build_to_serve.py"
 
 def test_a_model_is_built_trained_saved_and_served_without_another_step(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--epochs=3", f"--folder={tmp_path}"],
+        [sys.executable, str(SCRIPT), "--epochs=1", f"--folder={tmp_path}"],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join((str(SCRIPT.parents[1]), absent.SEEN)),
@@ -34,7 +34,7 @@ def test_a_model_is_built_trained_saved_and_served_without_another_step(tmp_path
     assert done.returncode == 0, done.stdout + done.stderr
     tested, saved, served = done.stdout.splitlines()
     accuracy = float(re.fullmatch(r"test accuracy ([0-9.]+)%", tested)[1])
-    assert accuracy > 90, "three epochs; all twenty reach 99"
+    assert accuracy > 75, "one epoch; all twenty reach 99"
     version = tmp_path / "models" / "mnist" / "1"
     assert saved == f"saved {version / 'model.keras'}"
     pattern = r"served accuracy ([0-9.]+)%; the probabilities differ by (\S+) at most"

@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from servingd.servables.registry import TYPES
 from tests import http2
 from tests.e2e.process import request
 
@@ -183,9 +184,8 @@ def test_an_unknown_platform_is_a_configuration_error(tmp_path):
     )
     result = run("serve", f"--model_config_file={file}")
     assert result.returncode == 255
-    assert "Model m requests unsupported platform torch; known: lookup_table, tensorflow" in (
-        result.stderr
-    )
+    known = ", ".join(sorted(TYPES))
+    assert f"Model m requests unsupported platform torch; known: {known}" in result.stderr
 
 
 def test_stale_flags_are_passed_over_by_the_program_with_tensorflow_servings_name():

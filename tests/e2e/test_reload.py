@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import model_management_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from servingd.servables.registry import TYPES
 from tests.e2e.process import KEYS, lookup_table, request
 from tests.exports import copy_version
 
@@ -157,7 +158,7 @@ WRONG = {
     "no such platform": (
         lambda f: reload_request(entry("b", f / "b", platform="torch")),
         "INVALID_ARGUMENT",
-        "Model b requests unsupported platform torch; known: lookup_table, tensorflow",
+        f"Model b requests unsupported platform torch; known: {', '.join(sorted(TYPES))}",
     ),
     "a label to a version that is not there": (
         lambda f: reload_request(entry("a", f / "a", {"stable": 7})),
