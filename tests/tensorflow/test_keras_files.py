@@ -184,6 +184,15 @@ def test_two_models_or_weights_alone_are_no_version(tmp_path):
         platform.loader(ID, VersionData(str(tmp_path), "keras")).load()
 
 
+def test_an_estimate_has_the_child_at_its_peak_and_the_optimiser_as_growth(models):
+    data = VersionData(str(models / "keras"), "keras")
+    found = Platforms(SavedModelOptions()).loader(ID, data).estimate()
+    assert found.peak.shared - found.steady.shared > 1 << 30
+    assert found.growth.replica > 512 << 20
+    off = SavedModelOptions(optimize_models="off")
+    assert not Platforms(off).loader(ID, data).estimate().growth.replica
+
+
 def test_an_export_that_is_shared_is_not_discarded(tmp_path):
     Export(str(tmp_path), is_ours=False).discard()
     assert tmp_path.exists()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servingd.config.saved_model import SavedModelOptions
-from servingd.core.resources.footprints import Estimate, Footprint
+from servingd.core.resources.footprints import Estimate
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
 from servingd.core.version_files import Listing
 from servingd.errors import NotFound, PermissionDenied
@@ -22,6 +22,7 @@ from servingd.servables.keras.exports import (
     ExportJob,
 )
 from servingd.servables.plugin import Loader, Platform
+from servingd.servables.saved_model.files.estimate import estimate_of
 from servingd.servables.source import ListedFile
 from servingd.servables.whole_files import damage_of_hdf5, damage_of_zip
 
@@ -33,7 +34,7 @@ _WEIGHTS = ".weights.h5"
 _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 _NONE = f"there is no file *{_ARCHIVE} or *{_HDF5} that is the only one"
 _INSTALL = "pip install 'servingd[keras]'"
-_GRAPH_BYTES = 64 << 20
+_GRAPH_BYTES = 16 << 20
 """Bytes of a session besides its weights, of a model whose graph is not known yet."""
 
 
@@ -92,7 +93,12 @@ class KerasPlatform(Platform):
                 "platform_options.allow_code: --allow_python_models lets the server run such code"
             )
         return KerasLoader(
-            servable_id, data, self._exporter, self._saved_models(), options.allow_code
+            servable_id,
+            data,
+            self._exporter,
+            self._saved_models(),
+            self._options,
+            options.allow_code,
         )
 
 
@@ -105,26 +111,25 @@ class KerasLoader(Loader):
         data: VersionData,
         exporter: Exporter,
         saved_models: SavedModelPlatform,
+        options: SavedModelOptions,
         allow_code: bool,
     ) -> None:
         self._id = servable_id
         self._data = data
         self._exporter = exporter
         self._saved_models = saved_models
+        self._options = options
         self._allow_code = allow_code
         self._job = ExportJob()
         self._export: Export | None = None  # while it is loaded
         self._inner: Any = None  # the loader of what was exported
 
     def estimate(self) -> Estimate:
-        """Return the sizes of its weights and a graph; while it loads, that and the child."""
+        """Return what the SavedModel of its weights takes; while it loads, the child as well."""
         size = self._file().stat().st_size
-        there = size * 11 // 10 + _GRAPH_BYTES
-        return Estimate(
-            steady=Footprint(0, there, there),
-            peak=Footprint(CHILD_BYTES + CHILD_WEIGHTS * size, 2 * there, there),
-            on_devices=True,
-        )
+        found = estimate_of(size, 0, 0, _GRAPH_BYTES, self._options)
+        peak = replace(found.peak, shared=found.peak.shared + CHILD_BYTES + CHILD_WEIGHTS * size)
+        return replace(found, peak=peak)
 
     def load(self, placement: Placement = ANYWHERE) -> Any:
         """Export the file, unless that was done before, and load the SavedModel."""

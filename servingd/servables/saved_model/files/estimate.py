@@ -56,8 +56,17 @@ _ACCELERATOR_WORK = 64 << 20
 def estimate(path: str, options: SavedModelOptions) -> Estimate:
     """Return what the version under `path` takes. Raises OSError."""
     folder = Path(path)
-    weights, kept = _weights(folder), kept_bytes(path)
     constants, rest = _graph(folder)
+    return estimate_of(_weights(folder), kept_bytes(path), constants, rest, options)
+
+
+def estimate_of(
+    weights: int, kept: int, constants: int, rest: int, options: SavedModelOptions
+) -> Estimate:
+    """Return what a version takes by its bytes of variables, of those that stay, and of constants.
+
+    `rest` is what a session takes besides variables.
+    """
     plain = round(_PLAIN_WEIGHTS * weights) + rest
     loading = round(_LOADING * (plain - _CONSTANTS * constants)) + _CONSTANTS_LOADING * constants
     nothing = not weights + rest
