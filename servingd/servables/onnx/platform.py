@@ -25,13 +25,16 @@ from servingd.servables.onnx.model_files import (
 )
 from servingd.servables.onnx.row_wise.analysis import why_not_row_wise
 from servingd.servables.onnx.servable import OnnxServable, find_merging, warm_up
-from servingd.servables.onnx.session import Session
+from servingd.servables.onnx.session import Session, can_use_gpus
 from servingd.servables.plugin import Loader, Platform
 from servingd.wire.protos import OnnxModel
 
 _NONE = f"there is no {FILE}, nor another file *{SUFFIX} that is the only one"
 _SESSION_BYTES = 8 << 20
 """Bytes of a session besides its weights."""
+
+_DEVICE_BYTES = 64 << 20
+"""Bytes on a GPU besides its weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +90,12 @@ class OnnxLoader(Loader):
         file = self._file()
         names = [file.name, *external_names(parse_model(file.read_bytes()))]
         size = sum((self._path / name).stat().st_size for name in names)
-        steady = Footprint(size * 3 // 2 + _SESSION_BYTES)
-        return Estimate(steady=steady, peak=Footprint(3 * size + _SESSION_BYTES))
+        there = size * 6 // 5 + _DEVICE_BYTES
+        return Estimate(
+            steady=Footprint(0, size * 3 // 2 + _SESSION_BYTES, there),
+            peak=Footprint(0, 3 * size + _SESSION_BYTES, there),
+            on_devices=can_use_gpus(),
+        )
 
     def load(self, placement: Placement = ANYWHERE) -> OnnxServable:
         """Open and warm a session on each device. Raises ServingError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,14 @@ class Session:
             name: _bytes(array) if array.dtype.kind == "O" else array
             for name, array in zip(names, answers, strict=True)
         }
+
+
+def can_use_gpus() -> bool:
+    """Return whether models can be placed: ONNX Runtime uses GPUs, and TensorFlow lists them."""
+    import onnxruntime
+
+    lists = importlib.util.find_spec("tensorflow") is not None
+    return lists and _CUDA in onnxruntime.get_available_providers()
 
 
 def _providers(available: Sequence[str], device: Device | None) -> list[Any]:

@@ -215,6 +215,19 @@ def test_each_planned_device_has_a_session_and_a_gpu_that_cannot_be_used_is_told
     assert cuda[0] == ("CUDAExecutionProvider", {"device_id": 1})
 
 
+@pytest.mark.parametrize("providers", [["CPUExecutionProvider"], ["CUDAExecutionProvider"]])
+def test_a_model_is_placed_where_onnx_runtime_can_use_gpus(tmp_path, monkeypatch, providers):
+    import onnxruntime
+
+    (tmp_path / "model.onnx").write_bytes(identity(TensorProto.FLOAT))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    data = VersionData(str(tmp_path), "onnx")
+    found = Platforms().loader(ServableId("m", 1), data).estimate()
+    assert found.on_devices == ("CUDA" in providers[0])
+    assert 0 < found.steady.replica < found.peak.replica + 1
+    assert found.steady.on_accelerator > 64 << 20
+
+
 def test_a_graph_that_onnx_runtime_refuses_is_an_error_of_the_load(tmp_path):
     spec = (TensorProto.FLOAT, ["N"])
     model = made([helper.make_node("NoSuchThing", ["x"], ["y"])], {"x": spec}, {"y": spec})
