@@ -26,11 +26,13 @@ from servingd.servables.lookup_table.parquet_file import ParquetTable, check_par
 from servingd.servables.lookup_table.schema import (
     PLAIN,
     Schema,
+    Shard,
     TableOptions,
     make_schema,
     parse_options,
 )
 from servingd.servables.lookup_table.servable import LookupTable
+from servingd.servables.lookup_table.shard import rows_of_shard
 from servingd.servables.lookup_table.store import Batch, Table
 from servingd.servables.plugin import Loader, Platform
 from servingd.servables.source import ListedFile, OpenFile, Source, whole
@@ -90,16 +92,21 @@ class LookupTableLoader(Loader):
 
     def estimate(self) -> Estimate:
         """Return what the rows take, and twice that while they are read."""
+        shard = _as_shard(self._options.get("shard"))
         with OpenFile(self._file()) as source:
-            steady = _BASE_BYTES + _estimated(source)
+            rows = _estimated(source)
+            steady = _BASE_BYTES + (rows if shard is None else rows * 5 // (4 * shard.count))
         return Estimate(steady=Footprint(steady), peak=Footprint(2 * steady + source.size))
 
     def load(self, placement: Placement = ANYWHERE) -> LookupTable:
         """Read the file. Raises NotFound, or InvalidArgument with the line."""
         file = self._file()
-        options = _as_options({**_options_beside(file, self._path), **self._options})
+        given = {**_options_beside(file, self._path), **self._options}
+        shard = _as_shard(given.pop("shard", None))
         with OpenFile(file) as source:
-            schema, batches = open_table(source, options)
+            schema, batches = open_table(source, _as_options(given))
+            if shard is not None:
+                batches = rows_of_shard(batches, schema.key, shard)
             table = LookupTable(schema, Table(schema, batches))
         trim_heap()  # pieces of the file were small enough to be kept for later
         return table
@@ -193,6 +200,10 @@ def _options_beside(file: Path, version: Path) -> Mapping[str, Any]:
 
 def _as_options(fields: Mapping[str, Any]) -> TableOptions | None:
     return msgspec.convert(fields, TableOptions) if fields else None
+
+
+def _as_shard(fields: Any) -> Shard | None:
+    return msgspec.convert(fields, Shard) if fields else None
 
 
 def _table_in(listing: Listing) -> str | None:

@@ -31,6 +31,18 @@ _NAMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A share of the rows: those whose key's CRC-32, modulo `count`, is `index`."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"shard: expected an index from 0 to {self.count - 1}: {self.index}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableOptions:
     """What `schema.json` of a version, or `platform_options` of a model, may say."""
 
@@ -47,6 +59,8 @@ class TableOptions:
 
     An empty cell of a CSV file's strings is an empty string.
     """
+    shard: Shard | None = None
+    """The share of the rows that is loaded; None: all."""
     found: bool = False
     """Whether an output `found` says which keys are in the table."""
 

@@ -25,7 +25,7 @@ from servingd.errors import (
     error_from_code,
 )
 from servingd.servables.sharded.layout import Layout, Replica
-from servingd.servables.sharded.splitting import rows_of_shards, shards_by_hash, shards_by_range
+from servingd.servables.splitting import rows_of_shards, shards_by_hash, shards_by_range
 from servingd.wire.tensors.types import numpy_dtype
 
 Array = np.ndarray[Any, Any]

@@ -22,7 +22,7 @@ from servingd.errors import (
 from servingd.servables.parts import Parts
 from servingd.servables.sharded.layout import Layout, Replica, parse
 from servingd.servables.sharded.servable import ShardedPlatform
-from servingd.servables.sharded.splitting import rows_of_shards, shards_by_hash, shards_by_range
+from servingd.servables.splitting import rows_of_shards, shards_by_hash, shards_by_range
 from tests.unit.servables.composite.fakes import FakeModels, FakePart, Told
 
 TEXTS = st.lists(st.binary(max_size=12), max_size=30)
