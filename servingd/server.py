@@ -30,6 +30,7 @@ class Server:
         self._config = config
         self._stack = ExitStack()
         self.metrics = Metrics()
+        self.metrics.show_process()
         self.states = StateMonitor()
         self.states.subscribe(log_state)
         self.states.subscribe(self.metrics.on_state)

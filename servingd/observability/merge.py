@@ -45,6 +45,13 @@ GAUGES: Mapping[tuple[str, str], Combine] = {
     ("servingd_moved_operations", ""): LARGEST,
     # 0 says that one failed. Whoever does not read the files says 1.
     ("servingd_config_last_reload_successful", ""): SMALLEST,
+    # The supervisor's and the workers' together; the server is as old as its oldest process.
+    ("process_resident_memory_bytes", ""): ADDED,
+    ("process_virtual_memory_bytes", ""): ADDED,
+    ("process_open_fds", ""): ADDED,
+    ("process_max_fds", ""): LARGEST,
+    ("process_start_time_seconds", ""): SMALLEST,
+    ("servingd_build_info", ""): LARGEST,
     # Whoever does not read the files again has the time of its start.
     ("servingd_config_last_reload_success_timestamp_seconds", ""): LARGEST,
 }

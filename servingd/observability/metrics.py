@@ -14,6 +14,7 @@ from servingd.observability.batch_families import batch_families, batching_sessi
 from servingd.observability.batches import BatchMetrics
 from servingd.observability.gauges import ReloadGauges, VersionGauges
 from servingd.observability.placements import Placements
+from servingd.observability.process import show_process
 from servingd.observability.request_families import LoadTimes, request_families
 from servingd.observability.requests import RequestMetrics
 from servingd.observability.self_warm_up import SelfWarmUpMetrics
@@ -87,6 +88,10 @@ class Metrics:
         self.on_incomplete(name, {})
         self.requests.forget(name)
         self.counts.forget_model(name)
+
+    def show_process(self) -> None:
+        """Show this process's own figures as well; called once, by a server."""
+        show_process(self._registry)
 
     def register(self, collector: Collector) -> None:
         """Show further families."""

@@ -49,6 +49,7 @@ class Supervisor:
         self._config = config
         self._stack = ExitStack()
         self._metrics = Metrics()
+        self._metrics.show_process()
         self._totals: WorkerTotals[int] = WorkerTotals()  # guarded by _totals_lock
         self._totals_lock = threading.Lock()
         self._slow = WorkerPool("pages", 2)

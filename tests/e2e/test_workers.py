@@ -184,6 +184,18 @@ def test_the_supervisor_is_small_and_knows_no_tensorflow(two):
     assert "cygrpc" not in maps
 
 
+def test_metrics_tell_of_all_processes_together(two):
+    pids = [two.process.pid, *processes(two)]
+    resident = 0
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        resident += 1024 * next(int(x.split()[1]) for x in lines if x.startswith("VmRSS:"))
+    assert two.metric("process_resident_memory_bytes") == pytest.approx(resident, rel=0.1)
+    assert two.metric("process_open_fds") > 20
+    assert two.metric("process_start_time_seconds") < time.time()
+    assert "servingd_build_info{" in two.get("/metrics")[1]
+
+
 def test_metrics_are_the_sums_over_all_workers_and_never_go_back(two):
     with Clients(two, 6) as clients:
         clients.wait(200)

@@ -91,6 +91,7 @@ class WorkerEnd:
         self._worker: Worker
         self._ports: Ports
         self._metrics = Metrics()
+        self._metrics.show_process()
         self._overdue: dict[Event, Callable[[], None]] = {}  # the thread `commands` alone
         self._opened = False
 

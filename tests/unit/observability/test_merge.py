@@ -200,7 +200,9 @@ def test_what_becomes_of_gauges():
 
 
 def test_every_gauge_has_its_rule():
-    snapshot = full().snapshot()
+    metrics = full()
+    metrics.show_process()
+    snapshot = metrics.snapshot()
     families = (*snapshot.own, *snapshot.registered, *snapshot.serving)
     gauges = {
         (family.raw_name, dict(labels).get("kind", ""))
