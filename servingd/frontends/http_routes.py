@@ -33,7 +33,7 @@ class HttpRoutes:
         if target[:4] == "/v1/" and self._api_first:
             self._api(request, reply)
         elif self._monitoring_path and request.path == self._monitoring_path:
-            self._monitoring(target, reply)
+            self._monitoring(request, reply)
         elif target[:4].lower() == "/v1/":
             self._api(request, reply)
         elif self._jobs is not None and target.startswith(JOBS):
@@ -41,10 +41,10 @@ class HttpRoutes:
         else:
             self._pages.handle(request, reply)
 
-    def _monitoring(self, target: str, reply: HttpReply) -> None:
+    def _monitoring(self, request: HttpRequest, reply: HttpReply) -> None:
         """Answer at TensorFlow Serving's path, by its rules: any method, but no query."""
-        if target == self._monitoring_path:
-            self._pages.send_metrics(reply)
+        if request.target == self._monitoring_path:
+            self._pages.send_metrics(request, reply)
         else:
-            text = f"Unexpected path: {target}. Should be {self._monitoring_path}"
+            text = f"Unexpected path: {request.target}. Should be {self._monitoring_path}"
             reply.send(400, text.encode(), TEXT)

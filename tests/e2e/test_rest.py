@@ -354,6 +354,17 @@ def test_a_message_that_contradicts_its_url_is_refused(server):
     assert "does not parse as tensorflow.serving.PredictRequest" in body.decode()
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/monitoring/prometheus/metrics"])
+def test_metrics_are_compressed_for_who_likes_it(server, path):
+    _, headers, packed = call(server, "GET", path, accept_encoding="gzip")
+    assert (headers["content-encoding"], headers["vary"]) == ("gzip", "accept-encoding")
+    text = gzip.decompress(packed)
+    assert b"\nprocess_cpu_seconds_total " in text or path != "/metrics"
+    assert b":tensorflow:serving:request_count" in text
+    assert len(packed) < len(text) / 4
+    assert "content-encoding" not in call(server, "GET", path)[1]
+
+
 def test_the_monitoring_path_has_tensorflow_servings_page(server):
     path = "/monitoring/prometheus/metrics"
     post(server, HALF, {"instances": [1.0]})

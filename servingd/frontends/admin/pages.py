@@ -11,7 +11,8 @@ from typing import Protocol
 from servingd.errors import ServingError
 from servingd.frontends.admin.actions import PREFIX, Actions
 from servingd.frontends.admin.status_pages import Answer, error_page
-from servingd.frontends.http.messages import HttpReply, HttpRequest
+from servingd.frontends.http.content_coding import accepts_gzip, deflated
+from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.status_codes import HTTP
 from servingd.frontends.workers import Workers
@@ -19,6 +20,8 @@ from servingd.observability.metrics import CONTENT_TYPE
 
 TEXT = "text/plain; charset=utf-8"
 _STATUS = re.compile("/servingd/v1/(devices|workers|models(/[^/]+)?)")
+
+_PACKED: Headers = (("content-encoding", "gzip"), ("vary", "accept-encoding"))
 
 _log = logging.getLogger(__name__)
 
@@ -69,20 +72,25 @@ class AdminPages:
         elif path in self._probes:
             reply.send(*self._probes[path]())
         elif path == "/metrics":
-            self.send_metrics(reply)
+            self.send_metrics(request, reply)
         elif path.startswith(PREFIX):
             self._contents.workers.submit(lambda: self._send_status(request, reply))
         else:
             reply.send(*self._not_a_page(request))
 
-    def send_metrics(self, reply: HttpReply) -> None:
-        """Send the metrics page, once a worker has made it."""
+    def send_metrics(self, request: HttpRequest, reply: HttpReply) -> None:
+        """Send the metrics page, once a worker has made it; compressed, if the client likes."""
+        gzip = accepts_gzip(request.headers)
 
         def take(page: bytes | None) -> None:
             if page is None:
                 reply.send(*error_page(500, "the metrics could not be collected"))
-            else:
+                return
+            packed = deflated(page) if gzip else None
+            if packed is None:
                 reply.send(200, page, CONTENT_TYPE)
+            else:
+                reply.send(200, packed, CONTENT_TYPE, _PACKED)
 
         self._contents.metrics.ask(take)
 
