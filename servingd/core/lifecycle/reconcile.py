@@ -15,7 +15,8 @@ A version that is aspired again while its old harness is on its way out gets a n
 gone. One that still serves is simply wanted again (TensorFlow Serving lets such a rollback wait for
 ever). With a resource tracker each load is estimated before it starts, and starts when there is
 room. What is refused is tried again when room is given back: by an unload, or by a load that failed
-or took less than it was estimated to take.
+or took less than it was estimated to take. So it is when a version that serves is no longer wanted,
+since that one may now give way to it.
 """
 
 from __future__ import annotations
@@ -264,6 +265,8 @@ class ManagerState:
             harness.aspired = harness.state is not HarnessState.ERROR or same
             waits = harness.step in (Step.PAUSED, Step.WAITING)
             return [] if same or not waits else self._start_over(harness, wanted)
+        if harness.aspired and harness.state is HarnessState.READY:
+            self._tracker.more_room = True  # it may give way to a version that was refused
         harness.aspired = False
         if harness.cancelled or harness.state not in (HarnessState.NEW, HarnessState.LOADING):
             return []

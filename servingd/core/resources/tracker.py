@@ -57,7 +57,7 @@ class ResourceTracker:
         self._small: dict[ServableId, None] = {}  # versions that wait to grow
         self._corrections: dict[str, Correction] = {}
         self.more_room = False
-        """Whether memory was given back, or will be. The reader sets it to False."""
+        """Whether memory was given back, or will or can be. The reader sets it to False."""
 
     @property
     def limits(self) -> Resources:

@@ -48,6 +48,7 @@ from servingd.core.lifecycle.reconcile import ManagerState
 from servingd.core.lifecycle.states import HarnessState, PublicState
 from servingd.core.resources.footprints import NOTHING, Estimate, Footprint
 from servingd.core.resources.placement import TRANSITIONS, LoadRules
+from servingd.core.resources.reservations import Verdict
 from servingd.core.resources.tracker import ResourceTracker
 from servingd.core.types import (
     NO_BYTES,
@@ -64,8 +65,15 @@ VERSIONS = range(1, 5)
 MAX_RETRIES = 2
 RAM, DEVICES = 12, {Device("GPU", 0): 8, Device("GPU", 1): 6}
 
+# A state's own policy is a table, and the table of "auto" is availability preservation. Only a
+# model's rules can say that its old version gives way: without rules nothing does.
+OWN_POLICIES = sorted(POLICIES.keys() - {"auto"})
+
 footprints = st.builds(Footprint, st.integers(0, 7), st.integers(0, 7))
-transitions = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(TRANSITIONS))
+transitions = st.dictionaries(
+    st.sampled_from(NAMES),
+    st.sampled_from(["auto", "auto", *TRANSITIONS]),  # the server's default is "auto"
+)
 
 
 @dataclass
@@ -103,13 +111,13 @@ class World:
 
 class ManagerMachine(RuleBasedStateMachine):
     @initialize(
-        policy=st.sampled_from(sorted(POLICIES)),
+        policy=st.sampled_from(OWN_POLICIES),
         budget=st.sampled_from([True, True, False]),
         transitions=transitions,
     )
     def begin(self, policy, budget, transitions):
         self.policy = policy
-        self.transitions = {}
+        self.budget, self.transitions = budget, {}
         tracker = ResourceTracker(RAM) if budget else None
         self.state = ManagerState(POLICIES[policy], MAX_RETRIES, tracker)
         if budget:
@@ -144,7 +152,14 @@ class ManagerMachine(RuleBasedStateMachine):
                     loader.cancelled = loader.cancelled or not loader.loaded
         self.do(AspiredVersions(name, tuple(items)))
 
-    @precondition(lambda self: self.transitions and not self.stopped)
+    @precondition(lambda self: any(h.refused for h in self.state.harnesses()))
+    @rule(choice=st.randoms(use_true_random=False))
+    def only_a_refused_one_is_wanted(self, choice):
+        """Those in whose favour it was refused are not wanted any more."""
+        refused = choice.choice([h.id for h in self.state.harnesses() if h.refused])
+        self.aspire(refused.name, [refused.version], broken=(), files="", duplicate=False)
+
+    @precondition(lambda self: self.budget and not self.stopped)
     @rule(transitions=transitions)
     def configure(self, transitions):
         self.transitions = transitions
@@ -221,11 +236,17 @@ class ManagerMachine(RuleBasedStateMachine):
         del self.world.loaders[loader.id]
         self.do(Unloaded(loader.id))
 
-    @rule()
+    @rule(steps=st.integers(1, 10))
+    def all_goes_well_for_a_while(self, steps):
+        """Else memory is seldom full: most loads would not get far."""
+        for _ in range(steps):
+            self.step_towards_rest()
+
     @precondition(lambda self: not self.stopped)
-    def maybe_stop(self):
+    @rule(stops=st.sampled_from([False, False, False, True]))
+    def maybe_stop(self, stops):
         """Rare: Hypothesis tries it, and the rest of the run is then a shutdown."""
-        if len(self.world.loaders) >= 3:
+        if stops and len(self.world.loaders) >= 3:
             self.stopped = True
             self.target = {name: {} for name in NAMES}
             for loader in self.world.loaders.values():
@@ -405,6 +426,15 @@ class ManagerMachine(RuleBasedStateMachine):
             there = {x.id for x in self.world.loaders.values() if x.loaded or x.loading}
             for planned in self.state.plan().versions:
                 assert planned.id in there or planned.holds + planned.growth == NO_BYTES
+
+    @invariant()
+    def no_refusal_is_out_of_date(self):
+        """Whatever could make room for a load has it judged again at once."""
+        if hasattr(self, "state"):
+            for harness in self.state.harnesses():
+                if harness.refused:
+                    decision = self.state._room._decide(harness)
+                    assert decision.admission.verdict is Verdict.REFUSE
 
     def fits(self, refused):
         """Whether there would be room for a load, by a count of our own."""

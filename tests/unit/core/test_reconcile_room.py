@@ -380,6 +380,23 @@ def test_auto_gives_nothing_up_that_is_wanted():
     assert ends(house.handle(estimated(M2, 60))) == [(M2, Code.RESOURCE_EXHAUSTED)]
 
 
+def test_auto_gives_the_old_version_up_once_it_is_wanted_no_more():
+    """Version 2 was refused in its favour, and no memory was given back since."""
+    house = House(m="auto")
+    house.load(M1, 60)
+    house.handle(aspire(M1, M2))
+    assert ends(house.handle(estimated(M2, 60))) == [(M2, Code.RESOURCE_EXHAUSTED)]
+    assert deeds(house.handle(aspire(M2))) == [Quiesce(M1)]
+    assert deeds(house.unload(M1)) == [start(M2)]
+
+
+def test_without_rules_nothing_is_given_up(house):
+    house.load(M1, 60)
+    house.handle(aspire(M2))
+    assert ends(house.handle(estimated(M2, 60))) == [(M2, Code.RESOURCE_EXHAUSTED)]
+    assert house.state_of(M1) is HarnessState.READY
+
+
 def test_auto_would_rather_wait_for_others_than_give_the_old_version_up():
     house = House(m="auto")
     house.load(N1, 50)
