@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from servingd.client import Client
-from servingd.client.client import _translate
+from servingd.client.client import translate
 from servingd.errors import InvalidArgument, ResourceExhausted
 from tests.e2e.process import KEYS, lookup_table, request
 from tests.e2e.test_reload import reload_request
@@ -60,7 +60,7 @@ class Refused(grpc.RpcError):
     [((("retry-after-ms", "1500"),), 1.5), ((("retry-after-ms", "soon"),), None), ((), None)],
 )
 def test_the_client_keeps_the_hint_when_to_try_again(metadata, seconds):
-    error = _translate(Refused(*metadata))
+    error = translate(Refused(*metadata))
     assert isinstance(error, ResourceExhausted)
     assert error.retry_after_s == seconds
 
