@@ -124,3 +124,20 @@ def release(handles: Iterable[ServableHandle]) -> None:
     """Give handles back."""
     for handle in handles:
         handle.release()
+
+
+def bound(signature: Signature, inputs: Tensors) -> Tensors:
+    """Return a part's inputs in the order of its signature, with its defaults.
+
+    Raises FailedPrecondition if the part now has other inputs than when its signature was read.
+    """
+    for alias in inputs:
+        if alias not in signature.inputs:
+            raise FailedPrecondition(f"there is no input {alias} any more")
+    for alias in signature.inputs:
+        if alias not in inputs and alias not in signature.defaults:
+            raise FailedPrecondition(f"there is a new input {alias}, which is not given")
+    return {
+        alias: inputs[alias] if alias in inputs else signature.defaults[alias]
+        for alias in signature.inputs
+    }

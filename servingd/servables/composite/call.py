@@ -15,7 +15,7 @@ import numpy as np
 
 from servingd.core.batching.queue import Priority
 from servingd.core.call_protocols import Completion, ServableHandle
-from servingd.core.types import ModelSpec, Signature, Tensors
+from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import FailedPrecondition, ServingError, as_serving_error, error_from_code
 from servingd.servables.composite.combining import chosen_rows, combined, confident_rows
 from servingd.servables.composite.graph import (
@@ -25,6 +25,7 @@ from servingd.servables.composite.graph import (
     ModelStep,
     Source,
 )
+from servingd.servables.parts import bound
 
 Array = np.ndarray[Any, Any]
 
@@ -157,7 +158,7 @@ class GraphCall:
                 raise FailedPrecondition(
                     f'Serving signature key "{step.spec.signature_name}" not found.'
                 )
-            runner.run(_bound(runner.signature, inputs), completion)
+            runner.run(bound(runner.signature, inputs), completion)
         except BaseException as error:
             completion.fail(as_serving_error(error))
 
@@ -202,20 +203,6 @@ class GraphCall:
         if last:
             for handle in self._handles.values():
                 handle.release()
-
-
-def _bound(signature: Signature, inputs: Tensors) -> Tensors:
-    """Return a part's inputs in the order of its signature, with its defaults."""
-    for alias in inputs:
-        if alias not in signature.inputs:
-            raise FailedPrecondition(f"there is no input {alias} any more")
-    for alias in signature.inputs:
-        if alias not in inputs and alias not in signature.defaults:
-            raise FailedPrecondition(f"there is a new input {alias}, which is not given")
-    return {
-        alias: inputs[alias] if alias in inputs else signature.defaults[alias]
-        for alias in signature.inputs
-    }
 
 
 class _StepDone(Completion):

@@ -33,7 +33,7 @@ from servingd.errors import (
     Unavailable,
 )
 from servingd.servables.file_errors import error_of_file
-from servingd.servables.parts import Parts, release
+from servingd.servables.parts import Parts, bound, release
 from servingd.servables.plugin import Loader, Platform, Servable
 from servingd.servables.sharded.call import ANSWERED, ShardedCall
 from servingd.servables.sharded.layout import FILE, Layout, Replica, parse
@@ -216,7 +216,7 @@ class Sharded(Servable):
         runner = handle.runners.get(replica.spec.signature_name) if handle else None
         if runner is None:
             raise Unavailable(f"{replica} is not available")
-        runner.run(inputs, watched)
+        runner.run(bound(runner.signature, inputs), watched)
 
     def _order(self, shard: int) -> Sequence[Replica]:
         """Return a shard's replicas: by turns, and those that have just failed last."""

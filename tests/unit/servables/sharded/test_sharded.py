@@ -262,3 +262,21 @@ def test_no_rows_give_no_rows(tmp_path):
     made = sharded(tmp_path, "{model: a}", a=shard(lambda keys: {"values": keys}))
     (answer,) = ask(made, np.zeros(0, np.int64)).outcomes
     assert answer["values"].shape == (0,)
+
+
+def test_each_shard_gets_its_inputs_in_the_order_of_its_own_signature(tmp_path):
+    weights = {"weights": TensorSpec(DataType.INT64, None)}
+    a, b = FakePart(None, KEYS | weights, VALUES), FakePart(None, weights | KEYS, VALUES)
+    made = sharded(tmp_path, "{model: a}", "{model: b}", a=a, b=b)
+    ask(made, np.array(keys_of(0, 2) + keys_of(1, 2)), weights=np.arange(4))
+    assert [*a.calls[0][0]] == ["keys", "weights"]
+    assert [*b.calls[0][0]] == ["weights", "keys"]
+
+
+def test_a_shard_whose_inputs_have_changed_says_so(tmp_path):
+    a = shard()
+    made = sharded(tmp_path, "{model: a}", a=a)
+    a.signature = FakePart(None, {"others": KEYS["keys"]}, VALUES).signature
+    (error,) = ask(made, np.array([1])).outcomes
+    assert error.message == "shard 0 (model a): there is no input keys any more"
+    assert a.held == 0
