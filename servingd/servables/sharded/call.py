@@ -26,7 +26,7 @@ from servingd.errors import (
 )
 from servingd.servables.sharded.layout import Layout, Replica
 from servingd.servables.splitting import rows_of_shards, shards_by_hash, shards_by_range
-from servingd.wire.tensors.types import numpy_dtype
+from servingd.wire.tensors.types import numpy_dtype, type_name
 
 Array = np.ndarray[Any, Any]
 
@@ -115,6 +115,9 @@ class ShardedCall:
 
     def _place(self, alias: str, rows: Array, output: Array) -> None:
         """Put an output's rows where they belong; with the lock held."""
+        data_type = self._signature.outputs[alias].data_type
+        if output.dtype != numpy_dtype(data_type):
+            raise ValueError(f"output {alias}: expected {type_name(data_type)}, got {output.dtype}")
         whole = self._outputs.get(alias)
         if whole is None:
             shape = (self._count, *output.shape[1:])

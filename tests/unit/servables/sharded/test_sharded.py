@@ -280,3 +280,14 @@ def test_a_shard_whose_inputs_have_changed_says_so(tmp_path):
     (error,) = ask(made, np.array([1])).outcomes
     assert error.message == "shard 0 (model a): there is no input keys any more"
     assert a.held == 0
+
+
+def test_answers_of_another_type_are_an_error_not_a_conversion(tmp_path):
+    a, b = shard(), shard()
+    made = sharded(tmp_path, "{model: a}", "{model: b}", a=a, b=b)
+    told = ask(made, np.array(keys_of(0, 2) + keys_of(1, 2)))
+    a.answer({"values": np.zeros(2, np.int64)})
+    b.answer({"values": np.array([0.5, 1.5])})
+    (error,) = told.outcomes
+    assert isinstance(error, Internal)
+    assert "output values: expected int64, got float64" in error.message
