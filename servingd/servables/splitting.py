@@ -35,10 +35,15 @@ def shards_by_hash(keys: Array, count: int) -> Array:
 
 def shards_by_range(keys: Array, bounds: Bounds) -> Array:
     """Return the number of each key's shard, by range; `bounds` ascend."""
-    if keys.dtype.hasobject:
-        found = [bisect_right(bounds, key) for key in keys.ravel()]
+    if keys.dtype.kind != "f" and not _comparable(keys, bounds):
+        found = [bisect_right(bounds, key) for key in keys.ravel().tolist()]
         return np.array(found, np.int64).reshape(keys.shape)
     return np.searchsorted(np.asarray(bounds), keys, side="right")
+
+
+def _comparable(keys: Array, bounds: Bounds) -> bool:
+    """Return whether numpy compares keys and bounds as integers: of mixed signs, as floats."""
+    return not keys.dtype.hasobject and np.result_type(keys, np.asarray(bounds)).kind in "iu"
 
 
 def rows_of_shards(shards: Array, count: int) -> list[Array]:

@@ -291,3 +291,9 @@ def test_answers_of_another_type_are_an_error_not_a_conversion(tmp_path):
     (error,) = told.outcomes
     assert isinstance(error, Internal)
     assert "output values: expected int64, got float64" in error.message
+
+
+def test_large_unsigned_keys_lie_on_their_side_of_a_bound():
+    keys = np.array([2**60 - 1, 2**60, 2**64 - 1], np.uint64)
+    assert shards_by_range(keys, [2**60]).tolist() == [0, 1, 1]
+    assert shards_by_range(keys, [-1, 2**60]).tolist() == [1, 2, 2]
