@@ -58,6 +58,7 @@ class GraphCall:
         self._lock = threading.RLock()
         # All below are guarded by _lock.
         self._begun: set[str] = set()
+        self._ended: dict[str, bool] = {}  # by step with a model: whether it has answered
         self._arrays: dict[Source, Array] = {Source(name): a for name, a in inputs.items()}
         self._running = 1  # the thread that starts the call
         self._over = False
@@ -87,6 +88,7 @@ class GraphCall:
             found = {name: self._need(s, starts) for name, s in self._graph.outputs.items()}
             ready = {name: array for name, array in found.items() if array is not None}
             if len(ready) < len(found):
+                self._running += len(starts)  # here: an error above drops them
                 return starts
             self._over = True
         self.done.succeed(ready)
@@ -100,6 +102,11 @@ class GraphCall:
         step = self._graph.steps[source.step]
         match step:
             case ModelStep():
+                if self._ended.get(source.step):
+                    raise FailedPrecondition(
+                        f"step {source.step} (model {step.spec.name}): there is no output "
+                        f"{source.name} any more"
+                    )
                 self._need_model(source.step, step, starts)
                 return None
             case CombiningStep():
@@ -144,7 +151,6 @@ class GraphCall:
         inputs = {alias: array for alias, array in found.items() if array is not None}
         if len(inputs) == len(found):
             self._begun.add(name)
-            self._running += 1
             starts.append(lambda: self._run(name, step, inputs))
 
     def _run(self, name: str, step: ModelStep, inputs: Tensors) -> None:
@@ -165,16 +171,23 @@ class GraphCall:
     # Outcomes -------------------------------------------------------------------------------------
 
     def succeeded(self, name: str, outputs: Tensors, seconds: float) -> None:
-        """Go on with a step's outputs."""
-        self._on_step(name, seconds, None)
+        """Go on with a step's outputs; what completes a step first counts."""
         with self._lock:
+            if name in self._ended:
+                return
+            self._ended[name] = True
             for alias, array in outputs.items():
                 self._arrays[Source(alias, name)] = array
+        self._on_step(name, seconds, None)
         self._go_on()
         self._leave()
 
     def failed(self, name: str, error: ServingError, seconds: float) -> None:
         """End the call with a step's error, which names the step."""
+        with self._lock:
+            if name in self._ended:
+                return
+            self._ended[name] = False
         self._on_step(name, seconds, error)
         step = self._graph.steps[name]
         model = step.spec.name if isinstance(step, ModelStep) else ""

@@ -232,3 +232,42 @@ def test_edges_that_do_not_fit_are_load_errors_that_name_them(tmp_path, parts, s
 def test_a_composite_is_no_part_of_itself(tmp_path):
     with pytest.raises(FailedPrecondition, match="has itself as a part"):
         composite(tmp_path, "steps: {one: {model: c, inputs: {x: x}}}\noutputs: {y: one.y}")
+
+
+def test_steps_that_an_error_keeps_from_starting_leave_no_handle(tmp_path):
+    a, b, later = part(), part(), part()
+    text = """
+steps:
+  one: {model: a, inputs: {x: x}}
+  two: {model: b, inputs: {x: x}}
+  last: {model: later, inputs: {x: two.y}}
+  both: {mean: [one.y, two.y]}
+outputs: {last: last.y, mean: both}
+"""
+    told = ask(composite(tmp_path, text, a=a, b=b, later=later), x=ONES)
+    a.answer({"y": ONES})
+    b.answer({"y": ONES[:2]})
+    (error,) = told.outcomes
+    assert error.code is Code.INVALID_ARGUMENT
+    assert (a.held, b.held, later.held) == (0, 0, 0)
+
+
+def test_a_part_that_has_lost_an_output_is_an_error_not_a_call_without_end(tmp_path):
+    a, b = part(lambda x: {"other": x}), part()
+    (error,) = ask(composite(tmp_path, CHAIN, a=a, b=b), x=ONES).outcomes
+    assert error.code is Code.FAILED_PRECONDITION
+    assert error.message == "step one (model a): there is no output y any more"
+    assert (a.held, b.held) == (0, 0)
+
+
+def test_a_part_that_completes_twice_counts_once(tmp_path):
+    a, b = part(), part()
+    told = ask(composite(tmp_path, CHAIN, a=a, b=b), x=ONES)
+    (_, done), *_ = a.calls
+    done.succeed({"y": ONES})
+    done.fail(Unavailable("too late"))
+    assert (a.held, b.held) == (1, 1)
+    b.answer({"y": ONES})
+    (answer,) = told.outcomes
+    assert answer["y"].tolist() == [1, 1, 1]
+    assert (a.held, b.held) == (0, 0)
