@@ -12,7 +12,14 @@ from typing import Protocol
 
 from servingd.core.call_protocols import Completion, Models, ServableHandle
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
-from servingd.errors import Cancelled, FailedPrecondition, NotFound, ServingError, Unavailable
+from servingd.errors import (
+    Cancelled,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ServingError,
+    Unavailable,
+)
 
 _LOOK_S = 0.1
 _SAY_S = 30.0
@@ -86,6 +93,7 @@ class Parts:
         Raises FailedPrecondition if models wait for each other, and Cancelled.
         """
         wanted = tuple(specs)
+        labels = any(spec.label is not None for spec in wanted)  # known once their version is there
         with self._lock:
             self._waiting[name] = frozenset(spec.name for spec in wanted)
         try:
@@ -94,7 +102,9 @@ class Parts:
                 self._check_cycle(name)
                 try:
                     return self.acquire(wanted)
-                except (NotFound, Unavailable) as error:
+                except (NotFound, Unavailable, InvalidArgument) as error:
+                    if isinstance(error, InvalidArgument) and not labels:
+                        raise
                     if waited_s % _SAY_S < _LOOK_S:
                         _log.info("%s waits for its parts: %s", name, error.message)
                 if cancelled.wait(_LOOK_S):
