@@ -189,14 +189,16 @@ class GuardedServable:
         outcome = _Outcome(done, signature)
         self._under_way.add(outcome)
         limit = self._limit(done.deadline)
+        end_timer: Callable[[], None] = nothing
         if self._timers is not None and self._loop is None:
-            self._timers.begin(_expire(outcome, self._time_limit_s))
+            end_timer = self._timers.begin(_expire(outcome, self._time_limit_s))
         with marked(self._runs, self):
             try:
                 self._begin(signature, inputs, outcome)
             except BaseException as error:  # other people's code may even raise SystemExit
                 outcome.fail(_as_error(error, signature))
             outcome.wait(limit)
+        end_timer()  # else it keeps the call, and so its tensors, until the limit
         self._under_way.discard(outcome)
 
     def _begin(self, signature: Signature, inputs: Tensors, outcome: _Outcome) -> None:
