@@ -160,6 +160,7 @@ class GuardedServable:
         self._time_limit_s = float(getattr(guarded, "time_limit_s", 0.0))
         self._runs = runs
         self._under_way: set[_Outcome] = set()  # one change of it is atomic
+        self._ended = False
         predict = getattr(guarded, "predict", None)
         self._generates = _generates(predict)
         self._loop = EventLoop(f"asyncio {servable_id}") if _is_async(predict) else None
@@ -188,6 +189,10 @@ class GuardedServable:
         """Run a call, and return when it is completed or its time is over."""
         outcome = _Outcome(done, signature)
         self._under_way.add(outcome)
+        if self._ended:  # asked after the line above, as `end_runs` sets it before it looks
+            self._under_way.discard(outcome)
+            outcome.fail(Unavailable("the server is stopping"))
+            return
         limit = self._limit(done.deadline)
         end_timer: Callable[[], None] = nothing
         if self._timers is not None and self._loop is None:
@@ -241,7 +246,11 @@ class GuardedServable:
         return ours if deadline is None else min(ours, deadline)
 
     def end_runs(self) -> None:
-        """Answer the calls under way: the server stops, and their code may not come back."""
+        """Answer the calls under way, and all later ones, by an error.
+
+        The server stops, and their code may not come back; what waited for a thread comes now.
+        """
+        self._ended = True
         for outcome in tuple(self._under_way):
             outcome.fail(Unavailable("the server is stopping"))
 

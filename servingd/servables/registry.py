@@ -90,7 +90,7 @@ class Platforms:
         self._made: dict[str, Platform] = {}  # guarded by _lock
         self._failed: set[str] = set()  # types whose fault was logged; guarded by _lock
         self._stopped = False  # guarded by _lock
-        self._guarded: WeakSet[GuardedServable] = WeakSet()
+        self._guarded = _Guarded()
         self.devices = LazyDevices(self._saved_model)
         """The devices that SavedModels can be placed on."""
 
@@ -188,13 +188,37 @@ class Platforms:
         with self._lock:
             self._stopped = True
             made = list(self._made.values())
-        for servable in tuple(self._guarded):
-            servable.end_runs()
+        self._guarded.end_runs()
         for platform in made:
             try:
                 platform.stop()
             except (Exception, SystemExit):
                 _log.exception("servable type %s could not be stopped", platform.name)
+
+
+class _Guarded:
+    """The guarded servables that there are, for the stop. Thread-safe; loaders keep it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._there: WeakSet[GuardedServable] = WeakSet()  # guarded by _lock
+        self._ended = False  # guarded by _lock
+
+    def add(self, servable: GuardedServable) -> None:
+        """Keep what was loaded; the stop may have been meanwhile."""
+        with self._lock:
+            self._there.add(servable)
+            ended = self._ended
+        if ended:
+            servable.end_runs()
+
+    def end_runs(self) -> None:
+        """End the calls of all, now and later."""
+        with self._lock:
+            self._ended = True
+            there = tuple(self._there)
+        for servable in there:
+            servable.end_runs()
 
 
 def make_platforms(config: ServerConfig, listener: SavedModelListener | None = None) -> Platforms:

@@ -8,9 +8,12 @@ import weakref
 import numpy as np
 import pytest
 
-from servingd.core.types import ServableId
+from servingd.core.call_protocols import Completion
+from servingd.core.types import ServableId, VersionData
+from servingd.errors import Unavailable
 from servingd.servables.guard import GuardedServable
-from servingd.servables.plugin import Servable, signature
+from servingd.servables.plugin import Platform, Servable, signature
+from servingd.servables.registry import Platforms
 from tests.threads.fakes import TIMEOUT, RecordingCompletion
 
 SIGNATURES = {
@@ -58,3 +61,36 @@ def test_a_time_limit_keeps_no_call_that_is_over(guard):
     while kept() is not None and time.monotonic() < until:
         time.sleep(0.001)
     assert kept() is None
+
+
+class Hangs(Base):
+    """Keeps every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[Completion] = []
+
+    def run(self, signature, inputs, done):
+        self.calls.append(done)
+
+
+def test_a_call_that_comes_after_the_end_of_all_is_refused(guard):
+    guarded = guard(Hangs())
+    guarded.end_runs()
+    refused = ask(guarded)
+    assert isinstance(refused.outcome, Unavailable)
+    assert guarded.guarded.calls == []
+
+
+def test_what_is_loaded_during_the_stop_runs_nothing():
+    platforms = Platforms(plugins=[f"{__name__}:HangingPlatform"])
+    loader = platforms.loader(ServableId("m", 1), VersionData("", "hanging"))
+    platforms.stop()
+    assert isinstance(ask(loader.load()).outcome, Unavailable)
+
+
+class HangingPlatform(Platform):
+    name = "hanging"
+
+    @classmethod
+    def load(cls, version):
+        return Hangs()
