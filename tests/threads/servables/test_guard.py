@@ -94,3 +94,18 @@ class HangingPlatform(Platform):
     @classmethod
     def load(cls, version):
         return Hangs()
+
+
+def test_an_exit_in_an_event_loop_ends_its_call_alone(guard):
+    class Exits(Base):
+        exits = True
+
+        async def predict(self, signature, inputs):
+            if self.exits:
+                raise SystemExit(3)
+            yield {"y": inputs["x"]}
+
+    guarded = guard(Exits())
+    assert "SystemExit: 3" in str(ask(guarded).outcome)
+    guarded.guarded.exits = False
+    assert ask(guarded).outcome["y"].tolist() == [1]
