@@ -195,7 +195,7 @@ class GuardedServable:
             return
         limit = self._limit(done.deadline)
         end_timer: Callable[[], None] = nothing
-        if self._timers is not None and self._loop is None:
+        if self._timers is not None and (self._loop is None or self._generates):
             end_timer = self._timers.begin(_expire(outcome, self._time_limit_s))
         with marked(self._runs, self):
             try:

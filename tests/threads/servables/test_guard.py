@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 import weakref
 
@@ -10,7 +12,7 @@ import pytest
 
 from servingd.core.call_protocols import Completion
 from servingd.core.types import ServableId, VersionData
-from servingd.errors import Unavailable
+from servingd.errors import DeadlineExceeded, Unavailable
 from servingd.servables.guard import GuardedServable
 from servingd.servables.plugin import Platform, Servable, signature
 from servingd.servables.registry import Platforms
@@ -94,6 +96,31 @@ class HangingPlatform(Platform):
     @classmethod
     def load(cls, version):
         return Hangs()
+
+
+def test_an_asynchronous_generator_has_a_time_limit_as_well(guard):
+    class Slow(Base):
+        time_limit_s = 0.01
+
+        def __init__(self) -> None:
+            self.may_go_on = threading.Event()
+
+        async def predict(self, signature, inputs):
+            while not self.may_go_on.is_set():
+                await asyncio.sleep(0.001)
+            yield {"y": inputs["x"]}
+
+    guarded = guard(Slow())
+    told = RecordingCompletion()
+    call = threading.Thread(
+        target=guarded.run, args=(SIGNATURES["serving_default"], X, told), daemon=True
+    )
+    call.start()
+    came = told.done.wait(1.0)
+    guarded.guarded.may_go_on.set()
+    call.join(TIMEOUT)
+    assert came
+    assert isinstance(told.outcome, DeadlineExceeded)
 
 
 def test_an_exit_in_an_event_loop_ends_its_call_alone(guard):
