@@ -21,6 +21,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
+from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import Any
 
@@ -328,8 +329,9 @@ class _Outcome:
         self.cancel: Callable[[], None] | None = None
         self._done = done
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._taken = False  # guarded by _lock
+        # Ends the wait: whether the servable has let go of the call. `__del__` may `put`.
+        self._over: SimpleQueue[bool] = SimpleQueue()
+        self._taken = False  # set under _lock
 
     def succeed(self, outputs: Any) -> None:
         try:
@@ -341,29 +343,37 @@ class _Outcome:
             try:
                 self._done.succeed(answer)
             finally:
-                self._over.set()
+                self._over.put(False)
 
     def fail(self, error: ServingError) -> None:
         if self._take():
             try:
                 self._done.fail(error)
             finally:
-                self._over.set()
+                self._over.put(False)
 
     def wait(self, deadline: float | None) -> None:
         """Return when it is completed; complete it with DEADLINE_EXCEEDED after a deadline."""
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if self._over.wait(left):
+        try:
+            let_go = self._over.get(timeout=left)
+        except Empty:
+            self.fail(DeadlineExceeded("Deadline Exceeded"))
+            if self.cancel is not None:
+                self.cancel()
             return
-        self.fail(DeadlineExceeded("Deadline Exceeded"))
-        if self.cancel is not None:
-            self.cancel()
+        if let_go:
+            self.fail(
+                Internal(f"signature {self.signature.name}: the servable did not complete the call")
+            )
 
     def dropped(self) -> None:
-        """Fail if the servable has let go of the call without completing it."""
-        self.fail(
-            Internal(f"signature {self.signature.name}: the servable did not complete the call")
-        )
+        """Take note that the servable has let go of the call; whoever waits completes it.
+
+        Not here: a collection of garbage calls this on any thread, whatever locks that holds.
+        """
+        if not self._taken:
+            self._over.put(True)
 
     def _take(self) -> bool:
         """Return whether this is the first completion."""
@@ -374,7 +384,7 @@ class _Outcome:
         return first
 
     def alive(self) -> bool:
-        return not self._over.is_set() and self._done.alive()
+        return not self._taken and self._done.alive()
 
     @property
     def deadline(self) -> float | None:

@@ -136,3 +136,30 @@ def test_an_exit_in_an_event_loop_ends_its_call_alone(guard):
     assert "SystemExit: 3" in str(ask(guarded).outcome)
     guarded.guarded.exits = False
     assert ask(guarded).outcome["y"].tolist() == [1]
+
+
+def test_what_lets_go_of_a_call_does_not_complete_it_itself(guard):
+    lock = threading.Lock()
+
+    class Locked(RecordingCompletion):
+        def fail(self, error) -> None:
+            with lock:
+                super().fail(error)
+
+    guarded, told = guard(Hangs()), Locked()
+    call = threading.Thread(
+        target=guarded.run, args=(SIGNATURES["serving_default"], X, told), daemon=True
+    )
+
+    def let_go() -> None:
+        while not guarded.guarded.calls:
+            time.sleep(0.001)
+        with lock:  # as a collection of garbage may find a thread
+            guarded.guarded.calls.clear()
+
+    collector = threading.Thread(target=let_go, daemon=True)
+    for thread in (call, collector):
+        thread.start()
+    collector.join(1.0)
+    assert not collector.is_alive()
+    assert "did not complete the call" in str(told.outcome)
