@@ -22,7 +22,7 @@ from servingd.core.batching.batch_limits import (
     RunTimes,
 )
 from servingd.core.batching.cost import CostMeter
-from servingd.core.batching.merge import FormedInputs, kind_of, rows_of
+from servingd.core.batching.merge import FormedInputs, kind_of, next_allowed, rows_of
 from servingd.core.call_protocols import Completion, SignatureRunner
 from servingd.core.servable import Replicated, RuledBatching, RunLimits, Servable
 from servingd.core.shapes import fits
@@ -62,6 +62,7 @@ class QueuedRunner:
         "_merge_above_s",
         "_meter",
         "_ruled",
+        "_runs_inline",
         "_sampler",
         "_servable",
         "notes",
@@ -87,8 +88,8 @@ class QueuedRunner:
         self.stats = stats
         self.times = RunTimes()
         self._servable = servable
-        inline = not isinstance(servable, RunLimits) or servable.runs_inline
-        self._inline_below_s = options.inline_below_s if inline else 0.0
+        self._runs_inline = not isinstance(servable, RunLimits) or servable.runs_inline
+        self._inline_below_s = options.inline_below_s if self._runs_inline else 0.0
         self._merge_above_s = min(options.merge_above_s, self._inline_below_s)
         self._meter = CostMeter()
         options.self_warm_up.tell_costs(servable_id, signature.name, self._meter)
@@ -180,7 +181,7 @@ class QueuedRunner:
         return self.policy.limits().full_rows > 1
 
     def _enqueue(self, inputs: Tensors, done: Completion, size: int) -> None:
-        """Enqueue a call; one without rows runs at once."""
+        """Enqueue a call; one without rows runs at once, unless it may hang."""
         ruled = self._ruled
         merges = ruled is not None or self._merges()
         if type(inputs) is FormedInputs and merges and ruled is None and inputs.form.kind:
@@ -188,8 +189,10 @@ class QueuedRunner:
         else:
             rows, kind = _rows_and_kind(self.signature, inputs, ruled, merges)
         if rows == 0:  # there is nothing to batch, and nothing to compute
-            self._run_now(inputs, done, size)
-            return
+            if self._runs_inline:
+                self._run_now(inputs, done, size)
+                return
+            rows, kind = next_allowed(1, ruled.allowed_rows if ruled else ()), object()
         started = time.perf_counter()
         if started > self._sampler.due:
             done = self._sampler.watch(inputs, done, started)

@@ -677,3 +677,22 @@ def test_a_merged_run_that_lacked_memory_or_time_is_not_run_again(opened, error)
     _, sizes, outcomes = merged_run_that_fails(opened, error)
     assert outcomes == [error, error]
     assert sizes == [1, 2]
+
+
+class NeverHere(FakeServable):
+    """Other people's: never run on the caller's thread."""
+
+    runs_inline = False
+    concurrency = 0
+
+
+@pytest.mark.parametrize("allowed", [(), (4,)])
+def test_a_call_without_rows_of_what_may_hang_does_not_run_here_either(opened, allowed):
+    servable = NeverHere()
+    servable.rows_worth = 8
+    if allowed:
+        rules = BatchRules(max_batch_rows=4, max_request_rows=4, max_enqueued_batches=4)
+        servable.ruled_batching = RuledBatching(rules=rules, hold_s=0.0, allowed_rows=allowed)
+    outcome = call_and_wait(opened(servable, inline_below_s=ALWAYS_CHEAP), size=0)
+    assert outcome["y"].shape == (0,)
+    assert servable.ran_on[-1] is not threading.current_thread()
