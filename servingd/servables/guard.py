@@ -23,7 +23,7 @@ from collections.abc import (
 )
 from queue import Empty, SimpleQueue
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,8 @@ _UNLOAD_S = 5.0
 """Seconds that a servable may take to end."""
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class GuardedLoader:
@@ -160,6 +162,11 @@ class GuardedServable:
         self.concurrency: int = max(0, int(getattr(guarded, "concurrency", 0)))
         self._time_limit_s = float(getattr(guarded, "time_limit_s", 0.0))
         self._runs = runs
+        # Asked once, here: each call asks, on a transport's thread and with its queue's lock held.
+        self._rows_worth = {
+            name: max(0, self._asked("rows_worth_merging", name, int, 0))
+            for name in self.signatures
+        }
         self._under_way: set[_Outcome] = set()  # one change of it is atomic
         self._ended = False
         predict = getattr(guarded, "predict", None)
@@ -168,20 +175,20 @@ class GuardedServable:
         self._timers = EventLoop(f"time-limit {servable_id}") if self._time_limit_s else None
 
     def rows_worth_merging(self, signature: str) -> int:
-        """Return what the servable says; 0 if it cannot say."""
-        return int(self._asked("rows_worth_merging", signature, 0))
+        """Return what the servable said when it was loaded; 0 if it could not say."""
+        return self._rows_worth.get(signature, 0)
 
     def why_not_merged(self, signature: str) -> str:
         """Return what the servable says."""
-        return str(self._asked("why_not_merged", signature, ""))
+        return self._asked("why_not_merged", signature, str, "")
 
     def may_be_repeated(self, signature: str) -> bool:
         """Return what the servable says; False if it cannot say."""
-        return bool(self._asked("may_be_repeated", signature, False))
+        return self._asked("may_be_repeated", signature, bool, False)
 
-    def _asked(self, question: str, signature: str, otherwise: Any) -> Any:
+    def _asked(self, question: str, signature: str, kind: Callable[[Any], T], otherwise: T) -> T:
         try:
-            return getattr(self.guarded, question)(signature)
+            return kind(getattr(self.guarded, question)(signature))
         except BaseException:
             _log.exception("%s of signature %s failed", question, signature)
             return otherwise

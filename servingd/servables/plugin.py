@@ -160,8 +160,8 @@ class Servable:
     def rows_worth_merging(self, signature: str) -> int:
         """Return up to how many rows a larger run is cheaper per row; 0: calls are not merged.
 
-        Return more than 0 only if f([a; b]) = [f(a); f(b)] holds for all rows: calls of different
-        clients then run together.
+        Asked once, when the servable has been loaded. Return more than 0 only if
+        f([a; b]) = [f(a); f(b)] holds for all rows: calls of different clients then run together.
         """
         return 0
 

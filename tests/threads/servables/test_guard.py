@@ -163,3 +163,25 @@ def test_what_lets_go_of_a_call_does_not_complete_it_itself(guard):
     collector.join(1.0)
     assert not collector.is_alive()
     assert "did not complete the call" in str(told.outcome)
+
+
+def test_what_it_says_of_its_signatures_is_asked_once_at_the_load(guard):
+    class Asked(Base):
+        asked = 0
+
+        def rows_worth_merging(self, signature):
+            self.asked += 1
+            return 8
+
+    guarded = guard(Asked())
+    assert [guarded.rows_worth_merging("serving_default") for _ in range(3)] == [8, 8, 8]
+    assert guarded.guarded.asked == 1
+
+
+@pytest.mark.parametrize("said", [None, "many", float("nan"), -3])
+def test_a_number_of_rows_that_is_none_merges_nothing(guard, said):
+    class Lies(Base):
+        def rows_worth_merging(self, signature):
+            return said
+
+    assert guard(Lies()).rows_worth_merging("serving_default") == 0
