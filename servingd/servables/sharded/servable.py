@@ -26,6 +26,7 @@ from servingd.core.types import (
 from servingd.core.version_files import Listing
 from servingd.errors import (
     Cancelled,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidConfig,
     NotFound,
@@ -109,7 +110,7 @@ class ShardedLoader(Loader):
             for replica in replicas:
                 try:
                     return _checked(layout, replica, self._signature_of(replica, handles))
-                except (Unavailable, NotFound):
+                except (Unavailable, NotFound, DeadlineExceeded):  # the last: nobody is there
                     continue
             if self._cancelled.wait(_LOOK_S):
                 raise Cancelled("Loading of servable cancelled")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from servingd.core.types import DataType, ModelSpec, ServableId, TensorSpec, VersionData
 from servingd.errors import (
     Code,
+    DeadlineExceeded,
     Internal,
     InvalidArgument,
     InvalidConfig,
@@ -297,3 +298,18 @@ def test_large_unsigned_keys_lie_on_their_side_of_a_bound():
     keys = np.array([2**60 - 1, 2**60, 2**64 - 1], np.uint64)
     assert shards_by_range(keys, [2**60]).tolist() == [0, 1, 1]
     assert shards_by_range(keys, [-1, 2**60]).tolist() == [1, 2, 2]
+
+
+class OneIsSilent:
+    """Other servers, the first of which does not answer."""
+
+    def signature(self, server, spec, timeout_s):
+        if server == "silent:1":
+            raise DeadlineExceeded("Deadline Exceeded")
+        return shard().signature
+
+
+def test_a_server_that_does_not_answer_leaves_the_signature_to_the_others(tmp_path):
+    rows = '{model: a, server: "silent:1"}, {model: a, server: "other:1"}'
+    made = sharded(tmp_path, rows, remote=OneIsSilent())
+    assert made.signatures["serving_default"].inputs == KEYS
