@@ -70,8 +70,6 @@ class GuardedLoader:
         self._loaded = loaded
         self._runs = runs
         self.estimate = loader.estimate
-        self.cancel = loader.cancel
-        self.grow = loader.grow
 
     def load(self, placement: Placement = ANYWHERE) -> Servable:
         """Load and check the servable. Raises ServingError."""
@@ -87,18 +85,39 @@ class GuardedLoader:
                 self._loader.unload(loaded)
             raise
 
+    def cancel(self) -> None:
+        """Tell the loader, and do not wait: whoever commands it commands all others."""
+        self._thread("cancel-guarded", self._tell, "cancel")
+
+    def grow(self) -> None:
+        """Tell the loader, and do not wait."""
+        self._thread("grow-guarded", self._tell, "grow")
+
     def unload(self, servable: Servable) -> None:
         """Let the loader unload what it loaded; one that hangs is left behind."""
         assert isinstance(servable, GuardedServable)
         servable.end()
-        thread = threading.Thread(
-            target=_unload, args=(self._id, self._loader, servable.guarded), name="unload-guarded"
-        )
-        thread.daemon = True
-        thread.start()
+        thread = self._thread("unload-guarded", self._unload, servable.guarded)
         thread.join(_UNLOAD_S)
         if thread.is_alive():
             _log.error("%s has not ended within %g s; its memory may be lost", self._id, _UNLOAD_S)
+
+    def _unload(self, servable: Any) -> None:
+        try:
+            self._loader.unload(servable)
+        except BaseException:  # other people's code may even raise SystemExit
+            _log.exception("Unloading servable: %s failed", self._id)
+
+    def _tell(self, command: str) -> None:
+        try:
+            getattr(self._loader, command)()
+        except BaseException:  # other people's code may even raise SystemExit
+            _log.exception("%s of the loader of %s failed", command, self._id)
+
+    def _thread(self, name: str, target: Callable[..., None], *arguments: Any) -> threading.Thread:
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+        thread.start()
+        return thread
 
 
 @contextlib.contextmanager
@@ -110,13 +129,6 @@ def marked(runs: dict[int, Any], owner: object) -> Iterator[None]:
         yield
     finally:
         del runs[thread]
-
-
-def _unload(servable_id: ServableId, loader: Any, servable: Any) -> None:
-    try:
-        loader.unload(servable)
-    except BaseException:  # other people's code may even raise SystemExit
-        _log.exception("Unloading servable: %s failed", servable_id)
 
 
 def check_signatures(servable: Any) -> None:

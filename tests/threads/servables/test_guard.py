@@ -13,8 +13,8 @@ import pytest
 from servingd.core.call_protocols import Completion
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import DeadlineExceeded, Unavailable
-from servingd.servables.guard import GuardedServable
-from servingd.servables.plugin import Platform, Servable, signature
+from servingd.servables.guard import GuardedLoader, GuardedServable
+from servingd.servables.plugin import Loader, Platform, Servable, signature
 from servingd.servables.registry import Platforms
 from tests.threads.fakes import TIMEOUT, RecordingCompletion
 
@@ -185,3 +185,30 @@ def test_a_number_of_rows_that_is_none_merges_nothing(guard, said):
             return said
 
     assert guard(Lies()).rows_worth_merging("serving_default") == 0
+
+
+class HangingLoader(Loader):
+    """Hangs where it is told something."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+        self.may_return = threading.Event()
+
+    def cancel(self):
+        self.told.set()
+        self.may_return.wait(TIMEOUT)
+
+    grow = cancel
+
+
+@pytest.mark.parametrize("command", ["cancel", "grow"])
+def test_what_commands_a_loader_does_not_wait_for_it(command):
+    loader = HangingLoader()
+    guarded = GuardedLoader(ServableId("m", 1), loader, {})
+    commanding = threading.Thread(target=getattr(guarded, command), daemon=True)
+    commanding.start()
+    commanding.join(1.0)
+    hung = commanding.is_alive()
+    assert loader.told.wait(TIMEOUT)
+    loader.may_return.set()
+    assert not hung
