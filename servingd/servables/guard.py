@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import math
 import threading
 import time
 from collections.abc import (
@@ -29,6 +30,7 @@ import numpy as np
 
 from servingd.core.call_protocols import Completion
 from servingd.core.callbacks import nothing
+from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.servable import RuledBatching, Servable
 from servingd.core.shapes import shape_text
 from servingd.core.types import ANYWHERE, Placement, ServableId, Signature, Tensors, TensorSpec
@@ -69,7 +71,13 @@ class GuardedLoader:
         self._loader = loader
         self._loaded = loaded
         self._runs = runs
-        self.estimate = loader.estimate
+
+    def estimate(self) -> Estimate:
+        """Return what the loader says, in whole bytes. Raises FailedPrecondition for anything else.
+
+        It is sent to another process, which takes no other numbers.
+        """
+        return checked_estimate(self._loader.estimate())
 
     def load(self, placement: Placement = ANYWHERE) -> Servable:
         """Load and check the servable. Raises ServingError."""
@@ -129,6 +137,29 @@ def marked(runs: dict[int, Any], owner: object) -> Iterator[None]:
         yield
     finally:
         del runs[thread]
+
+
+def checked_estimate(found: Any) -> Estimate:
+    """Return an estimate in whole bytes. Raises FailedPrecondition if it is none."""
+    try:
+        return Estimate(
+            steady=_in_bytes(found.steady),
+            peak=_in_bytes(found.peak),
+            growth=_in_bytes(found.growth),
+            grown=_in_bytes(found.grown),
+            least=_in_bytes(found.least),
+            on_devices=bool(found.on_devices),
+            measurable=bool(found.measurable),
+        )
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise FailedPrecondition(f"expected an Estimate in bytes, got {found!r}: {error}") from None
+
+
+def _in_bytes(found: Any) -> Footprint:
+    own = found.on_accelerator
+    return Footprint(
+        math.ceil(found.shared), math.ceil(found.replica), None if own is None else math.ceil(own)
+    )
 
 
 def check_signatures(servable: Any) -> None:

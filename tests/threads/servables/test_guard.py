@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from servingd.core.call_protocols import Completion
+from servingd.core.lifecycle.events import Estimated
+from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.types import ServableId, VersionData
-from servingd.errors import DeadlineExceeded, Unavailable
+from servingd.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from servingd.servables.guard import GuardedLoader, GuardedServable
 from servingd.servables.plugin import Loader, Platform, Servable, signature
 from servingd.servables.registry import Platforms
+from servingd.supervisor.link.messages import decode, encode
 from tests.threads.fakes import TIMEOUT, RecordingCompletion
 
 SIGNATURES = {
@@ -212,3 +215,23 @@ def test_what_commands_a_loader_does_not_wait_for_it(command):
     assert loader.told.wait(TIMEOUT)
     loader.may_return.set()
     assert not hung
+
+
+def estimated(steady: object) -> Estimate:
+    class Estimates(Loader):
+        def estimate(self):
+            return Estimate(steady=steady, on_devices=True)
+
+    return GuardedLoader(ServableId("m", 1), Estimates(), {}).estimate()
+
+
+@pytest.mark.parametrize("size", [1.5, np.int64(2), np.float32(1.5)])
+def test_an_estimate_is_whole_bytes_that_can_be_sent(size):
+    event = Estimated(ServableId("m", 1), estimated(Footprint(size, size)), {})
+    assert decode(encode(event)).estimate == Estimate(steady=Footprint(2, 2), on_devices=True)
+
+
+@pytest.mark.parametrize("steady", [None, 5, Footprint("x"), Footprint(float("nan"))])
+def test_an_estimate_that_is_none_is_said_to_be(steady):
+    with pytest.raises(FailedPrecondition, match="expected an Estimate in bytes"):
+        estimated(steady)
