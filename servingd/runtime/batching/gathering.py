@@ -62,6 +62,8 @@ class Gathering:
             by_batcher.setdefault(batcher, []).append(arrival)
         for batcher, arrivals in by_batcher.items():
             batcher.put_all(arrivals)
+        if calls:  # one that was refused has led to another: a shard's next replica
+            self.flush()
 
 
 class Gatherings(dict[int, Gathering]):

@@ -121,3 +121,20 @@ def test_calls_gathered_when_the_queue_closes_fail(opened):
     dispatcher.close(ServableId("m0", 1))
     gathering.flush()
     assert isinstance(waiting.outcome, Unavailable)
+
+
+def test_a_call_that_a_refused_one_leads_to_is_queued_by_the_same_flush(opened):
+    """As the next replica of a shard is asked."""
+    full, other = merging(), merging()
+    dispatcher, (refuses, takes) = opened(full, other)
+    gathering = patient(dispatcher)
+    dispatcher.close(ServableId("m0", 1))
+    second = RecordingCompletion()
+
+    class First(RecordingCompletion):
+        def fail(self, error) -> None:
+            takes.run(inputs(1), second)
+
+    refuses.run(inputs(1), First())
+    gathering.flush()
+    assert second.outcome["y"].tolist() == [1]
