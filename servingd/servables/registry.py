@@ -21,9 +21,10 @@ from servingd.core.types import Device, ServableId, VersionData
 from servingd.core.version_files import Listing
 from servingd.errors import InvalidArgument, InvalidConfig
 from servingd.servables import plugin
-from servingd.servables.guard import GuardedLoader, GuardedServable
-from servingd.servables.parts import Parts
-from servingd.servables.references import flagged, imported, installed, of_package
+from servingd.servables.assembled.parts import Parts
+from servingd.servables.guarding.guard import GuardedServable
+from servingd.servables.guarding.loading import GuardedLoader
+from servingd.servables.guarding.references import flagged, imported, installed, of_package
 from servingd.wire.config.saved_model import saved_model_options
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ TYPES = {
     "onnx": "servingd.servables.onnx.platform:OnnxPlatform",
     "keras": "servingd.servables.keras.platform:KerasPlatform",
     "sklearn": "servingd.servables.sklearn.platform:SklearnPlatform",
-    "composite": "servingd.servables.composite.servable:CompositePlatform",
-    "sharded": "servingd.servables.sharded.servable:ShardedPlatform",
+    "composite": "servingd.servables.assembled.composite.servable:CompositePlatform",
+    "sharded": "servingd.servables.assembled.sharded.servable:ShardedPlatform",
     "python": "servingd.servables.python_model:PythonPlatform",
 }
 """By name: the module and the class of the `Platform`. In the order in which they are asked whether

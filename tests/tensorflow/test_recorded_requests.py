@@ -16,9 +16,9 @@ from servingd.core.types import DataType, ModelSpec, ServableId, TensorSpec, Ver
 from servingd.errors import InvalidArgument, InvalidConfig, ServingError
 from servingd.inference.replay import replay
 from servingd.runtime.warm_up.recorded import WarmUp
+from servingd.servables.files.sidecar_files import batching_parameters, check_saved_model_config
 from servingd.servables.saved_model.listener import NullListener
 from servingd.servables.saved_model.platform import SavedModelPlatform
-from servingd.servables.sidecar_files import batching_parameters, check_saved_model_config
 from servingd.wire import protos
 from servingd.wire.records.prediction_logs import WARM_UP_FILE, examples_request, predict_request
 from servingd.wire.records.tf_records import frame

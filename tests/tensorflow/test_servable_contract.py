@@ -17,7 +17,7 @@ from servingd.errors import Code
 from servingd.servables.registry import Platforms
 from servingd.testing.contract import Case, ServableContract
 from tests.side_by_side import made_once
-from tests.unit.servables.composite.fakes import FakeModels, FakePart
+from tests.unit.servables.assembled.composite.fakes import FakeModels, FakePart
 
 pytestmark = pytest.mark.tf
 

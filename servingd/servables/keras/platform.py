@@ -13,7 +13,9 @@ from servingd.core.resources.footprints import Estimate
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
 from servingd.core.version_files import Listing
 from servingd.errors import NotFound, PermissionDenied
-from servingd.servables.file_errors import error_of_file
+from servingd.servables.files.file_errors import error_of_file
+from servingd.servables.files.source import ListedFile
+from servingd.servables.files.whole_files import damage_of_hdf5, damage_of_zip
 from servingd.servables.keras.exports import (
     CHILD_BYTES,
     CHILD_WEIGHTS,
@@ -23,8 +25,6 @@ from servingd.servables.keras.exports import (
 )
 from servingd.servables.plugin import Loader, Platform
 from servingd.servables.saved_model.files.estimate import estimate_of
-from servingd.servables.source import ListedFile
-from servingd.servables.whole_files import damage_of_hdf5, damage_of_zip
 
 if TYPE_CHECKING:
     from servingd.servables.saved_model.platform import SavedModelPlatform

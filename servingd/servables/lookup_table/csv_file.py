@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from servingd.errors import InvalidArgument
+from servingd.servables.files.source import AsStream, Source, pieces
 from servingd.servables.lookup_table.cells import BadCell, parse_cells
 from servingd.servables.lookup_table.schema import Schema
 from servingd.servables.lookup_table.store import Batch
 from servingd.servables.lookup_table.strings import Strings, cut_out, strings_of
-from servingd.servables.source import AsStream, Source, pieces
 
 _ROWS_AT_A_TIME = 1 << 16
 _LF, _COMMA = 10, 44

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from servingd.errors import DataLoss, FailedPrecondition, InvalidArgument
+from servingd.servables.files.source import AsStream, Source
 from servingd.servables.lookup_table.schema import ColumnType, Schema
 from servingd.servables.lookup_table.store import Batch, Cells
 from servingd.servables.lookup_table.strings import Array, Strings
-from servingd.servables.source import AsStream, Source
 
 if TYPE_CHECKING:
     import pyarrow

@@ -19,6 +19,7 @@ from servingd.core.types import ANYWHERE, Placement, ServableId, VersionData
 from servingd.core.version_files import Listing
 from servingd.errors import InvalidArgument, NotFound
 from servingd.machine.memory import trim_heap
+from servingd.servables.files.source import ListedFile, OpenFile, Source, whole
 from servingd.servables.lookup_table import parquet_file
 from servingd.servables.lookup_table.csv_file import check_csv, read_csv
 from servingd.servables.lookup_table.json_file import check_json, read_json
@@ -35,7 +36,6 @@ from servingd.servables.lookup_table.servable import LookupTable
 from servingd.servables.lookup_table.shard import rows_of_shard
 from servingd.servables.lookup_table.store import Batch, Table
 from servingd.servables.plugin import Loader, Platform
-from servingd.servables.source import ListedFile, OpenFile, Source, whole
 
 SCHEMA_FILE = "schema.json"
 _PARQUET = "table.parquet"

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from servingd.servables.assembled.splitting import shards_by_hash
 from servingd.servables.lookup_table.schema import Shard
 from servingd.servables.lookup_table.store import Batch, Cells
 from servingd.servables.lookup_table.strings import Array, Strings, strings_of
-from servingd.servables.splitting import shards_by_hash
 
 
 def rows_of_shard(batches: Iterable[Batch], key: str, shard: Shard) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from servingd.core.types import ANYWHERE, Placement, ServableId, Signature, Vers
 from servingd.core.version_files import Listing
 from servingd.errors import DataLoss, InvalidArgument, NotFound, Unimplemented
 from servingd.machine.memory import trim_heap
-from servingd.servables.file_errors import error_of_file
+from servingd.servables.files.file_errors import error_of_file
 from servingd.servables.onnx.model_files import (
     FILE,
     SUFFIX,

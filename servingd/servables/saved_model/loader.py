@@ -14,6 +14,7 @@ from servingd.core.resources.footprints import Estimate
 from servingd.core.servable import Servable
 from servingd.core.types import ANYWHERE, Device, Placement, ServableId, VersionData
 from servingd.machine.cpus import cpus
+from servingd.servables.files.sidecar_files import batching_parameters, check_saved_model_config
 from servingd.servables.saved_model.files.estimate import estimate
 from servingd.servables.saved_model.files.meta_graph import MetaGraph, read_meta_graph
 from servingd.servables.saved_model.files.weights import WeightsCheck
@@ -30,7 +31,6 @@ from servingd.servables.saved_model.servable import SavedModelServable
 from servingd.servables.saved_model.session.run_watch import RunWatch
 from servingd.servables.saved_model.session.session import RunningSession
 from servingd.servables.saved_model.session_factory import SessionFactory, find_safe_to_run
-from servingd.servables.sidecar_files import batching_parameters, check_saved_model_config
 from servingd.servables.tensorflow_runtime.extensions import load_extensions, load_extensions_for
 from servingd.servables.tensorflow_runtime.runtime import give_memory_back
 

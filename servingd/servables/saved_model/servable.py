@@ -18,9 +18,9 @@ from servingd.core.resources.placement import (
 from servingd.core.shapes import explained
 from servingd.core.types import CPU_0, Device, Signature, Tensors
 from servingd.errors import ServingError, Unavailable
+from servingd.servables.files.sidecar_files import ruled_batching
 from servingd.servables.saved_model.files.meta_graph import MetaGraph
 from servingd.servables.saved_model.session.session import RunningSession
-from servingd.servables.sidecar_files import ruled_batching
 from servingd.servables.tensorflow_runtime.runtime import translate
 
 ReplicaCallback: TypeAlias = "Callable[[SavedModelServable], None]"

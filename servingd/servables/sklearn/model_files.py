@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from servingd.errors import DataLoss, FailedPrecondition
-from servingd.servables.source import AsStream, Source
-from servingd.servables.whole_files import damage_of_zip
+from servingd.servables.files.source import AsStream, Source
+from servingd.servables.files.whole_files import damage_of_zip
 
 SKOPS, JOBLIB = "model.skops", "model.joblib"
 _PIECE = 1 << 20

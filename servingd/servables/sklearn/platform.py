@@ -14,7 +14,8 @@ from servingd.core.types import ANYWHERE, Placement, ServableId, VersionData
 from servingd.core.version_files import Listing
 from servingd.errors import FailedPrecondition, NotFound, PermissionDenied
 from servingd.machine.memory import trim_heap
-from servingd.servables.file_errors import error_of_file
+from servingd.servables.files.file_errors import error_of_file
+from servingd.servables.files.source import ListedFile
 from servingd.servables.plugin import Loader, Platform
 from servingd.servables.sklearn.inputs import inputs_of
 from servingd.servables.sklearn.model_files import (
@@ -27,7 +28,6 @@ from servingd.servables.sklearn.model_files import (
 )
 from servingd.servables.sklearn.row_wise import why_not_row_wise
 from servingd.servables.sklearn.servable import SklearnServable
-from servingd.servables.source import ListedFile
 
 _INSTALL = "pip install 'servingd[sklearn]'"
 _NONE = f"there is no {SKOPS} or {JOBLIB}"

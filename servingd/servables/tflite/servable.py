@@ -20,8 +20,8 @@ from servingd.core.types import ANYWHERE, Placement, Signature, Tensors, Version
 from servingd.core.version_files import Listing
 from servingd.errors import DeadlineExceeded, ServingError
 from servingd.machine.cpus import cpus
-from servingd.servables.file_errors import error_of_file
-from servingd.servables.sidecar_files import batching_parameters, ruled_batching
+from servingd.servables.files.file_errors import error_of_file
+from servingd.servables.files.sidecar_files import batching_parameters, ruled_batching
 from servingd.servables.tensorflow_runtime.runtime import give_memory_back
 from servingd.servables.tflite.interpreters import Pool
 from servingd.servables.tflite.model_file import FILE, find_damage

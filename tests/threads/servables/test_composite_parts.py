@@ -9,9 +9,9 @@ import pytest
 
 from servingd.core.types import DataType, ModelSpec, TensorSpec
 from servingd.errors import Cancelled, FailedPrecondition
-from servingd.servables.parts import Parts
+from servingd.servables.assembled.parts import Parts
 from tests.threads.fakes import TIMEOUT
-from tests.unit.servables.composite.fakes import FakeModels, FakePart
+from tests.unit.servables.assembled.composite.fakes import FakeModels, FakePart
 
 X = {"x": TensorSpec(DataType.FLOAT, None)}
 

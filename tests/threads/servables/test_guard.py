@@ -15,7 +15,8 @@ from servingd.core.lifecycle.events import Estimated
 from servingd.core.resources.footprints import Estimate, Footprint
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import DeadlineExceeded, FailedPrecondition, Unavailable
-from servingd.servables.guard import GuardedLoader, GuardedServable
+from servingd.servables.guarding.guard import GuardedServable
+from servingd.servables.guarding.loading import GuardedLoader
 from servingd.servables.plugin import Loader, Platform, Servable, signature
 from servingd.servables.registry import Platforms
 from servingd.supervisor.link.messages import decode, encode

@@ -5,12 +5,12 @@ import pytest
 
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import InvalidArgument, NotFound
+from servingd.servables.files.source import Bytes
 from servingd.servables.lookup_table.platform import LookupTablePlatform, open_table
 from servingd.servables.lookup_table.schema import PLAIN
 from servingd.servables.lookup_table.servable import LookupTable
 from servingd.servables.lookup_table.store import Table
 from servingd.servables.lookup_table.strings import strings_of
-from servingd.servables.source import Bytes
 
 SIGNATURE = PLAIN.signature()
 

@@ -15,11 +15,11 @@ from servingd.errors import (
     PermissionDenied,
     ServingError,
 )
+from servingd.servables.files.source import Bytes
 from servingd.servables.registry import Platforms
 from servingd.servables.sklearn import row_wise
 from servingd.servables.sklearn.model_files import damage_of_joblib
 from servingd.servables.sklearn.row_wise import why_not_row_wise
-from servingd.servables.source import Bytes
 from servingd.sources.listing import DiskListing
 from servingd.testing.contract import Outcome, run
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from servingd.core.types import DataType, ServableId, VersionData
 from servingd.errors import InvalidArgument, NotFound, ServingError
-from servingd.servables import source
+from servingd.servables.files import source
+from servingd.servables.files.source import Bytes
 from servingd.servables.lookup_table import csv_file, store
 from servingd.servables.lookup_table.platform import (
     LookupTableLoader,
@@ -20,7 +21,6 @@ from servingd.servables.lookup_table.schema import TableOptions, make_schema, pa
 from servingd.servables.lookup_table.servable import LookupTable
 from servingd.servables.lookup_table.store import Table
 from servingd.servables.lookup_table.strings import joined, strings_of
-from servingd.servables.source import Bytes
 from servingd.sources.listing import DiskListing
 
 pyarrow = pytest.importorskip("pyarrow")

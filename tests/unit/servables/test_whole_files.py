@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from servingd.servables.source import Bytes
-from servingd.servables.whole_files import damage_of_hdf5, damage_of_zip
+from servingd.servables.files.source import Bytes
+from servingd.servables.files.whole_files import damage_of_hdf5, damage_of_zip
 
 h5py = pytest.importorskip("h5py")
 

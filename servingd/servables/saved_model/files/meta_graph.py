@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from servingd.core.types import Signature
 from servingd.errors import DataLoss, NotFound
-from servingd.servables.file_errors import error_of_file
+from servingd.servables.files.file_errors import error_of_file
 from servingd.servables.tensorflow_runtime.runtime import tensorflow
 from servingd.wire import protos
 from servingd.wire.signatures import signature_from_def

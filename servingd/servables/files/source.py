@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from servingd.core.version_files import Listing
-from servingd.servables.file_errors import error_of_file
+from servingd.servables.files.file_errors import error_of_file
 
 PIECE = 1 << 20
 """Bytes that are read at a time."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from servingd.core.types import ModelSpec
 from servingd.errors import InvalidConfig
-from servingd.servables.composite.graph import (
+from servingd.servables.assembled.composite.graph import (
     CascadeStep,
     CombiningStep,
     ModelStep,

@@ -20,11 +20,11 @@ from servingd.errors import (
     ServingError,
     Unavailable,
 )
-from servingd.servables.parts import Parts
-from servingd.servables.sharded.layout import Layout, Replica, parse
-from servingd.servables.sharded.servable import ShardedPlatform
-from servingd.servables.splitting import rows_of_shards, shards_by_hash, shards_by_range
-from tests.unit.servables.composite.fakes import FakeModels, FakePart, Told
+from servingd.servables.assembled.parts import Parts
+from servingd.servables.assembled.sharded.layout import Layout, Replica, parse
+from servingd.servables.assembled.sharded.servable import ShardedPlatform
+from servingd.servables.assembled.splitting import rows_of_shards, shards_by_hash, shards_by_range
+from tests.unit.servables.assembled.composite.fakes import FakeModels, FakePart, Told
 
 TEXTS = st.lists(st.binary(max_size=12), max_size=30)
 NUMBERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30)
@@ -216,6 +216,16 @@ def test_by_rule_a_failed_shard_gives_defaults_and_a_flag(tmp_path):
     (answer,) = told.outcomes
     assert answer["values"].tolist() == [0, 7]
     assert answer["answered"].tolist() == [False, True]
+
+
+def test_no_rule_hides_that_a_request_is_wrong(tmp_path):
+    a = shard()
+    made = sharded(tmp_path, "{model: a}", on_failure="defaults", a=a)
+    told = ask(made, np.array([1]))
+    a.answer(InvalidArgument("no such key"))
+    (error,) = told.outcomes
+    assert isinstance(error, ServingError)
+    assert error.code is Code.INVALID_ARGUMENT
 
 
 def test_another_replica_is_asked_where_one_is_not_available(tmp_path):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from servingd.config.yaml.values import Value, parse_yaml
 from servingd.core.types import ModelSpec
 from servingd.errors import InvalidConfig
-from servingd.servables.splitting import Bounds
+from servingd.servables.assembled.splitting import Bounds
 
 FILE = "shards.yaml"
 _ON_FAILURE = ("fail", "defaults")

@@ -8,8 +8,8 @@ import pytest
 
 from servingd.core.types import DataType, ModelSpec, TensorSpec
 from servingd.errors import InvalidArgument
-from servingd.servables.parts import Parts
-from tests.unit.servables.composite.fakes import FakePart
+from servingd.servables.assembled.parts import Parts
+from tests.unit.servables.assembled.composite.fakes import FakePart
 
 X = {"x": TensorSpec(DataType.FLOAT, None)}
 

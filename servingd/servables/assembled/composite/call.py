@@ -17,15 +17,15 @@ from servingd.core.batching.queue import Priority
 from servingd.core.call_protocols import Completion, ServableHandle
 from servingd.core.types import ModelSpec, Tensors
 from servingd.errors import FailedPrecondition, ServingError, as_serving_error, error_from_code
-from servingd.servables.composite.combining import chosen_rows, combined, confident_rows
-from servingd.servables.composite.graph import (
+from servingd.servables.assembled.composite.combining import chosen_rows, combined, confident_rows
+from servingd.servables.assembled.composite.graph import (
     CascadeStep,
     CombiningStep,
     Graph,
     ModelStep,
     Source,
 )
-from servingd.servables.parts import bound
+from servingd.servables.assembled.parts import bound
 
 Array = np.ndarray[Any, Any]
 

@@ -33,11 +33,11 @@ from servingd.errors import (
     ServingError,
     Unavailable,
 )
-from servingd.servables.file_errors import error_of_file
-from servingd.servables.parts import Parts, bound, release
+from servingd.servables.assembled.parts import Parts, bound, release
+from servingd.servables.assembled.sharded.call import ANSWERED, ShardedCall
+from servingd.servables.assembled.sharded.layout import FILE, Layout, Replica, parse
+from servingd.servables.files.file_errors import error_of_file
 from servingd.servables.plugin import Loader, Platform, Servable
-from servingd.servables.sharded.call import ANSWERED, ShardedCall
-from servingd.servables.sharded.layout import FILE, Layout, Replica, parse
 
 _LOOK_S = 0.5
 _METADATA_S = 5.0

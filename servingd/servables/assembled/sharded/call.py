@@ -24,8 +24,8 @@ from servingd.errors import (
     as_serving_error,
     error_from_code,
 )
-from servingd.servables.sharded.layout import Layout, Replica
-from servingd.servables.splitting import rows_of_shards, shards_by_hash, shards_by_range
+from servingd.servables.assembled.sharded.layout import Layout, Replica
+from servingd.servables.assembled.splitting import rows_of_shards, shards_by_hash, shards_by_range
 from servingd.wire.tensors.types import numpy_dtype, type_name
 
 Array = np.ndarray[Any, Any]
@@ -34,6 +34,8 @@ ANSWERED = "answered"
 """The output that says which rows a shard has answered, where failures give defaults."""
 _TRIED_ELSEWHERE = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.NOT_FOUND})
 """Errors of a replica after which another one is asked."""
+_OF_THE_CALLER = frozenset({Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE, Code.UNIMPLEMENTED})
+"""Errors that no rule hides: the request is wrong."""
 
 Ask = Callable[[Replica, Tensors, Completion], None]
 """Begins a call of a replica."""
@@ -136,7 +138,7 @@ class ShardedCall:
 
     def shard_failed(self, shard: int, replica: Replica, error: ServingError) -> None:
         """Fail the call, or leave the shard's rows as they are."""
-        if self._layout.fails:
+        if self._layout.fails or error.code in _OF_THE_CALLER:
             named = error_from_code(error.code, f"shard {shard} ({replica}): {error.message}")
             named.retry_after_s = error.retry_after_s
             self.fail(named)

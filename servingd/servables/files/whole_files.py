@@ -6,7 +6,7 @@ import struct
 import zipfile
 from collections.abc import Collection
 
-from servingd.servables.source import AsStream, Source
+from servingd.servables.files.source import AsStream, Source
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HDF5_HEAD = 256

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from servingd.core.batching.queue import Priority
 from servingd.core.types import DataType, ModelSpec, ServableId, TensorSpec, VersionData
 from servingd.errors import Code, FailedPrecondition, ServingError, Unavailable
-from servingd.servables.composite.servable import CompositePlatform
-from servingd.servables.parts import Parts
-from tests.unit.servables.composite.fakes import FakeModels, FakePart, Told
+from servingd.servables.assembled.composite.servable import CompositePlatform
+from servingd.servables.assembled.parts import Parts
+from tests.unit.servables.assembled.composite.fakes import FakeModels, FakePart, Told
 
 X = {"x": TensorSpec(DataType.FLOAT, (None,))}
 Y = {"y": TensorSpec(DataType.FLOAT, (None,))}

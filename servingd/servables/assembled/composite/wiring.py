@@ -8,7 +8,7 @@ from servingd.core.call_protocols import ServableHandle
 from servingd.core.shapes import shape_text
 from servingd.core.types import DataType, ModelSpec, Signature, TensorSpec
 from servingd.errors import FailedPrecondition
-from servingd.servables.composite.graph import (
+from servingd.servables.assembled.composite.graph import (
     CascadeStep,
     CombiningStep,
     Graph,

@@ -25,11 +25,11 @@ from servingd.errors import (
     ServingError,
     error_from_code,
 )
-from servingd.servables.composite.call import GraphCall
-from servingd.servables.composite.graph import FILE, Graph, ModelStep, parse
-from servingd.servables.composite.wiring import signature_of, signatures_of
-from servingd.servables.file_errors import error_of_file
-from servingd.servables.parts import Parts, release
+from servingd.servables.assembled.composite.call import GraphCall
+from servingd.servables.assembled.composite.graph import FILE, Graph, ModelStep, parse
+from servingd.servables.assembled.composite.wiring import signature_of, signatures_of
+from servingd.servables.assembled.parts import Parts, release
+from servingd.servables.files.file_errors import error_of_file
 from servingd.servables.plugin import Loader, Platform, Servable
 
 
