@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,11 +28,19 @@ from tensorflow_serving.apis import (
 START_S = int(os.environ.get("START_S", "60"))
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
+_FIRST_PORT = 10_000 + 2_500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_PORTS = itertools.cycle(random.sample(range(_FIRST_PORT, _FIRST_PORT + 2_500), 2_500))
+"""Ports below those that the kernel gives to clients, in a range of this worker's own: nobody takes
+one between the look at it and the start of the server."""
+
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens at, and that was not given to another server lately."""
+    for port in _PORTS:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Process:
