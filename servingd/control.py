@@ -17,7 +17,7 @@ from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
 from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.states import PublicState, ServableState
-from servingd.core.readiness import Readiness
+from servingd.core.readiness import Readiness, usable, why_unusable
 from servingd.core.types import AspiredVersions, ServableId, VersionData
 from servingd.errors import FailedPrecondition, ServingError
 from servingd.observability.metrics import Metrics
@@ -166,14 +166,21 @@ class Control:
             models_known=known,
             # Until the source has looked, health is told of the models that are to come.
             configured=self.states.configured() if known else self._listed(),
-            available=frozenset() if stopping else self.states.available(),
+            available=frozenset() if stopping else self._usable(),
             started=self._started.is_set(),
             stopping=stopping,
         )
 
     def why_not_ready(self) -> str | None:
         """Return why the server is not ready, with what is wrong with its models; None if it is."""
-        return self.readiness().why_not_ready(self.states.trouble)
+        return self.readiness().why_not_ready(self._trouble)
+
+    def _usable(self) -> frozenset[str]:
+        return usable(self.states.available(), self._data.platforms.parts.needs_by_model())
+
+    def _trouble(self, name: str) -> str:
+        needs = self._data.platforms.parts.needs_by_model()
+        return self.states.trouble(name) or why_unusable(name, self._usable(), needs)
 
     def is_configured(self, name: str) -> bool:
         """Return whether a model ought to be served."""

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 PREDICTION_SERVICES = ("tensorflow.serving.PredictionService", "PredictionService")
 MODEL_SERVICES = ("tensorflow.serving.ModelService", "ModelService")
@@ -14,6 +15,24 @@ MODEL_SERVICES = ("tensorflow.serving.ModelService", "ModelService")
 
 _SHOWN_TROUBLES = 10
 """The most models whose trouble is spelt out in the reason for not being ready."""
+
+
+Needs: TypeAlias = Mapping[str, frozenset[str]]
+"""The models that a model is made of, for those that are made of others."""
+
+
+def usable(available: Iterable[str], needs: Needs) -> frozenset[str]:
+    """Return the available models but for those that are made of one that is not among them."""
+    left = set(available)
+    while broken := {name for name in left if not needs.get(name, frozenset()) <= left}:
+        left -= broken
+    return frozenset(left)
+
+
+def why_unusable(name: str, available: Collection[str], needs: Needs) -> str:
+    """Return which models a model lacks; empty if it lacks none."""
+    lacks = sorted(needs.get(name, frozenset()).difference(available))
+    return f"{{name: {name}}} lacks its parts: {', '.join(lacks)}" if lacks else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +46,7 @@ class Readiness:
     configured: frozenset[str] = frozenset()
     """The models that should be served."""
     available: frozenset[str] = frozenset()
-    """The models with a version that is AVAILABLE."""
+    """The models with a version that is AVAILABLE, and whose parts are; see `usable`."""
     started: bool = False
     """Whether every first model has loaded, or has failed for good."""
     stopping: bool = False

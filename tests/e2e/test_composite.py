@@ -124,6 +124,24 @@ def test_versions_that_switch_under_load_are_never_mixed(server, tmp_path):
     assert outcomes["whole"] > 5
 
 
+def test_readiness_follows_the_parts(server, tmp_path):
+    assert server.get("/readyz")[0] == 200
+    gone = tmp_path / "models" / "other"
+    gone.rename(tmp_path / "other")
+
+    def reason():
+        status, text = server.get("/readyz")
+        return status == 503 and text
+
+    assert "{name: a_composite} lacks its parts: other" in server.wait_for("503", reason)
+    with pytest.raises(grpc.RpcError) as caught:
+        server.predict("a_composite", X)
+    assert "a part of a_composite is not available" in caught.value.details()
+    (tmp_path / "other").rename(gone)
+    server.wait_for("the part", lambda: server.get("/readyz")[0] == 200)
+    assert server.predict("a_composite", X)["mean"].tolist() == [6, 6]
+
+
 def test_what_does_not_fit_is_a_load_error_and_a_missing_part_is_waited_for(start, tmp_path):
     root = tmp_path / "models"
     write_part(root / "add" / "1", 1)

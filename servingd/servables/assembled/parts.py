@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from servingd.core.call_protocols import Completion, Models, ServableHandle
+from servingd.core.readiness import Needs
 from servingd.core.types import ModelSpec, ServableId, Signature, Tensors
 from servingd.errors import (
     Cancelled,
@@ -68,8 +69,14 @@ class Parts:
         self.remote: RemoteModels | None = None
         """The models of other servers; set before the first load. None: there are none."""
         self.on_step: StepListener = ignore_steps
+        self.needs: dict[ServableId, frozenset[str]] = {}
+        """The models without which each loaded version cannot answer; entries come and go whole."""
         self._lock = threading.Lock()
         self._waiting: dict[str, frozenset[str]] = {}  # by composite; guarded by _lock
+
+    def needs_by_model(self) -> Needs:
+        """Return the models without which each model cannot answer: those of its newest version."""
+        return {servable_id.name: names for servable_id, names in sorted(self.needs.copy().items())}
 
     def acquire(self, specs: Iterable[ModelSpec]) -> dict[ModelSpec, ServableHandle]:
         """Return a handle for each; all or none. Raises the error of the one that is not there."""

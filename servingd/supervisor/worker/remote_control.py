@@ -12,7 +12,7 @@ from typing import Any
 
 from servingd.config.models import ModelConfig
 from servingd.core.callbacks import nothing
-from servingd.core.readiness import Readiness
+from servingd.core.readiness import Needs, Readiness, usable, why_unusable
 from servingd.errors import ServingError
 from servingd.frontends.admin.status_pages import Answer as StatusAnswer
 from servingd.runtime.jobs import Jobs, JobStore
@@ -40,6 +40,8 @@ class RemoteControl:
         self._questions = questions
         self._facts = Facts(False, (), False, False)  # replaced whole
         self._on_readiness: Callable[[], None] = nothing
+        self.needs: Callable[[], Needs] = dict
+        """Returns the models that models are made of; set when the data plane is built."""
         self.states = StateMonitor()
         self.jobs: SharedJobs | None = None
         """The jobs of all workers; set when the ports are built."""
@@ -73,14 +75,20 @@ class RemoteControl:
             rule=self._rule,
             models_known=facts.models_known,
             configured=self.states.configured() if facts.models_known else frozenset(facts.listed),
-            available=frozenset() if facts.stopping else self.states.available(),
+            available=frozenset() if facts.stopping else self._usable(),
             started=facts.started,
             stopping=facts.stopping,
         )
 
     def why_not_ready(self) -> str | None:
         """Return why the server is not ready; None if it is."""
-        return self.readiness().why_not_ready(self.states.trouble)
+        return self.readiness().why_not_ready(self._trouble)
+
+    def _usable(self) -> frozenset[str]:
+        return usable(self.states.available(), self.needs())
+
+    def _trouble(self, name: str) -> str:
+        return self.states.trouble(name) or why_unusable(name, self._usable(), self.needs())
 
     def is_configured(self, name: str) -> bool:
         """Return whether a model ought to be served."""

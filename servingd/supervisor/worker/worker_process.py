@@ -247,6 +247,7 @@ class WorkerEnd:
         # What is planned, the supervisor shows: it would count once for each worker.
         self._metrics.placements.watch(LoadPlan, worker.platforms.devices)
         control.states.subscribe(self._metrics.on_state)
+        control.needs = worker.platforms.parts.needs_by_model
         self._ports = Ports(
             config,
             self._metrics,

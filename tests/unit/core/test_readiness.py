@@ -2,7 +2,13 @@
 
 import pytest
 
-from servingd.core.readiness import MODEL_SERVICES, PREDICTION_SERVICES, Readiness
+from servingd.core.readiness import (
+    MODEL_SERVICES,
+    PREDICTION_SERVICES,
+    Readiness,
+    usable,
+    why_unusable,
+)
 
 
 def no_trouble(name):
@@ -82,3 +88,25 @@ def test_a_server_that_stops_serves_nothing():
 def test_the_model_service_answers_before_anything_is_ready():
     health = of("all", "a", "", models_known=False).health()
     assert {name for name, serving in health.items() if serving} == set(MODEL_SERVICES)
+
+
+@pytest.mark.parametrize(
+    ("available", "needs", "usable_ones"),
+    [
+        ("abc", {}, "abc"),
+        ("abc", {"a": "bc"}, "abc"),
+        ("ab", {"a": "bc"}, "b"),
+        ("abc", {"a": "b", "b": "cd"}, "c"),
+        ("b", {"a": "b"}, "b"),
+    ],
+)
+def test_a_model_that_lacks_a_part_is_not_usable(available, needs, usable_ones):
+    needs = {name: frozenset(parts) for name, parts in needs.items()}
+    assert usable(available, needs) == frozenset(usable_ones)
+
+
+def test_the_reason_names_the_parts_that_lack():
+    needs = {"a": frozenset("bc")}
+    assert why_unusable("a", {"b"}, needs) == "{name: a} lacks its parts: c"
+    assert why_unusable("a", {"b", "c"}, needs) == ""
+    assert why_unusable("b", {"b"}, needs) == ""

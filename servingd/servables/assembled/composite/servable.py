@@ -90,6 +90,7 @@ class CompositeLoader(Loader):
             signature = signature_of(graph, signatures_of(handles, specs))
         finally:
             release(handles.values())
+        self._parts.needs[self._id] = frozenset(spec.name for spec in specs.values())
         return Composite(self._id, graph, signature, self._parts)
 
     def cancel(self) -> None:
@@ -131,6 +132,10 @@ class Composite(Servable):
             named = f"a part of {self._id.name} is not available: {error.message}"
             raise error_from_code(error.code, named) from error
         GraphCall(self._graph, inputs, done, handles, self._count).start()
+
+    def close(self) -> None:
+        """Need no models any more."""
+        self._parts.needs.pop(self._id, None)
 
     def _count(self, step: str, seconds: float, error: ServingError | None) -> None:
         self._parts.on_step(self._id, step, seconds, error)

@@ -97,7 +97,8 @@ class ShardedLoader(Loader):
             signature = self._signature(layout, handles)
         finally:
             release(handles.values())
-        return Sharded(layout, signature, self._parts)
+        self._parts.needs[self._id] = needed(layout)
+        return Sharded(self._id, layout, signature, self._parts)
 
     def cancel(self) -> None:
         """End the wait for the shards."""
@@ -127,6 +128,12 @@ class ShardedLoader(Loader):
         if runner is None:
             raise FailedPrecondition(f"{replica} has no signature {name}")
         return runner.signature
+
+
+def needed(layout: Layout) -> frozenset[str]:
+    """Return the models of this server without which a call fails: those nobody stands in for."""
+    alone = (shard[0] for shard in layout.shards if len(shard) == 1)
+    return frozenset(replica.spec.name for replica in alone if layout.fails and not replica.server)
 
 
 def local_specs(layout: Layout) -> tuple[ModelSpec, ...]:
@@ -163,13 +170,20 @@ def _checked(layout: Layout, replica: Replica, found: Signature) -> Signature:
 class Sharded(Servable):
     """A servable whose rows are answered by others. A call has one version of each local shard."""
 
-    def __init__(self, layout: Layout, signature: Signature, parts: Parts) -> None:
+    def __init__(
+        self, servable_id: ServableId, layout: Layout, signature: Signature, parts: Parts
+    ) -> None:
+        self._id = servable_id
         self.signatures: Mapping[str, Signature] = {signature.name: signature}
         self._layout = layout
         self._parts = parts
         self._specs = local_specs(layout)
         self._turn = itertools.count()
         self._failed_at: dict[Replica, float] = {}  # one entry is replaced at a time
+
+    def close(self) -> None:
+        """Need no models any more."""
+        self._parts.needs.pop(self._id, None)
 
     def why_not_merged(self, signature: str) -> str:
         """Return why: shards merge the calls that they get."""
