@@ -5,7 +5,10 @@
 # With a read-only root file system, give it --tmpfs /tmp and, to keep optimised graphs, a volume at
 # /var/cache/servingd.
 FROM python:3.11-slim-bookworm AS base
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin servingd
+RUN groupadd --system --gid 10001 servingd && \
+    useradd --system --uid 10001 --no-create-home --gid 10001 --shell /usr/sbin/nologin servingd
+LABEL org.opencontainers.image.title="servingd" \
+      org.opencontainers.image.description="A TensorFlow-Serving-compatible model server in Python"
 
 FROM base AS cpu-files
 WORKDIR /src
@@ -34,11 +37,13 @@ COPY --from=gpu-files /opt/servingd /opt/servingd
 COPY --from=gpu-files /usr/bin/servingd /usr/bin/tensorflow_model_server /usr/bin/tf_serving_entrypoint.sh /usr/bin/
 COPY --from=gpu-files /models /models
 COPY --from=gpu-files --chown=servingd:servingd /var/cache/servingd /var/cache/servingd
-USER servingd
+# By number: Kubernetes' runAsNonRoot cannot tell who a name is.
+USER 10001:10001
 
 FROM runtime AS cpu
 COPY --from=cpu-files /opt/servingd /opt/servingd
 COPY --from=cpu-files /usr/bin/servingd /usr/bin/tensorflow_model_server /usr/bin/tf_serving_entrypoint.sh /usr/bin/
 COPY --from=cpu-files /models /models
 COPY --from=cpu-files --chown=servingd:servingd /var/cache/servingd /var/cache/servingd
-USER servingd
+# By number: Kubernetes' runAsNonRoot cannot tell who a name is.
+USER 10001:10001

@@ -53,10 +53,10 @@ def test_base_images_have_a_version() -> None:
 @pytest.mark.parametrize("stage", FINAL)
 def test_the_image_runs_as_somebody_without_rights(stage: str) -> None:
     users = [rest for keyword, rest in stages()[stage] if keyword == "USER"]
-    assert users[-1] not in ("root", "0")
+    assert users[-1] == "10001:10001"
     created = " ".join(rest for keyword, rest in stages()[stage] if keyword == "RUN")
-    assert "useradd --system --uid 10001 --no-create-home" in created
-    assert created.endswith(users[-1])
+    assert "groupadd --system --gid 10001 servingd" in created
+    assert "useradd --system --uid 10001 --no-create-home --gid 10001" in created
 
 
 @pytest.mark.parametrize("stage", FINAL)
