@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
@@ -119,10 +120,8 @@ class Stub:
     """Made from what the server's reflection says of the service."""
 
     def __init__(self, server):
-        database = ProtoReflectionDescriptorDatabase(server.channel)
-        file = database.FindFileContainingSymbol("servingd.JobService")
-        pool = predict_pb2.DESCRIPTOR.pool
-        pool.Add(file)
+        # A pool of its own: other tests look at what the default one does not have.
+        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(server.channel))
         job, ask_for = (
             message_factory.GetMessageClass(pool.FindMessageTypeByName(f"servingd.{name}"))
             for name in ("Job", "JobRequest")

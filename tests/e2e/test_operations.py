@@ -45,7 +45,7 @@ def test_ports_answer_before_models_are_there(start, tmp_path):
     """Nothing to serve yet: alive, but neither started nor ready, and calls are told so."""
     server = start("--model_name=m", f"--model_base_path={tmp_path}/absent")
     server.wait_for("the port", lambda: server.get("/livez")[0] == 200)
-    server.wait_for("the first look", lambda: "not ready" in server.get("/readyz")[1])
+    server.wait_for("the first look", lambda: "Could not find" in server.get("/readyz")[1])
     status, text = server.get("/readyz")
     assert status == 503
     assert text.startswith("not ready by rule all; not available: m\n")
