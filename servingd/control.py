@@ -6,6 +6,7 @@ commands the data plane, which is one worker (`worker.py`) or several, and hears
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import threading
@@ -15,11 +16,12 @@ from typing import Protocol
 
 from servingd.config.models import ModelConfig
 from servingd.config.server import ServerConfig
+from servingd.config.yaml.edits import ModelEdit
 from servingd.core.callbacks import nothing
 from servingd.core.lifecycle.states import PublicState, ServableState
 from servingd.core.readiness import Readiness, usable, why_unusable
 from servingd.core.types import AspiredVersions, ServableId, VersionData
-from servingd.errors import FailedPrecondition, ServingError
+from servingd.errors import FailedPrecondition, ServingError, as_serving_error
 from servingd.observability.metrics import Metrics
 from servingd.runtime.manager.fleet import Fleet
 from servingd.runtime.manager.manager import Manager
@@ -35,6 +37,7 @@ from servingd.sources.catalogs import (
     listed_models,
     make_catalog,
 )
+from servingd.sources.config_edits import edit_file
 from servingd.sources.config_file import ConfigFilePoll
 from servingd.sources.file_system import FileSystemSource, SourceOptions
 from servingd.wire.config.models import configured_models
@@ -95,6 +98,8 @@ class Control:
         self._data = data
         self._on_readiness: Callable[[], None] = nothing
         self.states = monitor
+        self.models: Mapping[str, ModelConfig] = {}
+        """The models that ought to be served, by name. Replaced whole; read from any thread."""
         self._manager = Manager(
             manager_state(config),
             data.versions,
@@ -218,36 +223,70 @@ class Control:
             _log.info("reading the configuration files again")
             self._config_file.read_now()
 
+    def edit(self, edit: ModelEdit, done: Callable[[ServingError | None], None]) -> None:
+        """Change a model in `servingd.yaml`, and serve what it says then. Does not wait.
+
+        `done` is called on the thread `config-file`, before new versions have loaded. Raises
+        FailedPrecondition where no `servingd.yaml` says what is served, else ResourceExhausted.
+        """
+        path = self._config.servingd_config_file
+        if not path or self._config_file is None:
+            raise FailedPrecondition(
+                "models are changed in servingd.yaml, and this server has none: start it with "
+                "--servingd_config_file=FILE"
+            )
+        self._config_file.submit(lambda: done(self._edit_now(path, edit)))
+
+    def _edit_now(self, path: str, edit: ModelEdit) -> ServingError | None:
+        """Change the file and apply it, on the thread that reads it; return what went wrong."""
+        served = {model.name: model for model in known_models(self._catalog)}
+        try:
+            if self._reloader.by_call:
+                raise FailedPrecondition(
+                    "a ReloadConfig call has set the models: let the files be read again first"
+                )
+            edit_file(path, lambda text: edit.apply(text, served), self._read, self._apply)
+        except BaseException as error:  # the thread must be there for the next reading
+            return as_serving_error(error)
+        _log.info("%s was changed: %s, model %s", path, edit.kind, edit.model)
+        return None
+
+    def _read(self, yaml: str) -> tuple[ModelConfig, ...]:
+        """Return all models, those of a `servingd.yaml` at this path among them."""
+        if isinstance(self._catalog, RepositoryCatalog):
+            return self._catalog.reread(yaml)
+        config = dataclasses.replace(self._config, servingd_config_file=yaml)
+        return configured_models(config, self._reloader.models)
+
+    def _apply(self, models: tuple[ModelConfig, ...]) -> None:
+        """Serve the models that files name now."""
+        if isinstance(self._catalog, RepositoryCatalog):
+            self._reloader.check_platforms(models)
+            self._source.request_scan()
+        else:
+            self.reload(models, None, log_reload, by_call=False)
+
     def _replace_models(self, models: tuple[ModelConfig, ...]) -> None:
         assert isinstance(self._catalog, ConfiguredCatalog)  # only such a one is reloaded
         self._catalog.replace(models)
         self._source.request_scan()
 
     def _build_config_file_poll(self) -> ConfigFilePoll | None:
-        config, catalog = self._config, self._catalog
+        config = self._config
         if not (config.model_config_file or config.servingd_config_file):
             return None
-        wait_s = config.model_config_file_poll_wait_seconds
-        ended = self._metrics.reloads.ended
-        if isinstance(catalog, RepositoryCatalog):
-            yaml = config.servingd_config_file
-            return ConfigFilePoll(
-                lambda: catalog.reread(yaml),
-                lambda models: self._source.request_scan(),
-                wait_s,
-                ended,
-            )
         return ConfigFilePoll(
-            lambda: configured_models(config, self._reloader.models),
-            lambda models: self.reload(models, None, log_reload, by_call=False),
-            wait_s,
-            ended,
+            lambda: self._read(config.servingd_config_file),
+            self._apply,
+            config.model_config_file_poll_wait_seconds,
+            self._metrics.reloads.ended,
         )
 
     # What the source and the manager tell ---------------------------------------------------------
 
     def models_configured(self, configured: Mapping[str, ModelConfig]) -> None:
         """Give each part the models that ought to be served; see `SourceListener`."""
+        self.models = configured
         names, models = frozenset(configured), tuple(configured.values())
         self.states.configure(names)
         self._metrics.configure(names)

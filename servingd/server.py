@@ -7,12 +7,14 @@ outside a Server.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from contextlib import ExitStack
 
 from servingd.config.server import ServerConfig
 from servingd.control import Control
+from servingd.frontends.admin.status_pages import StatusPages, describe_server
 from servingd.frontends.ports import Ports
 from servingd.observability.metrics import Metrics
 from servingd.observability.state_log import log_incomplete, log_state
@@ -20,6 +22,17 @@ from servingd.runtime.manager.state_monitor import StateMonitor
 from servingd.worker import Worker
 
 _log = logging.getLogger(__name__)
+
+
+class _Figures:
+    """What the only process says of the server."""
+
+    def __init__(self, metrics: Metrics, control: Control, worker: Worker) -> None:
+        self.metrics_page = metrics.page
+        self.serving_values = metrics.serving_values
+        self.status_page = StatusPages(
+            control, lambda: describe_server(os.getpid()), worker.explain, metrics.placements
+        ).page
 
 
 class Server:
@@ -38,7 +51,13 @@ class Server:
         self.states.subscribe_incomplete(self.metrics.on_incomplete)
         self.worker = Worker(config, self.metrics, self.states)
         self.control = Control(config, self.metrics, self.states, self.worker)
-        self.ports = Ports(config, self.metrics, self.worker, self.control)
+        self.ports = Ports(
+            config,
+            self.metrics,
+            self.worker,
+            self.control,
+            _Figures(self.metrics, self.control, self.worker),
+        )
 
     def start(self) -> None:
         """Open the ports, then load what is there; returns before the models are up.

@@ -6,7 +6,6 @@ They depend on two Protocols only, so the control plane may be in another proces
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +22,9 @@ from servingd.core.call_protocols import Models, States
 from servingd.core.readiness import Readiness
 from servingd.errors import Code, ServingError
 from servingd.frontends.admin.actions import Action, Actions, Doorkeeper
+from servingd.frontends.admin.model_actions import ModelControl, model_actions
 from servingd.frontends.admin.pages import AdminPages, PageContents
-from servingd.frontends.admin.status_pages import Answer, StatusPages, describe_server
+from servingd.frontends.admin.status_pages import Answer
 from servingd.frontends.admin_token import AdminToken, guarded
 from servingd.frontends.call import CallContext, RequestLog
 from servingd.frontends.grpc.grpcio import DEFAULT_WORKERS
@@ -98,7 +98,7 @@ class DataPlane(Protocol):
         ...
 
 
-class ControlPlane(Protocol):
+class ControlPlane(ModelControl, Protocol):
     """What decides which versions are served."""
 
     @property
@@ -148,23 +148,12 @@ class Figures(Protocol):
         ...
 
 
-class SharedPorts(Figures, Protocol):
-    """Who knows what all processes that share the ports say together."""
+class SharedPorts(Protocol):
+    """The other processes that have the same ports."""
 
     def share_jobs(self, store: JobStore) -> Jobs:
         """Let the others ask for this process's jobs; return those of all processes."""
         ...
-
-
-class _OwnFigures:
-    """What this process says of itself."""
-
-    def __init__(self, metrics: Metrics, states: States, data: DataPlane) -> None:
-        self.metrics_page = metrics.page
-        self.serving_values = metrics.serving_values
-        self.status_page = StatusPages(
-            states, lambda: describe_server(os.getpid()), data.explain, metrics.placements
-        ).page
 
 
 class Ports:
@@ -179,17 +168,18 @@ class Ports:
         metrics: Metrics,
         data: DataPlane,
         control: ControlPlane,
+        figures: Figures,
         actions: Sequence[Action] = (),
         shared: SharedPorts | None = None,
     ) -> None:
         """Read the files of TLS, monitoring and token.
 
-        `actions` are what administrators can do over HTTP. `shared`: other processes have the same
-        ports, and it knows what all of them together say; None: this process is alone. Raises
-        InvalidConfig or NotFound naming the file.
+        `actions` are what administrators can do over HTTP besides changing models. `shared`: other
+        processes have the same ports; None: this process is alone. Raises InvalidConfig or NotFound
+        naming the file.
         """
         self._shared = shared
-        self._figures = shared or _OwnFigures(metrics, control.states, data)
+        self._figures = figures
         self._config = config
         self._control = control
         self._end_streams = data.end_streams
@@ -210,6 +200,7 @@ class Ports:
             status=self._figures.status_page,
             workers=self._page_worker,
         )
+        actions = [*model_actions(control), *actions]
         self._http = self._build_http(data, actions) if config.rest_api_port else None
         self._admin = self._build_admin(actions) if config.admin_rest_port else None
         self._grpc = self._build_grpc(metrics, data)

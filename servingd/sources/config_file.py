@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import threading
 from collections.abc import Callable
 
 from servingd.config.models import ModelConfig
-from servingd.errors import ServingError
+from servingd.errors import ResourceExhausted, ServingError
+
+_MAX_JOBS = 64
+_STOP_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +40,7 @@ class ConfigFilePoll:
         self._apply = apply
         self._wait_s = wait_s if wait_s > 0 else None
         self._on_applied = on_applied
-        self._due = threading.Event()
-        self._stopping = False
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(_MAX_JOBS)
         self._problem = ""
         self._thread = threading.Thread(target=self._run, name="config-file", daemon=True)
 
@@ -46,23 +50,42 @@ class ConfigFilePoll:
 
     def read_now(self) -> None:
         """Read and apply the file soon; from any thread, returns at once."""
-        self._due.set()
+        with contextlib.suppress(queue.Full):  # as many readings are to come already
+            self._jobs.put_nowait(lambda: self._read_once(requested=True))
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run a job soon, between two readings of the file; it must not raise. From any thread.
+
+        Raises ResourceExhausted if too many wait.
+        """
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            raise ResourceExhausted(
+                f"{_MAX_JOBS} changes of the configuration wait already"
+            ) from None
 
     def stop(self) -> None:
-        """End the thread."""
-        self._stopping = True
-        self._due.set()
-        self._thread.join(5)
+        """End the thread, after the jobs that wait."""
+        with contextlib.suppress(queue.Full):
+            self._jobs.put(None, timeout=_STOP_S)
+        self._thread.join(_STOP_S)
 
     def _run(self) -> None:
         while True:
-            requested = self._due.wait(self._wait_s)
-            if self._stopping:
+            try:
+                job = self._jobs.get(timeout=self._wait_s)
+            except queue.Empty:
+                self._read_once(requested=False)
+                continue
+            if job is None:
                 return
-            self._due.clear()
-            problem = self._read_and_apply()
-            self._log_problem(problem, always=requested)
-            self._on_applied(not problem)
+            job()
+
+    def _read_once(self, *, requested: bool) -> None:
+        problem = self._read_and_apply()
+        self._log_problem(problem, always=requested)
+        self._on_applied(not problem)
 
     def _read_and_apply(self) -> str:
         """Return what went wrong; empty if nothing did."""

@@ -7,11 +7,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servingd.core.call_protocols import States
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.types import Device, ServableId
 from servingd.errors import ServingError
-from servingd.frontends.admin.status_pages import Answer, StatusPages, describe_server
+from servingd.frontends.admin.status_pages import (
+    Answer,
+    ModelsToDescribe,
+    StatusPages,
+    describe_server,
+)
 from servingd.observability.placements import Placements
 from servingd.supervisor.fleet.fleet import WorkerFleet
 from servingd.supervisor.link.messages import PlacementsAre, decode, pack, unpack
@@ -22,14 +26,16 @@ _ANSWERS_S = 2.0
 class FleetPages:
     """Asks all workers, and describes what they say as one. Its methods wait for the workers."""
 
-    def __init__(self, states: States, fleet: WorkerFleet, placements: Placements) -> None:
-        self._states = states
+    def __init__(
+        self, control: ModelsToDescribe, fleet: WorkerFleet, placements: Placements
+    ) -> None:
+        self._control = control
         self._fleet = fleet
         self._placements = placements
 
     def page(self, path: str) -> Answer | None:
         """Return the page at a path; None if there is none."""
-        pages = StatusPages(self._states, self._describe, self._explain, self._all_placements())
+        pages = StatusPages(self._control, self._describe, self._explain, self._all_placements())
         return pages.page(path)
 
     def _describe(self) -> Mapping[str, Any]:

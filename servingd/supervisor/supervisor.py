@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 from servingd.config.server import ServerConfig
+from servingd.config.yaml.edits import ModelEdit
 from servingd.control import Control
 from servingd.core.types import ServableId, VersionData
 from servingd.errors import ServingError, Unavailable, as_serving_error
@@ -66,7 +67,7 @@ class Supervisor:
         self.control.watch_readiness(self._tell_facts)
         self._metrics.register(WorkerMetrics(self.fleet))
         self._ports = ReservedPorts(config)
-        self._pages = FleetPages(self.states, self.fleet, self._metrics.placements)
+        self._pages = FleetPages(self.control, self.fleet, self._metrics.placements)
         self._hopeless = hopeless
 
     def start(self) -> None:
@@ -151,11 +152,6 @@ class Supervisor:
 
     def _begin(self, ask: Ask, answer: Callable[..., None]) -> None:
         match ask.what:
-            case "reload":
-                models, timeout_s = unpack(ask.body)
-                self.control.reload(
-                    unpack_models(models), timeout_s, lambda error: answer(error=error)
-                )
             case "metrics":
                 self._with_metrics(lambda merged: answer(page(merged)))
             case "values":
@@ -172,6 +168,22 @@ class Supervisor:
             case "page":
                 path = unpack(ask.body)
                 self._slow.submit(lambda: _answer(answer, lambda: pack(self._pages.page(path))))
+            case _:
+                self._change_models(ask, answer)
+
+    def _change_models(self, ask: Ask, answer: Callable[..., None]) -> None:
+        match ask.what:
+            case "reload":
+                models, timeout_s = unpack(ask.body)
+                self.control.reload(
+                    unpack_models(models), timeout_s, lambda error: answer(error=error)
+                )
+            case "edit":
+                edit = ModelEdit(*unpack(ask.body))
+                self.control.edit(edit, lambda error: answer(error=error))
+            case "reread":
+                self.control.reread()
+                answer()
             case unknown:
                 raise Unavailable(f"the supervisor knows nothing about {unknown}")
 

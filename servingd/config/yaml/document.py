@@ -41,6 +41,8 @@ class ServingdYaml:
 
     flags: Mapping[str, Any]
     models: tuple[ModelEntry, ...]
+    lists_models: bool = False
+    """Whether there is a list of models, be it empty: then models may be added while it is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def read_servingd_yaml(path: str) -> ServingdYaml:
     return ServingdYaml(
         flags=MappingProxyType({name: _flag(name, value) for name, value in entries.items()}),
         models=_models(models) if models is not None and not models.is_null() else (),
+        lists_models=models is not None,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
 import orjson
 
 from servingd import __version__
+from servingd.config.models import ModelConfig
 from servingd.core.call_protocols import States
 from servingd.core.types import ServableId
 from servingd.errors import Code, NotFound, ServingError
@@ -24,12 +25,26 @@ Answer: TypeAlias = tuple[int, bytes, str]
 """Status, body, content type."""
 
 
+class ModelsToDescribe(Protocol):
+    """The models of a server; see `servingd.control.Control`."""
+
+    @property
+    def states(self) -> States:
+        """The public states of all versions."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, ModelConfig]:
+        """The models that ought to be served, by name."""
+        ...
+
+
 class StatusPages:
     """Describes what there is. From any thread; a page of many models takes a while."""
 
     def __init__(
         self,
-        states: States,
+        control: ModelsToDescribe,
         describe: Callable[[], Mapping[str, Any]],
         explain: Callable[[str], Mapping[int, Sequence[Mapping[str, Any]]]],
         placements: Placements,
@@ -38,7 +53,8 @@ class StatusPages:
 
         `explain` returns the figures of a model's queues, by version.
         """
-        self._states = states
+        self._states = control.states
+        self._control = control
         self._describe = describe
         self._explain = explain
         self._placements = placements
@@ -85,8 +101,11 @@ class StatusPages:
 
     def _describe_model(self, name: str) -> Mapping[str, Any]:
         incomplete = self._states.incomplete(name)
+        model = self._control.models.get(name)
         return {
             "name": name,
+            "base_path": model and model.base_path,
+            "labels": dict(model.version_labels) if model else {},
             "error": self._states.absent(name) or None,
             "versions": [
                 {

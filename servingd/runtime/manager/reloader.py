@@ -64,6 +64,12 @@ class Reloader:
         with self._lock:
             return self._models
 
+    @property
+    def by_call(self) -> bool:
+        """Whether a call has set them, not files."""
+        with self._lock:
+            return self._by_call
+
     def reload(
         self, models: tuple[ModelConfig, ...], timeout_s: float, done: Done, by_call: bool = True
     ) -> None:

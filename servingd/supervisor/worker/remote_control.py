@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from servingd.config.models import ModelConfig
+from servingd.config.yaml.edits import ModelEdit
 from servingd.core.callbacks import nothing
 from servingd.core.readiness import Needs, Readiness, usable, why_unusable
 from servingd.errors import ServingError
@@ -109,6 +110,15 @@ class RemoteControl:
             ).start()
 
         self._questions.ask("reload", pack([pack_models(models), timeout_s]), answered)
+
+    def edit(self, edit: ModelEdit, done: Callable[[ServingError | None], None]) -> None:
+        """Let the supervisor change `servingd.yaml`."""
+        body = pack([edit.kind, edit.model, dict(edit.content)])
+        self._questions.ask("edit", body, lambda answer: done(answer.error))
+
+    def reread(self) -> None:
+        """Let the supervisor read the configuration files again."""
+        self._questions.ask("reread", b"", lambda answer: None)
 
     def metrics_page(self) -> bytes:
         """Return the metrics page of all workers. Waits for the supervisor."""

@@ -253,6 +253,7 @@ class WorkerEnd:
             self._metrics,
             worker,
             control,
+            control,
             actions=worker_actions(self._questions),
             shared=control,
         )

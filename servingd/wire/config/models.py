@@ -31,7 +31,8 @@ def configured_models(
     field, or FailedPrecondition for a file that is empty now: it may be half written.
     """
     yaml = config.servingd_config_file
-    entries = read_servingd_yaml(yaml).models if yaml else ()
+    file = read_servingd_yaml(yaml) if yaml else None
+    entries = file.models if file else ()
     if config.model_config_file:
         listed = read_models(config.model_config_file, may_be_unset=not now)
     elif config.model_base_path and not config.model_repository:
@@ -39,7 +40,8 @@ def configured_models(
         listed = (ModelConfig(name=config.model_name, base_path=path),)
     else:
         listed = ()
-    if not (entries or config.model_config_file or config.model_repository or listed):
+    elsewhere = config.model_config_file or config.model_repository
+    if not (elsewhere or listed or (file and file.lists_models)):
         raise no_models(f"{yaml} names no models either.")
     return merge_models(listed, entries, others_may_come=bool(config.model_repository))
 

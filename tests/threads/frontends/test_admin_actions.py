@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from typing import ClassVar
 
 import pytest
 
@@ -22,6 +23,12 @@ RIGHT = "authorization: right"
 
 class Models:
     """States without any model."""
+
+    models: ClassVar = {}
+
+    @property
+    def states(self):
+        return self
 
     def names(self):
         return []

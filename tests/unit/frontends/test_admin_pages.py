@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from servingd.frontends.admin.pages import AdminPages, PageContents
@@ -12,6 +14,12 @@ from servingd.observability.placements import Placements
 
 class OneModel:
     """States of a model with a name that URLs must encode."""
+
+    models: ClassVar = {}
+
+    @property
+    def states(self):
+        return self
 
     def names(self):
         return ["a b/c"]
