@@ -6,6 +6,7 @@ The flags themselves are the fields of `server.py` (ours) and `tensorflow_servin
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -81,6 +82,15 @@ count: Check = whole(1, _ANY_INT32[1])
 def tcp_port(value: int) -> str | None:
     """Check for a TCP port, or 0 for none."""
     return None if 0 <= value < 65536 else "a port between 0 and 65535"
+
+
+def ip_address(text: str) -> str | None:
+    """Check for an IP address, or `localhost`, or nothing."""
+    try:
+        ipaddress.ip_address("127.0.0.1" if text in ("", "localhost") else text)
+    except ValueError:
+        return "an IP address of this machine, or localhost"
+    return None
 
 
 def channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:

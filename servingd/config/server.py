@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from servingd.config.flag_fields import (
     at_least,
     count,
+    ip_address,
     one_of,
     own_flag,
     tcp_port,
@@ -56,6 +57,16 @@ class ServerConfig(TensorFlowServingFlags):
         "",
         "Folder of which every subfolder is a model. Models that come and go while the "
         "server runs are followed.",
+    )
+    model_platform: str = own_flag(
+        "tensorflow",
+        "Servable type of the model of --model_base_path, or auto: told by the files of its "
+        "versions.",
+    )
+    host: str = own_flag(
+        "",
+        "IP address at which all TCP ports listen, such as 127.0.0.1. Empty: every address.",
+        ip_address,
     )
     grpc_transport: str = own_flag(
         "auto",
@@ -264,6 +275,12 @@ class ServerConfig(TensorFlowServingFlags):
         "info, or debug: with a line for each call that fails or is malformed.",
         one_of("info", "debug"),
     )
+    log_format: str = own_flag(
+        "text",
+        "text: lines for people; json: an object per line, with the time's zone, the level, and "
+        "model, version and request id as fields.",
+        one_of("text", "json"),
+    )
     drain_delay_s: float = own_flag(
         0.0,
         "Seconds for which a server that stops is not ready but still takes calls.",
@@ -290,6 +307,8 @@ class ServerConfig(TensorFlowServingFlags):
             expected = check(value) if check else None
             if expected is not None:
                 raise InvalidConfig(f"--{field.name}: expected {expected}, got {value!r}")
+        if self.host == "localhost":
+            object.__setattr__(self, "host", "127.0.0.1")
         self._check_ports()
         self._check_models()
         self._check_credentials()

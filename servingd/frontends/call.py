@@ -130,7 +130,10 @@ class Call:
             handle.release()
         signature = self.runner.signature.name if self.runner else ""
         seconds = time.perf_counter() - self._started
-        self._context.metrics.record(model, version, signature, self.method, code, seconds)
+        request_id = self._reply.request_id()
+        self._context.metrics.record(
+            model, version, signature, self.method, code, seconds, request_id
+        )
 
 
 class SignatureCall(Call):

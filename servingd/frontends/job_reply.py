@@ -33,6 +33,10 @@ class JobReply:
         """Return the priority that the caller asked for, or a low one."""
         return self._priority
 
+    def request_id(self) -> str:
+        """Return the job's id."""
+        return self._job.id
+
     def authorization(self) -> str:
         """Return nothing: jobs are no administrators' calls."""
         return ""

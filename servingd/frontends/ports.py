@@ -296,10 +296,12 @@ class Ports:
         ):
             if http is not None:
                 stack.callback(http.stop)
-                opened.append((http, http.bind("", port, shared=self._shared is not None), what))
+                shared = self._shared is not None
+                opened.append((http, http.bind(config.host, port, shared=shared), what))
+        everywhere = "" if config.host else "(and at every address of this host)"
         for http, port, what in opened:
             http.start()
-            _log.info("%s at:localhost:%d ... (and at every address of this host)", what, port)
+            _log.info("%s at:%s:%d ... %s", what, config.host or "localhost", port, everywhere)
 
     def _build_grpc(self, metrics: Metrics, data: DataPlane) -> GrpcFrontend:
         config = self._config
@@ -314,6 +316,7 @@ class Ports:
         )
         options = GrpcOptions(
             port=config.port,
+            host=config.host,
             socket_path=config.grpc_socket_path,
             admin_port=config.admin_port,
             transport=config.grpc_transport,

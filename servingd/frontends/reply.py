@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
 from servingd.core.batching.queue import Priority
@@ -13,6 +13,8 @@ RETRY_HEADER = "retry-after-ms"
 AUTHORIZATION_HEADER = "authorization"
 REQUEST_ID_HEADER = "x-request-id"
 """A header of the caller's that is repeated in the answer."""
+TRACE_HEADER = "traceparent"
+"""The W3C's header that says which trace a call belongs to."""
 
 
 class Reply(Protocol):
@@ -32,6 +34,10 @@ class Reply(Protocol):
 
     def authorization(self) -> str:
         """Return the call's `authorization` metadata; empty where there is none."""
+        ...
+
+    def request_id(self) -> str:
+        """Return the caller's `x-request-id`, else its `traceparent`; empty where it has none."""
         ...
 
     def alive(self) -> bool:
@@ -77,6 +83,10 @@ class PartsReply(Reply, Protocol):
         ...
 
 
+_IDS = (REQUEST_ID_HEADER, TRACE_HEADER)
+MAX_REQUEST_ID = 128
+"""The characters of a request's id that are logged."""
+
 MOST_PARTS = 2
 """Parts that wait in a reply; its transport may hold as many again that its client has not read."""
 
@@ -85,6 +95,12 @@ Handler: TypeAlias = Callable[[bytes, Reply], None]
 
 PartsHandler: TypeAlias = Callable[[bytes, PartsReply], None]
 """A `Handler` that answers in parts."""
+
+
+def request_id_in(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """Return the request's id in gRPC metadata; see `Reply.request_id`."""
+    found = {key: str(value) for key, value in metadata if key in _IDS}
+    return next((found[key] for key in _IDS if key in found), "")[:MAX_REQUEST_ID]
 
 
 def priority_of(text: str) -> Priority:

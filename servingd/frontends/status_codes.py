@@ -7,11 +7,11 @@ its code (`tfs/rest/reply.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from servingd.errors import Code
-from servingd.frontends.reply import RETRY_HEADER
+from servingd.frontends.reply import REQUEST_ID_HEADER, RETRY_HEADER
 
 # gRPC's numbers are the canonical ones. Its texts are cut as TensorFlow Serving cuts them: they
 # travel in headers, and much longer ones break clients.
@@ -44,6 +44,14 @@ def retry_hint(retry_after_s: float | None) -> list[tuple[str, str]] | None:
     if retry_after_s is None:
         return None
     return [(RETRY_HEADER, str(math.ceil(retry_after_s * 1000)))]
+
+
+def answer_metadata(
+    metadata: Iterable[tuple[str, str | bytes]], retry_after_s: float | None = None
+) -> list[tuple[str, str | bytes]]:
+    """Return gRPC's trailing metadata for a caller's: its request id, and when to try again."""
+    repeated = [entry for entry in metadata if entry[0] == REQUEST_ID_HEADER]
+    return [*(retry_hint(retry_after_s) or ()), *repeated]
 
 
 def retry_header(retry_after_s: float | None) -> tuple[tuple[str, str], ...]:

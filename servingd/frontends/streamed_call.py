@@ -78,4 +78,5 @@ class StreamedCall(SignatureCall):
         model, version = context.metric_labels(self.handle, getattr(self, "spec", None))
         signature = self.runner.signature.name if self.runner else ""
         seconds = time.perf_counter() - self._started
-        context.metrics.record(model, version, signature, self.method, code, seconds)
+        request_id = "" if code is Code.OK else self._reply.request_id()
+        context.metrics.record(model, version, signature, self.method, code, seconds, request_id)

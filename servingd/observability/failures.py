@@ -23,9 +23,18 @@ class FailureLog:
         self._lock = threading.Lock()
         self._since: dict[tuple[str, str, Code], tuple[float, int]] = {}  # guarded by _lock
 
-    def note(self, model: str, method: str, code: Code) -> None:
-        """Record a failed call, and log it if a line is due."""
-        _log.debug("%s of %s failed: %s", method, model or "no known model", code.name)
+    def note(self, model: str, method: str, code: Code, request_id: str = "") -> None:
+        """Record a failed call, and log it if a line is due; `request_id` is the caller's."""
+        fields = {"model": model, "method": method, "code": code.name, "request_id": request_id}
+        which = f" (request {request_id})" if request_id else ""
+        _log.debug(
+            "%s of %s failed: %s%s",
+            method,
+            model or "no known model",
+            code.name,
+            which,
+            extra=fields,
+        )
         key = (model, method, code)
         now = self._now()
         with self._lock:
@@ -35,4 +44,6 @@ class FailureLog:
         if due:
             others = f" (and {more} since the last such line)" if more else ""
             name = model or "a model that is not known"
-            _log.info("%s of %s failed: %s%s", method, name, code.name, others)
+            _log.info(
+                "%s of %s failed: %s%s%s", method, name, code.name, which, others, extra=fields
+            )

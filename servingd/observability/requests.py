@@ -123,12 +123,22 @@ class RequestMetrics:
         self._failures = FailureLog()
 
     def record(
-        self, model: str, version: int, signature: str, method: str, code: Code, seconds: float
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        method: str,
+        code: Code,
+        seconds: float,
+        request_id: str = "",
     ) -> None:
-        """Record one request. `model` is empty for a model that is not served."""
+        """Record one request; its id is for the log of failures.
+
+        `model` is empty for a model that is not served.
+        """
         self.histogram(model, version, signature, method, code).add(seconds)
         if code is not Code.OK:
-            self._failures.note(model, method, code)
+            self._failures.note(model, method, code, request_id)
 
     def histogram(
         self, model: str, version: int, signature: str, method: str, code: Code

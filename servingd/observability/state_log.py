@@ -26,6 +26,7 @@ def log_state(state: ServableState) -> None:
             state.id,
             state.error.code.name,
             state.error.message,
+            extra={"code": state.error.code.name},
         )
     else:
         _log.info(_LINES[state.state], state.id)
@@ -34,4 +35,7 @@ def log_state(state: ServableState) -> None:
 def log_incomplete(name: str, incomplete: Mapping[int, str]) -> None:
     """Log a model's incomplete versions, each with the reason."""
     for version, reason in sorted(incomplete.items()):
-        _log.warning("version %d of model %s is incomplete: %s", version, name, reason)
+        fields = {"model": name, "version": version}
+        _log.warning(
+            "version %d of model %s is incomplete: %s", version, name, reason, extra=fields
+        )

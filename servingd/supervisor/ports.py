@@ -22,6 +22,7 @@ class ReservedPorts:
                 "--workers: expected 1 with --grpc_socket_path, since a Unix socket has one "
                 f"listener; got {config.workers}"
             )
+        self._host = config.host
         self._ports = {
             "gRPC": config.port,
             "HTTP": config.rest_api_port,
@@ -35,13 +36,15 @@ class ReservedPorts:
         with ExitStack() as stack:
             for name, port in self._ports.items():
                 if port:
-                    _bind(name, port, shared=False).close()  # another server's is an error
-                    first = _bind(name, port, shared=True)
+                    _bind(
+                        name, self._host, port, shared=False
+                    ).close()  # another server's is an error
+                    first = _bind(name, self._host, port, shared=True)
                     stack.callback(first.close)
                     # SO_REUSEADDR is needed where connections of an earlier server wait for their
                     # end; but who has it lets in others that have it, while nobody listens.
                     first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-                    stack.callback(_bind(name, port, shared=True, again=True).close)
+                    stack.callback(_bind(name, self._host, port, shared=True, again=True).close)
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -49,9 +52,9 @@ class ReservedPorts:
         self._stack.close()
 
 
-def _bind(name: str, port: int, *, shared: bool, again: bool = False) -> socket.socket:
-    dual = socket.has_dualstack_ipv6()
-    held = socket.socket(socket.AF_INET6 if dual else socket.AF_INET)
+def _bind(name: str, host: str, port: int, *, shared: bool, again: bool = False) -> socket.socket:
+    dual = not host and socket.has_dualstack_ipv6()
+    held = socket.socket(socket.AF_INET6 if dual or ":" in host else socket.AF_INET)
     try:
         if not again:  # the kernel remembers what the last one had
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -59,7 +62,7 @@ def _bind(name: str, port: int, *, shared: bool, again: bool = False) -> socket.
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if shared:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind(("", port))
+        held.bind((host, port))
         if not shared:
             held.listen(1)  # else a port that another process only holds would look free
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_ADDRESS = "the ports are open at every address of this host"
 _METRICS = "metrics are at /metrics of --rest_api_port"
 
 OTHER_NAMES: Mapping[str, str] = {
@@ -24,6 +23,11 @@ OTHER_NAMES: Mapping[str, str] = {
     "config_file": "model_config_file",
     "config_path": "model_config_file",
     "model_config": "model_config_file",
+    "bind": "host",
+    "address": "host",
+    "bind_address": "host",
+    "grpc_bind_address": "host",
+    "rest_bind_address": "host",
     "target_device": "device",
     "log_verbose": "log_level",
     "verbose": "log_level",
@@ -34,12 +38,6 @@ OTHER_NAMES: Mapping[str, str] = {
 """The flag here, by the name there, with underscores."""
 
 NOT_HERE: Mapping[str, str] = {
-    "host": _ADDRESS,
-    "bind": _ADDRESS,
-    "address": _ADDRESS,
-    "bind_address": _ADDRESS,
-    "grpc_bind_address": _ADDRESS,
-    "rest_bind_address": _ADDRESS,
     "metrics_port": _METRICS,
     "allow_metrics": _METRICS,
     "metrics_enable": _METRICS,

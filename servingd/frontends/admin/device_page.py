@@ -7,9 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servingd.core.lifecycle.harness import PlannedVersion
+from servingd.core.lifecycle.states import HarnessState, PublicState
 from servingd.core.resources.placement import ReplicaReport
 from servingd.core.types import ServableId
 from servingd.observability.placements import Placements
+
+_STATES = {
+    HarnessState.NEW: PublicState.START,
+    HarnessState.LOADING: PublicState.LOADING,
+    HarnessState.READY: PublicState.AVAILABLE,
+    HarnessState.QUIESCING: PublicState.UNLOADING,
+    HarnessState.UNLOADING: PublicState.UNLOADING,
+    HarnessState.DISABLED: PublicState.END,
+    HarnessState.ERROR: PublicState.END,
+}
+"""The state that clients see, by the manager's."""
 
 
 def describe_devices(placements: Placements) -> Mapping[str, Any]:
@@ -40,7 +52,7 @@ def describe_devices(placements: Placements) -> Mapping[str, Any]:
             {
                 "model": version.id.name,
                 "version": version.id.version,
-                "state": version.state.name,
+                "state": _STATES[version.state].name,
                 **_placement(version, reports.get(version.id, ())),
             }
             for version in plan.versions

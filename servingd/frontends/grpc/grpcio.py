@@ -28,8 +28,9 @@ from servingd.frontends.reply import (
     Handler,
     PartsHandler,
     priority_of,
+    request_id_in,
 )
-from servingd.frontends.status_codes import grpc_message, retry_hint
+from servingd.frontends.status_codes import answer_metadata, grpc_message
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 DEFAULT_WORKERS = 1024
@@ -84,6 +85,9 @@ class _WaitingReply:
         found = self._context.invocation_metadata()
         return next((str(e[1]) for e in found if e[0] == AUTHORIZATION_HEADER), "")
 
+    def request_id(self) -> str:
+        return request_id_in(self._context.invocation_metadata())
+
     def alive(self) -> bool:
         return not self._gone and (self.deadline is None or time.monotonic() < self.deadline)
 
@@ -91,12 +95,15 @@ class _WaitingReply:
         """Do nothing: each answer wakes the thread that waits for it."""
 
     def send(self, payload: bytes) -> bool:
+        repeated = answer_metadata(self._context.invocation_metadata())
+        if repeated:
+            self._context.set_trailing_metadata(repeated)
         return self._answer(Code.OK, "", bytes(payload))
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
-        hint = retry_hint(retry_after_s)
-        if hint is not None:
-            self._context.set_trailing_metadata(hint)
+        metadata = answer_metadata(self._context.invocation_metadata(), retry_after_s)
+        if metadata:
+            self._context.set_trailing_metadata(metadata)
         return self._answer(code, grpc_message(message), None)
 
     def gone(self) -> None:

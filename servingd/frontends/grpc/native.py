@@ -28,8 +28,9 @@ from servingd.frontends.reply import (
     REQUEST_ID_HEADER,
     Handler,
     priority_of,
+    request_id_in,
 )
-from servingd.frontends.status_codes import grpc_message, retry_hint
+from servingd.frontends.status_codes import answer_metadata, grpc_message
 
 _BATCH = 64
 _WAKE_MS = 500
@@ -113,6 +114,9 @@ class _NativeReply:
     def authorization(self) -> str:
         return next((str(e[1]) for e in self._details[0] if e[0] == AUTHORIZATION_HEADER), "")
 
+    def request_id(self) -> str:
+        return request_id_in(self._details[0])
+
     def begin_batch(self) -> Callable[[], None] | None:
         return self._responses.begin_batch()
 
@@ -128,8 +132,7 @@ class _NativeReply:
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
         self.over = True
-        metadata = retry_hint(retry_after_s) or []
-        metadata += [entry for entry in self._details[0] if entry[0] == REQUEST_ID_HEADER]
+        metadata = answer_metadata(self._details[0], retry_after_s)
         return self._fail(
             self.call, int(code), grpc_message(message), trailing_metadata=metadata or None
         )

@@ -21,8 +21,9 @@ from servingd.frontends.reply import (
     REQUEST_ID_HEADER,
     PartsHandler,
     priority_of,
+    request_id_in,
 )
-from servingd.frontends.status_codes import grpc_message, retry_hint
+from servingd.frontends.status_codes import answer_metadata, grpc_message
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -61,6 +62,9 @@ class _StreamReply:
     def authorization(self) -> str:
         return self._metadata(AUTHORIZATION_HEADER)
 
+    def request_id(self) -> str:
+        return request_id_in(self._context.invocation_metadata())
+
     def _metadata(self, key: str) -> str:
         found = self._context.invocation_metadata()
         return next((str(entry[1]) for entry in found if entry[0] == key), "")
@@ -92,9 +96,9 @@ class _StreamReply:
         return self._end(Code.OK, "")
 
     def fail(self, code: Code, message: str, retry_after_s: float | None = None) -> bool:
-        hint = retry_hint(retry_after_s)
-        if hint is not None and not self._over:
-            self._context.set_trailing_metadata(hint)
+        metadata = answer_metadata(self._context.invocation_metadata(), retry_after_s)
+        if metadata and not self._over:
+            self._context.set_trailing_metadata(metadata)
         return self._end(code, grpc_message(message))
 
     def _end(self, code: Code, message: str) -> bool:

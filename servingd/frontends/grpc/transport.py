@@ -33,7 +33,9 @@ class GrpcOptions:
     """The ports of gRPC, and their settings."""
 
     port: int
-    """The TCP port, on every address; 0: none."""
+    """The TCP port; 0: none."""
+    host: str = ""
+    """The IP address of all ports; empty: every address."""
     socket_path: str = ""
     """An additional Unix socket; empty: none."""
     admin_port: int = 0
@@ -81,7 +83,7 @@ class GrpcFrontend:
             refused: dict[str, Handler] = dict.fromkeys(admin_table, _not_here)
             public = {**table, **refused}
         self.transport = _choose(options)
-        targets = [f"{any_address()}:{options.port}"] if options.port else []
+        targets = [f"{_address(options.host)}:{options.port}"] if options.port else []
         self._native: NativeTransport | None = None
         if self.transport == "native":
             behind, path = _private_socket()
@@ -100,7 +102,8 @@ class GrpcFrontend:
         self._grpcio = self._make_grpcio(targets, public)
         self._admin: GrpcioTransport | None = None
         if options.admin_port:
-            self._admin = self._make_grpcio([f"{any_address()}:{options.admin_port}"], everything)
+            target = f"{_address(options.host)}:{options.admin_port}"
+            self._admin = self._make_grpcio([target], everything)
 
     def _make_grpcio(self, targets: list[str], handlers: Mapping[str, Handler]) -> GrpcioTransport:
         options = self._options
@@ -128,8 +131,10 @@ class GrpcFrontend:
     def places(self, port: int) -> list[str]:
         """Return the addresses for the log; `port` is what `bind` returned."""
         transport, socket_path = self.transport, self._options.socket_path
-        both = f"and at [::]:{port}; " if any_address() != _EVERY_IPV4 else ""
-        tcp = [f"{_EVERY_IPV4}:{port} ... ({both}{transport})"] if self._options.port else []
+        host = self._options.host
+        both = f"and at [::]:{port}; " if not host and _address("") != _EVERY_IPV4 else ""
+        place = _address(host) if host else _EVERY_IPV4
+        tcp = [f"{place}:{port} ... ({both}{transport})"] if self._options.port else []
         return tcp + ([f"unix:{socket_path} ... (grpcio)"] if socket_path else [])
 
     def start(self) -> None:
@@ -244,6 +249,8 @@ def _take_over_socket(path: str) -> None:
         os.unlink(path)
 
 
-def any_address() -> str:
-    """Return the address that means every interface: IPv6 and IPv4 where both exist."""
-    return "[::]" if socket.has_dualstack_ipv6() else _EVERY_IPV4
+def _address(host: str) -> str:
+    """Return a host as gRPC spells it; none means every one: IPv6 and IPv4 where both exist."""
+    if not host:
+        return "[::]" if socket.has_dualstack_ipv6() else _EVERY_IPV4
+    return f"[{host}]" if ":" in host else host

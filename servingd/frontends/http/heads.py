@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from servingd.frontends.http.messages import HttpRequest
-from servingd.frontends.reply import REQUEST_ID_HEADER
+from servingd.frontends.reply import REQUEST_ID_HEADER, TRACE_HEADER
 
 _MAX_HEADS = 256
 _MAX_HEAD_BYTES = 2048
+_NOT_KEPT = {"expect", REQUEST_ID_HEADER, TRACE_HEADER}
 _END = b"\r\n\r\n"
 
 
@@ -51,8 +52,8 @@ class KnownHeads:
         """
         end = data.find(_END) + 4
         headers, length = request.headers, len(request.body)
-        # A request id differs from request to request.
-        plain = "expect" not in headers and REQUEST_ID_HEADER not in headers
+        # Ids of requests and traces differ from request to request.
+        plain = not headers.keys() & _NOT_KEPT
         counted = headers.get("content-length", "0") == str(length)
         whole = "transfer-encoding" not in headers and data[end:] == request.body
         if not (plain and counted and whole and end <= _MAX_HEAD_BYTES):

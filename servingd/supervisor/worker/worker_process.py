@@ -28,7 +28,7 @@ from servingd.errors import ServingError, Unavailable, as_serving_error
 from servingd.frontends.ports import Ports
 from servingd.machine.cpus import share_with
 from servingd.machine.memory import status_bytes
-from servingd.observability.logs import configure_logging, set_level
+from servingd.observability.logs import configure_logging
 from servingd.observability.metrics import Metrics
 from servingd.observability.snapshots import encode as encode_snapshot
 from servingd.runtime.loop import Loop
@@ -222,8 +222,8 @@ class WorkerEnd:
             )
             self._end(1)
             return
-        configure_logging(worker=message.number)
-        set_level(message.config.log_level)
+        config = message.config
+        configure_logging(config.log_format, config.log_level, message.number)
         share_with(message.workers)
         try:
             self._build(message.config, message.number)

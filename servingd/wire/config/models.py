@@ -37,7 +37,8 @@ def configured_models(
         listed = read_models(config.model_config_file, may_be_unset=not now)
     elif config.model_base_path and not config.model_repository:
         path = os.path.abspath(_local("model_base_path", config.model_base_path))
-        listed = (ModelConfig(name=config.model_name, base_path=path),)
+        platform = "" if config.model_platform == "auto" else config.model_platform
+        listed = (ModelConfig(name=config.model_name, base_path=path, platform=platform),)
     else:
         listed = ()
     elsewhere = config.model_config_file or config.model_repository

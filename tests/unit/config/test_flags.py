@@ -274,10 +274,7 @@ def test_ways_to_write_them(arguments: list[str], expected: dict[str, Any]) -> N
         ("--model_dir=m", "unknown argument: --model_dir=m; did you mean --model_base_path?"),
         ("--model-store=m", "unknown argument: --model-store=m; did you mean --model_repository?"),
         ("--Log-Level=x", "unknown argument: --Log-Level=x; did you mean --log_level?"),
-        (
-            "--host=::",
-            "unknown argument: --host=::; the ports are open at every address of this host",
-        ),
+        ("--bind=::", "unknown argument: --bind=::; did you mean --host?"),
         (
             "./m",
             "unknown argument: ./m; did you mean --model_repository=./m, or --model_base_path=./m?",

@@ -193,7 +193,7 @@ class RestApi:
         except ServingError as error:
             rest = RestReply(reply, plan.form, None)
             rest.fail(error.code, error.message, error.retry_after_s)
-            self._count(plan.verb, plan.spec, error.code, 0.0)
+            self._count(plan.verb, plan.spec, error.code, 0.0, plan.form.request_id)
             return
         priority = plan.form.priority if PRIORITY_HEADER in request.headers else Priority.LOW
         kept = JobReply(self._jobs, job, JSON, priority)
@@ -269,7 +269,7 @@ class RestApi:
             rest.refuse_body(error.message)
         else:
             rest.fail(error.code, error.message, error.retry_after_s)
-        self._count(plan.verb, plan.spec, error.code, 0.0)
+        self._count(plan.verb, plan.spec, error.code, 0.0, plan.form.request_id)
 
     # What is answered at once ---------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ class RestApi:
                 reply.send(400, b"", JSON, self.headers)
             else:
                 rest.fail(code, failure.message)
-        self._count(found.verb, found.spec, code, time.perf_counter() - started)
+        self._count(found.verb, found.spec, code, time.perf_counter() - started, rest.request_id())
 
     def _document(self, found: Route) -> bytes:
         """Return the JSON of a status, list or metadata request. Raises ServingError."""
@@ -326,6 +326,8 @@ class RestApi:
         reply.send(200 if allowed else 400, b"", "text/html", self.headers)
         self._count("options", ModelSpec(""), code, time.perf_counter() - started)
 
-    def _count(self, verb: str, spec: ModelSpec, code: Code, seconds: float) -> None:
+    def _count(
+        self, verb: str, spec: ModelSpec, code: Code, seconds: float, request_id: str = ""
+    ) -> None:
         model, _ = self._context.metric_labels(None, spec)
-        self._context.metrics.record(model, 0, "", verb or "malformed", code, seconds)
+        self._context.metrics.record(model, 0, "", verb or "malformed", code, seconds, request_id)

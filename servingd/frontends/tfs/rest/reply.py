@@ -12,7 +12,7 @@ from servingd.errors import Code
 from servingd.frontends.http.content_coding import accepts_gzip, deflated
 from servingd.frontends.http.messages import Headers, HttpReply
 from servingd.frontends.job_reply import JobReply
-from servingd.frontends.reply import PRIORITY_HEADER, priority_of
+from servingd.frontends.reply import PRIORITY_HEADER, priority_of, request_id_in
 from servingd.frontends.status_codes import HTTP, retry_header
 from servingd.frontends.workers import Workers
 from servingd.wire.json.results import encode_error
@@ -39,6 +39,7 @@ class ReplyForm(NamedTuple):
     """Whether the client accepts gzip."""
     headers: Headers
     priority: Priority
+    request_id: str = ""
 
 
 def reply_form(request_headers: Mapping[str, str], headers: Headers) -> ReplyForm:
@@ -48,6 +49,7 @@ def reply_form(request_headers: Mapping[str, str], headers: Headers) -> ReplyFor
         gzip,
         (*headers, ("vary", "accept-encoding")) if gzip else headers,
         priority_of(request_headers.get(PRIORITY_HEADER, "")),
+        request_id_in(request_headers.items()),
     )
 
 
@@ -84,6 +86,10 @@ class RestReply:
     def priority(self) -> Priority:
         """Return the priority that the caller asked for."""
         return self._form.priority
+
+    def request_id(self) -> str:
+        """Return the caller's id of the request."""
+        return self._form.request_id
 
     def authorization(self) -> str:
         """Return nothing: REST has no administrators' calls."""

@@ -51,7 +51,7 @@ def waiting(
 
         def fail(error: ServingError) -> None:
             reply.fail(error.code, error.message, error.retry_after_s)
-            context.metrics.record("", 0, "", method, error.code, 0.0)
+            context.metrics.record("", 0, "", method, error.code, 0.0, reply.request_id())
 
         try:
             spec = spec_of(payload)

@@ -72,7 +72,9 @@ class JobMethods:
 
     def _fail(self, reply: Reply, method: str, failure: ServingError) -> None:
         reply.fail(failure.code, failure.message, failure.retry_after_s)
-        self._context.metrics.record("", 0, "", f"{method}Job", failure.code, 0.0)
+        self._context.metrics.record(
+            "", 0, "", f"{method}Job", failure.code, 0.0, reply.request_id()
+        )
 
     def _tell(self, reply: Reply, method: str, found: JobView | ServingError) -> None:
         if isinstance(found, ServingError):

@@ -44,7 +44,8 @@ class StatusMethods:
                 code = failure.code
                 reply.fail(code, failure.message)
             seconds = time.perf_counter() - started
-            self._context.metrics.record(model, version, "", method, code, seconds)
+            request_id = "" if code is Code.OK else reply.request_id()
+            self._context.metrics.record(model, version, "", method, code, seconds, request_id)
 
         return handle
 
