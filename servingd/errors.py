@@ -41,6 +41,10 @@ class ServingError(Exception):
         self.message = message
         self.retry_after_s: float | None = None
         """Seconds after which it may be worth trying again; None where that is not known."""
+        self.request_id: str | None = None
+        """The id of the request that failed, where a server's answer repeated it."""
+        self.field: str | None = None
+        """The input that is wrong, where that is known."""
 
 
 class InvalidArgument(ServingError):

@@ -2,129 +2,294 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, TypeVar, cast
 
-import grpc
-import numpy as np
+from servingd.client.address import Address, parse_address
+from servingd.client.answers import ModelMetadata, VersionStatus
+from servingd.client.calls import Api, Array, Send, Steps, Transport
+from servingd.client.operations import Begun, Given, Operations, names_of, spec_of
+from servingd.client.settings import Retry, Settings, Tls, Token, settings_of
+from servingd.errors import ServingError
 
-from servingd.client.casting import fitted
-from servingd.client.hints import retry_after_s
-from servingd.core.lifecycle.states import PublicState
-from servingd.core.types import DataType
-from servingd.errors import InvalidArgument, NotFound, ServingError, error_from_code
-from servingd.wire import protos
-from servingd.wire.tensors.decoding import decode
-from servingd.wire.tensors.encoding import encode_as_content
-from servingd.wire.tensors.types import data_type_of, numpy_dtype
-
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
-_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
-METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
-_SIGNATURES = "signature_def"
-_WRONG_TYPE = "Expects arg["
-"""The beginning of TensorFlow's error for an input of a wrong dtype."""
-UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+T = TypeVar("T")
 
 
 class Client:
-    """A connection to servingd, or to TensorFlow Serving. Thread-safe; close it when done."""
+    """Connections to servingd, or to TensorFlow Serving. Thread-safe; close it when done.
 
-    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, options=UNLIMITED)
-        else:
-            self._channel = grpc.secure_channel(target, credentials, options=UNLIMITED)
+    Args:
+        server: `host:8500` or `grpc://host:8500`, `grpcs://` (encrypted), a target of gRPC's such
+            as `unix:/run/serving.sock`; or `http://host:8501`, `https://` for REST, with a path
+            before all of the API's if there is one.
+        tls: how to encrypt; True: with the certificates that the system trusts.
+        token: sent as `Authorization: Bearer TOKEN`; a function is asked before each attempt.
+        timeout_s: seconds for a call that names none; it holds for all attempts together, and for
+            a stream from start to end. None: no limit.
+        retry: what is tried again.
+        connections: how many are opened and used in turns. Of several workers of a server, each
+            connection has one. REST has at least as many as calls at a time.
+        compression: `gzip` compresses requests and asks for compressed answers.
+        keepalive_s: seconds after which a silent connection is checked; 0: never.
+        priority: `high`, `normal` or `low`, for a call that names none.
+        headers: what every call has as well.
+
+    Every method raises the ServingError of the server's status (`servingd.errors`), with the
+    server's text and what it said of trying again; Unavailable where it cannot be reached;
+    DeadlineExceeded when time is up; InvalidArgument before anything is sent, where that is enough.
+
+    What the keywords of a call mean is told at `predict`; they mean the same everywhere.
+    """
+
+    def __init__(
+        self,
+        server: str = "localhost:8500",
+        *,
+        tls: Tls | bool = False,
+        token: Token | None = None,
+        timeout_s: float | None = 30.0,
+        retry: Retry = Retry(),  # noqa: B008  # it is immutable
+        connections: int = 1,
+        compression: Literal["gzip"] | None = None,
+        keepalive_s: float = 30.0,
+        priority: str | None = None,
+        headers: Mapping[str, str] = {},  # and so is what nobody changes
+    ) -> None:
+        self._address = parse_address(server)
+        settings = settings_of(
+            tls,
+            self._address.encrypted,
+            headers,
+            token=token,
+            timeout_s=timeout_s,
+            retry=retry,
+            connections=connections,
+            compression=compression,
+            keepalive_s=keepalive_s,
+            priority=priority,
+        )
+        self._transport = _opened(self._address, settings)
+        self._operations = Operations(api_of(self._address), settings, time.monotonic, chance)
+
+    @property
+    def server(self) -> str:
+        """The address, with its scheme."""
+        return str(self._address)
+
+    @property
+    def transport(self) -> str:
+        """What carries calls: `grpc` or `rest`."""
+        return self._address.transport
+
+    # Inference ------------------------------------------------------------------------------------
 
     def predict(
         self,
         model: str,
-        inputs: Mapping[str, Any],
+        inputs: Any,
         *,
         version: int | None = None,
+        label: str | None = None,
         signature: str = "",
-        outputs: Sequence[str] = (),
+        outputs: str | Sequence[str] = (),
         timeout_s: float | None = None,
-    ) -> dict[str, np.ndarray[Any, Any]]:
-        """Run a model; `inputs` are arrays, or what `np.asarray` turns into arrays.
+        priority: str | None = None,
+        request_id: str | None = None,
+    ) -> dict[str, Array]:
+        """Run a model.
 
-        If the server wants other dtypes, the inputs are cast and sent again, if no value changes.
-        Raises the ServingError of the server's status, with its hint when to try again.
+        Args:
+            model: its name.
+            inputs: values by input name, or the value alone for a model of one input. A value is an
+                array, a number, a text, `bytes`, a nested list of these, or an image: a
+                `pathlib.Path` (the bytes of its file) or an image of Pillow (the bytes of a file
+                for an input of strings, else its pixels, [height, width, channels]). Values are
+                cast to the types of the signature, if no value changes by that; numbers in lists
+                are rounded to the nearest float.
+            version: a version's number.
+            label: a version's label; without version and label, the latest is meant.
+            signature: its name; empty: `serving_default`.
+            outputs: the names of those that are wanted; empty: all.
+            timeout_s: seconds until DeadlineExceeded, for all attempts; None: the client's.
+            priority: `high`, `normal` or `low`, for servingd; None: the client's.
+            request_id: is repeated by servingd in its answer and in its log.
+
+        Returns:
+            Arrays by output name, of the signature's dtypes and the model's shapes. Texts are
+            object arrays of `bytes`. An array may be read-only.
+
+        Raises:
+            InvalidArgument: the server refused an input; `field` names it where that is known.
         """
-        arrays = {alias: np.asarray(value) for alias, value in inputs.items()}
-        request = protos.PredictRequest()
-        request.model_spec.name = model
-        request.model_spec.signature_name = signature
-        if version is not None:
-            request.model_spec.version.value = version
-        request.output_filter.extend(outputs)
-        try:
-            payload = self._call(PREDICT, with_inputs(request, arrays), timeout_s)
-        except InvalidArgument as error:
-            if _WRONG_TYPE not in error.message:
-                raise
-            types = self._types(request.model_spec, timeout_s)
-            cast = {a: fitted(inputs[a], v, types.get(a, v.dtype)) for a, v in arrays.items()}
-            if all(cast[alias] is array for alias, array in arrays.items()):
-                raise
-            payload = self._call(PREDICT, with_inputs(request, cast), timeout_s)
-        answer = protos.PredictResponse.FromString(payload)
-        return {alias: decode(tensor, alias) for alias, tensor in answer.outputs.items()}
+        spec = spec_of(model, version, label, signature)
+        given = Given(timeout_s, priority, request_id)
+        return self._run(self._operations.predict(spec, inputs, names_of(outputs), given))
 
-    def status(self, model: str, timeout_s: float | None = None) -> dict[int, str]:
-        """Return the states of a model's versions by name: `AVAILABLE`, `LOADING` and so on."""
-        request = protos.GetModelStatusRequest()
-        request.model_spec.name = model
-        answer = protos.GetModelStatusResponse.FromString(
-            self._call(_STATUS, request.SerializeToString(), timeout_s)
-        )
-        return {s.version: PublicState(s.state).name for s in answer.model_version_status}
+    def stream(
+        self,
+        model: str,
+        inputs: Any,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str = "",
+        outputs: str | Sequence[str] = (),
+        timeout_s: float | None = None,
+        priority: str | None = None,
+        request_id: str | None = None,
+    ) -> Iterator[dict[str, Array]]:
+        """Run a model that answers in parts, as servingd does; yield the outputs of each part.
+
+        The arguments are those of `predict`. Nothing is sent before the first part is asked for.
+        `timeout_s` holds for the whole stream. Closing the iterator (`close()`, or the end of its
+        life) cancels the stream.
+        """
+        spec = spec_of(model, version, label, signature)
+        given = Given(timeout_s, priority, request_id)
+        steps = self._operations.stream(spec, inputs, names_of(outputs), given)
+        return self._parts(steps)
+
+    def classify(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str = "",
+        timeout_s: float | None = None,
+        priority: str | None = None,
+        request_id: str | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """Return (label, score) of each class, for each example.
+
+        An example maps features to a number, text or `bytes`, or to a flat list of these. Whole
+        numbers are int64: a feature that is parsed as floats is given `2.0`.
+        """
+        spec = spec_of(model, version, label, signature)
+        given = Given(timeout_s, priority, request_id)
+        return self._run(self._operations.classify(spec, examples, given))
+
+    def regress(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str = "",
+        timeout_s: float | None = None,
+        priority: str | None = None,
+        request_id: str | None = None,
+    ) -> Array:
+        """Return the value of each example, float32 [examples]; examples are as in `classify`."""
+        spec = spec_of(model, version, label, signature)
+        given = Given(timeout_s, priority, request_id)
+        return self._run(self._operations.regress(spec, examples, given))
+
+    # What the server says of models and itself ----------------------------------------------------
+
+    def metadata(
+        self,
+        model: str,
+        version: int | None = None,
+        label: str | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> ModelMetadata:
+        """Return the signatures of a model's version, with the types and shapes of tensors."""
+        spec = spec_of(model, version, label)
+        return self._run(self._operations.metadata(spec, Given(timeout_s)))
 
     def inputs(
         self,
         model: str,
         *,
         version: int | None = None,
+        label: str | None = None,
         signature: str = "",
         timeout_s: float | None = None,
     ) -> dict[str, str]:
         """Return the inputs of a signature by name, each with its type's name, such as `FLOAT`."""
-        spec = protos.PredictRequest().model_spec
-        spec.name = model
-        spec.signature_name = signature
-        if version is not None:
-            spec.version.value = version
-        infos = self._input_infos(spec, timeout_s)
-        return {alias: DataType(info.dtype).name for alias, info in sorted(infos.items())}
+        spec = spec_of(model, version, label, signature)
+        found = self._run(self._operations.signature(spec, Given(timeout_s)))
+        return {name: one.dtype for name, one in found.inputs.items()}
 
-    def _types(self, spec: Any, timeout_s: float | None) -> dict[str, np.dtype[Any]]:
-        """Return the dtypes of a signature's inputs, for types that numpy has."""
-        types: dict[str, np.dtype[Any]] = {}
-        for alias, info in self._input_infos(spec, timeout_s).items():
-            with contextlib.suppress(ServingError, ValueError):
-                types[alias] = numpy_dtype(DataType(info.dtype))
-        return types
+    def versions(
+        self,
+        model: str,
+        version: int | None = None,
+        label: str | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> list[VersionStatus]:
+        """Return the states of a model's versions, with their errors."""
+        spec = spec_of(model, version, label)
+        return self._run(self._operations.versions(spec, Given(timeout_s)))
 
-    def _input_infos(self, spec: Any, timeout_s: float | None) -> Mapping[str, Any]:
-        request = protos.GetModelMetadataRequest()
-        request.model_spec.CopyFrom(spec)
-        request.metadata_field.append(_SIGNATURES)
-        answer = protos.GetModelMetadataResponse.FromString(
-            self._call(METADATA, request.SerializeToString(), timeout_s)
-        )
-        found = protos.SignatureDefMap.FromString(answer.metadata[_SIGNATURES].value)
-        name = spec.signature_name or "serving_default"
-        if name not in found.signature_def:
-            there = ", ".join(sorted(found.signature_def)) or "none"
-            raise NotFound(f"model {spec.name} has no signature {name}; there are: {there}")
-        infos: Mapping[str, Any] = found.signature_def[name].inputs
-        return infos
+    def status(
+        self,
+        model: str,
+        version: int | None = None,
+        label: str | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> dict[int, str]:
+        """Return the states of a model's versions: `AVAILABLE`, `LOADING` and so on."""
+        found = self.versions(model, version, label, timeout_s=timeout_s)
+        return {one.version: one.state for one in found}
+
+    def labels(self, model: str, *, timeout_s: float | None = None) -> dict[str, int]:
+        """Return the versions that a model's labels stand for; from servingd, at its HTTP port."""
+        return self._run(self._operations.labels(model, Given(timeout_s)))
+
+    def health(self, service: str = "", *, timeout_s: float | None = None) -> str:
+        """Return `SERVING` or `NOT_SERVING`, of the server or, by its name, of a model."""
+        return self._run(self._operations.health(service, Given(timeout_s)))
+
+    # What administrators do -----------------------------------------------------------------------
+
+    def reload(
+        self, models: str | Sequence[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> None:
+        """Replace all models of the server; by gRPC alone.
+
+        Args:
+            models: the text of a `models.config`, or a mapping for each model with the fields of
+                TensorFlow Serving's ModelConfig: `name`, `base_path`, `model_version_policy`, ...;
+                `model_platform` is `tensorflow` unless it is named.
+            timeout_s: as everywhere; the server answers when the new models are available.
+        """
+        self._run(self._operations.reload(models, Given(timeout_s)))
+
+    def page(
+        self,
+        path: str,
+        body: Any = None,
+        method: str | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Return the JSON of one of servingd's own pages or actions; of others their text.
+
+        Args:
+            path: such as `/servingd/v1/models`.
+            body: what is sent as JSON; None: nothing.
+            method: HTTP's; None: GET without a body, else POST.
+            timeout_s: as everywhere.
+
+        Raises:
+            FailedPrecondition: the client speaks to the gRPC port; the text says what to use.
+        """
+        return self._run(self._operations.page(path, body, method, Given(timeout_s)))
+
+    # ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
+        """Close all connections; calls under way fail."""
+        self._transport.close()
 
     def __enter__(self) -> Client:
         return self
@@ -137,26 +302,57 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, method: str, payload: bytes, timeout_s: float | None) -> bytes:
+    def _run(self, steps: Steps[T]) -> T:
+        """Carry out an operation's steps."""
         try:
-            answer: bytes = self._channel.unary_unary(method)(payload, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise translate(error) from error
-        return answer
+            step = next(steps)
+            while True:
+                try:
+                    result = None
+                    if isinstance(step, Send):
+                        result = self._transport.send(step)
+                    else:
+                        time.sleep(step.seconds)
+                except ServingError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            return cast(T, end.value)
+
+    def _parts(self, steps: Steps[Begun[Any]]) -> Iterator[dict[str, Array]]:
+        begun = self._run(steps)
+        try:
+            for part in begun.stream:
+                yield begun.read(part)
+        finally:
+            begun.stream.close()
 
 
-def translate(error: grpc.RpcError) -> ServingError:
-    """Return the ServingError of a call's status, with the server's hint when to try again."""
-    found = error_from_code(error.code().value[0], error.details() or "")
-    found.retry_after_s = retry_after_s(error.trailing_metadata() or ())
-    return found
+def chance() -> float:
+    """Return a number from 0 to 1, at random."""
+    import random  # on first use: few calls are ever tried again
+
+    return random.random()
 
 
-def with_inputs(request: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
-    """Return the request's bytes with these inputs."""
-    request.ClearField("inputs")
-    for alias, array in arrays.items():
-        content = encode_as_content(array, data_type_of(array.dtype))
-        request.inputs[alias].MergeFromString(content)
-    payload: bytes = request.SerializeToString()
-    return payload
+def api_of(address: Address) -> Api:
+    """Return what calls mean at an address."""
+    if address.transport == "grpc":
+        from servingd.client.grpc_api import GrpcApi
+
+        return GrpcApi(str(address))
+    from servingd.client.rest_api import RestApi
+
+    return RestApi()
+
+
+def _opened(address: Address, settings: Settings) -> Transport:
+    """Return a transport; what the other one needs is not imported."""
+    if address.transport == "grpc":
+        from servingd.client.grpc_transport import GrpcTransport
+
+        return GrpcTransport(address.target, settings)
+    from servingd.client.rest_transport import RestTransport
+
+    return RestTransport(address, settings)

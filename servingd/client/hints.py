@@ -9,6 +9,8 @@ from google.protobuf.message import DecodeError
 from servingd.wire import protos
 
 HEADERS = ("retry-after-ms", "grpc-retry-pushback-ms")
+HTTP_HEADER = "retry-after"
+"""In whole seconds; as a date it is not read."""
 DETAILS = "grpc-status-details-bin"
 """A google.rpc.Status; one of its details may be a google.rpc.RetryInfo."""
 
@@ -18,13 +20,15 @@ _RETRY_INFO = "/google.rpc.RetryInfo"
 def retry_after_s(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
     """Return the seconds after which to retry; None without a readable hint.
 
-    A header counts before the details.
+    The names are in lower case. A header in milliseconds counts before anything else.
     """
     found: float | None = None
     for name, value in metadata:
         try:
             if name in HEADERS:
                 return max(0, int(value)) / 1000
+            if name == HTTP_HEADER:
+                found = max(0.0, float(value))
             if name == DETAILS and isinstance(value, bytes):
                 found = _of_status(value)
         except (ValueError, DecodeError):
