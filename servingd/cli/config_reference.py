@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from servingd.config.flags.parser import FLAGS, TYPES, default_text
@@ -17,7 +18,12 @@ models:
 ```"""
 
 
-def config_reference() -> str:
+def config_reference() -> None:
+    """Print all flags and the fields of servingd.yaml, as Markdown."""
+    sys.stdout.write(reference())
+
+
+def reference() -> str:
     """Return flags and the fields of `servingd.yaml`, as Markdown."""
     return "\n\n".join(
         (

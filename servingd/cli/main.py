@@ -1,73 +1,83 @@
-"""The entry points `servingd COMMAND` and `tensorflow_model_server`."""
+"""The entry points `servingd COMMAND` and `tensorflow_model_server`, and their exit statuses."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from servingd import __version__
+from servingd.cli.exit_status import CANNOT_START, FAILED, INTERRUPTED, LATE, UNREACHABLE
+from servingd.errors import Code, ServingError
 
-_USAGE = """usage: servingd serve [flags]             serve models; --help lists the flags
-       servingd predict MODEL [INPUTS]  call a model once, or show its inputs; --help for more
-       servingd devices                 show devices, or those of a --server and who is where
-       servingd workers [recycle]       list the workers of a server, or replace them
-       servingd config-reference        print what can be configured, as Markdown
-       servingd --version
-"""
-
-
-_INTERRUPTED = 130
-"""The exit status that shells expect of a command ended by Ctrl-C."""
+_STATUS: Mapping[Code, int] = {
+    Code.UNAVAILABLE: UNREACHABLE,
+    Code.DEADLINE_EXCEEDED: LATE,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the process's exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(arguments)
+        if given[:1] == ["serve"]:
+            defaults = {"rest_api_port": 8501}
+            return _serve("servingd serve", given[1:], defaults, takes_path=True)
+        return _run(given)
     except KeyboardInterrupt:
-        return _INTERRUPTED
-
-
-def _run(arguments: Sequence[str] | None) -> int:
-    command, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
-    rest = rest[:-1]
-    if command == "serve":
-        from servingd.cli.serve import serve
-
-        return serve("servingd serve", rest, {"rest_api_port": 8501})
-    if command == "predict":
-        from servingd.cli.predict import predict
-
-        return predict(rest)
-    if command == "devices":
-        from servingd.cli.devices import devices
-
-        return devices(rest)
-    if command == "workers":
-        from servingd.cli.workers import workers
-
-        return workers(rest)
-    if command == "config-reference":
-        from servingd.cli.config_reference import config_reference
-
-        sys.stdout.write(config_reference())
-        return 0
-    if command in ("--version", "version"):
-        sys.stdout.write(f"servingd {__version__}\n")
-        return 0
-    known = command in ("", "--help", "-h", "help")
-    (sys.stdout if known else sys.stderr).write(
-        _USAGE if known else f"servingd: unknown command {command!r}\n{_USAGE}"
-    )
-    return 0 if known else 2
+        return INTERRUPTED
 
 
 def tensorflow_model_server(arguments: Sequence[str] | None = None) -> int:
     """Serve, with TensorFlow Serving's flags and defaults; return the exit status."""
     try:
-        from servingd.cli.serve import serve
-
         given = sys.argv[1:] if arguments is None else arguments
-        return serve("tensorflow_model_server", given, {}, takes_stale_flags=True)
+        return _serve("tensorflow_model_server", given, {}, takes_stale_flags=True)
     except KeyboardInterrupt:  # before the server handles signals itself
-        return _INTERRUPTED
+        return INTERRUPTED
+
+
+def _serve(program: str, given: Sequence[str], defaults: Mapping[str, Any], **options: bool) -> int:
+    """Serve; if the server is not installed, say how to install it."""
+    from servingd.cli.needs import check_needs
+
+    try:
+        check_needs()
+    except ServingError as error:
+        sys.stderr.write(f"Failed to start server. Error: {error.code.name}: {error.message}\n")
+        return CANNOT_START
+    from servingd.cli.serve import serve
+
+    return serve(program, given, defaults, **options)
+
+
+def _run(given: Sequence[str]) -> int:
+    """Run a command other than `serve`."""
+    from servingd.cli.commands import app
+    from servingd.cli.output import print_error
+
+    try:
+        app(args=list(given), prog_name="servingd")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED
+    except BrokenPipeError:  # nobody reads on, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ServingError as error:
+        print_error(f"{error.code.name}: {error.message}", _advice(error))
+        return _STATUS.get(error.code, FAILED)
+    except OSError as error:
+        print_error(str(error))
+        return FAILED
+    return 0
+
+
+def _advice(error: ServingError) -> str:
+    """Return what to do about an error; empty where its text says so, or nothing helps."""
+    if error.retry_after_s is not None:
+        return f"Try again in {error.retry_after_s:.1f} s."
+    if error.code is Code.UNAUTHENTICATED:
+        return "Give the administrators' token by --token_file."
+    if error.code is Code.DEADLINE_EXCEEDED:
+        return "Wait longer by --timeout_s, or see `servingd status`."
+    return ""

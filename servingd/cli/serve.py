@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -17,16 +18,17 @@ from types import FrameType
 from typing import Any, Protocol
 
 from servingd import __version__
+from servingd.cli.banner import banner
+from servingd.cli.exit_status import CANNOT_START
+from servingd.cli.serve_help import DEFAULTS
+from servingd.cli.serve_path import NOTHING, look_at
 from servingd.config.flags.notes import notes
 from servingd.config.flags.parser import given_flags, make_config
 from servingd.config.server import ServerConfig
 from servingd.config.yaml.document import read_servingd_yaml
 from servingd.core.callbacks import nothing
 from servingd.errors import Code, ServingError
-from servingd.observability.logs import configure_logging, set_level
-
-_FAILED = 255
-"""TensorFlow Serving's exit status when it cannot start."""
+from servingd.observability.logs import configure_logging
 
 _SWITCH_INTERVAL_S = 500e-6
 """Seconds after which a thread that loads must yield the GIL to one that serves; default 5 ms."""
@@ -48,10 +50,11 @@ def serve(
     defaults: Mapping[str, Any],
     *,
     takes_stale_flags: bool = False,
+    takes_path: bool = False,
 ) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. A second signal exits at once.
 
-    SIGHUP rereads the configuration files.
+    SIGHUP rereads the configuration files. `takes_path`: the first argument may be a folder.
     """
     configure_logging()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -59,16 +62,18 @@ def serve(
     stop = _StopSignal()
     try:
         passed_over: list[str] = []
-        given = given_flags(
-            program, arguments, defaults, passed_over if takes_stale_flags else None
-        )
+        path, *rest = arguments if takes_path and _begins_with_path(arguments) else ("", *arguments)
+        given = given_flags(program, rest, defaults, passed_over if takes_stale_flags else None)
         for line in passed_over:
             _log.warning("%s", line)
         if given.get("version"):
             sys.stdout.write(f"TensorFlow ModelServer: servingd {__version__}\n{_tensorflow()}\n")
             return 0
-        config = _configure(given, defaults)
-        set_level(config.log_level)
+        served = look_at(path) if path else NOTHING
+        given = {**served.flags, **given}
+        config = configure(given, defaults)
+        configure_logging(config.log_format, config.log_level)
+        _log.info("%s", banner(config))
         server = make_server(config, stop.give_up)
         server.start()
         stop.on_hang_up = server.reread
@@ -80,9 +85,15 @@ def serve(
     server.stop()
     if stop.failed:
         return _failed(Code.UNAVAILABLE, "no worker could be started; the log says why")
+    if served.temporary:
+        shutil.rmtree(served.temporary, ignore_errors=True)
     logging.shutdown()
     # TensorFlow's threads, and any others that have not ended, need not be waited for.
     os._exit(0)
+
+
+def _begins_with_path(arguments: Sequence[str]) -> bool:
+    return bool(arguments) and not arguments[0].startswith("-")
 
 
 def _find_temporary_folder() -> None:
@@ -183,10 +194,17 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 def _failed(code: Code, message: str) -> int:
     sys.stderr.write(f"Failed to start server. Error: {code.name}: {message}\n")
     sys.stderr.flush()
-    return _FAILED
+    return CANNOT_START
 
 
-def _configure(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> ServerConfig:
+def configuration_of(program: str, arguments: Sequence[str]) -> ServerConfig:
+    """Return the configuration of `servingd serve` with these arguments. Raises ServingError."""
+    path, *rest = arguments if _begins_with_path(arguments) else ("", *arguments)
+    flags = look_at(path).flags if path else {}
+    return configure({**flags, **given_flags(program, rest, DEFAULTS)}, DEFAULTS)
+
+
+def configure(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> ServerConfig:
     """Merge flags, `servingd.yaml`, the environment and the defaults, in order of precedence."""
     path = given.get("servingd_config_file")
     file = read_servingd_yaml(path).flags if path else {}

@@ -47,12 +47,24 @@ class Process:
     """One servingd, from start to exit."""
 
     def __init__(
-        self, log: Path, *flags: str, prefix: tuple[str, ...] = (), **environment: str
+        self,
+        log: Path,
+        *flags: str,
+        prefix: tuple[str, ...] = (),
+        path: Path | None = None,
+        **environment: str,
     ) -> None:
         self.port, self.http_port = free_port(), free_port()
         self.workers = 1
         self.log = log
-        command = [*prefix, sys.executable, "-m", "servingd", "serve"]
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "servingd",
+            "serve",
+            *([str(path)] if path else []),
+        ]
         command += [f"--port={self.port}", f"--rest_api_port={self.http_port}", *flags]
         with log.open("wb") as out:
             self.process = subprocess.Popen(

@@ -172,9 +172,8 @@ def devices_command(*arguments: str) -> str:
 
 
 def test_the_command_shows_the_machine_as_well():
-    found = json.loads(devices_command("--json"))
+    found = json.loads(devices_command("--here", "--json"))
     assert found["devices"][0]["name"] == "CPU:0"
-    assert "CPU:0" in devices_command()
 
 
 def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are(start, six):

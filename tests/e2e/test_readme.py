@@ -27,7 +27,7 @@ def test_the_prediction_from_the_shell(server):
     command, shown = re.search(r"\.venv/bin/servingd (predict .*)\n(\{.*\})\n", README).groups()
     model, inputs = re.fullmatch(r"predict (\S+) '(.*)'", command).groups()
     result = subprocess.run(
-        [*PREDICT, model, inputs, f"--target=localhost:{server.port}"],
+        [*PREDICT, model, inputs, f"--server=grpc://localhost:{server.port}"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -38,14 +38,14 @@ def test_the_prediction_from_the_shell(server):
 
 def test_the_prediction_from_the_shell_tells_what_went_wrong(server):
     result = subprocess.run(
-        [*PREDICT, "nobody", "{}", f"--target=localhost:{server.port}"],
+        [*PREDICT, "nobody", "{}", f"--server=grpc://localhost:{server.port}"],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert result.returncode == 1
-    assert result.stderr == "NOT_FOUND: Servable not found for request: Latest(nobody)\n"
+    assert result.stderr == "Error: NOT_FOUND: Servable not found for request: Latest(nobody)\n"
 
 
 def test_the_changelog_is_of_this_version():

@@ -97,25 +97,24 @@ def test_who_wants_to_hear_tensorflow_does():
 
 @pytest.mark.parametrize("typed", ["[1, 2]", '{"instances": [1, 2]}', '{"inputs": [1, 2]}', "-"])
 def test_predict_takes_what_newcomers_type(server, typed):
-    target = f"--target=localhost:{server.port}"
+    target = f"--server=localhost:{server.port}"
     result = run("predict", "half_plus_two", typed, target, stdin='{"x": [1, 2]}')
     assert (result.stdout, result.stderr) == ('{"y":[2.5,3.0]}\n', "")
 
 
 def test_predict_without_inputs_shows_what_to_type(server):
-    result = run("predict", "half_plus_two", f"--target=localhost:{server.port}")
+    result = run("predict", "half_plus_two", f"--server=localhost:{server.port}")
     assert result.stdout == (
         "inputs: x (FLOAT)\nsuch as: servingd predict half_plus_two '{\"x\": [1, 2]}'\n"
     )
 
 
-def test_predict_says_that_it_does_not_speak_http(server):
-    result = run("predict", "m", "1", f"--target=http://localhost:{server.http_port}")
-    assert result.returncode == 1
-    assert "expected host:port of gRPC, such as localhost:8500" in result.stderr
+def test_predict_speaks_http_too(server):
+    result = run("predict", "half_plus_two", "1", f"--server=http://localhost:{server.http_port}")
+    assert (result.stdout, result.stderr) == ('{"y":2.5}\n', "")
 
 
-@pytest.mark.parametrize("command", [["predict", "m", "1"], ["devices"], ["serve"]])
+@pytest.mark.parametrize("command", [["predict", "m", "1"], ["devices", "--here"], ["serve"]])
 def test_ctrl_c_leaves_no_traceback(command):
     """In the middle of what a command does: a process that stands still sends the signal."""
     silent = socket.create_server(("127.0.0.1", 0))  # takes connections, and answers nobody
@@ -126,7 +125,7 @@ def test_ctrl_c_leaves_no_traceback(command):
         "sys.exit(main(sys.argv[1:]))\n"
     )
     if command[0] == "predict":
-        command = [*command, f"--target=127.0.0.1:{silent.getsockname()[1]}"]
+        command = [*command, f"--server=127.0.0.1:{silent.getsockname()[1]}"]
     if command[0] == "serve":
         command = [*command, "--model_base_path=/nowhere", f"--port={free_port()}"]
     with silent:

@@ -113,7 +113,9 @@ print("mine" if str(os.getpid()) in seen else "none")
 
 @pytest.mark.parametrize(("visible", "count"), [("-1", 0), ("0", 1)])
 def test_cuda_visible_devices_is_honoured(gpus, visible, count):
-    found = json.loads(python_m("servingd", "devices", "--json", CUDA_VISIBLE_DEVICES=visible))
+    found = json.loads(
+        python_m("servingd", "devices", "--here", "--json", CUDA_VISIBLE_DEVICES=visible)
+    )
     assert sum(d["name"].startswith("GPU") for d in found["devices"]) == count
 
 

@@ -131,6 +131,9 @@ class Deaf:
     def priority(self):
         return Priority.NORMAL
 
+    def request_id(self):
+        return ""
+
     def send(self, payload):
         if self._trouble:
             raise self._trouble

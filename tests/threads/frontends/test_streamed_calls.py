@@ -272,6 +272,9 @@ class Gone:
 
     deadline = None
 
+    def request_id(self):
+        return ""
+
     def fail(self, code, message, retry_after_s=None):
         return False
 

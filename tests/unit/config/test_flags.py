@@ -89,6 +89,15 @@ TENSORFLOW_SERVING: list[tuple[str, Any, str, Any, str | None, str]] = [
 OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
     ("servingd_config_file", "", *TEXT),
     ("model_repository", "", *TEXT),
+    ("model_platform", "tensorflow", "=auto", "auto", None, "expected a text, got nothing"),
+    (
+        "host",
+        "",
+        "=127.0.0.1",
+        "127.0.0.1",
+        "=here",
+        "expected an IP address of this machine, or localhost, got 'here'",
+    ),
     (
         "grpc_transport",
         "auto",
@@ -212,6 +221,14 @@ OURS: list[tuple[str, Any, str, Any, str | None, str]] = [
         "expected a whole number from 0 to 64, got 65",
     ),
     ("log_level", "info", "=debug", "debug", "=loud", "expected one of info, debug, got 'loud'"),
+    (
+        "log_format",
+        "text",
+        "=json",
+        "json",
+        "=xml",
+        "expected one of text, json, got 'xml'",
+    ),
     ("drain_delay_s", 0.0, "=0.5", 0.5, "=inf", "expected a number, got 'inf'"),
     ("drain_timeout_s", 20.0, "=5", 5.0, "=soon", "expected a number, got 'soon'"),
     ("ready_when", "all", "=a,b", "a,b", None, "expected a text, got nothing"),

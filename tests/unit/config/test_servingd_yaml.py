@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from servingd.cli.config_reference import config_reference
+from servingd.cli.config_reference import reference as config_reference
 from servingd.config.flags.parser import FLAGS, TYPES
 from servingd.config.models import ModelConfig
 from servingd.config.request_log import LoggingConfig
@@ -97,6 +97,8 @@ def test_every_flag_can_be_said_and_its_type_is_checked(file: Path, name: str) -
         "workers": "auto",
         "transition": "auto",
         "log_level": "debug",
+        "log_format": "json",
+        "host": "'::1'",
         "op_libraries": __file__,
         "python_imports": "a.b",
         "plugin": "a.b:C",

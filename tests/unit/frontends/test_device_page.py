@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-from urllib.error import URLError
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from servingd.cli import devices as command
+from servingd.cli.operating import devices as command
 from servingd.core.lifecycle.harness import LoadPlan, PlannedVersion
 from servingd.core.lifecycle.states import HarnessState
 from servingd.core.resources.placement import ObservedDevices, ReplicaReport
@@ -113,39 +111,9 @@ def test_metrics(placements):
 # The command ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def served(placements, monkeypatch):
-    asked = []
-
-    def urlopen(url, timeout):
-        asked.append(url)
-        return io.BytesIO(json.dumps(describe_devices(placements)).encode())
-
-    monkeypatch.setattr(command.urllib.request, "urlopen", urlopen)
-    monkeypatch.setenv("COLUMNS", "200")
-    return asked
-
-
-@pytest.mark.parametrize("url", ["localhost:8501", "http://localhost:8501/"])
-def test_a_server_is_asked(served, capsys, url):
-    assert command.devices(["--server", url, "--json"]) == 0
-    assert served == ["http://localhost:8501/servingd/v1/devices"]
-    assert json.loads(capsys.readouterr().out)["versions"]
-
-
-def test_the_table_shows_what_matters(served, capsys):
-    assert command.devices(["--server", "localhost:8501"]) == 0
+def test_the_command_shows_what_matters(placements, capsys):
+    command.show(describe_devices(placements))
     out = capsys.readouterr().out
     for text in ("GPU:0", "90.0 MiB", "33.0 MiB", "a GPU", "CPU:0 optimised (out)", "CPU:0: 3"):
         assert text in out
-
-
-def test_a_server_that_does_not_answer_is_an_error(monkeypatch, capsys):
-    def fail(url, timeout):
-        raise URLError("connection refused")
-
-    monkeypatch.setattr(command.urllib.request, "urlopen", fail)
-    assert command.devices(["--server", "localhost:1"]) == 1
-    assert "connection refused" in capsys.readouterr().err
-    assert command.devices(["--server", "ftp://localhost"]) == 1
-    assert "expected a URL with http or https" in capsys.readouterr().err
+    assert "AVAILABLE" in out

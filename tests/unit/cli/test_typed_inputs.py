@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servingd.cli.predict_inputs import example, inputs_of
+from servingd.cli.calling.typed_inputs import example, inputs_of
 from servingd.errors import InvalidArgument
 
 ONE = {"x": "FLOAT"}

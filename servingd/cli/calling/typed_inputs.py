@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from servingd.errors import InvalidArgument
-
-
-def read_text(typed: str) -> str:
-    """Return the JSON: the text itself, or the content of `@FILE` or of stdin (`-`).
-
-    Raises OSError.
-    """
-    if typed == "-":
-        return sys.stdin.read()
-    return Path(typed[1:]).read_text() if typed.startswith("@") else typed
 
 
 def inputs_of(model: str, text: str, kinds: Callable[[], Mapping[str, str]]) -> Mapping[str, Any]:
@@ -35,6 +23,13 @@ def inputs_of(model: str, text: str, kinds: Callable[[], Mapping[str, str]]) -> 
             f"the inputs are not JSON: {error}; type them with double quotes inside single ones, "
             f"such as {example(model, {'x': 'FLOAT'})}"
         ) from None
+    return by_name(model, value, kinds)
+
+
+def by_name(model: str, value: Any, kinds: Callable[[], Mapping[str, str]]) -> Mapping[str, Any]:
+    """Return values by input name, as `inputs_of` does, from what JSON or a file holds."""
+    if _are_rows(value):
+        return _columns(value)
     if not isinstance(value, dict):
         return {_only(model, kinds()): value}
     wrapped = value.keys() & {"instances", "inputs"}
@@ -47,7 +42,7 @@ def inputs_of(model: str, text: str, kinds: Callable[[], Mapping[str, str]]) -> 
     inner = value[key]
     if key == "inputs":
         return inner if isinstance(inner, dict) else {_only(model, known): inner}
-    if isinstance(inner, list) and inner and all(isinstance(row, dict) for row in inner):
+    if _are_rows(inner):
         return _columns(inner)
     return {_only(model, known): inner}
 
@@ -64,6 +59,10 @@ def _only(model: str, kinds: Mapping[str, str]) -> str:
             f"model {model} has {len(kinds)} inputs, name each: {example(model, kinds)}"
         )
     return next(iter(kinds))
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -1,0 +1,68 @@
+"""What commands print: tables for people, JSON for programs, errors with what to do next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_WIDE = 1000
+"""Columns where nobody looks: a program that reads a table must find whole names."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return the console of one of the two streams."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        file=stream, width=None if stream.isatty() else _WIDE, highlight=False, soft_wrap=False
+    )
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """Print a table; long cells go on in the next line, and nothing is cut off."""
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escaped(cell) for cell in row))
+    console().print(table)
+
+
+def print_line(text: str = "", style: str = "") -> None:
+    """Print one line; `style` is a style of rich's."""
+    console().print(escaped(text), style=style or None, soft_wrap=True)
+
+
+def print_error(text: str, advice: str = "") -> None:
+    """Print an error to stderr, and what to do next."""
+    out = console(stderr=True)
+    out.print(f"[bold red]Error:[/] {escaped(text)}", soft_wrap=True)
+    if advice:
+        out.print(escaped(advice), soft_wrap=True)
+
+
+def size(amount: float | None) -> str:
+    """Return a number of bytes for readers; empty for None."""
+    if amount is None:
+        return ""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(amount) < 1024:
+            return f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
+        amount /= 1024
+    return f"{amount:,.1f} GiB"
+
+
+def escaped(text: str) -> str:
+    """Return a text in which rich finds no markup, and a terminal no control characters."""
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return shown.replace("[", "\\[")
