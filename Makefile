@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PINS := .ci/constraints.txt
 STAMP := $(VENV)/.installed
 ACCELERATOR ?= cpu
+PORT ?= 8500
+ARGS ?=
+PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),--quiet,)
 
 .DEFAULT_GOAL := help
 .PHONY: help hooks install run test soak check lint types imports unit bench protos demo models format clean
@@ -19,19 +22,23 @@ $(STAMP): pyproject.toml $(PINS)
 		{ echo "servingd needs Python 3.11 or newer as '$(PYTHON)'; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "this Python has no venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) -e '.[$(ACCELERATOR),models,dev]'
-	# The official stubs, as our users have them; without their TensorFlow, which is here already.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tensorflow-serving-api==2.21.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	@echo "[1/4] making the environment $(VENV) (minutes, the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "[2/4] installing servingd, TensorFlow, and what tests need: about 2 GB"
+	@$(PIP) -c $(PINS) -e '.[$(ACCELERATOR),models,dev]'
+	@echo "[3/4] installing TensorFlow Serving's stubs, as clients have them"
+	@# Without their TensorFlow, which is here already.
+	@$(PIP) --no-deps tensorflow-serving-api==2.21.0
+	@$(PIP) --no-deps --upgrade \
 		--target $(VENV)/tensorflow-serving-api-2.16 tensorflow-serving-api==2.16.1
-	# What ordinary models are made with; it asks for a TensorFlow of its own, and for tokenizers' data.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c $(PINS) \
+	@echo "[4/4] installing what ordinary models are made with"
+	@# It asks for a TensorFlow of its own, and for tokenizers' data.
+	@$(PIP) --no-deps -c $(PINS) \
 		tf-keras tensorflow-recommenders keras-hub regex tokenizers
-	touch $@
+	@touch $@
 
-run: install demo ## serve models/ on 8500 (gRPC) and 8501 (HTTP)
-	$(BIN)/servingd serve --model_repository=models
+run: install demo ## serve models/; PORT=8500 (gRPC; HTTP at the next one), ARGS='--flags'
+	$(BIN)/servingd serve models --port=$(PORT) --rest_api_port=$$(($(PORT) + 1)) $(ARGS)
 
 demo: install ## make the demo models that are missing
 	@$(BIN)/python models/make_demo_models.py

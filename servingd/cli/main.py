@@ -69,6 +69,9 @@ def _run(given: Sequence[str]) -> int:
     except OSError as error:
         print_error(str(error))
         return FAILED
+    except ModuleNotFoundError as error:
+        print_error(f"there is no module {error.name}", 'pip install "servingd[server]"')
+        return FAILED
     return 0
 
 

@@ -13,19 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 from servingd import __version__
 from servingd.cli.banner import banner
+from servingd.cli.configuration import begins_with_path, configure
 from servingd.cli.exit_status import CANNOT_START
-from servingd.cli.serve_help import DEFAULTS
 from servingd.cli.serve_path import NOTHING, look_at
-from servingd.config.flags.notes import notes
-from servingd.config.flags.parser import given_flags, make_config
+from servingd.config.flags.parser import given_flags
 from servingd.config.server import ServerConfig
-from servingd.config.yaml.document import read_servingd_yaml
 from servingd.core.callbacks import nothing
 from servingd.errors import Code, ServingError
 from servingd.observability.logs import configure_logging
@@ -62,7 +59,7 @@ def serve(
     stop = _StopSignal()
     try:
         passed_over: list[str] = []
-        path, *rest = arguments if takes_path and _begins_with_path(arguments) else ("", *arguments)
+        path, *rest = arguments if takes_path and begins_with_path(arguments) else ("", *arguments)
         given = given_flags(program, rest, defaults, passed_over if takes_stale_flags else None)
         for line in passed_over:
             _log.warning("%s", line)
@@ -90,10 +87,6 @@ def serve(
     logging.shutdown()
     # TensorFlow's threads, and any others that have not ended, need not be waited for.
     os._exit(0)
-
-
-def _begins_with_path(arguments: Sequence[str]) -> bool:
-    return bool(arguments) and not arguments[0].startswith("-")
 
 
 def _find_temporary_folder() -> None:
@@ -195,34 +188,6 @@ def _failed(code: Code, message: str) -> int:
     sys.stderr.write(f"Failed to start server. Error: {code.name}: {message}\n")
     sys.stderr.flush()
     return CANNOT_START
-
-
-def configuration_of(program: str, arguments: Sequence[str]) -> ServerConfig:
-    """Return the configuration of `servingd serve` with these arguments. Raises ServingError."""
-    path, *rest = arguments if _begins_with_path(arguments) else ("", *arguments)
-    flags = look_at(path).flags if path else {}
-    return configure({**flags, **given_flags(program, rest, DEFAULTS)}, DEFAULTS)
-
-
-def configure(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> ServerConfig:
-    """Merge flags, `servingd.yaml`, the environment and the defaults, in order of precedence."""
-    path = given.get("servingd_config_file")
-    file = read_servingd_yaml(path).flags if path else {}
-    config = _with_environment(make_config(given, file, defaults))
-    for line in notes(config, given.keys() | file.keys()):
-        _log.warning("%s", line)
-    return config
-
-
-def _with_environment(config: ServerConfig) -> ServerConfig:
-    """Set the folder of optimised graphs from the environment if no flag sets it."""
-    if config.cache_dir:
-        return config
-    folder = os.environ.get("SERVINGD_CACHE_DIR")
-    if folder is None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-        folder = str(Path(base, "servingd"))
-    return dataclasses.replace(config, cache_dir=folder)
 
 
 def _tensorflow() -> str:

@@ -35,7 +35,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
 
 def _subject(arguments: Sequence[str]) -> Subject:
     """Return what is examined: the configuration, as far as it can be read."""
-    from servingd.cli.serve import configuration_of, configure
+    from servingd.cli.configuration import configuration_of, configure
     from servingd.cli.serve_help import DEFAULTS
 
     anything = configure({"model_base_path": "/"}, DEFAULTS)

@@ -47,7 +47,7 @@ def validate(context: typer.Context, as_json: AsJson = False) -> None:
 
 def _config(arguments: Sequence[str]) -> ServerConfig:
     """Return the configuration of a command line of `serve`. Raises ServingError."""
-    from servingd.cli.serve import configuration_of
+    from servingd.cli.configuration import configuration_of
 
     return configuration_of("servingd validate", arguments)
 

@@ -13,7 +13,6 @@ import typer
 from servingd.cli.exit_status import FAILED, LATE
 from servingd.cli.options import AsJson, Name, Server, grouped
 from servingd.cli.output import print_error, print_json, print_line, print_table, size
-from servingd.client import Client
 from servingd.errors import NotFound, Unavailable
 
 models = typer.Typer(name="models", no_args_is_help=True, help="List and change the models.")
@@ -116,25 +115,25 @@ def wait(
     if state not in _STATES:
         raise typer.BadParameter(f"expected one of {', '.join(_STATES)}, got {state}")
     deadline = time.monotonic() + server.timeout_s
-    with server.client() as client:
-        while True:
-            states, failed = _states(client, model, version)
-            if state in states.values():
-                return
-            if failed and state == "AVAILABLE":
-                print_error(failed, f"Details: servingd models show {model}")
-                raise typer.Exit(FAILED)
-            if time.monotonic() >= deadline:
-                now = ", ".join(f"{v} is {s}" for v, s in sorted(states.items())) or "nothing"
-                print_error(f"not {state} within {server.timeout_s:g} s: {now}")
-                raise typer.Exit(LATE)
-            time.sleep(_POLL_S)
+    while True:
+        states, failed = _states(server, model, version)
+        if state in states.values():
+            return
+        if failed and state == "AVAILABLE":
+            print_error(failed, f"Details: servingd models show {model}")
+            raise typer.Exit(FAILED)
+        if time.monotonic() >= deadline:
+            now = ", ".join(f"{v} is {s}" for v, s in sorted(states.items())) or "nothing"
+            print_error(f"not {state} within {server.timeout_s:g} s: {now}")
+            raise typer.Exit(LATE)
+        time.sleep(_POLL_S)
 
 
-def _states(client: Client, model: str, version: int | None) -> tuple[dict[int, str], str]:
+def _states(server: Server, model: str, version: int | None) -> tuple[dict[int, str], str]:
     """Return the states of the versions that are waited for, and why they failed, if all did."""
     try:
-        found = client.versions(model)
+        with server.client() as client:
+            found = client.versions(model)
     except (NotFound, Unavailable):  # not configured yet, or the server is not there yet
         return {}, ""
     wanted = [each for each in found if version in (None, each.version)]
