@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -67,7 +68,10 @@ class _JsonFormatter(logging.Formatter):
             line["worker"] = self._worker
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:  # a text that is not Unicode, such as a file's name
+            return json.dumps(line, default=str)
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:

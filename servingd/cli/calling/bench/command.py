@@ -183,9 +183,8 @@ def made_inputs(signature: Signature, rows: int) -> Mapping[str, np.ndarray[Any,
     made: dict[str, np.ndarray[Any, Any]] = {}
     rng = np.random.default_rng(0)
     for alias, spec in signature.inputs.items():
-        shape = tuple(
-            (1 if at else rows) if n is None else n for at, n in enumerate(spec.shape or (None,))
-        )
+        wanted = (None,) if spec.shape is None else spec.shape
+        shape = tuple((1 if at else rows) if n is None else n for at, n in enumerate(wanted))
         if spec.dtype == "STRING":
             made[alias] = np.full(shape, b"text", object)
             continue
