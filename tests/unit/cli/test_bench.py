@@ -35,9 +35,12 @@ def test_a_run_in_which_every_call_failed() -> None:
 def test_a_closed_loop_has_so_many_callers_and_counts_failures() -> None:
     seen: set[str] = set()
     ticks: list[int] = []
+    together = threading.Barrier(3)
 
     def call() -> None:
-        seen.add(threading.current_thread().name)
+        if threading.current_thread().name not in seen:
+            seen.add(threading.current_thread().name)
+            together.wait(10)  # all are there before one has an answer
         if len(ticks) % 2:
             raise Unavailable("not now")
 

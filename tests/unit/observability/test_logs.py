@@ -18,7 +18,11 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[str]
     """Return what was written."""
     root, ours = logging.getLogger(), logging.getLogger("servingd")
     handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield lambda: capsys.readouterr().err.splitlines()
+
+    def written() -> list[str]:
+        return capsys.readouterr().err.splitlines()
+
+    yield written
     root.handlers[:] = handlers
     root.setLevel(levels[0])
     ours.setLevel(levels[1])
