@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from servingd.core.types import ServableId
-from servingd.observability.requests import Histogram, RequestMetrics
+from servingd.observability.requests import Histogram, RequestMetrics, protocol_of
 from servingd.observability.text_format import Family, Labels, Rows
 
 _LOAD_EDGES_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -51,6 +51,7 @@ def request_families(requests: RequestMetrics) -> list[Family]:
             ("code", key.code.name),
             ("method", key.method),
             ("model", key.model),
+            ("protocol", protocol_of(key.method)),
             ("signature", key.signature),
             ("version", str(key.version or "")),
         )

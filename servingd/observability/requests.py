@@ -40,6 +40,15 @@ class Key(NamedTuple):
     code: Code
 
 
+GRPC, REST = "grpc", "rest"
+_OVER_HTTP = ("AdminAction",)
+
+
+def protocol_of(method: str) -> str:
+    """Return the protocol of a method in a Key: each belongs to one."""
+    return REST if method == method.lower() or method in _OVER_HTTP else GRPC
+
+
 class Histogram:
     """Count, sum and buckets of one key: of seconds, unless it has other edges.
 

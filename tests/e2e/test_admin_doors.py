@@ -94,10 +94,10 @@ def test_administrators_calls_need_the_token(serve, file, tmp_path, transport):
     assert reload(server, tmp_path, *bearer()) == ("OK", "")
     assert server.states("b") == {1: "AVAILABLE"}
     assert error(server.http_port, ACTION, *bearer())[0] == 404
-    labels = 'code="UNAUTHENTICATED",method="%s",model="",signature="",version=""'
+    labels = 'code="UNAUTHENTICATED",method="%s",model="",protocol="%s",signature="",version=""'
     refused = "servingd_requests_total{" + labels + "}"
-    assert server.metric(refused % "HandleReloadConfigRequest") == 4
-    assert server.metric(refused % "AdminAction") == 4
+    assert server.metric(refused % ("HandleReloadConfigRequest", "grpc")) == 4
+    assert server.metric(refused % ("AdminAction", "rest")) == 4
 
     write(file, NEXT)
     assert reload(server, tmp_path, *bearer())[0] == "UNAUTHENTICATED"

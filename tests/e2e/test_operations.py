@@ -98,11 +98,11 @@ def test_reflection(server):
 
 def test_metrics_count_by_outcome(server):
     series = (
-        'servingd_requests_total{code="OK",method="Predict",model="half_plus_two",'
+        'servingd_requests_total{code="OK",method="Predict",model="half_plus_two",protocol="grpc",'
         'signature="serving_default",version="1"}'
     )
     serving = ':tensorflow:serving:request_count{model_name="half_plus_two",status="OK"}'
-    nobody = 'model="",signature="",version=""'
+    nobody = 'model="",protocol="grpc",signature="",version=""'
     failed = f'servingd_requests_total{{code="NOT_FOUND",method="Predict",{nobody}}}'
     before = [server.metric(s) or 0.0 for s in (series, serving, failed)]
     server.predict("half_plus_two", {"x": np.float32([1])})

@@ -79,7 +79,9 @@ def parts_made(server):
 
 
 def calls(server, method, code, signature):
-    labels = f'code="{code}",method="{method}",model="countdown",signature="{signature}"'
+    protocol = "rest" if method.islower() else "grpc"
+    labels = f'code="{code}",method="{method}",model="countdown",protocol="{protocol}"'
+    labels += f',signature="{signature}"'
     return server.metric(f'servingd_requests_total{{{labels},version="1"}}') or 0
 
 

@@ -160,7 +160,8 @@ def test_what_is_no_snapshot_is_refused():
 def test_counters_and_histograms_are_added():
     parts = [full(), full(), metrics_of([("n", 1, "Predict", Code.OK, 1.0)])]
     found = merged_pages(*parts)
-    ours = (("code", "OK"), ("method", "Predict"), ("model", "m"), ("signature", "s"))
+    called = (("code", "OK"), ("method", "Predict"), ("model", "m"))
+    ours = (*called, ("protocol", "grpc"), ("signature", "s"))
     assert found["servingd_requests_total", (*ours, ("version", "1"))] == 2
     assert found["servingd_request_seconds_sum", (*ours, ("version", "1"))] == 0.04
     assert found["servingd_request_seconds_count", (*ours, ("version", "1"))] == 2

@@ -51,6 +51,7 @@ def test_our_own_families_keep_their_names_labels_and_help():
         ("code", "OK"),
         ("method", "Predict"),
         ("model", "m"),
+        ("protocol", "grpc"),
         ("signature", "s"),
         ("version", "3"),
     )
