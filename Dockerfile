@@ -8,7 +8,10 @@ FROM python:3.11-slim-bookworm AS base
 RUN groupadd --system --gid 10001 servingd && \
     useradd --system --uid 10001 --no-create-home --gid 10001 --shell /usr/sbin/nologin servingd
 LABEL org.opencontainers.image.title="servingd" \
-      org.opencontainers.image.description="A TensorFlow-Serving-compatible model server in Python"
+      org.opencontainers.image.description="A TensorFlow-Serving-compatible model server in Python" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="https://github.com/servingd/servingd" \
+      org.opencontainers.image.documentation="https://github.com/servingd/servingd/tree/main/docs"
 
 FROM base AS cpu-files
 WORKDIR /src
@@ -28,6 +31,9 @@ ENV MODEL_NAME=model \
     PYTHONUNBUFFERED=1
 EXPOSE 8500 8501
 STOPSIGNAL SIGTERM
+# For `docker ps` and compose; Kubernetes has probes of its own.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
+    CMD ["/opt/servingd/bin/python", "-c", "import urllib.request as r; r.urlopen('http://localhost:8501/readyz', timeout=4)"]
 ENTRYPOINT ["/usr/bin/tf_serving_entrypoint.sh"]
 
 FROM runtime AS gpu

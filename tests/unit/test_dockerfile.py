@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,24 @@ def test_every_stage_has_a_name_and_the_cpu_image_is_the_last() -> None:
 def test_base_images_have_a_version() -> None:
     bases = {stage[0][1] for stage in stages().values()}
     assert all(re.fullmatch(r"[a-z/]+:\d[\w.-]+", base) for base in bases)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="hadolint is there for x86 only")
+def test_a_linter_of_dockerfiles_has_nothing_to_say() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), ROOT / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("stage", FINAL)
+def test_the_image_says_whether_it_is_ready(stage: str) -> None:
+    (check,) = (rest for keyword, rest in stages()[stage] if keyword == "HEALTHCHECK")
+    assert "http://localhost:8501/readyz" in check
 
 
 @pytest.mark.parametrize("stage", FINAL)
