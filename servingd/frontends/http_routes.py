@@ -1,4 +1,7 @@
-"""Which HTTP path belongs to which API: `/v1/` to TensorFlow Serving's, all others to the pages."""
+"""Which HTTP path belongs to which API.
+
+`/v1/` is TensorFlow Serving's, `/v2` the Open Inference Protocol's, all others are pages.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,15 @@ class HttpRoutes:
         pages: AdminPages,
         monitoring_path: str = "",
         jobs: HttpHandler | None = None,
+        oip: HttpHandler | None = None,
     ) -> None:
         """`monitoring_path` is TensorFlow Serving's path of the metrics; empty: none.
 
-        `jobs` answers what is asked of a job; None: there are none at this port.
+        `jobs` answers what is asked of a job, `oip` is the API under `/v2`; None: there is none at
+        this port.
         """
         self._jobs = jobs
+        self._oip = oip
         self._api = api
         self._pages = pages
         self._monitoring_path = monitoring_path
@@ -36,6 +42,8 @@ class HttpRoutes:
             self._monitoring(request, reply)
         elif target[:4].lower() == "/v1/":
             self._api(request, reply)
+        elif self._oip is not None and (target[:4] == "/v2/" or request.path == "/v2"):
+            self._oip(request, reply)
         elif self._jobs is not None and target.startswith(JOBS):
             self._jobs(request, reply)
         else:

@@ -35,6 +35,10 @@ from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.http.transport import HttpTransport
 from servingd.frontends.http_routes import HttpRoutes
+from servingd.frontends.message_parser import MessageParser
+from servingd.frontends.oip.models import ModelInformation
+from servingd.frontends.oip.rest import OipApi
+from servingd.frontends.oip.rpc import oip_table
 from servingd.frontends.reply import Handler
 from servingd.frontends.tfs.rest.api import RestApi, RestOptions
 from servingd.frontends.tfs.rest.jobs import JobPages
@@ -189,6 +193,7 @@ class Ports:
         if shared is not None:
             self._jobs.everywhere = shared.share_jobs(self._jobs)
         self._calls = _call_context(config, metrics, data, control)
+        self._information = ModelInformation(data.models, control.states, control.why_not_ready)
         self._rest_workers = WorkerPool("rest", max(1, config.rest_api_num_threads))
         self._page_worker = WorkerPool("metrics-page", 1)
         self._token = AdminToken(config.admin_token_file) if config.admin_token_file else None
@@ -314,6 +319,7 @@ class Ports:
             config.max_request_bytes,
             self._jobs,
         )
+        parser = MessageParser(config.max_request_bytes)
         options = GrpcOptions(
             port=config.port,
             host=config.host,
@@ -331,7 +337,7 @@ class Ports:
         )
         return GrpcFrontend(
             options,
-            methods.table(),
+            {**methods.table(), **oip_table(self._calls, self._information, parser)},
             self._guarded(methods.admin_table()),
             data.gather,
             methods.stream_table(),
@@ -372,12 +378,13 @@ class Ports:
     def _build_http(self, data: DataPlane, actions: Sequence[Action]) -> HttpTransport:
         config = self._config
         timeout_s = config.rest_api_timeout_in_ms / 1000
+        api_timeout_s = timeout_s if timeout_s > 0 else None
         api = RestApi(
             self._calls,
             self._control.states,
             self._rest_workers,
             RestOptions(
-                timeout_s=timeout_s if timeout_s > 0 else None,
+                timeout_s=api_timeout_s,
                 cors=config.rest_api_enable_cors_support,
                 max_message_bytes=config.max_request_bytes,
                 webhooks=self._webhooks,
@@ -386,16 +393,17 @@ class Ports:
             self._jobs,
         )
         jobs = JobPages(self._jobs.everywhere, api.headers).handle
+        oip = OipApi(self._calls, self._information, self._rest_workers, api_timeout_s)
         pages, path = self._pages(actions, here=not config.admin_rest_port), self._monitoring_path
         limits = HttpLimits(
             max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY),
             sweep_s=min(0.5, max(0.01, timeout_s / 10)) if timeout_s > 0 else 0.5,
         )
         return HttpTransport(
-            HttpRoutes(api.handle, pages, path, jobs).handle,
+            HttpRoutes(api.handle, pages, path, jobs, oip.handle).handle,
             limits,
             self._tls(),
-            HttpRoutes(api.handle_elsewhere, pages, path, jobs).handle,
+            HttpRoutes(api.handle_elsewhere, pages, path, jobs, oip.handle_elsewhere).handle,
             data.gather,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from servingd.core.types import ServableId
-from servingd.observability.requests import Histogram, RequestMetrics, protocol_of
+from servingd.observability.requests import OIP, Histogram, RequestMetrics, protocol_of
 from servingd.observability.text_format import Family, Labels, Rows
 
 _LOAD_EDGES_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -49,7 +49,7 @@ def request_families(requests: RequestMetrics) -> list[Family]:
     for key, histogram in requests.histograms():
         labels = (
             ("code", key.code.name),
-            ("method", key.method),
+            ("method", key.method.removeprefix(OIP)),
             ("model", key.model),
             ("protocol", protocol_of(key.method)),
             ("signature", key.signature),

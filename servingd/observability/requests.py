@@ -31,7 +31,10 @@ KEPT_VERSIONS = 5
 
 
 class Key(NamedTuple):
-    """The labels of a request. `method` is as in the API: REST's are in lower case."""
+    """The labels of a request. `method` is as in its API: REST's are in lower case.
+
+    Those of the Open Inference Protocol begin with OIP.
+    """
 
     model: str
     version: int
@@ -40,13 +43,16 @@ class Key(NamedTuple):
     code: Code
 
 
-GRPC, REST = "grpc", "rest"
+OIP = "oip:"
+"""The beginning of the methods of the Open Inference Protocol."""
 _OVER_HTTP = ("AdminAction",)
 
 
 def protocol_of(method: str) -> str:
     """Return the protocol of a method in a Key: each belongs to one."""
-    return REST if method == method.lower() or method in _OVER_HTTP else GRPC
+    name = method.removeprefix(OIP)
+    transport = "rest" if name == name.lower() or name in _OVER_HTTP else "grpc"
+    return f"oip_{transport}" if name != method else transport
 
 
 class Histogram:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from servingd.core.types import ServableId
 from servingd.errors import Code
-from servingd.observability.requests import Histogram, RequestMetrics, add_up
+from servingd.observability.requests import OIP, Histogram, RequestMetrics, add_up
 from servingd.observability.text_format import Family, Labels, Rows
 
 _GRPC_METHODS = ("Predict", "Classify", "Regress")
@@ -142,7 +142,7 @@ def _requests(
     counts: dict[tuple[str, str], int] = {}
     latencies: dict[Labels, Histogram] = {}
     for (model, method, code), histogram in requests.totals().items():
-        if method not in _GRPC_METHODS and method != method.lower():
+        if method not in _GRPC_METHODS and (method != method.lower() or method.startswith(OIP)):
             continue
         counts[model, code.name] = counts.get((model, code.name), 0) + histogram.count
         if code is Code.OK:

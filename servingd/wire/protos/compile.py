@@ -31,7 +31,9 @@ _STUB_HEAD = (
     "# Made from protos/ by servingd.wire.protos.compile: do not edit.\n"
     '# mypy: disable-error-code="metaclass, misc, type-arg"\n'
 )
-_ABSOLUTE_IMPORT = re.compile(r"^from (tensorflow|tensorflow_serving|servingd)\b", re.MULTILINE)
+_ABSOLUTE_IMPORT = re.compile(
+    r"^from (inference|tensorflow|tensorflow_serving|servingd)\b", re.MULTILINE
+)
 
 
 def compile_protos(sources: Path, target: Path) -> None:

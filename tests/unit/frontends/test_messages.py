@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servingd.errors import Code, ServingError
-from servingd.frontends.tfs.rpc.messages import MessageParser, parse_inputs
+from servingd.frontends.message_parser import MessageParser
+from servingd.frontends.tfs.rpc.messages import parse_inputs
 from servingd.wire.protos import InputsRequest, PredictRequest, TensorProto
 from servingd.wire.tensors.decoding import decode
 

@@ -16,6 +16,7 @@ from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
 from servingd.frontends.job_reply import JobReply
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import PRIORITY_HEADER
 from servingd.frontends.tfs.rest.inference import start_json, start_proto
 from servingd.frontends.tfs.rest.jobs import send_pending
@@ -34,7 +35,6 @@ from servingd.frontends.tfs.rest.streamed import (
     start_streamed,
     wanted_frame,
 )
-from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.frontends.workers import Workers
 from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
 from servingd.inference.status import model_status, versions_of

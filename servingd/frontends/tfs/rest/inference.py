@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from servingd.core.types import ModelSpec, Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError
 from servingd.frontends.call import CallContext, Note, SignatureCall, to_serving_error
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.tfs.rest.reply import PROTOBUF, AnyReply, RestReply
 from servingd.frontends.tfs.rpc.examples import ClassifyCall, RegressCall
-from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
+from servingd.frontends.tfs.rpc.messages import model_spec, parse_inputs
 from servingd.frontends.tfs.rpc.predict import PredictCall
 from servingd.inference.checks import CLASSIFY_METHOD, REGRESS_METHOD
 from servingd.inference.examples import classification, regression, run_examples

@@ -18,8 +18,9 @@ from servingd.frontends.call import (
     late_code,
     to_serving_error,
 )
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import Reply
-from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec
+from servingd.frontends.tfs.rpc.messages import model_spec
 from servingd.inference.checks import CLASSIFY_METHOD, REGRESS_METHOD
 from servingd.inference.examples import (
     Classification,

@@ -8,8 +8,8 @@ from servingd.core.batching.queue import Priority
 from servingd.errors import Code, ServingError
 from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.job_reply import JobReply
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import Handler, Reply
-from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.runtime.jobs import JobStore, JobView
 from servingd.wire import protos
 

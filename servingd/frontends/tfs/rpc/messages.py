@@ -1,13 +1,12 @@
-"""Parse the messages of all RPC methods, and read their ModelSpec."""
+"""Parse the messages of TensorFlow Serving's methods, and read their ModelSpec."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.message import DecodeError
-
 from servingd.core.types import ModelSpec
-from servingd.errors import InvalidArgument, ResourceExhausted
+from servingd.errors import InvalidArgument
+from servingd.frontends.message_parser import MessageParser
 from servingd.wire import protos
 
 if TYPE_CHECKING:
@@ -15,29 +14,6 @@ if TYPE_CHECKING:
     from servingd.wire.protos import ModelSpec as ModelSpecMessage
 
 _new_tuple = tuple.__new__
-
-
-class MessageParser:
-    """Parses requests of at most `max_bytes`."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-
-    def parse(self, kind: Any, payload: bytes, name: str = "") -> Any:
-        """Return the message in a payload; `name` is the original message's if `kind` is a twin.
-
-        Raises ResourceExhausted (too large) or InvalidArgument (it does not parse).
-        """
-        if len(payload) > self._max_bytes:
-            raise ResourceExhausted(
-                f"Received message larger than max ({len(payload)} vs. {self._max_bytes})"
-            )
-        try:
-            return kind.FromString(payload)
-        except DecodeError as error:
-            raise InvalidArgument(
-                f"the request does not parse as {name or kind.DESCRIPTOR.full_name}: {error}"
-            ) from error
 
 
 def parse_inputs(parser: MessageParser, payload: bytes) -> InputsRequest | PredictRequest:
@@ -72,3 +48,14 @@ def model_spec(message: ModelSpecMessage) -> ModelSpec:
 def optional_model_spec(request: Any) -> ModelSpec | None:
     """Return a request's ModelSpec; None if it has none."""
     return model_spec(request.model_spec) if request.HasField("model_spec") else None
+
+
+def spec_of_request(payload: bytes) -> ModelSpec:
+    """Return the ModelSpec of a request that has it as its first field."""
+    return model_spec(protos.GetModelStatusRequest.FromString(payload).model_spec)
+
+
+def spec_of_tasks(payload: bytes) -> ModelSpec:
+    """Return the ModelSpec of a MultiInferenceRequest's first task."""
+    tasks = protos.MultiExamplesRequest.FromString(payload).tasks
+    return model_spec(tasks[0].model_spec) if tasks else ModelSpec("")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from servingd.core.call_protocols import States
 from servingd.frontends.call import CallContext
+from servingd.frontends.first_calls import waiting
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import Handler, PartsHandler
 from servingd.frontends.tfs.rpc.examples import (
     ClassifyCall,
@@ -13,9 +15,8 @@ from servingd.frontends.tfs.rpc.examples import (
     MultiInferenceMethod,
     RegressCall,
 )
-from servingd.frontends.tfs.rpc.first_calls import spec_of_request, spec_of_tasks, waiting
 from servingd.frontends.tfs.rpc.jobs import JobMethods
-from servingd.frontends.tfs.rpc.messages import MessageParser
+from servingd.frontends.tfs.rpc.messages import spec_of_request, spec_of_tasks
 from servingd.frontends.tfs.rpc.predict import PredictMethod
 from servingd.frontends.tfs.rpc.predict_streamed import PredictStreamedMethod
 from servingd.frontends.tfs.rpc.profiler import Profiler, ProfilerMethods
@@ -66,7 +67,7 @@ class RpcMethods:
         self._table[f"{_JOBS}Cancel"] = job_methods.cancel
         self._stream_table: dict[str, PartsHandler] = {
             f"{_STREAM}PredictStreamed": waiting(
-                PredictStreamedMethod(context, parser), "PredictStreamed", context
+                PredictStreamedMethod(context, parser), "PredictStreamed", context, spec_of_request
             ),
         }
         self._admin_table: dict[str, Handler] = {

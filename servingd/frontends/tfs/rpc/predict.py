@@ -12,8 +12,9 @@ from servingd.core.batching.merge import Form, FormedInputs, form_of
 from servingd.core.types import Signature, Tensors, TensorSpec
 from servingd.errors import InvalidArgument, ServingError
 from servingd.frontends.call import CallContext, Note, SignatureCall, to_serving_error
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import Reply
-from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
+from servingd.frontends.tfs.rpc.messages import model_spec, parse_inputs
 from servingd.inference.predict import bind, bind_tensors, no_such_signature, predict, wrong_type
 from servingd.wire.tensors.encoding import encode_predict_response
 from servingd.wire.tensors.templates import RequestTemplates, Template

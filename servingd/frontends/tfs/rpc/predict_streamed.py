@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from servingd.core.types import Signature, Tensors
 from servingd.errors import InvalidArgument, ServingError
 from servingd.frontends.call import CallContext, Note, to_serving_error
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import PartsReply
 from servingd.frontends.streamed_call import StreamedCall
-from servingd.frontends.tfs.rpc.messages import MessageParser, model_spec, parse_inputs
+from servingd.frontends.tfs.rpc.messages import model_spec, parse_inputs
 from servingd.inference.predict import bind_tensors, no_such_signature
 from servingd.inference.predict_streamed import predict_streamed
 from servingd.wire.tensors.encoding import encode_predict_response

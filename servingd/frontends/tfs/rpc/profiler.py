@@ -8,8 +8,8 @@ from typing import Protocol
 
 from servingd.errors import Code, ServingError
 from servingd.frontends.call import CallContext, to_serving_error
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import Reply
-from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.wire import protos
 
 _TOOL = "xplane.pb"

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from servingd.config.models import ModelConfig
 from servingd.errors import Code, InvalidArgument, ServingError
 from servingd.frontends.call import CallContext, to_serving_error
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import Reply
-from servingd.frontends.tfs.rpc.messages import MessageParser
 from servingd.wire import protos
 from servingd.wire.config.models import models_from_message
 

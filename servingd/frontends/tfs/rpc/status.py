@@ -9,8 +9,9 @@ from servingd.core.call_protocols import States
 from servingd.core.types import ModelSpec
 from servingd.errors import Code
 from servingd.frontends.call import CallContext, to_serving_error
+from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import Handler, Reply
-from servingd.frontends.tfs.rpc.messages import MessageParser, optional_model_spec
+from servingd.frontends.tfs.rpc.messages import optional_model_spec
 from servingd.inference.metadata import SIGNATURE_DEF, model_metadata
 from servingd.inference.status import model_status
 from servingd.wire import protos

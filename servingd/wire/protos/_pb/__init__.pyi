@@ -1,5 +1,21 @@
 # Made from protos/ by servingd.wire.protos.compile: do not edit.
 # mypy: disable-error-code="metaclass, misc, type-arg"
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ServerLiveRequest as ServerLiveRequest
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ServerLiveResponse as ServerLiveResponse
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ServerReadyRequest as ServerReadyRequest
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ServerReadyResponse as ServerReadyResponse
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ModelReadyRequest as ModelReadyRequest
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ModelReadyResponse as ModelReadyResponse
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ServerMetadataRequest as ServerMetadataRequest
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ServerMetadataResponse as ServerMetadataResponse
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ModelMetadataRequest as ModelMetadataRequest
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ModelMetadataResponse as ModelMetadataResponse
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import InferParameter as InferParameter
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import InferTensorContents as InferTensorContents
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ModelInferRequest as ModelInferRequest
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import ModelInferResponse as ModelInferResponse
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import RepositoryIndexRequest as RepositoryIndexRequest
+from servingd.wire.protos._pb.inference.grpc_service_pb2 import RepositoryIndexResponse as RepositoryIndexResponse
 from servingd.wire.protos._pb.tensorflow.core.example.feature_pb2 import BytesList as BytesList
 from servingd.wire.protos._pb.tensorflow.core.example.feature_pb2 import FloatList as FloatList
 from servingd.wire.protos._pb.tensorflow.core.example.feature_pb2 import Int64List as Int64List

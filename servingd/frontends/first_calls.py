@@ -11,29 +11,16 @@ from servingd.core.types import ModelSpec
 from servingd.errors import ServingError
 from servingd.frontends.call import CallContext
 from servingd.frontends.reply import Reply
-from servingd.frontends.tfs.rpc.messages import model_spec
 from servingd.runtime.first_calls import HeldCall
-from servingd.wire import protos
 
 R = TypeVar("R", bound=Reply)
-
-
-def spec_of_request(payload: bytes) -> ModelSpec:
-    """Return the ModelSpec of a request that has it as its first field."""
-    return model_spec(protos.GetModelStatusRequest.FromString(payload).model_spec)
-
-
-def spec_of_tasks(payload: bytes) -> ModelSpec:
-    """Return the ModelSpec of a MultiInferenceRequest's first task."""
-    tasks = protos.MultiExamplesRequest.FromString(payload).tasks
-    return model_spec(tasks[0].model_spec) if tasks else ModelSpec("")
 
 
 def waiting(
     handler: Callable[[bytes, R], None],
     method: str,
     context: CallContext,
-    spec_of: Callable[[bytes], ModelSpec] = spec_of_request,
+    spec_of: Callable[[bytes], ModelSpec],
 ) -> Callable[[bytes, R], None]:
     """Return a handler whose calls wait, if they must, until the first models have loaded.
 
