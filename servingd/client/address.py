@@ -146,6 +146,6 @@ def scheme_of(answer: bytes, place: str) -> str:
         raise Unavailable(
             f"{place} is encrypted: say grpcs://{place} or https://{place}, whichever it is"
         )
-    if not answer or answer.startswith(b"HTTP"):
+    if not answer or answer.startswith((b"HTTP", b"<")):  # some send an error's page alone
         return "http"
     raise Unavailable(f"{place} speaks neither gRPC nor HTTP: it answered {answer!r}")

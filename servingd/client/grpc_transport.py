@@ -19,7 +19,7 @@ _FIRST_RECONNECT_MS = 50
 """gRPC's own pause before it connects again is a second, longer than our attempts take."""
 _LONGEST_RECONNECT_MS = 5_000
 _KEEPALIVE_TIMEOUT_MS = 10_000
-_HTTP_PORT = "http1.x server"
+_NO_GRPC = "Expected SETTINGS frame"
 """What gRPC says of such a port, among much else."""
 
 Options = list[tuple[str, Any]]
@@ -140,8 +140,8 @@ def _credentials(tls: Tls) -> Any:
 def translate(error: grpc.RpcError) -> ServingError:
     """Return the ServingError of a call's status, with its hint and the request's id."""
     text = error.details() or ""
-    if _HTTP_PORT in text:
-        text += "; it is no gRPC port: for REST the address begins with http://"
+    if _NO_GRPC in text:
+        text += "; it is no gRPC port: is it one of REST (http://...)?"
     found = error_from_code(error.code().value[0], text)
     trailing = error.trailing_metadata() or ()
     found.retry_after_s = retry_after_s(trailing)

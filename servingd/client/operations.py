@@ -12,7 +12,7 @@ import numpy as np
 from servingd.client.answers import ModelMetadata, Signature, VersionStatus
 from servingd.client.calls import Api, Array, Call, Outdated, Pause, Send, Steps
 from servingd.client.inputs import about, arrays_of, have_types, misfit
-from servingd.client.settings import Headers, Settings, check_priority
+from servingd.client.settings import Headers, Settings, check_header, check_priority
 from servingd.client.stream_signatures import stream_signature
 from servingd.core.types import ModelSpec
 from servingd.errors import (
@@ -187,6 +187,7 @@ class Operations:
         if priority is not None:
             headers = (*headers, ("x-servingd-priority", priority))
         if given.request_id is not None:
+            check_header("request_id", given.request_id)
             headers = (*headers, ("x-request-id", given.request_id))
         return _Operation(
             None if timeout_s is None else self._clock() + timeout_s, timeout_s, headers

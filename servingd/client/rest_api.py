@@ -277,7 +277,7 @@ def _array_of(value: Any, spec: TensorSpec) -> Array:
             array = np.array(_bytes_of(value), OBJECT)
         else:
             array = np.array(value)
-            if array.size and array.dtype.kind not in _FITTING.get(dtype.kind, "iuf"):
+            if array.size and not _fits(array, value, dtype):
                 raise Outdated
             array = np.array(value, dtype) if dtype.kind in "iu" else array.astype(dtype)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -285,8 +285,12 @@ def _array_of(value: Any, spec: TensorSpec) -> Array:
     return array.reshape(_empty_shape(array, spec)) if array.size == 0 else array
 
 
-_FITTING = {"i": "iuO", "u": "iuO", "b": "b"}
-"""The kinds of numbers in JSON that a dtype's may be; integers above 2^64 would be objects."""
+def _fits(array: Array, value: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether numbers of JSON, and the array that numpy makes of them, can be of a dtype."""
+    kind = array.dtype.kind
+    if dtype.kind == "u" and kind == "f":  # numpy's for large integers beside small ones
+        return all(type(number) is int for number in np.array(value, OBJECT).flat)
+    return kind in {"i": "iu", "u": "iu", "b": "b"}.get(dtype.kind, "iuf")
 
 
 def _empty_shape(array: Array, spec: TensorSpec) -> tuple[int, ...]:

@@ -193,6 +193,7 @@ class _Exchange:
         self._deadline = deadline
         self.response: http.client.HTTPResponse
         self._socket: socket.socket
+        self._ahead = b""  # what was read behind the last line
 
     def ask(self, settings: Settings, prefix: str) -> None:
         """Send the request and wait for the head of the response."""
@@ -236,9 +237,19 @@ class _Exchange:
         return content
 
     def line(self) -> bytes:
-        """Return the next line of the body; nothing at its end."""
-        self._hurry()
-        return self.response.readline()
+        """Return the next line of the body; nothing at its end.
+
+        The response's own `readline` takes a body that is cut off for one that has ended.
+        """
+        pieces = [self._ahead]
+        while b"\n" not in pieces[-1]:
+            self._hurry()
+            piece = self.response.read1(_PIECE)
+            if not piece:
+                break
+            pieces.append(piece)
+        line, end, self._ahead = b"".join(pieces).partition(b"\n")
+        return line + end
 
     def keep(self) -> None:
         """Give the connection back after the whole body has been read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ Token: TypeAlias = str | Callable[[], str]
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 PRIORITIES = ("high", "normal", "low")
+_NAME = re.compile(r"[a-z0-9_.-]+")
+_VALUE = re.compile(r"[\x20-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,18 @@ class Settings:
         if self.compression not in (None, "gzip"):
             raise InvalidArgument(f"compression: expected 'gzip' or None, got {self.compression!r}")
         check_priority(self.priority)
+        for name, value in self.headers:
+            if not _NAME.fullmatch(name):
+                raise InvalidArgument(f"headers: {name!r} is no name of a header")
+            check_header(name, value)
 
     def authorization(self) -> str | None:
         """Return the header `authorization`, with the token that is good now; None without one."""
         token = self.token() if callable(self.token) else self.token
-        return None if token is None else f"Bearer {token}"
+        if token is None:
+            return None
+        check_header("authorization", token)
+        return f"Bearer {token}"
 
 
 def settings_of(
@@ -128,6 +138,12 @@ def settings_of(
     chosen = tls if isinstance(tls, Tls) else Tls() if tls or encrypted else None
     named = tuple((name.lower(), value) for name, value in headers.items())
     return Settings(tls=chosen, headers=named, **others)  # type: ignore[arg-type]
+
+
+def check_header(name: str, value: str) -> None:
+    """Raise InvalidArgument for what no header can hold; the text does not show it."""
+    if not _VALUE.fullmatch(value):
+        raise InvalidArgument(f"{name}: expected printable ASCII characters on one line")
 
 
 def check_priority(priority: str | None) -> None:
