@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from servingd.errors import DeadlineExceeded, InvalidArgument, Unavailable
+
+if TYPE_CHECKING:
+    import socket
 
 GRPC_PORT, HTTP_PORT = 8500, 8501
 
@@ -90,11 +94,12 @@ def find_address(text: str, default_port: int = HTTP_PORT, timeout_s: float = 5.
         timeout_s: seconds that asking may take.
 
     Returns:
-        Such as `grpc://localhost:8500` or `http://localhost:8501`.
+        Such as `grpc://localhost:8500` or `http://localhost:8501`; `grpcs` and `https` if the port
+        is encrypted. Nobody's certificate is looked at, and nothing but a greeting is sent.
 
     Raises:
         InvalidArgument: it is no address.
-        Unavailable: nobody listens there, or the port is encrypted; the text says what to do.
+        Unavailable: nobody listens there, or it is another protocol; the text says what to do.
         DeadlineExceeded: whoever listens does not answer.
     """
     if "://" in text or _TARGET.match(text):
@@ -111,15 +116,16 @@ def _asked(address: Address, timeout_s: float) -> str:
     """Return `grpc` or `http`, whichever the port speaks."""
     import socket
 
-    place = address.place
+    place, where = address.place, (address.host, address.port)
     try:
-        with socket.create_connection((address.host, address.port), timeout_s) as asker:
-            asker.sendall(_HELLO)
-            return scheme_of(_first_bytes(asker), place)
+        with socket.create_connection(where, timeout_s) as asker:
+            scheme = scheme_of(_answer_to_hello(asker), place)
+        if scheme is None:
+            with socket.create_connection(where, timeout_s) as asker:
+                scheme = _encrypted_scheme(asker, address.host) or "http"
+        return scheme
     except TimeoutError as error:
         raise DeadlineExceeded(f"{place} did not answer within {timeout_s:g} s") from error
-    except ConnectionResetError:
-        return "http"  # it could not read this
     except OSError as error:
         raise Unavailable(
             f"nobody listens at {place}: {error.strerror or error}. Is the server running? "
@@ -127,25 +133,39 @@ def _asked(address: Address, timeout_s: float) -> str:
         ) from error
 
 
-def _first_bytes(asker: object) -> bytes:
-    """Return the first bytes of an answer: nine, or as many as there are."""
+def _answer_to_hello(asker: socket.socket) -> bytes:
+    """Return the first nine bytes of an answer to HTTP/2, or as many as there are."""
     answer = b""
-    while len(answer) < 9:
-        received: bytes = asker.recv(9 - len(answer))  # type: ignore[attr-defined]
-        if not received:
-            break
-        answer += received
+    with contextlib.suppress(ConnectionError):  # it could not read this, and ended
+        asker.sendall(_HELLO)
+        while len(answer) < 9 and (received := asker.recv(9 - len(answer))):
+            answer += received
     return answer
 
 
-def scheme_of(answer: bytes, place: str) -> str:
-    """Return what a port speaks, by its first nine bytes. Raises Unavailable."""
+def _encrypted_scheme(asker: socket.socket, host: str) -> str | None:
+    """Return `grpcs` or `https`, whichever an encrypted port speaks; None if it is none."""
+    import ssl
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        with context.wrap_socket(asker, server_hostname=host) as encrypted:
+            return "grpcs" if encrypted.selected_alpn_protocol() == "h2" else "https"
+    except (ssl.SSLError, ConnectionError):
+        return None
+
+
+def scheme_of(answer: bytes, place: str) -> str | None:
+    """Return what a port speaks, by its first nine bytes; None if it may be encrypted.
+
+    Raises Unavailable for any other protocol.
+    """
     if len(answer) == 9 and answer[3] == _SETTINGS and not answer.startswith(b"HTTP"):
         return "grpc"
-    if answer[:1] and answer[0] in _TLS_RECORDS:
-        raise Unavailable(
-            f"{place} is encrypted: say grpcs://{place} or https://{place}, whichever it is"
-        )
-    if not answer or answer.startswith((b"HTTP", b"<")):  # some send an error's page alone
+    if answer.startswith((b"HTTP", b"<")):  # some send an error's page alone
         return "http"
+    if not answer or answer[0] in _TLS_RECORDS:
+        return None
     raise Unavailable(f"{place} speaks neither gRPC nor HTTP: it answered {answer!r}")

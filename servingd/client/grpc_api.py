@@ -12,11 +12,11 @@ from servingd.client.calls import Array, Call
 from servingd.client.examples import Feature, features_of
 from servingd.client.inputs import about
 from servingd.client.messages import metadata_of, reload_request, versions_of
-from servingd.core.types import ModelSpec
+from servingd.core.types import DataType, ModelSpec
 from servingd.errors import FailedPrecondition, ServingError, error_from_code
 from servingd.wire import protos
 from servingd.wire.tensors.decoding import decode
-from servingd.wire.tensors.encoding import encode_as_content
+from servingd.wire.tensors.encoding import encode, encode_as_content
 from servingd.wire.tensors.types import data_type_of
 from servingd.wire.varints import varint
 
@@ -151,7 +151,10 @@ def predict_request(
     parts = [request.SerializeToString()]
     for alias, array in inputs.items():
         try:
-            tensor = encode_as_content(array, data_type_of(array.dtype))
+            data_type = data_type_of(array.dtype)
+            # Not every reader takes strings from the content.
+            written = encode if data_type is DataType.STRING else encode_as_content
+            tensor = written(array, data_type)
         except ServingError as error:
             raise about(alias, f"input {alias}: {error.message}") from error
         key = alias.encode()

@@ -138,8 +138,12 @@ class Operations:
         return self._learn((spec, False), self._begin(given))
 
     def versions(self, spec: ModelSpec, given: Given) -> Steps[list[VersionStatus]]:
-        """Return the states of a model's versions."""
-        answer = yield from self._send(self._api.status(spec), self._begin(given))
+        """Return the states of a model's versions; of a label's version, by what it is now."""
+        operation = self._begin(given)
+        if spec.label is not None:  # which servers ignore here
+            labelled = yield from self._metadata(spec, operation)
+            spec = spec._replace(version=labelled.version, label=None)
+        answer = yield from self._send(self._api.status(spec), operation)
         return self._api.read_status(answer)
 
     def labels(self, model: str, given: Given) -> Steps[dict[str, int]]:
