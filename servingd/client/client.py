@@ -32,7 +32,9 @@ class Client:
         connections: how many are opened and used in turns. Of several workers of a server, each
             connection has one. REST has at least as many as calls at a time.
         compression: `gzip` compresses requests and asks for compressed answers.
-        keepalive_s: seconds after which a silent connection is checked; 0: never.
+        keepalive_s: seconds after which a silent connection is checked; 0: never. For gRPC calls of
+            several minutes say 300 or 0: servers that keep gRPC's rules, as TensorFlow Serving
+            does, end a connection that is checked more often during one call.
         priority: `high`, `normal` or `low`, for a call that names none.
         headers: what every call has as well.
 

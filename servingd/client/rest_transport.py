@@ -66,7 +66,7 @@ class RestTransport:
         self._context = None if settings.tls is None else _context(settings.tls)
         self._lock = threading.Lock()
         self._idle: deque[http.client.HTTPConnection] = deque()  # guarded by _lock
-        self._open = 0  # guarded by _lock; idle ones and those in use
+        self._open: set[http.client.HTTPConnection] = set()  # guarded by _lock; also those in use
         self._closed = False  # guarded by _lock
 
     def send(self, step: Send, cancellation: Cancellation | None = None) -> Any:
@@ -111,12 +111,15 @@ class RestTransport:
         raise failure
 
     def close(self) -> None:
-        """Close all connections that no call uses, and the others when their calls end."""
+        """Close all connections; calls under way fail."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, deque()
+            in_use = [found.sock for found in self._open if found not in idle and found.sock]
         for connection in idle:
-            connection.close()
+            self.drop(connection)
+        for used in in_use:
+            _shut(used)
 
     # Connections ----------------------------------------------------------------------------------
 
@@ -125,19 +128,24 @@ class RestTransport:
         with self._lock:
             if self._closed:
                 raise FailedPrecondition("the client is closed")
-            if self._open >= self._settings.connections:
+            if len(self._open) >= self._settings.connections:
                 while self._idle:
                     connection = self._idle.popleft()
                     if not _has_ended(connection):
                         return connection, False
                     connection.close()
-                    self._open -= 1
-            self._open += 1
+                    self._open.remove(connection)
+            connection = self._new()
+            self._open.add(connection)
+            return connection, True
+
+    def _new(self) -> http.client.HTTPConnection:
+        """Return a connection that will be made."""
         host, port = self._address.host, self._address.port
         if self._context is None:
-            return http.client.HTTPConnection(host, port), True
+            return http.client.HTTPConnection(host, port)
         name = (self._settings.tls and self._settings.tls.server_name) or host
-        return _Encrypted(host, port, self._context, name), True
+        return _Encrypted(host, port, self._context, name)
 
     def keep(self, connection: http.client.HTTPConnection) -> None:
         """Keep a connection for the next call."""
@@ -151,7 +159,7 @@ class RestTransport:
         """Close a connection that is not used any more."""
         connection.close()
         with self._lock:
-            self._open -= 1
+            self._open.discard(connection)
 
     def failure(self, error: BaseException, step: Send) -> BaseException:
         """Return what a failed exchange means to callers; what is no failure of one, as it is."""

@@ -32,6 +32,7 @@ BENCHMARKS = (
     "large_model",
     "lookup_tables",
     "servable_types",
+    "client",
 )
 
 

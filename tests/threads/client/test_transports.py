@@ -20,6 +20,7 @@ from servingd.client.address import find_address
 from servingd.client.grpc_api import METADATA
 from servingd.core.types import DataType
 from servingd.errors import (
+    Cancelled,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
@@ -381,6 +382,18 @@ def test_a_client_that_is_closed_says_so(connect):
     client.close()
     with pytest.raises(FailedPrecondition, match="the client is closed"):
         client.predict("m", X)
+
+
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_closing_a_client_ends_its_calls(connect, script):
+    client, entered = connect(), threading.Event()
+    script.failures = [lambda: entered.set() or script.go_on.wait(TIMEOUT)]
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.predict, "m", X)
+        assert entered.wait(TIMEOUT)
+        client.close()
+        with pytest.raises((FailedPrecondition, Cancelled)):
+            call.result(TIMEOUT)
 
 
 def test_what_no_header_can_hold(connect):
