@@ -11,20 +11,27 @@ of it is made. A complete program:
         print(client.metadata("half_plus_two").signatures["serving_default"].inputs)
         outputs = client.predict("half_plus_two", {"x": [1.0, 2.0, 5.0]})
         print(outputs["y"])  # [2.5 3.  4.5], float32
-        client.predict("half_plus_two", np.float32([1, 2]), label="stable", timeout_s=0.5)
+        client.predict("half_plus_two", np.float32([1, 2]), version=1, timeout_s=5)
 
 and within asyncio:
 
-    async with AsyncClient("localhost:8500", connections=8) as client:
-        answers = await asyncio.gather(*(client.predict("half_plus_two", x) for x in rows))
-        async for part in client.stream("generator", {"text": ["Once"]}):
-            print(part["token"])
+    import asyncio
+    from servingd.client import AsyncClient
 
-Errors are those of `servingd.errors`: `except servingd.errors.Unavailable`.
+    async def main():
+        async with AsyncClient("localhost:8500", connections=4) as client:
+            calls = [client.predict("half_plus_two", [number]) for number in range(100)]
+            print(sum(outputs["y"].item() for outputs in await asyncio.gather(*calls)))
+            async for part in client.stream("half_plus_two", [1.0]):
+                print(part["y"])
 
-Here: `client.py` and `async_client.py`, which carry out the steps of `operations.py`. What is asked
-and how answers are read is said by two APIs (`grpc_api.py`, `rest_api.py`), and carried by the
-transports of the same names. All but the transports and the two clients is pure.
+    asyncio.run(main())
+
+Errors are those of `servingd.errors`, such as NotFound, Unavailable and DeadlineExceeded.
+
+Here: `client.py` and `async_client.py`, which carry out the commands of `operations.py`. What is
+asked and how answers are read is said by two APIs (`grpc_api.py`, `rest_api.py`), and carried by
+transports with names alike. All but transports, clients and `address.py` is pure.
 Not here: any part of the server; the client uses the wire format only. `remote.py` is the
 exception: models of other servers, for servables that are made of them.
 Start with `client.py`.

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from servingd.client.address import parse_address
 from servingd.client.answers import ModelMetadata, VersionStatus
-from servingd.client.calls import Array, AsyncTransport, Send, Steps
+from servingd.client.calls import Array, AsyncTransport, Operation, Send
 from servingd.client.client import api_of, chance
 from servingd.client.operations import Begun, Given, Operations, names_of, spec_of
 from servingd.client.settings import Retry, Tls, Token, settings_of
@@ -23,7 +23,8 @@ class AsyncClient:
     """The methods of `Client`, as coroutines; `stream` is an asynchronous iterator.
 
     The arguments are those of `Client`. It belongs to the event loop of its first call. A call that
-    is cancelled is cancelled at the server. Over REST up to 64 calls run at a time, on threads.
+    is cancelled is cancelled at the server; whoever leaves a stream early does so within
+    `contextlib.aclosing`. Over REST up to 64 calls run at a time, on threads.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class AsyncClient:
         )
         self._settings = settings
         self._transport: AsyncTransport | None = None  # made within the event loop
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._operations = Operations(api_of(self._address), settings, time.monotonic, chance)
 
@@ -104,8 +106,8 @@ class AsyncClient:
         """See `Client.stream`."""
         spec = spec_of(model, version, label, signature)
         given = Given(timeout_s, priority, request_id)
-        steps = self._operations.stream(spec, inputs, names_of(outputs), given)
-        return self._parts(steps)
+        operation = self._operations.stream(spec, inputs, names_of(outputs), given)
+        return self._parts(operation)
 
     async def classify(
         self,
@@ -239,27 +241,27 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _run(self, steps: Steps[T]) -> T:
-        """Carry out an operation's steps."""
+    async def _run(self, operation: Operation[T]) -> T:
+        """Carry out an operation's commands."""
         transport = self._opened()
         try:
-            step = next(steps)
+            command = next(operation)
             while True:
                 try:
                     result = None
-                    if isinstance(step, Send):
-                        result = await transport.send(step)
+                    if isinstance(command, Send):
+                        result = await transport.send(command)
                     else:
-                        await asyncio.sleep(step.seconds)
+                        await asyncio.sleep(command.seconds)
                 except ServingError as error:
-                    step = steps.throw(error)
+                    command = operation.throw(error)
                 else:
-                    step = steps.send(result)
+                    command = operation.send(result)
         except StopIteration as end:
             return cast(T, end.value)
 
-    async def _parts(self, steps: Steps[Begun[Any]]) -> AsyncIterator[dict[str, Array]]:
-        begun = await self._run(steps)
+    async def _parts(self, operation: Operation[Begun[Any]]) -> AsyncIterator[dict[str, Array]]:
+        begun = await self._run(operation)
         try:
             async for part in begun.stream:
                 yield begun.read(part)
@@ -267,10 +269,16 @@ class AsyncClient:
             begun.stream.close()
 
     def _opened(self) -> AsyncTransport:
-        """Return the transport, made by the first call. Raises FailedPrecondition once closed."""
+        """Return the transport, made by the first call.
+
+        Raises FailedPrecondition if the client is closed, or belongs to another event loop.
+        """
         if self._closed:
             raise FailedPrecondition("the client is closed")
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise FailedPrecondition("the client belongs to another event loop: make one in each")
         if self._transport is None:
+            self._loop = asyncio.get_running_loop()
             if self.transport == "grpc":
                 from servingd.client.grpc_aio_transport import GrpcAioTransport
 

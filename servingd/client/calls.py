@@ -1,4 +1,4 @@
-"""What passes between the steps of an operation, an API and a transport."""
+"""What passes between an operation, an API and a transport."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A step: send a call once. The result is its answer: `bytes`, or a stream that has begun."""
+    """A command: send a call once. The result is `bytes`, or a stream that has begun."""
 
     call: Call
     headers: Headers
@@ -46,19 +46,19 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A step: wait."""
+    """A command: wait."""
 
     seconds: float
 
 
-Steps: TypeAlias = Generator[Send | Pause, Any, T]
-"""An operation: it yields steps, is sent their results (or thrown their errors), and returns."""
+Operation: TypeAlias = Generator[Send | Pause, Any, T]
+"""One operation: it yields commands, is sent their results or thrown their errors, and returns."""
 
 
 class Transport(Protocol):
     """What carries calls. Thread-safe."""
 
-    def send(self, step: Send) -> Any:
+    def send(self, command: Send) -> Any:
         """Return the answer, or a stream that has begun. Raises ServingError."""
         ...
 
@@ -70,7 +70,7 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """What carries calls for one event loop."""
 
-    async def send(self, step: Send) -> Any:
+    async def send(self, command: Send) -> Any:
         """Return the answer, or a stream that has begun. Raises ServingError."""
         ...
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from servingd.client.address import Address, parse_address
 from servingd.client.answers import ModelMetadata, VersionStatus
-from servingd.client.calls import Api, Array, Send, Steps, Transport
+from servingd.client.calls import Api, Array, Operation, Send, Transport
 from servingd.client.operations import Begun, Given, Operations, names_of, spec_of
 from servingd.client.settings import Retry, Settings, Tls, Token, settings_of
 from servingd.errors import ServingError
@@ -150,8 +150,8 @@ class Client:
         """
         spec = spec_of(model, version, label, signature)
         given = Given(timeout_s, priority, request_id)
-        steps = self._operations.stream(spec, inputs, names_of(outputs), given)
-        return self._parts(steps)
+        operation = self._operations.stream(spec, inputs, names_of(outputs), given)
+        return self._parts(operation)
 
     def classify(
         self,
@@ -304,26 +304,26 @@ class Client:
     ) -> None:
         self.close()
 
-    def _run(self, steps: Steps[T]) -> T:
-        """Carry out an operation's steps."""
+    def _run(self, operation: Operation[T]) -> T:
+        """Carry out an operation's commands."""
         try:
-            step = next(steps)
+            command = next(operation)
             while True:
                 try:
                     result = None
-                    if isinstance(step, Send):
-                        result = self._transport.send(step)
+                    if isinstance(command, Send):
+                        result = self._transport.send(command)
                     else:
-                        time.sleep(step.seconds)
+                        time.sleep(command.seconds)
                 except ServingError as error:
-                    step = steps.throw(error)
+                    command = operation.throw(error)
                 else:
-                    step = steps.send(result)
+                    command = operation.send(result)
         except StopIteration as end:
             return cast(T, end.value)
 
-    def _parts(self, steps: Steps[Begun[Any]]) -> Iterator[dict[str, Array]]:
-        begun = self._run(steps)
+    def _parts(self, operation: Operation[Begun[Any]]) -> Iterator[dict[str, Array]]:
+        begun = self._run(operation)
         try:
             for part in begun.stream:
                 yield begun.read(part)

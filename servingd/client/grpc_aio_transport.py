@@ -30,17 +30,17 @@ class GrpcAioTransport:
         ]
         self._turn = itertools.count()
 
-    async def send(self, step: Send) -> Any:
+    async def send(self, command: Send) -> Any:
         """Send a call; return its answer, or a stream whose first part has come.
 
         Raises the ServingError of the call's status. Cancelling it cancels the call.
         """
         channel = self._channels[next(self._turn) % len(self._channels)]
         try:
-            call = method_of(channel, step.call)(
-                step.call.body, timeout=step.timeout_s, metadata=metadata_of(step)
+            call = method_of(channel, command.call)(
+                command.call.body, timeout=command.timeout_s, metadata=metadata_of(command)
             )
-            if not step.call.is_stream:
+            if not command.call.is_stream:
                 return await call
             return GrpcAioParts(call, await call.read())
         except grpc.RpcError as error:

@@ -42,15 +42,17 @@ class GrpcTransport:
         self._turn = itertools.count()
         self._methods: dict[tuple[int, str], Any] = {}
 
-    def send(self, step: Send) -> Any:
+    def send(self, command: Send) -> Any:
         """Send a call; return its answer, or a stream whose first part has come.
 
         Raises the ServingError of the call's status.
         """
-        method = self._method(step.call)
+        method = self._method(command.call)
         try:
-            call = method(step.call.body, timeout=step.timeout_s, metadata=metadata_of(step))
-            return GrpcParts(call) if step.call.is_stream else call
+            call = method(
+                command.call.body, timeout=command.timeout_s, metadata=metadata_of(command)
+            )
+            return GrpcParts(call) if command.call.is_stream else call
         except grpc.RpcError as error:
             raise translate(error) from error
         except ValueError as error:
@@ -108,9 +110,9 @@ def method_of(channel: Any, call: Call) -> Any:
     return channel.unary_stream(call.path) if call.is_stream else channel.unary_unary(call.path)
 
 
-def metadata_of(step: Send) -> Headers:
+def metadata_of(command: Send) -> Headers:
     """Return a call's metadata."""
-    return (*step.headers, *step.call.headers)
+    return (*command.headers, *command.call.headers)
 
 
 def _options(settings: Settings) -> Options:

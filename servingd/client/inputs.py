@@ -16,6 +16,11 @@ from servingd.core.types import DataType
 from servingd.errors import InvalidArgument, ServingError
 from servingd.wire.tensors.types import OBJECT, data_type_of, numpy_dtype
 
+_NO_PIXELS = (
+    "a path is sent as the bytes of its file, and the model wants numbers here: open the image and "
+    "give its pixels, such as PIL.Image.open(path)"
+)
+_CAST = ", whose values would change; cast them if that is meant: array.astype(...)"
 _RAGGED = "expected lists of the same length at each level"
 
 
@@ -76,8 +81,14 @@ def misfit(arrays: Mapping[str, Array], signature: Signature) -> tuple[str, str]
         except ServingError:
             given = str(array.dtype)
         if given != spec.dtype or not _fits(array.shape, spec.shape):
-            return name, f"input {name} is {spec}, got {given} {shown_shape(array.shape)}"
+            hint = _CAST if _are_numbers(array, spec) and given != spec.dtype else ""
+            return name, f"input {name} is {spec}, got {given} {shown_shape(array.shape)}{hint}"
     return None
+
+
+def _are_numbers(array: Array, spec: TensorSpec) -> bool:
+    dtype = _dtype(spec)
+    return dtype is not None and array.dtype.kind in "iuf" and dtype.kind in "iufV"
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:
@@ -116,6 +127,8 @@ def _array(value: Any, wanted: np.dtype[Any] | None) -> Array:
         return array if wanted is None else fitted(value, array, wanted)
     leaf = _first_leaf(value)
     if isinstance(leaf, PurePath):
+        if wanted not in (None, OBJECT):
+            raise TypeError(_NO_PIXELS)
         return np.array(_mapped(value, _file_bytes), OBJECT)
     if is_image(leaf):
         convert = _image_bytes if wanted == OBJECT else np.asarray

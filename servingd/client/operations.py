@@ -1,4 +1,4 @@
-"""What a client does, as steps: pure generators, which `Client` and `AsyncClient` carry out."""
+"""What a client does, as pure generators of commands, which the two clients carry out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from servingd.client.answers import ModelMetadata, Signature, VersionStatus
-from servingd.client.calls import Api, Array, Call, Outdated, Pause, Send, Steps
+from servingd.client.calls import Api, Array, Call, Operation, Outdated, Pause, Send
 from servingd.client.inputs import about, arrays_of, have_types, misfit
 from servingd.client.settings import Headers, Settings, check_header, check_priority
 from servingd.client.stream_signatures import stream_signature
@@ -32,6 +32,10 @@ _Key: TypeAlias = tuple[ModelSpec, bool]
 """Which signature, and whether it is that of a stream."""
 
 _DEFAULT_SIGNATURE = "serving_default"
+_RELIED_ON_S = 60.0
+"""Seconds after which REST's answers of the latest, or a label's, version are read anew: numbers
+fit several types, so that they do not tell when it has become another.
+"""
 _MOST_LEARNED = 4096
 """Signatures that are kept; beyond, all are learned anew."""
 
@@ -73,46 +77,48 @@ class Operations:
         self._settings = settings
         self._clock = clock
         self._chance = chance
-        self._learned: dict[_Key, Signature] = {}  # each step is one of Python's own
+        self._learned: dict[
+            _Key, tuple[Signature, float]
+        ] = {}  # each access is one operation of Python
 
     # Inference ------------------------------------------------------------------------------------
 
     def predict(
         self, spec: ModelSpec, inputs: Any, outputs: Sequence[str], given: Given
-    ) -> Steps[dict[str, Array]]:
+    ) -> Operation[dict[str, Array]]:
         """Return the outputs."""
 
         def read(answer: bytes, signature: Signature | None) -> dict[str, Array]:
             return self._api.read_predict(answer, signature, outputs)
 
         call = _Prediction(spec, inputs, outputs, is_stream=False)
-        return self._fitted(call, self._learned.get(call.key), self._begin(given), read)
+        return self._fitted(call, self._known(call.key), self._begin(given), read)
 
     def stream(
         self, spec: ModelSpec, inputs: Any, outputs: Sequence[str], given: Given
-    ) -> Steps[Begun[Any]]:
+    ) -> Operation[Begun[Any]]:
         """Return a stream that has begun."""
         call = _Prediction(spec, inputs, outputs, is_stream=True)
-        operation = self._begin(given)
-        known = self._learned.get(call.key)
+        terms = self._begin(given)
+        known = self._known(call.key)
         if self._api.needs_signature:  # once it has begun, it is too late to learn anew
-            known = yield from self._learn(call.key, operation)
+            known = yield from self._learn(call.key, terms)
 
         def read(answer: Any, signature: Signature | None) -> Begun[Any]:
             return Begun(answer, lambda part: self._part(part, signature, outputs))
 
-        return (yield from self._fitted(call, known, operation, read))
+        return (yield from self._fitted(call, known, terms, read))
 
     def classify(
         self, spec: ModelSpec, examples: Sequence[Mapping[str, Any]], given: Given
-    ) -> Steps[list[list[tuple[str, float]]]]:
+    ) -> Operation[list[list[tuple[str, float]]]]:
         """Return label and score of each class, for each example."""
         answer = yield from self._send(self._api.classify(spec, examples), self._begin(given))
         return self._api.read_classify(answer)
 
     def regress(
         self, spec: ModelSpec, examples: Sequence[Mapping[str, Any]], given: Given
-    ) -> Steps[Array]:
+    ) -> Operation[Array]:
         """Return the values, float32 [examples]."""
         answer = yield from self._send(self._api.regress(spec, examples), self._begin(given))
         return self._api.read_regress(answer)
@@ -129,24 +135,24 @@ class Operations:
 
     # What the server says of models and itself ----------------------------------------------------
 
-    def metadata(self, spec: ModelSpec, given: Given) -> Steps[ModelMetadata]:
+    def metadata(self, spec: ModelSpec, given: Given) -> Operation[ModelMetadata]:
         """Return a model's signatures."""
         return self._metadata(spec, self._begin(given))
 
-    def signature(self, spec: ModelSpec, given: Given) -> Steps[Signature]:
+    def signature(self, spec: ModelSpec, given: Given) -> Operation[Signature]:
         """Return one signature, as the server has it now."""
         return self._learn((spec, False), self._begin(given))
 
-    def versions(self, spec: ModelSpec, given: Given) -> Steps[list[VersionStatus]]:
+    def versions(self, spec: ModelSpec, given: Given) -> Operation[list[VersionStatus]]:
         """Return the states of a model's versions; of a label's version, by what it is now."""
-        operation = self._begin(given)
+        terms = self._begin(given)
         if spec.label is not None:  # which servers ignore here
-            labelled = yield from self._metadata(spec, operation)
+            labelled = yield from self._metadata(spec, terms)
             spec = spec._replace(version=labelled.version, label=None)
-        answer = yield from self._send(self._api.status(spec), operation)
+        answer = yield from self._send(self._api.status(spec), terms)
         return self._api.read_status(answer)
 
-    def labels(self, model: str, given: Given) -> Steps[dict[str, int]]:
+    def labels(self, model: str, given: Given) -> Operation[dict[str, int]]:
         """Return the versions that labels stand for."""
         path = f"/servingd/v1/models/{quote(model, safe='')}"
         page = yield from self.page(path, None, None, given)
@@ -154,16 +160,16 @@ class Operations:
             raise Unimplemented("the server does not tell labels: servingd's own page does")
         return {label: int(version) for label, version in page["labels"].items()}
 
-    def reload(self, models: Any, given: Given) -> Steps[None]:
+    def reload(self, models: Any, given: Given) -> Operation[None]:
         """Replace the server's models."""
         answer = yield from self._send(self._api.reload(models), self._begin(given))
         self._api.read_reload(answer)
 
-    def health(self, service: str, given: Given) -> Steps[str]:
+    def health(self, service: str, given: Given) -> Operation[str]:
         """Return the state of a service."""
-        call, operation = self._api.health(service), self._begin(given)
+        call, terms = self._api.health(service), self._begin(given)
         try:
-            answer = yield from self._send(call, operation)
+            answer = yield from self._send(call, terms)
         except (InvalidArgument, NotFound) as error:
             if service:
                 if not error.message:
@@ -174,7 +180,7 @@ class Operations:
             ) from error
         return self._api.read_health(answer, service)
 
-    def page(self, path: str, body: Any, method: str | None, given: Given) -> Steps[Any]:
+    def page(self, path: str, body: Any, method: str | None, given: Given) -> Operation[Any]:
         """Return one of servingd's own pages, or the answer to an action."""
         call = self._api.page(path, body, method)
         answer = yield from self._send(call, self._begin(given))
@@ -182,7 +188,7 @@ class Operations:
 
     # How ------------------------------------------------------------------------------------------
 
-    def _begin(self, given: Given) -> _Operation:
+    def _begin(self, given: Given) -> _Terms:
         check_priority(given.priority)
         settings = self._settings
         timeout_s = settings.timeout_s if given.timeout_s is None else given.timeout_s
@@ -193,25 +199,23 @@ class Operations:
         if given.request_id is not None:
             check_header("request_id", given.request_id)
             headers = (*headers, ("x-request-id", given.request_id))
-        return _Operation(
-            None if timeout_s is None else self._clock() + timeout_s, timeout_s, headers
-        )
+        return _Terms(None if timeout_s is None else self._clock() + timeout_s, timeout_s, headers)
 
-    def _send(self, call: Call, operation: _Operation) -> Steps[Any]:
+    def _send(self, call: Call, terms: _Terms) -> Operation[Any]:
         """Send a call until it is answered, or not worth another attempt."""
         attempt = 1
         while True:
-            left_s = operation.left_s(self._clock())
+            left_s = terms.left_s(self._clock())
             if left_s is not None and left_s <= 0:
-                raise DeadlineExceeded(f"no answer within {operation.timeout_s:g} s")
+                raise DeadlineExceeded(f"no answer within {terms.timeout_s:g} s")
             authorization = self._settings.authorization()
-            headers = operation.headers
+            headers = terms.headers
             if authorization is not None:
                 headers = (*headers, ("authorization", authorization))
             try:
                 return (yield Send(call, headers, left_s))
             except ServingError as error:
-                left_s = operation.left_s(self._clock())
+                left_s = terms.left_s(self._clock())
                 retry = self._settings.retry
                 pause = None
                 if call.may_repeat:
@@ -221,14 +225,14 @@ class Operations:
             yield Pause(pause)
             attempt += 1
 
-    def _metadata(self, spec: ModelSpec, operation: _Operation) -> Steps[ModelMetadata]:
-        answer = yield from self._send(self._api.metadata(spec), operation)
+    def _metadata(self, spec: ModelSpec, terms: _Terms) -> Operation[ModelMetadata]:
+        answer = yield from self._send(self._api.metadata(spec), terms)
         return self._api.read_metadata(answer)
 
-    def _learn(self, key: _Key, operation: _Operation) -> Steps[Signature]:
+    def _learn(self, key: _Key, terms: _Terms) -> Operation[Signature]:
         """Ask for a signature, and keep it. Raises NotFound if the model has no such."""
         spec, is_stream = key
-        found = yield from self._metadata(spec, operation)
+        found = yield from self._metadata(spec, terms)
         name = spec.signature_name or _DEFAULT_SIGNATURE
         signature = stream_signature(name, found.signatures) if is_stream else None
         signature = signature or found.signatures.get(name)
@@ -238,22 +242,30 @@ class Operations:
             raise NotFound(f"model {spec.name} has no signature {name}; there are: {there}")
         if len(self._learned) >= _MOST_LEARNED:
             self._learned.clear()
-        self._learned[key] = signature
+        self._learned[key] = signature, self._clock()
+        return signature
+
+    def _known(self, key: _Key) -> Signature | None:
+        """Return the signature that was learned, if it is still to be relied on."""
+        signature, learned_at = self._learned.get(key, (None, 0.0))
+        if self._api.needs_signature and key[0].version is None:  # the version may be another now
+            is_old = self._clock() - learned_at > _RELIED_ON_S
+            return None if is_old else signature
         return signature
 
     def _fitted(
         self,
         call: _Prediction,
         signature: Signature | None,
-        operation: _Operation,
+        terms: _Terms,
         read: Callable[[Any, Signature | None], R],
-    ) -> Steps[R]:
+    ) -> Operation[R]:
         """Send a prediction with inputs as the signature wants them; learn that where necessary."""
         spec, is_fresh = call.spec, False
         refused: _Types | None = None
         failure: InvalidArgument | Outdated | None = None
         if signature is None and (self._api.needs_signature or not have_types(call.inputs)):
-            signature = yield from self._learn_if_told(call, operation)
+            signature = yield from self._learn_if_told(call, terms)
             is_fresh = True
         while True:
             arrays: dict[str, Array] = {}
@@ -262,7 +274,7 @@ class Operations:
                 if failure is not None and _types_of(arrays) == refused:
                     raise failure  # to send the same again would not help
                 request = self._api.predict(spec, arrays, call.outputs, call.is_stream)
-                answer = yield from self._send(request, operation)
+                answer = yield from self._send(request, terms)
                 return read(answer, signature)
             except (InvalidArgument, Outdated) as error:
                 failure = error
@@ -270,25 +282,25 @@ class Operations:
                 raise _explained(spec, failure, arrays, signature) from failure
             refused = None if isinstance(failure, Outdated) else _types_of(arrays)
             try:
-                latest = yield from self._learn(call.key, operation)
+                latest = yield from self._learn(call.key, terms)
             except ServingError:
                 raise _explained(spec, failure, arrays, signature) from failure
             if latest == signature:
                 raise _explained(spec, failure, arrays, latest) from failure
             signature, is_fresh = latest, True
 
-    def _learn_if_told(self, call: _Prediction, operation: _Operation) -> Steps[Signature | None]:
+    def _learn_if_told(self, call: _Prediction, terms: _Terms) -> Operation[Signature | None]:
         """Learn a signature; None if the server has no metadata and the call can do without."""
         try:
-            return (yield from self._learn(call.key, operation))
+            return (yield from self._learn(call.key, terms))
         except Unimplemented:
             if self._api.needs_signature or not isinstance(call.inputs, Mapping):
                 raise
             return None
 
 
-class _Operation(NamedTuple):
-    """One operation: all its calls share a deadline and headers."""
+class _Terms(NamedTuple):
+    """What all calls of one operation share."""
 
     deadline: float | None
     timeout_s: float | None

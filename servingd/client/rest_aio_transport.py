@@ -25,10 +25,10 @@ class AsyncRestTransport:
         self._transport = RestTransport(address, settings)
         self._threads = ThreadPoolExecutor(_MOST_THREADS, "servingd-client")
 
-    async def send(self, step: Send) -> Any:
+    async def send(self, command: Send) -> Any:
         """Send a call on a thread."""
         cancellation = Cancellation()
-        answer = await self.run(lambda: self._transport.send(step, cancellation), cancellation)
+        answer = await self.run(lambda: self._transport.send(command, cancellation), cancellation)
         if isinstance(answer, RestParts):
             return AsyncRestParts(self, answer, cancellation)
         return answer

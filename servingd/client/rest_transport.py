@@ -69,40 +69,40 @@ class RestTransport:
         self._open: set[http.client.HTTPConnection] = set()  # guarded by _lock; also those in use
         self._closed = False  # guarded by _lock
 
-    def send(self, step: Send, cancellation: Cancellation | None = None) -> Any:
+    def send(self, command: Send, cancellation: Cancellation | None = None) -> Any:
         """Send a call; return its answer, or a stream whose first part has come.
 
         Raises the ServingError of the HTTP status, DeadlineExceeded, or Unavailable.
         """
-        deadline = None if step.timeout_s is None else time.monotonic() + step.timeout_s
+        deadline = None if command.timeout_s is None else time.monotonic() + command.timeout_s
         cancellation = cancellation or Cancellation()
         while True:
             connection, is_new = self._take()
-            exchange = _Exchange(self, connection, step, deadline, cancellation)
+            exchange = _Exchange(self, connection, command, deadline, cancellation)
             try:
                 exchange.ask(self._settings, self._address.prefix)
             except (ConnectionError, http.client.BadStatusLine) as error:
                 self.drop(connection)
-                if is_new or not step.call.may_repeat or not _broke(error):
-                    raise self.failure(error, step) from error
+                if is_new or not command.call.may_repeat or not _broke(error):
+                    raise self.failure(error, command) from error
             except BaseException as error:
                 self.drop(connection)
-                raise self.failure(error, step) from error
+                raise self.failure(error, command) from error
             else:
-                return self._answer(exchange, step)
+                return self._answer(exchange, command)
 
-    def _answer(self, exchange: _Exchange, step: Send) -> Any:
+    def _answer(self, exchange: _Exchange, command: Send) -> Any:
         """Return the answer of a call that was asked."""
         try:
-            if step.call.is_stream and exchange.response.status == 200:
-                return RestParts(self, exchange, step)
+            if command.call.is_stream and exchange.response.status == 200:
+                return RestParts(self, exchange, command)
             body = exchange.body()
         except BaseException as error:
             exchange.drop()
-            raise self.failure(error, step) from error
+            raise self.failure(error, command) from error
         exchange.keep()
         status = exchange.response.status
-        if 200 <= status < 300 or status in step.call.also_answers:
+        if 200 <= status < 300 or status in command.call.also_answers:
             return body
         failure = error_of(status, body)
         headers = exchange.response.headers
@@ -161,13 +161,13 @@ class RestTransport:
         with self._lock:
             self._open.discard(connection)
 
-    def failure(self, error: BaseException, step: Send) -> BaseException:
+    def failure(self, error: BaseException, command: Send) -> BaseException:
         """Return what a failed exchange means to callers; what is no failure of one, as it is."""
         import ssl
 
         place = self._address.place
         if isinstance(error, TimeoutError):
-            return DeadlineExceeded(f"{place} did not answer within {step.timeout_s:g} s")
+            return DeadlineExceeded(f"{place} did not answer within {command.timeout_s:g} s")
         if isinstance(error, ssl.SSLError):
             return Unavailable(f"no encrypted connection to {place}: {error}")
         if isinstance(error, ConnectionRefusedError | socket.gaierror):
@@ -190,14 +190,14 @@ class _Exchange:
         self,
         pool: RestTransport,
         connection: http.client.HTTPConnection,
-        step: Send,
+        command: Send,
         deadline: float | None,
         cancellation: Cancellation,
     ) -> None:
         self._pool = pool
         self._cancellation = cancellation
         self._connection = connection
-        self._step = step
+        self._step = command
         self._deadline = deadline
         self.response: http.client.HTTPResponse
         self._socket: socket.socket
@@ -289,11 +289,11 @@ class _Exchange:
 class RestParts:
     """A stream that has begun: an iterator over its parts. For one thread at a time."""
 
-    def __init__(self, pool: RestTransport, exchange: _Exchange, step: Send) -> None:
+    def __init__(self, pool: RestTransport, exchange: _Exchange, command: Send) -> None:
         """Wait for the first part. Raises what the exchange raises."""
         self._pool = pool
         self._exchange = exchange
-        self._step = step
+        self._step = command
         self._in_lines = LINES in exchange.response.headers.get("content-type", "")
         self._lock = threading.Lock()
         self._ended = False  # guarded by _lock: another thread may close the stream

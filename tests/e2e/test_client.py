@@ -456,6 +456,22 @@ def test_our_messages_are_the_official_ones():
     assert model_management_pb2.ReloadConfigRequest.FromString(made) == reload
 
 
+def test_the_program_in_the_docstring_works(server):
+    import servingd.client
+
+    text = servingd.client.__doc__
+    lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    program = "\n".join(lines).replace("localhost:8500", f"127.0.0.1:{server.port}")
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    told = [line.partition("  # ")[2] for line in lines if "print(" in line]
+    shown = result.stdout.splitlines()
+    assert shown[0] == told[0]
+    assert shown[2] == told[2].partition(",")[0]
+    assert shown[3:] == ["2675.0", "[2.5]"]
+
+
 HEAVY = """tensorflow orjson msgspec prometheus_client uvloop typer rich watchdog google_crc32c
 httptools simdjson yaml cramjam grpc_health grpc_reflection pygrpc_native PIL asyncio grpc http"""
 

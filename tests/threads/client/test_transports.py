@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import http.server
@@ -404,7 +405,6 @@ def test_what_no_header_can_hold(connect):
 def test_calls_at_a_time(connect, script, kind):
     client = connect()
     if kind.endswith("async"):
-        import asyncio
 
         async def ask():
             return await asyncio.gather(*(client.client.predict("m", X) for _ in range(30)))
@@ -458,8 +458,6 @@ def test_a_request_id_comes_with_an_error(rest, script):
 
 @pytest.mark.parametrize("kind", ["grpc-async", "rest-async"])
 def test_a_call_that_is_cancelled_is_broken_off(connect, script):
-    import asyncio
-
     client = connect()
     client.predict("m", X)  # all is learned and connected
     entered = threading.Event()
@@ -475,6 +473,14 @@ def test_a_call_that_is_cancelled_is_broken_off(connect, script):
     client.loop.run_until_complete(ask())
     script.go_on.set()
     assert client.predict("m", X)["y"].tolist() == [2]  # others go on
+
+
+@pytest.mark.parametrize("kind", ["grpc-async", "rest-async"])
+def test_a_client_belongs_to_one_event_loop(connect):
+    client = connect()
+    client.predict("m", X)
+    with pytest.raises(FailedPrecondition, match="another event loop: make one in each"):
+        asyncio.run(client.client.predict("m", X))
 
 
 # ---- which protocol a port speaks

@@ -13,6 +13,8 @@ from servingd.client.examples import features_of
 from servingd.client.inputs import arrays_of, have_types, misfit
 from servingd.errors import InvalidArgument
 
+CAST = ", whose values would change; cast them if that is meant: array.astype(...)"
+
 
 class Image:
     """What is known of an image of Pillow."""
@@ -115,6 +117,11 @@ def test_what_cannot_be_an_input_is_named(inputs, field, text):
     assert error.value.field == field
 
 
+def test_a_path_is_no_picture_for_numbers(picture):
+    with pytest.raises(InvalidArgument, match=r"input x: .* such as PIL.Image.open\(path\)"):
+        arrays_of("m", [picture], of("FLOAT"))
+
+
 def test_a_value_without_a_name_is_that_of_the_only_input():
     two = Signature({"a": TensorSpec("FLOAT", (None,)), "b": TensorSpec("STRING", None)}, {})
     text = r"model m has 2 inputs: .* each of a \(FLOAT \[\?\]\), b \(STRING of any shape\)"
@@ -132,7 +139,7 @@ def test_a_value_without_a_name_is_that_of_the_only_input():
             ("z", "there is no input z; there are: x"),
         ),
         ({"x": np.float32([1])}, ("x", "input x is FLOAT [?, 3], got FLOAT [1]")),
-        ({"x": np.int32([[1, 2]])}, ("x", "input x is FLOAT [?, 3], got INT32 [1, 2]")),
+        ({"x": np.int32([[1, 2]])}, ("x", f"input x is FLOAT [?, 3], got INT32 [1, 2]{CAST}")),
         (
             {"x": np.array(["2020-01-01"], "M8[D]")},
             ("x", "input x is FLOAT [?, 3], got datetime64[D] [1]"),

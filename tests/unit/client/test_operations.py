@@ -180,7 +180,8 @@ def test_an_input_that_cannot_fit_is_named(server):
     with pytest.raises(InvalidArgument) as error:
         server.predict({"x": np.float64([0.1])})
     assert error.value.message == (
-        "Expects arg[0] to be FLOAT but DOUBLE is provided (input x is FLOAT [?], got DOUBLE [1])"
+        "Expects arg[0] to be FLOAT but DOUBLE is provided (input x is FLOAT [?], got DOUBLE "
+        "[1], whose values would change; cast them if that is meant: array.astype(...))"
     )
     assert error.value.field == "x"
     assert server.asked == ["Predict", "GetModelMetadata"]  # the same was not sent twice
@@ -224,6 +225,21 @@ def test_rest_learns_anew_when_an_answer_does_not_fit(rest):
     rest.model["serving_default"] = ("FLOAT", "STRING")
     assert rest.predict(X)["y"].tolist() == [b"a"]
     assert rest.asked == ["metadata", "m:predict"] + 2 * ["m:predict", "metadata", "m:predict"]
+
+
+def test_rest_learns_the_types_of_the_latest_version_anew_now_and_then(rest):
+    rest.predict(X)
+    rest.model["serving_default"] = ("FLOAT", "DOUBLE")
+    rest.outputs = {"y": np.float64([0.1])}
+    rest.clock.now += 59
+    assert rest.predict(X)["y"].dtype == np.float32
+    rest.clock.now += 2
+    assert rest.predict(X)["y"].dtype == np.float64
+    assert rest.asked == ["metadata", "m:predict", "m:predict", "metadata", "m:predict"]
+    for _ in range(2):
+        rest.predict(X, ModelSpec("m", 3))
+        rest.clock.now += 61  # a version stays what it is
+    assert rest.asked == ["metadata", "3:predict", "3:predict"]
 
 
 def test_rest_says_so_when_an_answer_never_fits(rest):
