@@ -299,6 +299,11 @@ def test_a_version_or_a_label(mine):
         one(version=1, label="stable")
     with pytest.raises((InvalidArgument, FailedPrecondition), match="canary"):
         one(label="canary")
+    if mine.transport == "rest":
+        assert mine.labels("table") == {"stable": 1}
+        assert mine.labels("countdown") == {}
+        with pytest.raises(NotFound, match="Could not find any versions of model nobody"):
+            mine.labels("nobody")
 
 
 @pytest.mark.parametrize("kind", ["grpc", "grpc-async"])
