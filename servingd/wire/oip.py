@@ -132,6 +132,8 @@ def _numbers(values: Any, data_type: DataType) -> Array:
     if found.size == 0:
         return found.astype(dtype)
     kinds = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]
+    if dtype.kind in "iu" and found.dtype.kind in "fO":
+        return _whole_numbers(values, found, dtype)
     if found.dtype.kind not in kinds:
         raise ValueError(f"got {found.dtype}")
     with np.errstate(over="ignore"):
@@ -139,6 +141,14 @@ def _numbers(values: Any, data_type: DataType) -> Array:
     if dtype.kind in "iu" and not np.array_equal(array, found):
         raise ValueError("a number does not fit")
     return array
+
+
+def _whole_numbers(values: Any, found: Array, dtype: np.dtype[Any]) -> Array:
+    """Return whole numbers of which some need all 64 bits: numpy takes them for fractions."""
+    elements = _flat(values)
+    if any(type(element) is not int for element in elements):
+        raise ValueError(f"got {found.dtype}")
+    return np.array(elements, dtype)
 
 
 def _split(content: bytes, count: int, what: str) -> list[bytes]:
