@@ -23,7 +23,7 @@ def install(programs: Path, *packages: str, needed: bool = True) -> None:
     `needed` is False for packages of other people's that may not be there: then tests are skipped.
     """
     done = _run(
-        *("pip", "install", "--quiet", "--only-binary", ":all:", "--no-binary", "servingd"),
+        *("pip", "install", "--quiet", "--only-binary", ":all:"),
         *("--python", str(programs / "python"), *packages),
         check=needed,
     )

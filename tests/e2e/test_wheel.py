@@ -12,6 +12,7 @@ import pytest
 
 import servingd
 from tests.e2e.process import free_port, lookup_table
+from tests.environments import install, make_environment
 from tests.side_by_side import made_once
 
 pytestmark = pytest.mark.e2e
@@ -53,20 +54,9 @@ def wheel(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def empty(wheel, tmp_path_factory) -> Path:
     """The programs of an environment with nothing but `pip install servingd`."""
-    home = tmp_path_factory.mktemp("empty") / "venv"
-    run(sys.executable, "-m", "venv", home)
-    install(home / "bin", wheel)
-    return home / "bin"
-
-
-def install(programs: Path, wheel: Path, extra: str = "") -> None:
-    # Without a compiler: whatever has no wheel for this machine fails.
-    done = run(
-        programs / "python",
-        *("-m", "pip", "install", "--disable-pip-version-check", "--only-binary=:all:"),
-        *("-c", PINS, f"{wheel}{extra}"),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    programs = make_environment(tmp_path_factory.mktemp("empty") / "venv")
+    install(programs, str(wheel), "--constraints", str(PINS))
+    return programs
 
 
 def test_what_is_in_it(wheel):
@@ -129,7 +119,7 @@ def test_it_calls_a_server(empty, start, tmp_path):
 
 
 def test_the_server_runs_without_tensorflow(empty, wheel, start, tmp_path):
-    install(empty, wheel, "[server]")
+    install(empty, f"{wheel}[server]", "--constraints", str(PINS))
     lookup_table(tmp_path / "m" / "1")
     port, http_port = free_port(), free_port()
     command = [empty / "servingd", "serve", tmp_path / "m"]
@@ -157,7 +147,7 @@ def test_the_server_runs_without_tensorflow(empty, wheel, start, tmp_path):
 
 
 def test_a_saved_model_without_tensorflow_says_what_to_install(empty, wheel, repository, tmp_path):
-    install(empty, wheel, "[server]")
+    install(empty, f"{wheel}[server]", "--constraints", str(PINS))
     port = free_port()
     command = [empty / "servingd", "serve", repository / "half_plus_two", f"--port={port}"]
     command += [f"--rest_api_port={free_port()}", "--max_num_load_retries=0"]
