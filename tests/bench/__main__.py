@@ -33,6 +33,7 @@ BENCHMARKS = (
     "lookup_tables",
     "servable_types",
     "client",
+    "oip",
 )
 
 

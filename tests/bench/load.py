@@ -46,8 +46,11 @@ class Outcome:
 class Load:
     """Calls that are under way; `outcome` waits for their end."""
 
-    def __init__(self, port: int, request: Path, seconds: float, **how: float) -> None:
-        """`calls` at a time, or `rate` a second whatever is answered; `timeout` seconds each."""
+    def __init__(self, port: int, request: Path, seconds: float, **how: float | str) -> None:
+        """`calls` at a time, or `rate` a second whatever is answered; `timeout` seconds each.
+
+        `method` is what is called; Predict if it is left out.
+        """
         spec = {"port": port, "request": str(request), "seconds": seconds, **how}
         self._child = subprocess.Popen(
             [sys.executable, "-m", "tests.bench.load", json.dumps(spec)],
@@ -82,7 +85,7 @@ def beside(*args: Any, **how: float) -> Iterator[None]:
         load.finish()
 
 
-def run(*args: Any, **how: float) -> Outcome:
+def run(*args: Any, **how: float | str) -> Outcome:
     """Load, and what became of it."""
     return Load(*args, **how).outcome()
 
@@ -123,7 +126,8 @@ def steady(port: int, request: Path, seconds: float, rate: float) -> Outcome:
 class _Caller:
     def __init__(self, spec: dict[str, Any]) -> None:
         self._payload = Path(spec["request"]).read_bytes()
-        self._call = grpc.insecure_channel(f"127.0.0.1:{spec['port']}").unary_unary(PREDICT)
+        channel = grpc.insecure_channel(f"127.0.0.1:{spec['port']}")
+        self._call = channel.unary_unary(spec.get("method", PREDICT))
         self._timeout = spec.get("timeout", _PATIENCE_S)
         self._seconds = spec["seconds"]
         self._stopped = threading.Event()

@@ -35,6 +35,10 @@ class Input(NamedTuple):
     """Returns its elements; raises InvalidArgument."""
 
 
+Output: TypeAlias = tuple[str, DataType, str, Array]
+"""One output: its name, its type, that type's name, and its elements."""
+
+
 class InferCall(SignatureCall):
     """One call; the subclasses of gRPC and HTTP read its request and encode its answer."""
 
@@ -50,6 +54,7 @@ class InferCall(SignatureCall):
         self.request_name = ""
         """The caller's id of the request, which the answer repeats."""
         self._priority: Priority | None = None
+        self._bound: Tensors = {}
 
     def start(self, name: str, version: str, parameters: Mapping[str, Any]) -> None:
         """Find the servable and run. Raises ServingError."""
@@ -77,7 +82,8 @@ class InferCall(SignatureCall):
 
     def bind(self, signature: Signature) -> Tensors:
         """Return the inputs in the signature's order. Raises InvalidArgument."""
-        given, inputs = self.given, {}
+        given = self.given
+        inputs: dict[str, Array] = {}
         for alias, spec in signature.inputs.items():
             if alias in given:
                 inputs[alias] = _read(alias, given[alias], spec)
@@ -99,10 +105,8 @@ class InferCall(SignatureCall):
         """Return the error for a signature that there is not."""
         return NotFound(f"model '{self.spec.name}' has no signature '{name}'")
 
-    def outputs_of(
-        self, outputs: Tensors, signature: Signature
-    ) -> list[tuple[str, DataType, str, Array]]:
-        """Return the wanted outputs: name, type, its name, elements. Raises Unimplemented."""
+    def outputs_of(self, outputs: Tensors, signature: Signature) -> list[Output]:
+        """Return the wanted outputs. Raises Unimplemented."""
         found = []
         for alias in self.output_filter or outputs:
             data_type = signature.outputs[alias].data_type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ from servingd.errors import Code, InvalidArgument
 from servingd.frontends.call import CallContext, Note, to_serving_error
 from servingd.frontends.first_calls import waiting
 from servingd.frontends.message_parser import MessageParser
-from servingd.frontends.oip.infer import InferCall, Input, spec_of
+from servingd.frontends.oip.infer import InferCall, Input, Output, spec_of
 from servingd.frontends.oip.models import ModelInformation
+from servingd.frontends.oip.templates import Template, Templates
 from servingd.frontends.reply import Handler, Reply
+from servingd.inference.predict import predict
 from servingd.wire import protos
 from servingd.wire.oip import (
     ONLY_RAW,
@@ -26,11 +28,18 @@ from servingd.wire.oip import (
     write_list,
     write_raw,
 )
+from servingd.wire.varints import varint
 
 if TYPE_CHECKING:
     from servingd.wire.protos import InferTensorContents, ModelInferRequest
 
 SERVICE = "/inference.GRPCInferenceService/"
+
+_HEADS = "oip heads"
+"""The key of the note, on a runner, that holds the heads of its answers."""
+_MAX_HEADS = 64
+_RAW_OUTPUT_TAG = b"\x32"
+"""The field `raw_output_contents`, of bytes; in the order of the fields it is the last."""
 
 _CONTENTS: Mapping[DataType, str] = {
     DataType.BOOL: "bool_contents",
@@ -120,12 +129,20 @@ class InferMethod:
     def __init__(self, context: CallContext, parser: MessageParser) -> None:
         self._context = context
         self._parser = parser
+        self._templates = Templates()
 
     def __call__(self, payload: bytes, reply: Reply) -> None:
         """Answer one call; see `Handler`."""
         call = InferRpc(reply, self._context)
         try:
-            call.read(self._parser.parse(protos.ModelInferRequest, payload))
+            template = self._templates.find(payload)
+            if template is not None:
+                call.start_known(payload, template)
+            else:
+                request = self._parser.parse(protos.ModelInferRequest, payload)
+                call.read(request)
+                if not request.parameters:
+                    self._templates.learn(payload, request, call.spec)
         except Exception as error:
             call.fail(to_serving_error(error, call.method))
 
@@ -135,12 +152,35 @@ class InferRpc(InferCall):
 
     method = "oip:ModelInfer"
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_payload", "_raw", "_template")
+
+    _template: Template | None
+
+    def start_known(self, payload: bytes, template: Template) -> None:
+        """Run a request whose frame is known. Raises ServingError."""
+        self._raw = True
+        self._payload, self._template = payload, template
+        self.spec, self.output_filter = template.spec, template.output_filter
+        predict(self._context.models, self, self._context.checks)
+
+    def bind(self, signature: Signature) -> Tensors:
+        """Return the inputs in the signature's order. Raises InvalidArgument."""
+        template = self._template
+        if template is None:
+            return super().bind(signature)
+        inputs = template.bound(self._payload, signature)
+        if inputs is None:
+            self.given = template.given(self._payload)
+            inputs = super().bind(signature)
+            template.learn_signature(signature)
+        self._bound = inputs
+        self.ran_at = time.perf_counter()
+        return inputs
 
     def read(self, request: ModelInferRequest) -> None:
         """Read a request and run it. Raises ServingError."""
         raw = request.raw_input_contents
-        self._raw = bool(raw)
+        self._raw, self._template = bool(raw), None
         if raw and len(raw) != len(request.inputs):
             raise InvalidArgument(
                 f"raw_input_contents: expected one for each of {len(request.inputs)} inputs, "
@@ -172,23 +212,45 @@ class InferRpc(InferCall):
 
     def encode(self, outputs: Tensors, signature: Signature, note: Note) -> bytes:
         """Return a ModelInferResponse: with bytes if the request had them, or a type needs it."""
+        found = self.outputs_of(outputs, signature)
+        if self._raw or any(data_type in ONLY_RAW for _, data_type, _, _ in found):
+            return self._raw_response(found)
+        response = self._head(found)
+        for tensor, (_, data_type, _, array) in zip(response.outputs, found, strict=True):
+            field = getattr(tensor.contents, _CONTENTS[data_type])
+            field.extend(write_list(array, data_type))
+        content: bytes = response.SerializeToString()
+        return content
+
+    def _raw_response(self, found: Sequence[Output]) -> bytes:
+        """Return a response: its head, which is kept per shapes, and the outputs' bytes."""
+        assert self.runner is not None  # the call has run
+        assert self.handle is not None
+        heads: dict[Any, bytes] = self.runner.notes.setdefault(_HEADS, {})
+        key = tuple((alias, array.shape) for alias, _, _, array in found)
+        head = None if self.request_name else heads.get(key)
+        if head is None:
+            head = self._head(found).SerializeToString()
+            if not self.request_name:
+                if len(heads) >= _MAX_HEADS:
+                    heads.clear()
+                heads[key] = head
+        parts = [head]
+        for _, data_type, _, array in found:
+            content = write_raw(array, data_type)
+            parts += (_RAW_OUTPUT_TAG, varint(len(content)), content)
+        return b"".join(parts)
+
+    def _head(self, found: Sequence[Output]) -> Any:
+        """Return a response without the outputs' elements."""
         handle = self.handle
         assert handle is not None  # the call has run
-        found = self.outputs_of(outputs, signature)
         response = protos.ModelInferResponse(
             model_name=handle.id.name, model_version=str(handle.id.version), id=self.request_name
         )
-        raw = self._raw or any(data_type in ONLY_RAW for _, data_type, _, _ in found)
-        for alias, data_type, name, array in found:
-            tensor = response.outputs.add(name=alias, datatype=name)
-            tensor.shape.extend(array.shape)
-            if raw:
-                response.raw_output_contents.append(write_raw(array, data_type))
-            else:
-                field = getattr(tensor.contents, _CONTENTS[data_type])
-                field.extend(write_list(array, data_type))
-        content: bytes = response.SerializeToString()
-        return content
+        for alias, _, name, array in found:
+            response.outputs.add(name=alias, datatype=name, shape=array.shape)
+        return response
 
 
 def _read_contents(
