@@ -6,4 +6,4 @@ Not here: code that runs on import: this package and `servingd.client` load neit
 TensorFlow. Start with the tour in `DESIGN.md`, then `server.py`.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 
+from servingd import __version__
 from servingd.cli.main import main
 from tests.e2e.process import Process, lookup_table
 
@@ -42,7 +43,9 @@ def run(capsys, monkeypatch):
 def test_status(run, server):
     status, shown, _ = run("status", server)
     assert status == 0
-    assert shown.startswith(f"servingd 0.2.0 at http://localhost:{server.http_port}\nready\n")
+    assert shown.startswith(
+        f"servingd {__version__} at http://localhost:{server.http_port}\nready\n"
+    )
     assert re.search(r"half_plus_two +1 +AVAILABLE", shown)
     found = json.loads(run("status --json", server)[1])
     assert (found["ready"], found["why_not_ready"]) == (True, None)
@@ -361,7 +364,7 @@ def test_json_logs_and_one_address(start, tmp_path):
     (loaded,) = [line for line in lines() if line["message"].startswith("Successfully loaded")]
     assert (loaded["model"], loaded["version"], loaded["level"]) == ("m", 1, "info")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", loaded["time"])
-    assert lines()[0]["message"].startswith("servingd 0.2.0: gRPC on port")
+    assert lines()[0]["message"].startswith(f"servingd {__version__}: gRPC on port")
 
 
 # Help ---------------------------------------------------------------------------------------------
@@ -375,7 +378,7 @@ def test_help_for_everybody(run):
     assert "--model_base_path" in run("help serve")[1]
     assert "-- " not in run("--help")[1]
     for line in ("--version", "-V"):
-        assert run(line)[:2] == (0, "servingd 0.2.0\n")
+        assert run(line)[:2] == (0, f"servingd {__version__}\n")
     assert run("nothing")[0] == 2
     assert "## servingd.yaml" in run("config-reference")[1]
 
