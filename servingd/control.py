@@ -44,6 +44,8 @@ from servingd.wire.config.models import configured_models
 
 _UNLOAD_TIMEOUT_S = 30.0
 _SCAN_THREADS = 4
+_MOST_NAMED = 20
+"""Models that one line of the log names, at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -282,6 +284,24 @@ class Control:
             self._metrics.reloads.ended,
         )
 
+    def _what_serves(self) -> str:
+        """Return models with their versions, and devices, for the log."""
+        serving = [
+            f"{name} {', '.join(str(s.id.version) for s in states)}"
+            for name in sorted(self.states.available())
+            if (
+                states := [
+                    s for s in self.states.of_model(name) if s.state is PublicState.AVAILABLE
+                ]
+            )
+        ]
+        more = f" and {len(serving) - _MOST_NAMED} more" if len(serving) > _MOST_NAMED else ""
+        devices = ", ".join(
+            f"{device.name} ({what})" for device, what in self._metrics.placements.known().items()
+        )
+        named = "; ".join(serving[:_MOST_NAMED]) or "nothing"
+        return f"{named}{more}{f'; devices: {devices}' if devices else ''}"
+
     # What the source and the manager tell ---------------------------------------------------------
 
     def models_configured(self, configured: Mapping[str, ModelConfig]) -> None:
@@ -323,4 +343,5 @@ class Control:
         gc.freeze()  # what lives now lives long: no collection needs to look at it again
         self._started.set()
         self._on_readiness()
+        _log.info("serving %s", self._what_serves())
         _log.info("started%s", "" if all_available else ", but not every model is available")

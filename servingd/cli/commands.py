@@ -37,6 +37,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    epilog="Exit status: 0 done; 1 the answer is an error, or a check failed; 2 wrong use; 3 the "
+    "server cannot be reached; 4 time is up; 130 Ctrl-C; 255 `serve` cannot start.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

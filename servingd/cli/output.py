@@ -43,6 +43,14 @@ def print_line(text: str = "", style: str = "") -> None:
     console().print(escaped(text), style=style or None, soft_wrap=True)
 
 
+def print_outcome(answer: Any, text: str, as_json: bool) -> None:
+    """Print what a command has done: a server's answer as JSON, or a line for people."""
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(text)
+
+
 def print_error(text: str, advice: str = "") -> None:
     """Print an error to stderr, and what to do next."""
     out = console(stderr=True)

@@ -13,7 +13,7 @@ import typer
 from servingd.cli.exit_status import FAILED
 from servingd.cli.needs import check_needs
 from servingd.cli.options import AsJson
-from servingd.cli.output import print_error, print_json, print_line
+from servingd.cli.output import print_error, print_json, print_line, print_outcome
 
 warmup = typer.Typer(
     name="warmup", no_args_is_help=True, help="Make and check requests that warm a version up."
@@ -43,6 +43,7 @@ def make(
     count: Annotated[
         int, typer.Option(min=1, max=_MOST, help="Requests at most, taken evenly.")
     ] = 100,
+    as_json: AsJson = False,
 ) -> None:
     """Write assets.extra/tf_serving_warmup_requests of a SavedModel, before it is deployed.
 
@@ -59,7 +60,8 @@ def make(
         records = file.from_log(str(source))
     chosen = records[:: -(-len(records) // count) or 1]
     path = file.write(chosen)
-    print_line(f"{len(chosen)} of {len(records)} requests are in {path}")
+    found = {"path": path, "requests": len(chosen), "of": len(records)}
+    print_outcome(found, f"{len(chosen)} of {len(records)} requests are in {path}", as_json)
 
 
 @warmup.command("check")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 
 from servingd.cli.options import AsJson, Name, Server, grouped
-from servingd.cli.output import print_json, print_line, print_table
+from servingd.cli.output import print_json, print_outcome, print_table
 
 labels = typer.Typer(name="labels", no_args_is_help=True, help="Name versions: stable, canary.")
 
@@ -51,15 +51,16 @@ def set_label(
     model: Name,
     label: Label,
     version: Annotated[int, typer.Argument(help="The version that it names; it must serve.")],
+    as_json: AsJson = False,
 ) -> None:
     """Let a label name a version, in servingd.yaml, from now on."""
-    server.act(f"{_PAGES}/{quote(model, safe='')}/labels:set", {label: version})
-    print_line(f"{label} of {model} is version {version}")
+    answer = server.act(f"{_PAGES}/{quote(model, safe='')}/labels:set", {label: version})
+    print_outcome(answer, f"{label} of {model} is version {version}", as_json)
 
 
 @labels.command("rm")
 @grouped
-def rm(server: Server, model: Name, label: Label) -> None:
+def rm(server: Server, model: Name, label: Label, as_json: AsJson = False) -> None:
     """Remove a label, in servingd.yaml."""
-    server.act(f"{_PAGES}/{quote(model, safe='')}/labels:remove", {"label": label})
-    print_line(f"{model} has no label {label} any more")
+    answer = server.act(f"{_PAGES}/{quote(model, safe='')}/labels:remove", {"label": label})
+    print_outcome(answer, f"{model} has no label {label} any more", as_json)

@@ -12,7 +12,14 @@ import typer
 
 from servingd.cli.exit_status import FAILED, LATE
 from servingd.cli.options import AsJson, Name, Server, grouped
-from servingd.cli.output import print_error, print_json, print_line, print_table, size
+from servingd.cli.output import (
+    print_error,
+    print_json,
+    print_line,
+    print_outcome,
+    print_table,
+    size,
+)
 from servingd.errors import NotFound, Unavailable
 
 models = typer.Typer(name="models", no_args_is_help=True, help="List and change the models.")
@@ -110,6 +117,7 @@ def wait(
     model: Name,
     version: Annotated[int | None, typer.Option(help="The version; none: any.")] = None,
     state: Annotated[str, typer.Option(help="The state to wait for.")] = "AVAILABLE",
+    as_json: AsJson = False,
 ) -> None:
     """Wait until a version is in a state: exit status 0. It failed to load: 1. Time is up: 4."""
     if state not in _STATES:
@@ -118,6 +126,8 @@ def wait(
     while True:
         states, failed = _states(server, model, version)
         if state in states.values():
+            if as_json:
+                print_json(states)
             return
         if failed and state == "AVAILABLE":
             print_error(failed, f"Details: servingd models show {model}")
@@ -144,10 +154,11 @@ def _states(server: Server, model: str, version: int | None) -> tuple[dict[int, 
 
 @models.command("reload")
 @grouped
-def reload(server: Server) -> None:
+def reload(server: Server, as_json: AsJson = False) -> None:
     """Let the server read its configuration files again, as SIGHUP does."""
-    server.act(f"{_PAGES}:reload", {})
-    print_line("the server is reading its configuration files; its log says what came of it")
+    answer = server.act(f"{_PAGES}:reload", {})
+    text = "the server is reading its configuration files; its log says what came of it"
+    print_outcome(answer, text, as_json)
 
 
 @models.command("add")
@@ -160,6 +171,7 @@ def add(
         str, typer.Option(help="latest:N, all, or specific:N,N: which versions are loaded.")
     ] = "",
     platform: Annotated[str, typer.Option(help="Its servable type; none: told by files.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Add a model to servingd.yaml, and serve it from now on."""
     content: dict[str, Any] = {"name": name, "base_path": str(path)}
@@ -167,8 +179,9 @@ def add(
         content["version_policy"] = _policy(version_policy)
     if platform:
         content["platform"] = platform
-    server.act(f"{_PAGES}:add", content)
-    print_line(f"{name} was added; to wait for it: servingd models wait {name}")
+    answer = server.act(f"{_PAGES}:add", content)
+    text = f"{name} was added; to wait for it: servingd models wait {name}"
+    print_outcome(answer, text, as_json)
 
 
 def _policy(text: str) -> Any:
@@ -188,7 +201,7 @@ def _policy(text: str) -> Any:
 
 @models.command("rm")
 @grouped
-def rm(server: Server, model: Name) -> None:
+def rm(server: Server, model: Name, as_json: AsJson = False) -> None:
     """Remove a model from servingd.yaml, and serve it no more."""
-    server.act(f"{_PAGES}/{quote(model, safe='')}:remove", {})
-    print_line(f"{model} was removed")
+    answer = server.act(f"{_PAGES}/{quote(model, safe='')}:remove", {})
+    print_outcome(answer, f"{model} was removed", as_json)

@@ -9,7 +9,14 @@ import typer
 
 from servingd.cli.exit_status import LATE
 from servingd.cli.options import AsJson, Server, grouped
-from servingd.cli.output import print_error, print_json, print_line, print_table, size
+from servingd.cli.output import (
+    print_error,
+    print_json,
+    print_line,
+    print_outcome,
+    print_table,
+    size,
+)
 
 workers = typer.Typer(name="workers", no_args_is_help=True, help="List and replace the workers.")
 
@@ -48,15 +55,17 @@ def recycle(
     server: Server,
     one: Annotated[bool, typer.Option("--one", help="Replace the oldest worker only.")] = False,
     wait_s: Annotated[float, typer.Option("--wait_s", help="Seconds for all of them.")] = 600.0,
+    as_json: AsJson = False,
 ) -> None:
     """Replace the workers one after the other, without a failed call; wait until it is done."""
     deadline = time.monotonic() + wait_s
     with server.client() as client:
         old = set(client.page(_RECYCLE, {"one": one})["replacing"])
-        print_line(f"{len(old)} workers are being replaced")
+        if not as_json:
+            print_line(f"{len(old)} workers are being replaced")
         while old & {worker["process"] for worker in client.page(_LIST)["workers"]}:
             if time.monotonic() >= deadline:
                 print_error(f"not done within {wait_s:g} s", "See `servingd workers ls`.")
                 raise typer.Exit(LATE)
             time.sleep(_POLL_S)
-    print_line("done")
+    print_outcome({"replaced": sorted(old)}, "done", as_json)

@@ -88,6 +88,7 @@ def test_text_format_expands_any_through_the_pool() -> None:
 
 def test_services_are_found_by_full_name() -> None:
     assert set(protos.FILES) == {
+        "inference.GRPCInferenceService",
         "tensorflow.serving.PredictionService",
         "tensorflow.serving.ModelService",
         "tensorflow.serving.SessionService",
