@@ -16,6 +16,7 @@ from servingd.cli.checking.validate import validate
 from servingd.cli.checking.warmup import warmup
 from servingd.cli.completion import completion
 from servingd.cli.config_reference import config_reference
+from servingd.cli.importing.command import importing
 from servingd.cli.operating.devices import devices
 from servingd.cli.operating.labels import labels
 from servingd.cli.operating.models import models
@@ -84,6 +85,7 @@ app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )(doctor)
 app.add_typer(warmup, rich_help_panel=_CHECK)
+app.add_typer(importing, rich_help_panel=_MORE)
 app.command("config-reference", rich_help_panel=_MORE)(config_reference)
 app.command("completion", rich_help_panel=_MORE)(completion)
 

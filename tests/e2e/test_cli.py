@@ -402,3 +402,14 @@ def test_bash_completes_commands_and_flags(run, tmp_path):
             ["bash", "-c", program], capture_output=True, text=True, timeout=60, check=True
         )
         assert wanted in done.stdout
+
+
+def test_a_repository_of_triton_is_served(run, start, repository, tmp_path):
+    version = tmp_path / "triton" / "half" / "1"
+    shutil.copytree(repository / "half_plus_two" / "1", version / "model.savedmodel")
+    (version.parent / "config.pbtxt").write_text('platform: "tensorflow_savedmodel"')
+    status, shown, _ = run(f"import triton {tmp_path}/triton --to {tmp_path}/out")
+    assert status == 0
+    assert f"servingd serve --servingd_config_file={tmp_path}/out/servingd.yaml" in shown
+    server = start(f"--servingd_config_file={tmp_path}/out/servingd.yaml").wait_until_ready()
+    assert run("predict half '[1]'", server)[1] == '{"y":[2.5]}\n'

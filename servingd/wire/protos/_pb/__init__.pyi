@@ -98,6 +98,9 @@ from servingd.wire.protos._pb.servingd.saved_model_files_pb2 import SaverDef as 
 from servingd.wire.protos._pb.servingd.saved_model_files_pb2 import CollectionDef as CollectionDef
 from servingd.wire.protos._pb.servingd.saved_model_files_pb2 import BundleHeader as BundleHeader
 from servingd.wire.protos._pb.servingd.saved_model_files_pb2 import BundleEntry as BundleEntry
+from servingd.wire.protos._pb.servingd.triton_model_pb2 import TritonModel as TritonModel
+from servingd.wire.protos._pb.servingd.triton_model_pb2 import TritonVersionPolicy as TritonVersionPolicy
+from servingd.wire.protos._pb.servingd.triton_model_pb2 import TritonInstanceGroup as TritonInstanceGroup
 from servingd.wire.protos._pb.tensorflow.core.grappler.optimizers.inference.batch_op_rewriter_pb2 import BatchOpRewriteConfig as BatchOpRewriteConfig
 from servingd.wire.protos._pb.tensorflow.core.profiler.profiler_options_pb2 import ProfileOptions as ProfileOptions
 from servingd.wire.protos._pb.tensorflow.core.profiler.profiler_service_pb2 import ProfileRequest as ProfileRequest
