@@ -6,4 +6,14 @@ Not here: code that runs on import: this package and `servingd.client` load neit
 TensorFlow. Start with the tour in `DESIGN.md`, then `server.py`.
 """
 
+import importlib
+from typing import Any
+
 __version__ = "0.3.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the server when it is asked for: a client needs none of it."""
+    if name == "Server":
+        return importlib.import_module("servingd.embedded").Server
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

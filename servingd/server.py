@@ -35,13 +35,11 @@ class _Figures:
         ).page
 
 
-class Server:
-    """One model server. `start` and `stop` once each, from one thread."""
+class Planes:
+    """A control plane and a data plane in one process, without ports."""
 
     def __init__(self, config: ServerConfig) -> None:
-        """Read every file that the configuration names; raises a ServingError naming it."""
-        self._config = config
-        self._stack = ExitStack()
+        """Read the models' configuration; raises a ServingError naming the file."""
         self.metrics = Metrics()
         self.metrics.show_process()
         self.states = StateMonitor()
@@ -51,6 +49,16 @@ class Server:
         self.states.subscribe_incomplete(self.metrics.on_incomplete)
         self.worker = Worker(config, self.metrics, self.states)
         self.control = Control(config, self.metrics, self.states, self.worker)
+
+
+class Server(Planes):
+    """One model server. `start` and `stop` once each, from one thread."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Read every file that the configuration names; raises a ServingError naming it."""
+        super().__init__(config)
+        self._config = config
+        self._stack = ExitStack()
         self.ports = Ports(
             config,
             self.metrics,

@@ -1,0 +1,3 @@
+from servingd.embedded import Server as Server
+
+__version__: str
