@@ -128,7 +128,7 @@ def test_predict_says_what_can_be_typed(run, server):
     status, shown, _ = run("predict half_plus_two", server)
     assert status == 0
     assert shown == (
-        "inputs: x (FLOAT)\nsuch as: servingd predict half_plus_two '{\"x\": [1, 2]}'\n"
+        "input x: FLOAT [?]\nsuch as: servingd predict half_plus_two '{\"x\": [1.0]}'\n"
     )
     status, _, error = run("predict half_plus_two @/nowhere.json", server)
     assert (status, error) == (1, "Error: NOT_FOUND: there is no file /nowhere.json\n")
@@ -174,12 +174,12 @@ def test_inspect_shows_calls_that_work(run, server, repository, tmp_path):
         found = json.loads(run(f"inspect {what} --json", server)[1])
         examples = found["examples"]["serving_default"]
         shell = examples["shell"].removeprefix("servingd ")
-        assert run(shell, server) == (0, '{"y":[2.0]}\n', "")
+        assert run(shell, server) == (0, '{"y":[2.5]}\n', "")
         curl = examples["curl"].replace("localhost:8501", f"localhost:{server.http_port}")
         answer = subprocess.run(
             [*shlex.split(curl), "--silent"], capture_output=True, check=True, timeout=60
         )
-        assert json.loads(answer.stdout) == {"outputs": [2.0]}
+        assert json.loads(answer.stdout) == {"outputs": [2.5]}
         for way in ("Python, with servingd.client", "Python, with tensorflow-serving-api"):
             program = examples[way].replace("localhost:8500", f"localhost:{server.port}")
             program = f"import os, sys; sys.modules['tensorflow'] = None\n{program}"

@@ -105,7 +105,7 @@ def test_predict_takes_what_newcomers_type(server, typed):
 def test_predict_without_inputs_shows_what_to_type(server):
     result = run("predict", "half_plus_two", f"--server=localhost:{server.port}")
     assert result.stdout == (
-        "inputs: x (FLOAT)\nsuch as: servingd predict half_plus_two '{\"x\": [1, 2]}'\n"
+        "input x: FLOAT [?]\nsuch as: servingd predict half_plus_two '{\"x\": [1.0]}'\n"
     )
 
 

@@ -13,12 +13,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from servingd.cli.call_examples import call_examples
 from servingd.cli.calling.input_files import is_file, read_file
-from servingd.cli.calling.typed_inputs import by_name, example, inputs_of
+from servingd.cli.calling.typed_inputs import by_name, inputs_of
 from servingd.cli.options import AsJson, Name, Server, grouped
-from servingd.cli.output import console
+from servingd.cli.output import console, print_line
 from servingd.client import Client
-from servingd.errors import InvalidArgument
+from servingd.client.answers import Signature
+from servingd.errors import InvalidArgument, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,7 @@ def predict(
     """Call a model and print its outputs as JSON; without inputs, show which there are."""
     with server.client() as client:
         if not call.given:
-            known = call.known(client)
-            listed = ", ".join(f"{name} ({kind})" for name, kind in known.items()) or "none"
-            sys.stdout.write(f"inputs: {listed}\nsuch as: {example(call.model, known)}\n")
+            _show_inputs(client, call)
             return
         inputs = read_inputs(client, call)
         seconds = []
@@ -93,6 +93,24 @@ def predict(
     if times > 1:
         ms = np.percentile(np.array(seconds) * 1e3, (50, 99))
         console(stderr=True).print(f"{times} calls: p50 {ms[0]:.2f} ms, p99 {ms[1]:.2f} ms")
+
+
+def signature_of(client: Client, call: ModelCall) -> tuple[str, Signature]:
+    """Return the signature that is called, and its name. Raises NotFound."""
+    metadata = client.metadata(call.model, version=call.version, label=call.label or None)
+    name = call.signature or "serving_default"
+    if name not in metadata.signatures:
+        known = ", ".join(metadata.signatures) or "none"
+        raise NotFound(f"there is no signature {name}; there are: {known}")
+    return name, metadata.signatures[name]
+
+
+def _show_inputs(client: Client, call: ModelCall) -> None:
+    """Print the inputs of the signature, and a call to copy and paste."""
+    name, signature = signature_of(client, call)
+    for alias, spec in sorted(signature.inputs.items()):
+        print_line(f"input {alias}: {spec}")
+    print_line(f"such as: {next(iter(call_examples(call.model, name, signature).values()))}")
 
 
 def read_inputs(client: Client, call: ModelCall) -> Mapping[str, Any]:

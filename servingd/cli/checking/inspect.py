@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from servingd.cli.checking.call_examples import call_examples
+from servingd.cli.call_examples import call_examples
 from servingd.cli.options import AsJson, Server, grouped
 from servingd.cli.output import print_json, print_line, print_table, size
 from servingd.client.answers import Signature

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingd.cli.checking.call_examples import call_examples
+from servingd.cli.call_examples import call_examples
 from servingd.client.answers import Signature, TensorSpec
 
 SPECS = st.builds(

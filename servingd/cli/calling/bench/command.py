@@ -20,7 +20,7 @@ from servingd import __version__
 from servingd.cli.calling.bench.figures import Figures, figures
 from servingd.cli.calling.bench.load import Load
 from servingd.cli.calling.bench.show import plot, show
-from servingd.cli.calling.predict import ModelCall, read_inputs
+from servingd.cli.calling.predict import ModelCall, read_inputs, signature_of
 from servingd.cli.exit_status import FAILED
 from servingd.cli.options import AsJson, Server, grouped
 from servingd.cli.output import console, print_json
@@ -28,7 +28,6 @@ from servingd.client import Client, Retry
 from servingd.client.address import find_address
 from servingd.client.answers import Signature
 from servingd.core.types import DataType
-from servingd.errors import InvalidArgument
 from servingd.wire.tensors.types import numpy_dtype
 
 _CONNECTIONS = 4
@@ -165,17 +164,8 @@ def _caller(
         if call.given:
             inputs = read_inputs(client, call)
         else:
-            inputs = made_inputs(_signature(client, call), rows)
+            inputs = made_inputs(signature_of(client, call)[1], rows)
         yield lambda: call.predict(client, inputs)
-
-
-def _signature(client: Client, call: ModelCall) -> Signature:
-    metadata = client.metadata(call.model, version=call.version, label=call.label or None)
-    name = call.signature or "serving_default"
-    if name not in metadata.signatures:
-        known = ", ".join(metadata.signatures)
-        raise InvalidArgument(f"there is no signature {name}; there are: {known}")
-    return metadata.signatures[name]
 
 
 def made_inputs(signature: Signature, rows: int) -> Mapping[str, np.ndarray[Any, Any]]:

@@ -15,11 +15,12 @@ _SHORT = 16
 _VALUES: Mapping[str, Any] = {
     "STRING": "text",
     "BOOL": False,
-    "FLOAT": 0.0,
-    "DOUBLE": 0.0,
-    "HALF": 0.0,
-    "BFLOAT16": 0.0,
+    "FLOAT": 1.0,
+    "DOUBLE": 1.0,
+    "HALF": 1.0,
+    "BFLOAT16": 1.0,
 }
+_WHOLE = 1
 _EXAMPLES = ("classify", "regress")
 
 
@@ -141,7 +142,7 @@ def _is_short(signature: Signature) -> bool:
 
 
 def _literal(spec: TensorSpec) -> Any:
-    value: Any = _VALUES.get(spec.dtype, 0)
+    value: Any = _VALUES.get(spec.dtype, _WHOLE)
     for size in reversed(_sizes(spec)):
         value = [value] * size
     return value
@@ -151,7 +152,7 @@ def _expression(spec: TensorSpec) -> str:
     """Return a Python expression of a value: written out if it is short."""
     if _count(spec) <= _SHORT:
         return repr(_literal(spec)).replace("'", '"')
-    text = repr(_VALUES.get(spec.dtype, 0))
+    text = repr(_VALUES.get(spec.dtype, _WHOLE))
     for size in reversed(_sizes(spec)):
         text = f"[{text}]" if size == 1 else f"[{text}] * {size}"
     return text
