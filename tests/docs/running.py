@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -67,11 +68,14 @@ class Server:
         if not self.http_port:
             return "Running gRPC ModelServer" in self.log.read_text()
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=5)
+        if "rest_ssl_config_file" in self.command:
+            unverified = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.http_port, timeout=5, context=unverified
+            )
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == 200
-        except http.client.BadStatusLine:  # a port with TLS: its page waits for what it shows
-            return True
         except OSError:
             return False
         finally:
