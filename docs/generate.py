@@ -13,6 +13,7 @@ import argparse
 import ast
 import contextlib
 import http.client
+import os
 import re
 import socket
 import subprocess
@@ -187,7 +188,9 @@ def page_of_a_server() -> str:
         command = [sys.executable, "-m", "servingd", "serve", "--workers=2", f"--port={port}"]
         command += [f"--model_repository={folder}/models", f"--rest_api_port={http_port}"]
         with Path(folder, "log").open("wb") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=log)
+            path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+            environment = {**os.environ, "PYTHONPATH": path}
+            server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
             wait_until_ready(http_port)
             ask(http_port, "POST", "/v1/models/colours:predict", '{"instances": ["red"]}')
