@@ -59,6 +59,11 @@ class Command:
     shown: list[str] | None = None
 
     @property
+    def installs(self) -> bool:
+        """What a page installs is there when its blocks are run."""
+        return self.text.startswith("pip install ")
+
+    @property
     def is_server(self) -> bool:
         return bool(SERVERS.match(self.text)) and not self.text.rstrip().endswith("&")
 

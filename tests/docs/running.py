@@ -211,12 +211,12 @@ class Page:
         commands = commands_of(block)
         if commands[-1].shown is None:
             commands[-1].shown = shown
-        if any(command.is_server for command in commands) and not block.exit_status:
-            if len(commands) > 1:
-                raise NotAsShown(f"{block.place}: a server has a block of its own")
-            self._serve(block, commands[0])
-            return
-        self._shell(block, commands)
+        serves = commands[-1].is_server and not block.exit_status
+        others = [c for c in commands[: len(commands) - serves] if not c.installs]
+        if others:
+            self._shell(block, others)
+        if serves:
+            self._serve(block, commands[-1])
 
     def _serve(self, block: Block, command: Command) -> None:
         text = self.places.here(command.text)
