@@ -10,10 +10,10 @@ ARGS ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),--quiet,)
 
 .DEFAULT_GOAL := help
-.PHONY: help hooks install run test soak check lint types imports unit bench protos demo models format clean
+.PHONY: help hooks install run test soak check lint types imports unit bench protos demo models docs docs-test format clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP) ## make .venv with everything that running, testing and developing needs
 
@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml $(PINS)
 	@echo "[1/4] making the environment $(VENV) (minutes, the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "[2/4] installing servingd, TensorFlow, and what tests need: about 2 GB"
-	@$(PIP) -c $(PINS) -e '.[$(ACCELERATOR),models,dev]'
+	@$(PIP) -c $(PINS) -e '.[$(ACCELERATOR),models,dev,docs]'
 	@echo "[3/4] installing TensorFlow Serving's stubs, as clients have them"
 	@# Without their TensorFlow, which is here already.
 	@$(PIP) --no-deps tensorflow-serving-api==2.21.0
@@ -81,6 +81,13 @@ protos: install ## compile protos/ into servingd/wire/protos
 
 models: install ## check the ordinary models: minutes
 	$(BIN)/python -m tests.ordinary
+
+docs: install ## build the guides into build/site
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
+
+docs-test: install ## run what the guides show
+	$(BIN)/python -m pytest -q tests/docs
 
 bench: install ## the project's own benchmarks; nothing else may run meanwhile
 	$(BIN)/python -m tests.bench

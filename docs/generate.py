@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from servingd.cli.config_reference import config_reference
+from servingd.cli.config_reference import reference
 from servingd.wire import protos
 
 HERE = Path(__file__).parent
@@ -94,7 +94,7 @@ def main() -> int:
 def pages() -> dict[str, str]:
     """Return the text of each page by its name."""
     return {
-        "configuration.md": MADE + config_reference(),
+        "configuration.md": MADE + reference(),
         "routes.md": MADE + routes(),
         "metrics.md": MADE + metrics(),
     }

@@ -26,7 +26,7 @@ from rich.text import Text
 PICTURE = Path(__file__).parent / "guides" / "assets" / "terminal.svg"
 WIDTH = 92
 START_S = 60.0
-SERVE = "servingd serve --model_repository=models"
+SERVE = "servingd serve models"
 SHOWN = (
     "curl localhost:8501/readyz",
     "servingd predict circle '[[0.1, 0.2], [0.9, 0.9]]'",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,19 @@ _PORT = re.compile(r"(?<=[:=])(\s?)(85\d\d|90\d\d)\b")
 FOLDERS = ("/models", "/logs", "/secrets", "/certificates")
 """Folders at the root that pages use; here they lie in the page's folder."""
 _FOLDER = re.compile(rf"(?<![\w./~}}-])({'|'.join(FOLDERS)})(?![\w-])")
+
+
+_PORTS = range(20_000, 32_000)
+"""Below those that the kernel gives to clients, and none of those that other tests take."""
+
+
+def free_port() -> int:
+    """A port at which nobody listens."""
+    for port in random.sample(_PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Places:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from tests import absent
 from tests.docs.blocks import ROOT, Block, Command, blocks_of, commands_of
-from tests.docs.places import Places, agrees, occur_in_order
-from tests.e2e.process import free_port
+from tests.docs.places import Places, agrees, free_port, occur_in_order
 
 COMMAND_S = 60
 READY_S = 45
@@ -234,7 +233,7 @@ class Page:
             raise NotAsShown(_difference(block.place, command.shown, lines))
 
     def _shell(self, block: Block, commands: list[Command]) -> None:
-        script = ["exec 3>>errors.log", self._shim()]
+        script = ["exec 3>>errors.log"]
         for command in commands:
             stderr = "2>&3" if command.text.startswith("python") else "2>&1"
             text = self.places.here(command.text)
@@ -262,13 +261,6 @@ class Page:
             raise NotAsShown(f"{block.place}: status {status.strip()}:\n{output}\n{errors}")
         for command, printed in zip(commands, output.split(f"{_MARK}\n")[1:], strict=False):
             self._compare(f"{block.place}: {command.text}", command.shown, printed)
-
-    def _shim(self) -> str:
-        target = f"--target=localhost:{self.places.port(8500)}"
-        return (
-            f'servingd() {{ if [ "$1" = predict ]; then command servingd "$@" {target};'
-            ' else command servingd "$@"; fi; }'
-        )
 
     def _compare(self, place: str, shown: list[str] | None, printed: str) -> None:
         if shown is None:

@@ -7,12 +7,13 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from servingd.cli.commands import app
 from servingd.config.flags.parser import FLAGS
 from servingd.config.yaml.document import read_servingd_yaml
 from servingd.servables.assembled.composite.graph import parse as parse_composite
@@ -92,6 +93,10 @@ def _arguments(node: object) -> list[list[str]]:
     return []
 
 
+TAKE_FLAGS = ("validate", "doctor")
+"""Commands that are given what `serve` is given."""
+
+
 def test_extras_that_are_installed_are_there() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for page in pages():
@@ -100,21 +105,16 @@ def test_extras_that_are_installed_are_there() -> None:
 
 @functools.cache
 def options_of(command: str) -> frozenset[str]:
-    """The options of a command of servingd's, as its help has them; all flags for a server."""
+    """The options of a command of servingd's; all flags for what starts a server."""
     if command in ("tensorflow_model_server", "serve"):
-        return frozenset(FLAGS) | {"help", "version", "host"}
-    words = [sys.executable, "-m", "servingd", *command.split(), "--help"]
-    result = subprocess.run(
-        words, capture_output=True, text=True, timeout=30, check=False, env=_wide(), cwd=ROOT
-    )
-    assert result.returncode == 0, f"there is no command {command}: {result.stderr}"
-    return frozenset(re.findall(r"--([a-z][\w-]*)", result.stdout))
-
-
-def _wide() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+        return frozenset(FLAGS) | {"help"}
+    found = get_command(app)
+    for word in command.split():
+        assert word in found.commands, f"there is no command {command}"
+        found = found.commands[word]
+    names = (option for parameter in found.params for option in parameter.opts)
+    options = {name.removeprefix("--") for name in names if name.startswith("--")} | {"help"}
+    return frozenset(options | FLAGS.keys() if command in TAKE_FLAGS else options)
 
 
 def _commands() -> list[tuple[str, str]]:
