@@ -63,15 +63,15 @@ ACTIONS = {
 }
 RPCS = {
     "tensorflow.serving.PredictionService.Predict": "run a signature on tensors",
-    "tensorflow.serving.PredictionService.Classify": "run a signature on `tf.Example`s; labels and scores",
-    "tensorflow.serving.PredictionService.Regress": "run a signature on `tf.Example`s; a number for each",
+    "tensorflow.serving.PredictionService.Classify": "labels and scores of `tf.Example`s",
+    "tensorflow.serving.PredictionService.Regress": "a number for each `tf.Example`",
     "tensorflow.serving.PredictionService.MultiInference": "several of these on the same examples",
     "tensorflow.serving.PredictionService.GetModelMetadata": "the signatures of a model",
     "tensorflow.serving.ModelService.GetModelStatus": "the states of its versions",
-    "tensorflow.serving.ModelService.HandleReloadConfigRequest": "replace the models (administrators)",
-    "tensorflow.serving.SessionService.SessionRun": "UNIMPLEMENTED, as in TensorFlow Serving's binary",
-    "tensorflow.ProfilerService.Profile": "take a profile (administrators)",
-    "tensorflow.ProfilerService.Terminate": "end a profile early (administrators)",
+    "tensorflow.serving.ModelService.HandleReloadConfigRequest": "replace the models (admins)",
+    "tensorflow.serving.SessionService.SessionRun": "UNIMPLEMENTED, as in TensorFlow Serving",
+    "tensorflow.ProfilerService.Profile": "take a profile (admins)",
+    "tensorflow.ProfilerService.Terminate": "end a profile early (admins)",
     "servingd.PredictionStream.PredictStreamed": "Predict, answered in parts",
     "servingd.JobService.Submit": "begin a job, with Predict's request",
     "servingd.JobService.Get": "the answer of a job; waits for it, if you like",
@@ -116,7 +116,9 @@ def routes() -> str:
         (
             "# Routes",
             "## HTTP",
-            table(("", "Path", "Answer"), ((m, f"`{path}`", text) for m, path, text in HTTP_ROUTES)),
+            table(
+                ("", "Path", "Answer"), ((m, f"`{path}`", text) for m, path, text in HTTP_ROUTES)
+            ),
             "## HTTP, for administrators",
             "`POST /servingd/v1/...`, at `--admin_rest_port` if there is one, with the token of "
             "`--admin_token_file` if there is one.",
@@ -166,8 +168,8 @@ def metrics() -> str:
     return "\n\n".join(
         (
             "# Metrics",
-            "At `/metrics` and `/monitoring/prometheus/metrics`. `servingd_worker...` are there with "
-            "several workers.",
+            "At `/metrics` and `/monitoring/prometheus/metrics`. `servingd_worker...` are there "
+            "with several workers.",
             "## servingd's",
             table(("Name", "Kind", "Meaning"), ours),
             "## TensorFlow Serving's",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import os
 import re
 import shlex
@@ -28,9 +29,9 @@ WIDTH = 92
 START_S = 60.0
 SERVE = "servingd serve models"
 SHOWN = (
-    "curl localhost:8501/readyz",
+    "servingd status",
     "servingd predict circle '[[0.1, 0.2], [0.9, 0.9]]'",
-    "curl localhost:8501/v1/models/circle:predict -d '{\"instances\": [[0.1, 0.2]]}'",
+    "servingd bench circle --concurrency 1,8,64 --duration_s 2",
 )
 LOG = ("Exporting HTTP", "Running gRPC", "Successfully loaded")
 """Lines of the server's log that are shown."""
@@ -39,7 +40,7 @@ LOG = ("Exporting HTTP", "Running gRPC", "Successfully loaded")
 def main() -> None:
     """Run, and draw."""
     models = Path(sys.argv[1]).resolve()
-    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"), force_terminal=True)
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         Path(folder, "models").symlink_to(models)
@@ -50,7 +51,9 @@ def main() -> None:
             prompt(console, SERVE)
             for line in log.read_text().splitlines():
                 if any(words in line for words in LOG):
-                    console.print(Text(shortened(line), style="dim"), no_wrap=True, overflow="ellipsis")
+                    console.print(
+                        Text(shortened(line), style="dim"), no_wrap=True, overflow="ellipsis"
+                    )
             for command in SHOWN:
                 prompt(console, command)
                 console.print(Text.from_ansi(output(command, folder).rstrip()))

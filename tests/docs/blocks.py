@@ -1,4 +1,4 @@
-"""What stands in a page: its fenced blocks, in order, with what a comment before each says of it."""
+"""What stands in a page: its fenced blocks in order, each with the comment before it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Block:
     @property
     def reason_not_to_run(self) -> str:
         """Why the block is only checked; empty if it is run."""
-        return self.note.removeprefix("not run:").strip() if self.note.startswith("not run:") else ""
+        return (
+            self.note.removeprefix("not run:").strip() if self.note.startswith("not run:") else ""
+        )
 
     @property
     def exit_status(self) -> int:

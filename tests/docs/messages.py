@@ -175,7 +175,9 @@ def _texts(node: ast.expr, tree: ast.Module) -> list[str]:
         case ast.IfExp(body=body, orelse=orelse):
             return [*_texts(body, tree), *_texts(orelse, tree)]
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return [a + b for a in _texts(left, tree) or ["..."] for b in _texts(right, tree) or [""]]
+            return [
+                a + b for a in _texts(left, tree) or ["..."] for b in _texts(right, tree) or [""]
+            ]
         case ast.BinOp(left=left, op=ast.Mod()):
             return [re.sub(r"%\w", "...", text) for text in _texts(left, tree)]
         case ast.BoolOp(values=values):
@@ -190,9 +192,10 @@ def _texts(node: ast.expr, tree: ast.Module) -> list[str]:
 def _values(name: str, tree: ast.Module) -> Iterator[ast.expr]:
     """What is assigned to a name somewhere in the file, unless that is made of itself."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and any(_name(t) == name for t in node.targets):
-            if not any(_name(part) == name for part in ast.walk(node.value)):
-                yield node.value
+        if not isinstance(node, ast.Assign) or name not in map(_name, node.targets):
+            continue
+        if name not in map(_name, ast.walk(node.value)):
+            yield node.value
 
 
 def _name(node: ast.AST) -> str:

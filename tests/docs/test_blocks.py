@@ -26,7 +26,9 @@ SHOWN = frozenset({"text", "json"})
 TARGETS = ("make run\n", "make test\n")
 """The two commands that README names; the project's own checks run them."""
 LANGUAGES = frozenset({"python", "yaml", "proto", *SHELL, *SHOWN})
-COMMAND = re.compile(r"(?:^|(?<=[\s;|&(`\"']))(servingd|tensorflow_model_server)((?: +[^\n;|&`)#]+)?)", re.M)
+COMMAND = re.compile(
+    r"(?:^|(?<=[\s;|&(`\"']))(servingd|tensorflow_model_server)((?: +[^\n;|&`)#]+)?)", re.M
+)
 
 place = functools.partial(pytest.mark.parametrize, "block", ids=lambda block: block.place)
 
@@ -98,7 +100,9 @@ TAKE_FLAGS = ("validate", "doctor")
 
 
 def test_extras_that_are_installed_are_there() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     for page in pages():
         assert set(re.findall(r"servingd\[(\w+)\]", page.read_text())) <= extras.keys()
 
@@ -117,11 +121,23 @@ def options_of(command: str) -> frozenset[str]:
     return frozenset(options | FLAGS.keys() if command in TAKE_FLAGS else options)
 
 
+def _all_options(command: object) -> set[str]:
+    """The options of a command and of those below it."""
+    names = {option.removeprefix("--") for p in command.params for option in p.opts}
+    below = getattr(command, "commands", {}).values()
+    return names.union(*(_all_options(each) for each in below))
+
+
+ALL_OPTIONS = _all_options(get_command(app))
+
+
 def _commands() -> list[tuple[str, str]]:
     """Every command line of servingd's in blocks and in the text, with its place."""
     found = []
     for page in pages():
-        spans = [(b.place, b.text.replace("\\\n", " ")) for b in blocks_of(page) if b.language in SHELL]
+        spans = [
+            (b.place, b.text.replace("\\\n", " ")) for b in blocks_of(page) if b.language in SHELL
+        ]
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
         spans += [(page.name, span) for span in re.findall(r"`([^`\n]+)`", text)]
         for where, span in spans:
@@ -156,4 +172,4 @@ def _command(words: list[str]) -> str:
 def test_flags_in_the_text_are_there(page) -> None:
     """A name with an underscore is one of ours."""
     named = set(re.findall(r"(?<![\w-])--([a-z]+_[a-z_]+)", page.read_text()))
-    assert named <= FLAGS.keys() | {"token_file", "ca_file", "timeout_s"}
+    assert named <= FLAGS.keys() | ALL_OPTIONS

@@ -21,7 +21,11 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#([\w-]+))?\)")
 def test_the_site_builds(tmp_path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
     result = subprocess.run(
-        [*command, f"--config-file={ROOT / 'docs' / 'mkdocs.yml'}", f"--site-dir={tmp_path / 'site'}"],
+        [
+            *command,
+            f"--config-file={ROOT / 'docs' / 'mkdocs.yml'}",
+            f"--site-dir={tmp_path / 'site'}",
+        ],
         capture_output=True,
         text=True,
         timeout=60,
@@ -49,7 +53,9 @@ def test_readmes_links_lead_somewhere(link: str, anchor: str) -> None:
     assert page.exists()
     if anchor:
         headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
-        assert anchor in {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings}
+        assert anchor in {
+            re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings
+        }
 
 
 @pytest.mark.e2e

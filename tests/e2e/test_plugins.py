@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import subprocess
 import sys
 import threading
@@ -386,17 +385,6 @@ models:
     assert server.predict("scale", X)["y"].tolist() == [20.0, 40.0]
     write_python(root / "scale" / "2", 3)
     server.wait_for("the switch", lambda: server.predict("scale", X)["y"].tolist() == [30.0, 60.0])
-
-
-def test_the_readmes_model_serves(start, tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (block,) = re.findall(r"may be a folder with `model.py`:\n\n```python\n(.*?)```", readme, re.S)
-    version = tmp_path / "models" / "double" / "1"
-    version.mkdir(parents=True)
-    (version / "model.py").write_text(block)
-    server = start(f"--model_repository={tmp_path / 'models'}", "--allow_python_models")
-    server.wait_until_ready()
-    assert server.predict("double", X)["y"].tolist() == [2, 4]
 
 
 def test_python_code_is_not_run_unless_it_is_allowed(start, tmp_path):

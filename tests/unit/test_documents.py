@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PATHS = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|toml|sh|yaml))`")
 DOCUMENTS = ("servingd/DESIGN.md", "README.md", ".github/CONTRIBUTING.md")
 OF_USERS = re.compile(
-    r"^(application/|tensorflow/serving$|/|models?/\d|DIR/|my_|model\.py$|composite\.yaml$|shards\.yaml$|servingd\.yaml$|batching_params)|^\w+_params|^v1/"
+    r"^(application/|tensorflow/serving$|/|models?/\d|DIR/|my_|model\.py$|export\.py$|composite\.yaml$|shards\.yaml$|servingd\.yaml$|batching_params)|^\w+_params|^v1/"
 )
 """What documents name that lies on a user's machine."""
 ALL = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
