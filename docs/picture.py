@@ -31,7 +31,7 @@ SERVE = "servingd serve models"
 SHOWN = (
     "servingd status",
     "servingd predict circle '[[0.1, 0.2], [0.9, 0.9]]'",
-    "servingd bench circle --concurrency 1,8,64 --duration_s 2",
+    "curl localhost:8501/v1/models/circle:predict -d '{\"instances\": [[0.1, 0.2]]}'",
 )
 LOG = ("Exporting HTTP", "Running gRPC", "Successfully loaded")
 """Lines of the server's log that are shown."""
@@ -87,7 +87,7 @@ def output(command: str, folder: str) -> str:
 
 def shortened(line: str) -> str:
     """A line of the log without its date and its module."""
-    return re.sub(r"^\S+ (\S+?)\.\d+ (\w) \S+ [\w.]+\]", r"\1 \2", line)
+    return re.sub(r"^\S+ (\S+?)\.\S+ (\w) \S+ [\w.]+\]", r"\1 \2", line)
 
 
 def without_fonts(svg: str) -> str:

@@ -56,6 +56,6 @@ def test_the_flags_that_it_names_are_there():
     assert named <= FLAGS.keys()
 
 
-@pytest.mark.parametrize("name", re.findall(r"`(\w+)` \|$", README, re.M))
+@pytest.mark.parametrize("name", re.findall(r"`([a-z_]+)` \|$", README, re.M))
 def test_the_benchmarks_that_it_names_are_there(name):
     assert (ROOT / "tests" / "bench" / f"{name}.py").exists()
