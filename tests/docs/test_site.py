@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from servingd.frontends.oip.rest import _ROUTES
+from servingd.frontends.tfs.rest.routes import route
 from tests.docs.blocks import GUIDES, ROOT, pages
 
 REFERENCE = GUIDES / "reference"
@@ -62,6 +64,19 @@ def test_readmes_links_lead_somewhere(link: str, anchor: str) -> None:
 @pytest.mark.parametrize("name", ["configuration.md", "routes.md", "metrics.md"])
 def test_the_reference_is_fresh(name: str) -> None:
     assert (REFERENCE / name).read_text() == made()[name], "run python docs/generate.py"
+
+
+def test_routes_of_the_reference_are_routes() -> None:
+    oip = set(_ROUTES)
+    for method, path, _ in runpy.run_path(str(ROOT / "docs" / "generate.py"))["HTTP_ROUTES"]:
+        path = path.replace("/versions/N:", "/versions/7:")
+        if path.startswith("/v1/"):
+            assert route(method, path).error is None, path
+        if path.startswith("/v2"):
+            found = [r for r in _ROUTES if r.method == method and r.pattern.fullmatch(path[3:])]
+            assert found, path
+            oip -= set(found)
+    assert not oip, "the reference has every route of the Open Inference Protocol"
 
 
 def test_metrics_that_guides_name_are_there() -> None:
