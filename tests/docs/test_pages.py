@@ -34,7 +34,7 @@ def run(request, tmp_path_factory) -> Iterator[Callable[[Path], Path]]:
     wanted = {
         item.callspec.params["page"]
         for item in request.session.items
-        if getattr(item, "callspec", None) and "page" in item.callspec.params
+        if "run" in getattr(item, "fixturenames", ())
     }
     begun: dict[Path, Future[Path]] = {}
 
