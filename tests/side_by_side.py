@@ -16,6 +16,7 @@ from pathlib import Path
 from xdist.scheduler import LoadScopeScheduling
 
 LONG = (
+    "tests/docs/test_pages.py",
     "tests/tensorflow/test_optimise.py",
     "the server with native",
     "tests/e2e/test_devices.py",

@@ -18,8 +18,8 @@ from tests import absent
 from tests.docs.blocks import ROOT, Block, Command, blocks_of, commands_of
 from tests.docs.places import Places, agrees, free_port, occur_in_order
 
-COMMAND_S = 60
-READY_S = 60
+COMMAND_S = 100
+READY_S = 90
 _MARK = "@@ the next command @@"
 _STATUS = "@@ ended with @@"
 
@@ -235,17 +235,14 @@ class Page:
             raise NotAsShown(_difference(block.place, command.shown, lines))
 
     def _shell(self, block: Block, commands: list[Command]) -> None:
-        script = ["exec 3>>errors.log"]
+        script = ["exec 3>>errors.log", f"trap 'echo {_STATUS}$?' EXIT"]
         for command in commands:
             stderr = "2>&3" if command.text.startswith("python") else "2>&1"
             text = self.places.here(command.text)
-            script += [f"echo '{_MARK}'", f"{{ {text}\n}} {stderr}", "status=$?"]
-            script += ["[ $status = 0 ] || break 2>/dev/null || true"]
-        body = "\n".join(script)
-        body = f"while true; do\n{body}\nbreak; done\necho '{_STATUS}'$status"
+            script += [f"echo '{_MARK}'", f"{{ {text}\n}} {stderr} || exit $?"]
         try:
             result = subprocess.run(
-                ["bash", "-c", body],
+                ["bash", "-c", "\n".join(script)],
                 cwd=self.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -53,6 +53,7 @@ def run(request, tmp_path_factory) -> Iterator[Callable[[Path], Path]]:
             future.cancel()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_page_does_what_it_says(run, page):
     run(page)
