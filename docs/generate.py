@@ -22,7 +22,11 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from typer.main import get_command
+
+from servingd.cli.commands import app
 from servingd.cli.config_reference import reference
 from servingd.wire import protos
 
@@ -108,6 +112,7 @@ def main() -> int:
 def pages() -> dict[str, str]:
     """Return the text of each page by its name."""
     return {
+        "commands.md": MADE + commands(),
         "configuration.md": MADE + reference(),
         "routes.md": MADE + routes(),
         "metrics.md": MADE + metrics(),
@@ -122,6 +127,49 @@ def _put(name: str, text: str, *, write: bool) -> bool:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     return not same
+
+
+def commands() -> str:
+    """Return the page of all commands with their options, as their help has them."""
+    parts = [
+        "# Commands",
+        "`servingd help COMMAND` says the same. Commands exit with 0 when it is done, 1 when the "
+        "answer is an error or a check failed, 2 for wrong use, 3 when the server cannot be "
+        "reached, 4 when time is up. `serve` that cannot start exits with 255.",
+    ]
+    for name, command in leaves("servingd", get_command(app)):
+        parts += [f"## {name}", f"`{usage(name, command)}`", " ".join((command.help or "").split())]
+        if rows := [option_row(each) for each in command.params if each.opts[0].startswith("-")]:
+            parts.append(table(("Option", "Meaning"), rows))
+        if name == "servingd serve":
+            parts.append("Its flags are in [Flags and files](configuration.md).")
+    return "\n\n".join((*parts, ""))
+
+
+def leaves(name: str, command: Any) -> Iterable[tuple[str, Any]]:
+    """Yield each command that can be run, with all words of its name."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield name, command
+        return
+    for word, each in below.items():
+        yield from leaves(f"{name} {word}", each)
+
+
+def usage(name: str, command: Any) -> str:
+    """Return how a command is typed."""
+    words = [name]
+    for each in command.params:
+        if not each.opts[0].startswith("-"):
+            word = (each.metavar or each.name).strip("{}[]").upper()
+            words.append(word if each.required else f"[{word}]")
+    return " ".join(words)
+
+
+def option_row(option: Any) -> tuple[str, str]:
+    """Return an option as a row of a table."""
+    names = ", ".join(f"`{name}`" for name in option.opts)
+    return names, " ".join((option.help or "").replace("|", "\\|").split())
 
 
 def routes() -> str:

@@ -61,7 +61,7 @@ def test_readmes_links_lead_somewhere(link: str, anchor: str) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("name", ["configuration.md", "routes.md", "metrics.md"])
+@pytest.mark.parametrize("name", ["commands.md", "configuration.md", "routes.md", "metrics.md"])
 def test_the_reference_is_fresh(name: str) -> None:
     assert (REFERENCE / name).read_text() == made()[name], "run python docs/generate.py"
 
