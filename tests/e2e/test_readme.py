@@ -52,7 +52,7 @@ def test_the_probes_that_the_reference_names(server, path):
 
 
 def test_the_flags_that_it_names_are_there():
-    of_bench = {"compare"}
+    of_bench = {"compare", "plot", "server"}
     named = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", README))
     assert named - of_bench <= FLAGS.keys()
 
