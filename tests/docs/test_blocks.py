@@ -160,7 +160,7 @@ def test_a_command_exists_with_its_options(where: str, line: str) -> None:
     assert options <= options_of(command), f"{where}: {line}"
 
 
-GROUPS = ("models", "labels", "workers", "warmup")
+GROUPS = ("models", "labels", "workers", "warmup", "import")
 
 
 def _command(words: list[str]) -> str:

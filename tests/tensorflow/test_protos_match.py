@@ -97,6 +97,12 @@ NOWHERE_TO_COMPARE = {
     "servingd.JobRequest",
     "servingd.RetryInfo",
     "servingd.StatusDetails",
+    "servingd.TritonInstanceGroup",
+    "servingd.TritonModel",
+    "servingd.TritonVersionPolicy",
+    "servingd.TritonVersionPolicy.All",
+    "servingd.TritonVersionPolicy.Latest",
+    "servingd.TritonVersionPolicy.Specific",
     "tensorflow.ProfileRequest",
     "tensorflow.ProfileResponse",
     "tensorflow.ProfileToolData",
@@ -117,7 +123,12 @@ NOWHERE_TO_COMPARE = {
     "tensorflow.tfrt_stub.RuntimeConfigProto",
 }
 
-IN_NO_WHEEL = {"tensorflow.ProfilerService", "servingd.PredictionStream", "servingd.JobService"}
+IN_NO_WHEEL = {
+    "inference.GRPCInferenceService",  # tests/e2e/test_oip.py compares it with tritonclient's
+    "servingd.JobService",
+    "servingd.PredictionStream",
+    "tensorflow.ProfilerService",
+}
 
 
 def _our_messages() -> dict[str, Descriptor]:
@@ -130,7 +141,7 @@ def _our_messages() -> dict[str, Descriptor]:
                 walk(nested)
 
     for message in protos._MESSAGES.values():
-        if not message.full_name.startswith("google."):
+        if not message.full_name.startswith(("google.", "inference.")):
             walk(message)
     return found
 
@@ -220,7 +231,7 @@ def test_enums_match(theirs: descriptor_pool.DescriptorPool) -> None:
         enum.full_name: enum
         for message in OURS.values()
         for enum in (*message.enum_types, *(field.enum_type for field in message.fields))
-        if enum is not None
+        if enum is not None and not enum.full_name.startswith("servingd.Triton")
     }
     assert len(enums) == 15
     for name, enum in enums.items():
