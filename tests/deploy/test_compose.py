@@ -12,7 +12,7 @@ import yaml
 
 from servingd import __version__
 from tests.deploy.command_lines import FOR_THE_REST, configuration, stop_takes
-from tests.deploy.conftest import DEPLOY
+from tests.deploy.kit import DEPLOY
 
 FILE = DEPLOY / "compose.yml"
 COMPOSE = yaml.safe_load(FILE.read_text())

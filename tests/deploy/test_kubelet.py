@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from tests.deploy.conftest import DEPLOY
+from tests.deploy.kit import DEPLOY
 from tests.deploy.kubelet import Container, possible
 
 pytestmark = [

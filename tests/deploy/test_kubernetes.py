@@ -13,7 +13,7 @@ import yaml
 
 from servingd import __version__
 from tests.deploy.command_lines import FOR_THE_REST, configuration, stop_takes
-from tests.deploy.conftest import DEPLOY
+from tests.deploy.kit import DEPLOY
 
 FOLDER = DEPLOY / "kubernetes"
 CUSTOM = yaml.safe_load(Path(__file__).with_name("custom_resources.yml").read_text())
@@ -180,21 +180,3 @@ def test_kserve_prefers_it_to_its_own_tensorflow_serving() -> None:
     assert set(RUNTIME["protocolVersions"]) == {"v1", "v2", "grpc-v1", "grpc-v2"}
     port = RUNTIME["annotations"]["prometheus.kserve.io/port"]
     assert int(port) == configuration(RUNTIME["containers"][0]["args"]).rest_api_port
-
-
-@pytest.mark.tf
-@pytest.mark.e2e
-def test_the_autoscaler_asks_for_what_a_server_shows(prometheus) -> None:
-    (rule,) = read("components/autoscaling/prometheus-adapter.yml")["rules"]
-    asked = {
-        metric["pods"]["metric"]["name"]
-        for metric in read("components/autoscaling/horizontal-pod-autoscaler.yml")["spec"][
-            "metrics"
-        ]
-        if metric["type"] == "Pods"
-    }
-    assert asked == {rule["name"]["as"]}
-    query = rule["metricsQuery"].replace("<<.GroupBy>>", "instance")
-    query = query.replace("<<.LabelMatchers>>", f'instance="{prometheus.target}"')
-    (series,) = prometheus.query(query)
-    assert 0 < float(series["value"][1]) < 60

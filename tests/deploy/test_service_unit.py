@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.deploy.command_lines import FOR_THE_REST, configuration, stop_takes
-from tests.deploy.conftest import DEPLOY
+from tests.deploy.kit import DEPLOY
 
 UNIT = DEPLOY / "systemd" / "servingd.service"
 
