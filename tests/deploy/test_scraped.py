@@ -7,6 +7,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -57,6 +59,7 @@ def server(repository, tmp_path_factory):
         "--ready_when=names,half_plus_two",
         "--max_num_load_retries=0",
         "--workers=2",
+        "--inline_below_us=0",  # all calls go through queues
     )
     try:
         yield process.wait_until_ready()
@@ -118,6 +121,31 @@ def test_what_is_wrong_with_the_server_is_noticed(prometheus) -> None:
     rules = [rule for group in groups.values() for rule in group]
     assert {rule["name"] for rule in rules} == set(NAMES)
     assert {rule["health"] for rule in rules} == {"ok"}
+
+
+RUNBOOKS = "; ".join(rule["annotations"]["runbook"] for rule in RULES)
+FOUND = re.findall(r"servingd ((?:[a-z]+ )+(?:{{ \S+ }} )?--server {{ \S+ }})", RUNBOOKS)
+TO_TYPE = sorted(command for command in set(FOUND) if "recycle" not in command)
+"""What runbooks say to type, but for what would change the server."""
+
+
+def test_no_command_of_a_runbook_is_overlooked() -> None:
+    assert len(FOUND) == RUNBOOKS.count("--server")
+
+
+@pytest.mark.parametrize("command", TO_TYPE)
+def test_what_a_runbook_says_to_type_works(prometheus, command: str) -> None:
+    command = command.replace("{{ $labels.instance }}", prometheus.target)
+    words = command.replace("{{ $labels.model }}", "names").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "servingd", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
 
 
 def filled_in(expression: str) -> str:
