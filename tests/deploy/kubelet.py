@@ -75,8 +75,8 @@ class Container:
         mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
         given = {variable["name"]: variable["value"] for variable in container["env"]}
         given |= {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{absent.HIDDEN}"}
-        folders = {"/usr", "/bin", "/lib", "/lib64", "/etc", sys.base_prefix}
-        folders |= {str(ROOT), str(Path(sys.prefix).resolve())}
+        folders = {f for f in ("/usr", "/bin", "/lib", "/lib64", "/etc") if Path(f).is_dir()}
+        folders |= {sys.base_prefix, str(ROOT), str(Path(sys.prefix).resolve())}
         run = {
             "NEW_ROOT": str(new_root),
             # One below another is mounted with it.
@@ -94,6 +94,11 @@ class Container:
             self.process = subprocess.Popen(
                 command, env={**os.environ, **run}, stdout=out, stderr=out
             )
+        while self._network("self") == self._network(self.process.pid):
+            time.sleep(0.01)  # until then we would ask this machine's servers
+
+    def _network(self, process: int | str) -> str:
+        return os.readlink(f"/proc/{process}/ns/net")
 
     def ask(self, path: str, body: str = "", port: int | None = None) -> tuple[int, str]:
         """Status and text of an answer, from within the container's network; 0: there is none."""
