@@ -82,7 +82,7 @@ def _show_version(version: Mapping[str, Any]) -> None:
     if problem := _problem(version):
         print_line(problem, style="red")
     placement = version["placement"]
-    if "holds_bytes" in placement:
+    if placement.get("planned"):
         how = "measured" if placement["measured"] else "estimated"
         devices = ", ".join(placement["planned"])
         print_line(f"on {devices}, holding {size(placement['holds_bytes'])} of RAM ({how})")
