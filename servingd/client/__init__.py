@@ -30,7 +30,7 @@ and within asyncio:
 Errors are those of `servingd.errors`, such as NotFound, Unavailable and DeadlineExceeded.
 
 Here: `client.py` and `async_client.py`, which carry out the commands of `operations.py`. What is
-asked and how answers are read is said by two APIs (`grpc_api.py`, `rest_api.py`), and carried by
+asked and how answers are read is said by two APIs (`grpc/api.py`, `rest/api.py`), and carried by
 transports with names alike. All but transports, clients and `address.py` is pure.
 Not here: any part of the server; the client uses the wire format only. `remote.py` is the
 exception: models of other servers, for servables that are made of them.

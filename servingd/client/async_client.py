@@ -280,11 +280,11 @@ class AsyncClient:
         if self._transport is None:
             self._loop = asyncio.get_running_loop()
             if self.transport == "grpc":
-                from servingd.client.grpc_aio_transport import GrpcAioTransport
+                from servingd.client.grpc.aio_transport import GrpcAioTransport
 
                 self._transport = GrpcAioTransport(self._address.target, self._settings)
             else:
-                from servingd.client.rest_aio_transport import AsyncRestTransport
+                from servingd.client.rest.aio_transport import AsyncRestTransport
 
                 self._transport = AsyncRestTransport(self._address, self._settings)
         return self._transport

@@ -341,10 +341,10 @@ def chance() -> float:
 def api_of(address: Address) -> Api:
     """Return what calls mean at an address."""
     if address.transport == "grpc":
-        from servingd.client.grpc_api import GrpcApi
+        from servingd.client.grpc.api import GrpcApi
 
         return GrpcApi(str(address))
-    from servingd.client.rest_api import RestApi
+    from servingd.client.rest.api import RestApi
 
     return RestApi()
 
@@ -352,9 +352,9 @@ def api_of(address: Address) -> Api:
 def _opened(address: Address, settings: Settings) -> Transport:
     """Return a transport; what the other one needs is not imported."""
     if address.transport == "grpc":
-        from servingd.client.grpc_transport import GrpcTransport
+        from servingd.client.grpc.transport import GrpcTransport
 
         return GrpcTransport(address.target, settings)
-    from servingd.client.rest_transport import RestTransport
+    from servingd.client.rest.transport import RestTransport
 
     return RestTransport(address, settings)

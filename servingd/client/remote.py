@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from servingd.client.grpc_api import (
+from servingd.client.grpc.api import (
     METADATA,
     PREDICT,
     SIGNATURES,
@@ -17,7 +17,7 @@ from servingd.client.grpc_api import (
     outputs_of,
     predict_request,
 )
-from servingd.client.grpc_transport import CONNECTION_OF_ITS_OWN, translate
+from servingd.client.grpc.transport import CONNECTION_OF_ITS_OWN, translate
 from servingd.client.messages import shape_of
 from servingd.core.call_protocols import Completion
 from servingd.core.types import DataType, ModelSpec, Signature, Tensors, TensorSpec

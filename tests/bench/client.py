@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 
 from servingd.client import Client
-from servingd.client.grpc_api import PREDICT, outputs_of, predict_request
+from servingd.client.grpc.api import PREDICT, outputs_of, predict_request
 from servingd.core.types import ModelSpec
 from tests.bench.measure import Row, ratio
 from tests.bench.serving import serving

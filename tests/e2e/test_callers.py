@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from servingd.client import Client
-from servingd.client.grpc_transport import translate
+from servingd.client.grpc.transport import translate
 from servingd.errors import InvalidArgument, ResourceExhausted
 from tests.e2e.process import KEYS, lookup_table, request
 from tests.e2e.test_reload import reload_request

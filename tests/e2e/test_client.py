@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 
 from servingd.client import Client, Retry, TensorSpec, Tls
 from servingd.client.address import find_address
-from servingd.client.grpc_api import GrpcApi
+from servingd.client.grpc.api import GrpcApi
 from servingd.core.types import ModelSpec
 from servingd.errors import (
     DeadlineExceeded,

@@ -18,7 +18,7 @@ import pytest
 
 from servingd.client import Client, Retry
 from servingd.client.address import find_address
-from servingd.client.grpc_api import METADATA
+from servingd.client.grpc.api import METADATA
 from servingd.core.types import DataType
 from servingd.errors import (
     Cancelled,

@@ -7,9 +7,9 @@ import pytest
 
 from servingd.client import Retry, Signature, TensorSpec
 from servingd.client.calls import Pause, Send
-from servingd.client.grpc_api import METADATA, PREDICT, GrpcApi
+from servingd.client.grpc.api import METADATA, PREDICT, GrpcApi
 from servingd.client.operations import Given, Operations, spec_of
-from servingd.client.rest_api import RestApi
+from servingd.client.rest.api import RestApi
 from servingd.client.settings import Settings
 from servingd.core.types import DataType, ModelSpec
 from servingd.errors import (

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from servingd.client import Signature, TensorSpec
 from servingd.client.calls import Outdated
-from servingd.client.rest_api import CODES, RestApi, error_of
+from servingd.client.rest.api import CODES, RestApi, error_of
 from servingd.core import types
 from servingd.core.types import DataType, ModelSpec
 from servingd.errors import (

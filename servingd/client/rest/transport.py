@@ -15,7 +15,7 @@ from typing import Any
 from servingd.client.address import Address
 from servingd.client.calls import Send
 from servingd.client.hints import retry_after_s
-from servingd.client.rest_api import LINES, error_of
+from servingd.client.rest.api import LINES, error_of
 from servingd.client.settings import Settings, Tls
 from servingd.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
 

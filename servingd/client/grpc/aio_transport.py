@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from servingd.client.calls import Send
-from servingd.client.grpc_transport import (
+from servingd.client.grpc.transport import (
     metadata_of,
     method_of,
     open_channel,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from servingd.client.address import Address
 from servingd.client.calls import Send
-from servingd.client.rest_transport import Cancellation, RestParts, RestTransport
+from servingd.client.rest.transport import Cancellation, RestParts, RestTransport
 from servingd.client.settings import Settings
 
 R = TypeVar("R")
