@@ -35,7 +35,7 @@ from servingd.errors import (
     Unimplemented,
 )
 from tests import exports
-from tests.clients import KINDS, open_client
+from tests.client_kinds import KINDS, open_client
 from tests.e2e.process import Process, lookup_table, request
 from tests.e2e.test_examples import classification, listed, regression
 from tests.e2e.test_surface import pki, ssl_config  # noqa: F401  # a fixture, too

@@ -32,7 +32,7 @@ from servingd.errors import (
 from servingd.wire import protos
 from servingd.wire.json.status import encode_metadata
 from servingd.wire.tensors.encoding import encode
-from tests.clients import KINDS, Awaited, open_client
+from tests.client_kinds import KINDS, Awaited, open_client
 from tests.threads.fakes import TIMEOUT
 
 X = {"x": np.float32([1])}
