@@ -65,7 +65,7 @@ def _servingd(
     """
 
 
-app.command("serve", cls=ServeCommand, rich_help_panel=_SERVE, add_help_option=False)(serve)
+app.command("serve", cls=ServeCommand, rich_help_panel=_SERVE)(serve)
 app.command("status", rich_help_panel=_OPERATE)(status)
 app.add_typer(models, rich_help_panel=_OPERATE)
 app.add_typer(labels, rich_help_panel=_OPERATE)

@@ -19,22 +19,14 @@ class ServeCommand(TyperCommand):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """Return the flags that begin so, or files."""
-        found = super().shell_complete(ctx, incomplete)
-        if incomplete.startswith("-"):
-            kind = type(found[0]) if found else _completion_item()
-            known = (f"--{name}" for name in FLAGS)
-            return [
-                kind(flag, help=FLAGS[flag[2:]].metadata["help"])
-                for flag in known
-                if flag.startswith(incomplete)
-            ]
-        return found
-
-
-def _completion_item() -> Any:
-    from typer._click.shell_completion import CompletionItem
-
-    return CompletionItem
+        if not incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        item = type(super().shell_complete(ctx, "--help")[0])
+        return [
+            item(f"--{name}", help=flag.metadata["help"])
+            for name, flag in FLAGS.items()
+            if f"--{name}".startswith(incomplete)
+        ]
 
 
 def serve(
@@ -46,7 +38,7 @@ def serve(
     ] = "",
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C. `servingd serve --help` lists all flags."""
-    print_help()  # `main` runs the command itself: this is reached by `servingd -x serve` only
+    print_help()  # `main` runs `serve` before this table is read: here it is for help alone
 
 
 def print_help() -> None:
