@@ -33,7 +33,7 @@ EXPOSE 8500 8501
 STOPSIGNAL SIGTERM
 # For `docker ps` and compose; Kubernetes has probes of its own.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
-    CMD ["/opt/servingd/bin/python", "-c", "import urllib.request as r; r.urlopen('http://localhost:8501/readyz', timeout=4)"]
+    CMD ["/opt/servingd/bin/python", "-c", "import http.client as h, sys; c = h.HTTPConnection('localhost', 8501, timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["/usr/bin/tf_serving_entrypoint.sh"]
 
 FROM runtime AS gpu

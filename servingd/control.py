@@ -50,6 +50,11 @@ _MOST_NAMED = 20
 _log = logging.getLogger(__name__)
 
 
+def _log_refusal(error: ServingError | None) -> None:
+    if error is not None:
+        _log.warning("%s", error.message)
+
+
 class DataPlane(Protocol):
     """What loads versions and answers calls: one worker, or the fleet of several."""
 
@@ -217,13 +222,17 @@ class Control:
         longest = self._config.reload_timeout_s
         self._reloader.reload(models, min(longest, timeout_s or longest), done, by_call)
 
-    def reread(self) -> None:
-        """Read the configuration files again and apply what they say of models. Does not wait."""
+    def reread(self, done: Callable[[ServingError | None], None] = _log_refusal) -> None:
+        """Read the configuration files again and apply what they say of models. Does not wait.
+
+        `done` is called at once, with FailedPrecondition if there is no such file.
+        """
         if self._config_file is None:
-            _log.warning("there is no configuration file to read again")
-        else:
-            _log.info("reading the configuration files again")
-            self._config_file.read_now()
+            done(FailedPrecondition("there is no configuration file to read again"))
+            return
+        _log.info("reading the configuration files again")
+        self._config_file.read_now()
+        done(None)
 
     def edit(self, edit: ModelEdit, done: Callable[[ServingError | None], None]) -> None:
         """Change a model in `servingd.yaml`, and serve what it says then. Does not wait.
@@ -241,8 +250,8 @@ class Control:
 
     def _edit_now(self, path: str, edit: ModelEdit) -> ServingError | None:
         """Change the file and apply it, on the thread that reads it; return what went wrong."""
-        served = {model.name: model for model in known_models(self._catalog)}
         try:
+            served = {model.name: model for model in known_models(self._catalog)}
             if self._reloader.by_call:
                 raise FailedPrecondition(
                     "a ReloadConfig call has set the models: let the files be read again first"
@@ -263,7 +272,7 @@ class Control:
     def _apply(self, models: tuple[ModelConfig, ...]) -> None:
         """Serve the models that files name now."""
         if isinstance(self._catalog, RepositoryCatalog):
-            self._reloader.check_platforms(models)
+            self._reloader.follow(models, checked=True)
             self._source.request_scan()
         else:
             self.reload(models, None, log_reload, by_call=False)
@@ -311,6 +320,8 @@ class Control:
         self.states.configure(names)
         self._metrics.configure(names)
         self._data.configure(models)
+        if isinstance(self._catalog, RepositoryCatalog):
+            self._reloader.follow(models)
         self._manager.configure(rules_of(self._config, models))
         if not self._models_known:
             self._models_known = True

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from servingd.client.casting import fitted
+from servingd.config.effective import configure
 from servingd.config.flags.parser import FLAGS, nearest
 from servingd.config.server import ServerConfig
 from servingd.core.batching.queue import Priority
@@ -52,7 +53,7 @@ class Server:
                 raise InvalidConfig(f"there is no flag {name}{nearest(name, FLAGS)}")
         if config is not None and flags:
             raise InvalidConfig("expected a configuration or flags, got both")
-        self._planes = Planes(config or ServerConfig(**flags))
+        self._planes = Planes(config or configure(flags, {}))
         self._stack = ExitStack()
 
     def start(self) -> None:

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 from servingd import __version__
 from servingd.cli.banner import banner
-from servingd.cli.configuration import begins_with_path, configure
+from servingd.cli.configuration import begins_with_path
 from servingd.cli.exit_status import CANNOT_START
 from servingd.cli.serve_path import NOTHING, look_at
+from servingd.config.effective import configure
 from servingd.config.flags.parser import given_flags
 from servingd.config.server import ServerConfig
 from servingd.core.callbacks import nothing

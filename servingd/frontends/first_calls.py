@@ -42,7 +42,7 @@ def waiting(
 
         try:
             spec = spec_of(payload)
-        except DecodeError:  # its handler answers with the error
+        except (DecodeError, ServingError):  # its handler answers with the error
             handler(payload, reply)
             return
         begin = HeldCall(len(payload), reply.alive, lambda: handler(payload, reply), fail)

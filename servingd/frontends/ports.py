@@ -35,6 +35,7 @@ from servingd.frontends.http.limits import HttpLimits
 from servingd.frontends.http.shared_page import SharedPage
 from servingd.frontends.http.transport import HttpTransport
 from servingd.frontends.http_routes import HttpRoutes
+from servingd.frontends.large_bodies import LargeBodies
 from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.oip.models import ModelInformation
 from servingd.frontends.oip.rest import OipApi
@@ -379,6 +380,8 @@ class Ports:
         config = self._config
         timeout_s = config.rest_api_timeout_in_ms / 1000
         api_timeout_s = timeout_s if timeout_s > 0 else None
+        budget = ByteBudget(memory_share(config.large_bodies_mb))
+        large = LargeBodies(self._rest_workers, budget)
         api = RestApi(
             self._calls,
             self._control.states,
@@ -388,12 +391,12 @@ class Ports:
                 cors=config.rest_api_enable_cors_support,
                 max_message_bytes=config.max_request_bytes,
                 webhooks=self._webhooks,
-                large_bodies=ByteBudget(memory_share(config.large_bodies_mb)),
+                large_bodies=large,
             ),
             self._jobs,
         )
         jobs = JobPages(self._jobs.everywhere, api.headers).handle
-        oip = OipApi(self._calls, self._information, self._rest_workers, api_timeout_s)
+        oip = OipApi(self._calls, self._information, large, api_timeout_s)
         pages, path = self._pages(actions, here=not config.admin_rest_port), self._monitoring_path
         limits = HttpLimits(
             max_body_bytes=min(config.max_request_bytes, _MAX_HTTP_BODY),

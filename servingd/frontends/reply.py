@@ -100,7 +100,9 @@ PartsHandler: TypeAlias = Callable[[bytes, PartsReply], None]
 def request_id_in(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """Return the request's id in gRPC metadata; see `Reply.request_id`."""
     found = {key: str(value) for key, value in metadata if key in _IDS}
-    return next((found[key] for key in _IDS if key in found), "")[:MAX_REQUEST_ID]
+    known = next((found[key] for key in _IDS if key in found), "")[:MAX_REQUEST_ID]
+    # It goes into a log that people read in terminals.
+    return known if known.isprintable() else "".join(c if c.isprintable() else "?" for c in known)
 
 
 def priority_of(text: str) -> Priority:

@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from servingd.config.models import ModelConfig
 from servingd.errors import FailedPrecondition, InvalidConfig, ServingError
@@ -35,6 +34,7 @@ def edit_file(
         try:
             apply(models)
             os.replace(new, real)
+            read(path)  # later errors name this file, not the new one
         except (ServingError, OSError) as error:
             with contextlib.suppress(ServingError, OSError):
                 apply(read(path))
@@ -43,7 +43,8 @@ def edit_file(
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text()
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
     except (OSError, ValueError) as error:
         raise FailedPrecondition(f"{path} cannot be read: {error}") from error
 
@@ -58,11 +59,11 @@ def _new_file(path: str, text: str) -> Iterator[str]:
         raise _not_written(path, error) from error
     try:
         try:
-            with os.fdopen(handle, "w") as out:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
                 out.write(text)
                 out.flush()
                 os.fsync(out.fileno())
-            shutil.copystat(path, new)
+            shutil.copymode(path, new)
             there = os.stat(path)
             with contextlib.suppress(PermissionError):
                 os.chown(new, there.st_uid, there.st_gid)

@@ -80,7 +80,10 @@ class ConfigFilePoll:
                 continue
             if job is None:
                 return
-            job()
+            try:
+                job()
+            except BaseException:  # the thread must be there for the next one
+                _log.exception("a change of the configuration failed")
 
     def _read_once(self, *, requested: bool) -> None:
         problem = self._read_and_apply()

@@ -182,8 +182,7 @@ class Supervisor:
                 edit = ModelEdit(*unpack(ask.body))
                 self.control.edit(edit, lambda error: answer(error=error))
             case "reread":
-                self.control.reread()
-                answer()
+                self.control.reread(lambda error: answer(error=error))
             case unknown:
                 raise Unavailable(f"the supervisor knows nothing about {unknown}")
 

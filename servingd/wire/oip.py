@@ -20,6 +20,9 @@ from servingd.wire.tensors.types import OBJECT, numpy_dtype
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _LENGTH = struct.Struct("<I")
+_MOST_DIMENSIONS = 32
+_MOST = 2**48
+"""Elements of a tensor, at most; also if some of its sizes are 0."""
 
 NAMES: Mapping[DataType, str] = {
     DataType.BOOL: "BOOL",
@@ -63,8 +66,10 @@ def type_of(name: str, what: str) -> DataType:
 
 
 def checked_shape(shape: Sequence[int], what: str) -> tuple[int, ...]:
-    """Return a shape. Raises InvalidArgument for one with a size below 0."""
+    """Return a shape. Raises InvalidArgument for one that no tensor can have."""
     sizes = tuple(shape)
+    if len(sizes) > _MOST_DIMENSIONS or math.prod(size for size in sizes if size > 0) > _MOST:
+        raise InvalidArgument(f"{what}: its shape is larger than any tensor")
     if any(size < 0 for size in sizes):
         raise InvalidArgument(f"{what}: expected a shape without negative sizes, got {list(sizes)}")
     return sizes
@@ -109,7 +114,7 @@ def read_list(data_type: DataType, shape: tuple[int, ...], values: Any, what: st
             array = _objects([_as_bytes(element) for element in flat], (len(flat),))
         else:
             array = _numbers(values, data_type)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidArgument(f"{what}: expected {NAMES[data_type]}: {error}") from None
     if array.size != math.prod(shape):
         raise InvalidArgument(

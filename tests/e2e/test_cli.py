@@ -413,3 +413,27 @@ def test_a_repository_of_triton_is_served(run, start, repository, tmp_path):
     assert f"servingd serve --servingd_config_file={tmp_path}/out/servingd.yaml" in shown
     server = start(f"--servingd_config_file={tmp_path}/out/servingd.yaml").wait_until_ready()
     assert run("predict half '[1]'", server)[1] == '{"y":[2.5]}\n'
+
+
+def test_models_of_a_repository_are_labelled_too(run, start, tmp_path):
+    for version in (1, 2):
+        lookup_table(tmp_path / "models" / "a" / str(version), f"v{version}")
+    (tmp_path / "servingd.yaml").write_text(
+        "models:\n- name: a\n  version_policy: all\n  version_labels: {stable: 1}\n"
+    )
+    server = start(
+        f"--model_repository={tmp_path}/models", f"--servingd_config_file={tmp_path}/servingd.yaml"
+    ).wait_until_ready()
+    labelled = "predict a '[\"1\"]' --label stable"
+    assert run(labelled, server)[1] == '{"values":["v1"]}\n'
+    assert run("labels set a stable 2", server)[0] == 0
+    assert run(labelled, server)[1] == '{"values":["v2"]}\n'
+    status, _, error = run("labels set a stable 9", server)
+    assert status == 1
+    assert "not currently available" in error
+    assert "stable: 2" in (tmp_path / "servingd.yaml").read_text()
+
+
+def test_there_is_nothing_to_read_again(run, server):
+    status, _, error = run("models reload", server)
+    assert (status, "there is no configuration file" in error) == (1, True)

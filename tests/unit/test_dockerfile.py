@@ -67,7 +67,8 @@ def test_a_linter_of_dockerfiles_has_nothing_to_say() -> None:
 @pytest.mark.parametrize("stage", FINAL)
 def test_the_image_says_whether_it_is_ready(stage: str) -> None:
     (check,) = (rest for keyword, rest in stages()[stage] if keyword == "HEALTHCHECK")
-    assert "http://localhost:8501/readyz" in check
+    assert "'localhost', 8501" in check
+    assert "'/readyz'" in check
 
 
 @pytest.mark.parametrize("stage", FINAL)

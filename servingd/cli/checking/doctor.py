@@ -35,8 +35,9 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
 
 def _subject(arguments: Sequence[str]) -> Subject:
     """Return what is examined: the configuration, as far as it can be read."""
-    from servingd.cli.configuration import configuration_of, configure
+    from servingd.cli.configuration import configuration_of
     from servingd.cli.serve_help import DEFAULTS
+    from servingd.config.effective import configure
 
     anything = configure({"model_base_path": "/"}, DEFAULTS)
     if not arguments:

@@ -21,6 +21,8 @@ JSON = "application/json"
 
 ELSEWHERE = "administrators' calls are served on another port"
 
+FROM_A_BROWSER = "a browser's requests are taken with a token only: --admin_token_file"
+
 _CHALLENGE: Headers = (("www-authenticate", "Bearer"),)
 
 
@@ -93,7 +95,13 @@ class Actions:
         if not door.here:
             self._refuse(reply, Code.PERMISSION_DENIED, ELSEWHERE)
             return True
-        if door.admits is None or door.admits(request.headers.get(AUTHORIZATION_HEADER, "")):
+        if door.admits is None:
+            # A page that somebody looks at on this machine could send it: only a token tells.
+            if not _comes_from_a_browser(request):
+                return False
+            self._refuse(reply, Code.PERMISSION_DENIED, FROM_A_BROWSER)
+            return True
+        if door.admits(request.headers.get(AUTHORIZATION_HEADER, "")):
             return False
         self._refuse(reply, Code.UNAUTHENTICATED, REFUSED, _CHALLENGE)
         return True
@@ -109,6 +117,11 @@ class Actions:
             if match:
                 return act, {name: unquote(text) for name, text in match.groupdict().items()}
         return None, {}
+
+
+def _comes_from_a_browser(request: HttpRequest) -> bool:
+    headers = request.headers
+    return "origin" in headers or headers.get("sec-fetch-site", "none") != "none"
 
 
 def send_json(reply: HttpReply, content: Any, status: int = 200) -> None:

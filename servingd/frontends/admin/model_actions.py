@@ -25,8 +25,8 @@ class ModelControl(Protocol):
         """
         ...
 
-    def reread(self) -> None:
-        """Read the configuration files again. Does not wait."""
+    def reread(self, done: Callable[[ServingError | None], None], /) -> None:
+        """Read the configuration files again. Does not wait for what comes of it."""
         ...
 
 
@@ -50,8 +50,13 @@ def model_actions(control: ModelControl) -> Sequence[Action]:
         return act
 
     def reload(request: HttpRequest, reply: HttpReply, /, **names: str) -> None:
-        control.reread()
-        send_json(reply, {"reading": True})
+        def done(error: ServingError | None) -> None:
+            if error is not None:
+                send_error(reply, error)
+            else:
+                send_json(reply, {"reading": True})
+
+        control.reread(done)
 
     return [
         Action("models:add", editing(_add)),

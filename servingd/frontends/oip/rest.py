@@ -18,10 +18,10 @@ from servingd.errors import Code, InvalidArgument, NotFound, ServingError
 from servingd.frontends.call import CallContext, Note, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import HttpReply, HttpRequest
+from servingd.frontends.large_bodies import LargeBodies
 from servingd.frontends.oip.infer import InferCall, Input, spec_of
 from servingd.frontends.oip.models import ModelInformation
 from servingd.frontends.oip.rest_reply import OipReply
-from servingd.frontends.workers import Workers
 from servingd.runtime.first_calls import HeldCall
 from servingd.wire.oip import (
     ONLY_RAW,
@@ -72,13 +72,13 @@ class OipApi:
         self,
         context: CallContext,
         information: ModelInformation,
-        workers: Workers,
+        large: LargeBodies,
         timeout_s: float | None,
     ) -> None:
-        """`timeout_s`: seconds that a call may take; None: no limit."""
+        """`timeout_s`: seconds that a call may take; None: no limit. `large` is all APIs'."""
         self._context = context
         self._information = information
-        self._workers = workers
+        self._large = large
         self._timeout_s = timeout_s
 
     def handle(self, request: HttpRequest, reply: HttpReply) -> None:
@@ -97,12 +97,16 @@ class OipApi:
         except Exception as error:
             failure = to_serving_error(error, verb)
             code = failure.code
-            answer.fail(code, failure.message)
+            answer.fail(code, failure.message, failure.retry_after_s)
         self._count(verb, code, time.perf_counter() - started, answer.request_id())
 
     def handle_elsewhere(self, request: HttpRequest, reply: HttpReply) -> None:
         """Answer as `handle` does, but on a worker: the loop's thread is never blocked."""
-        self._workers.submit(partial(self.handle, request, reply))
+        try:
+            self._large.run(partial(self.handle, request, reply))
+        except ServingError as error:
+            answer = OipReply(reply, request, None)
+            answer.fail(error.code, error.message, error.retry_after_s)
 
     # Inference ------------------------------------------------------------------------------------
 
@@ -115,7 +119,9 @@ class OipApi:
             if len(request.body) <= _LARGE_BYTES and "content-encoding" not in request.headers:
                 self._start(names, request, answer)
             else:
-                self._workers.submit(partial(self._start, names, request, answer))
+                self._large.start(
+                    request, answer, partial(self._start, names, request, answer), fail
+                )
 
         def fail(error: ServingError) -> None:
             answer.fail(error.code, error.message, error.retry_after_s)

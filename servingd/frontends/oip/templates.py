@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _RAW_TAG = b"\x3a"
 """The field `raw_input_contents`, of bytes."""
 _MAX_TEMPLATES = 256
+_MOST_PER_LENGTH = 8
 _MAX_PREFIX = 4096
 
 
@@ -96,12 +97,14 @@ class Templates:
     """The templates of all clients, by the length of their requests. From any thread."""
 
     def __init__(self) -> None:
-        self._by_length: dict[int, Template] = {}
+        self._by_length: dict[int, tuple[Template, ...]] = {}
 
     def find(self, payload: bytes) -> Template | None:
         """Return the template that a payload fits; None if there is none."""
-        template = self._by_length.get(len(payload))
-        return template if template is not None and template.fits(payload) else None
+        for template in self._by_length.get(len(payload), ()):
+            if template.fits(payload):
+                return template
+        return None
 
     def learn(self, payload: bytes, request: ModelInferRequest, spec: ModelSpec) -> Template | None:
         """Remember the frame of a request, if all of its inputs are bytes of a fixed size."""
@@ -115,10 +118,12 @@ class Templates:
         for content in reversed(raw):
             start = at - len(content)
             head = _RAW_TAG + varint(len(content))
-            if payload[start:at] != content or not payload[:start].endswith(head):
+            same = payload.startswith(content, start)
+            before = start - len(head)
+            if before < 0 or not same or not payload.startswith(head, before):
                 return None  # written in another order
             places.append((start, at))
-            at = start - len(head)
+            at = before
             frame.append((at, head))
         prefix = payload[:at]
         if (
@@ -141,7 +146,8 @@ class Templates:
             tuple(output.name for output in request.outputs),
             inputs,
         )
-        self._by_length[len(payload)] = template
+        others = self._by_length.get(len(payload), ())[: _MOST_PER_LENGTH - 1]
+        self._by_length[len(payload)] = (template, *others)
         return template
 
 

@@ -99,6 +99,20 @@ class Reloader:
             _log.info("reloaded: %d models, new: %s", len(models), ", ".join(new) or "none")
         wait.begin(timeout_s)
 
+    def follow(self, models: tuple[ModelConfig, ...], *, checked: bool = False) -> None:
+        """Take the models of a folder that is watched, which are replaced elsewhere; set labels.
+
+        `checked`: raise ServingError, with nothing changed, for what a reload could not apply.
+        """
+        with self._lock:
+            labels, before = _labels(models), _labels(self._models)
+            if checked:
+                self.check_platforms(models)
+                check_labels(labels, before, self._is_available, self._allow_unavailable)
+            self._models = models
+            if labels != before:
+                self._label(labels)
+
     def check_platforms(self, models: Iterable[ModelConfig]) -> None:
         """Raise InvalidArgument for a model whose platform does not exist, or not take its options.
 

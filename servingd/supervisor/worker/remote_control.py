@@ -116,9 +116,9 @@ class RemoteControl:
         body = pack([edit.kind, edit.model, dict(edit.content)])
         self._questions.ask("edit", body, lambda answer: done(answer.error))
 
-    def reread(self) -> None:
+    def reread(self, done: Callable[[ServingError | None], None]) -> None:
         """Let the supervisor read the configuration files again."""
-        self._questions.ask("reread", b"", lambda answer: None)
+        self._questions.ask("reread", b"", lambda answer: done(answer.error))
 
     def metrics_page(self) -> bytes:
         """Return the metrics page of all workers. Waits for the supervisor."""

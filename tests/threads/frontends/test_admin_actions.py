@@ -157,3 +157,11 @@ def test_refusals_are_told_and_name_the_scheme():
             assert head in received(client)
         transport.stop()
     assert told == {Code.UNAUTHENTICATED: 1, Code.PERMISSION_DENIED: 1}
+
+
+@pytest.mark.parametrize("header", ["origin: http://evil.example", "sec-fetch-site: cross-site"])
+def test_a_page_in_a_browser_may_do_nothing_without_a_token(ask, header):
+    status, answer = ask(Doorkeeper(), get(RECYCLE, header, method="POST"))[:2]
+    assert status == 403
+    assert "--admin_token_file" in str(answer)
+    assert ask(LOCKED, get(RECYCLE, RIGHT, header, method="POST"))[0] == 200

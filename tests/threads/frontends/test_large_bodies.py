@@ -9,7 +9,7 @@ import pytest
 
 from servingd.errors import InvalidArgument, ResourceExhausted, Unavailable
 from servingd.frontends.http.messages import HttpRequest
-from servingd.frontends.tfs.rest.large_bodies import LargeBodies
+from servingd.frontends.large_bodies import LargeBodies
 from servingd.runtime.byte_budget import ByteBudget
 
 MIB = 1 << 20

@@ -92,3 +92,13 @@ def test_a_fault_of_ours_does_not_end_the_polling(poll, file):
     file.content = ("a",)
     ask(poll, file)
     assert file.ended == [False, True]
+
+
+def test_a_job_that_fails_ends_nothing(poll, file, caplog):
+    def fail():
+        raise ValueError("why")
+
+    poll.submit(fail)
+    ask(poll, file)
+    assert file.applied == [("a",)]
+    assert "a change of the configuration failed" in caplog.text

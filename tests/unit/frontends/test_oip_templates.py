@@ -107,3 +107,15 @@ def test_what_has_no_fixed_size_or_has_a_name_is_not_learned() -> None:
     listed.inputs.add(name="x", datatype="FP32", shape=[0])
     for message in (texts, named, listed):
         assert Templates().learn(message.SerializeToString(), message, ModelSpec("m")) is None
+
+
+def test_requests_of_one_length_do_not_evict_each_other() -> None:
+    templates = Templates()
+    payloads = []
+    for name in ("a", "b", "c"):
+        message = request_of([("x", "FP32", [2])], b"\0", name)
+        payloads.append(message.SerializeToString())
+        templates.learn(payloads[-1], message, ModelSpec(name))
+    assert len(set(map(len, payloads))) == 1
+    found = [templates.find(payload) for payload in payloads]
+    assert [each and each.spec.name for each in found] == ["a", "b", "c"]

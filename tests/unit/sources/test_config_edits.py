@@ -83,3 +83,10 @@ def test_a_file_that_cannot_be_replaced_is_told_and_undone(
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="cannot be read"):
         Server().edit(tmp_path / "nothing", "new")
+
+
+def test_lines_end_as_they_did(file: Path) -> None:
+    file.write_bytes("# \u00e9\r\nold\r\n".encode())
+    server = Server()
+    edit_file(str(file), lambda old: old.replace("old", "new"), server.read, server.apply)  # type: ignore[arg-type]
+    assert file.read_bytes() == "# \u00e9\r\nnew\r\n".encode()

@@ -100,3 +100,17 @@ def test_names_and_shapes() -> None:
         name_of(DataType.COMPLEX64, "output 'y'")
     with pytest.raises(InvalidArgument, match="without negative sizes"):
         checked_shape([-1, 2], "x")
+
+
+@pytest.mark.parametrize("shape", [[0, 2**63], [1] * 100, [2**40, 2**40]])
+def test_shapes_that_no_tensor_has_are_refused(shape: list[int]) -> None:
+    with pytest.raises(InvalidArgument, match="input 'x': its shape is larger than any tensor"):
+        checked_shape(shape, "input 'x'")
+
+
+def test_lists_in_lists_without_end_are_refused() -> None:
+    values: object = "a"
+    for _ in range(5000):
+        values = [values]
+    with pytest.raises(InvalidArgument, match="input 'x': expected BYTES"):
+        read_list(DataType.STRING, (1,), values, "input 'x'")

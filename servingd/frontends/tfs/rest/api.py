@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -16,11 +16,11 @@ from servingd.frontends.call import CallContext, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import Headers, HttpReply, HttpRequest
 from servingd.frontends.job_reply import JobReply
+from servingd.frontends.large_bodies import LargeBodies
 from servingd.frontends.message_parser import MessageParser
 from servingd.frontends.reply import PRIORITY_HEADER
 from servingd.frontends.tfs.rest.inference import start_json, start_proto
 from servingd.frontends.tfs.rest.jobs import send_pending
-from servingd.frontends.tfs.rest.large_bodies import LargeBodies
 from servingd.frontends.tfs.rest.reply import (
     JSON,
     PROTOBUF,
@@ -87,8 +87,8 @@ class RestOptions:
     max_message_bytes: int = 2**31 - 1
     webhooks: Webhooks | None = None
     """Who tells the ends of jobs; None: nobody may ask for it."""
-    large_bodies: ByteBudget = field(default_factory=lambda: ByteBudget(1 << 30))
-    """Limits the bytes that reading large bodies takes, all together."""
+    large_bodies: LargeBodies | None = None
+    """Reads large bodies of all APIs; None: this one has its own."""
 
 
 class RestApi:
@@ -108,7 +108,7 @@ class RestApi:
         self._states = states
         self._workers = workers
         self._webhooks = options.webhooks
-        self._large = LargeBodies(workers, options.large_bodies)
+        self._large = options.large_bodies or LargeBodies(workers, ByteBudget(1 << 30))
         self._timeout_s = options.timeout_s
         self._parser = MessageParser(options.max_message_bytes)
         self.headers: Headers = _CORS if options.cors else ()

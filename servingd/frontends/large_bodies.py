@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from servingd.errors import ServingError, Unavailable
 from servingd.frontends.http.content_coding import inflated_size
 from servingd.frontends.http.messages import HttpRequest
-from servingd.frontends.tfs.rest.reply import AnyReply
 from servingd.frontends.workers import Workers
 from servingd.runtime.byte_budget import ByteBudget
 from servingd.wire.json.pieces import LARGE_BYTES
@@ -18,6 +18,18 @@ _WEIGHT = 8
 
 _MAX_WAITING = 256
 _RETRY_AFTER_S = 1.0
+
+
+class Waiting(Protocol):
+    """Whoever waits for an answer."""
+
+    def alive(self) -> bool:
+        """Return whether somebody still waits."""
+        ...
+
+    def expire(self) -> None:
+        """Answer after the deadline, unless there was an answer."""
+        ...
 
 
 class LargeBodies:
@@ -32,7 +44,7 @@ class LargeBodies:
     def start(
         self,
         request: HttpRequest,
-        rest: AnyReply,
+        rest: Waiting,
         begin: Callable[[], None],
         fail: Callable[[ServingError], None],
     ) -> None:
@@ -72,7 +84,7 @@ class LargeBodies:
     def _weigh(
         self,
         request: HttpRequest,
-        rest: AnyReply,
+        rest: Waiting,
         begin: Callable[[], None],
         fail: Callable[[ServingError], None],
     ) -> None:
