@@ -383,7 +383,11 @@ def _has_ended(connection: http.client.HTTPConnection) -> bool:
         return True
     if isinstance(connection, _Encrypted):  # TLS may have sent what is no answer
         return False
-    return bool(select.select([used], [], [], 0)[0])
+    if not hasattr(select, "poll"):
+        return bool(select.select([used], [], [], 0)[0])
+    poll = select.poll()  # `select` takes no descriptors above 1023
+    poll.register(used, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _watch_silence(connection: http.client.HTTPConnection, keepalive_s: float) -> None:

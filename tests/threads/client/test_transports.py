@@ -8,6 +8,8 @@ import gzip
 import http.server
 import itertools
 import json
+import os
+import resource
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -451,6 +453,30 @@ def test_a_request_id_comes_with_an_error(rest, script):
     with pytest.raises(NotFound) as error:
         rest.predict("m", X, request_id="17")
     assert error.value.request_id == "17"
+
+
+@pytest.fixture
+def high_descriptors():
+    """Let whatever is opened next have a descriptor that `select` cannot take."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    while taken[-1] < 1024:
+        taken.append(os.dup(taken[0]))
+    yield
+    for descriptor in taken:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("high_descriptors")
+def test_connections_are_used_again_whatever_their_descriptors(rest, fake_http, script):
+    for _ in range(3):
+        rest.predict("m", X)
+    assert len(script.connections) == 1
+    fake_http.hang_up()
+    rest.predict("m", X)
+    assert len(script.connections) == 2
 
 
 # ---- asyncio alone
