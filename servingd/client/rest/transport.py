@@ -166,7 +166,7 @@ class RestTransport:
         import ssl
 
         place = self._address.place
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError) and error.errno is None:  # else it is the kernel's
             return DeadlineExceeded(f"{place} did not answer within {command.timeout_s:g} s")
         if isinstance(error, ssl.SSLError):
             return Unavailable(f"no encrypted connection to {place}: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import http.server
 import itertools
@@ -19,8 +20,11 @@ import numpy as np
 import pytest
 
 from servingd.client import Client, Retry
-from servingd.client.address import find_address
+from servingd.client.address import find_address, parse_address
+from servingd.client.calls import Call, Send
 from servingd.client.grpc.api import METADATA
+from servingd.client.rest.transport import RestTransport
+from servingd.client.settings import Settings
 from servingd.core.types import DataType
 from servingd.errors import (
     Cancelled,
@@ -477,6 +481,23 @@ def test_connections_are_used_again_whatever_their_descriptors(rest, fake_http, 
     fake_http.hang_up()
     rest.predict("m", X)
     assert len(script.connections) == 2
+
+
+@pytest.mark.parametrize("timeout_s", [None, 5.0])
+def test_time_that_the_kernel_has_run_out_of_is_not_the_callers(timeout_s):
+    transport = RestTransport(parse_address("http://a:1"), Settings())
+    command = Send(Call("/", b""), (), timeout_s)
+    lost = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+    failure = transport.failure(lost, command)
+    assert isinstance(failure, Unavailable)
+    assert "the connection to a:1 broke: [Errno 110] Connection timed out" in str(failure)
+
+
+def test_the_callers_time():
+    transport = RestTransport(parse_address("http://a:1"), Settings())
+    failure = transport.failure(TimeoutError("timed out"), Send(Call("/", b""), (), 5.0))
+    assert isinstance(failure, DeadlineExceeded)
+    assert str(failure) == "a:1 did not answer within 5 s"
 
 
 # ---- asyncio alone
