@@ -69,13 +69,15 @@ class RestTransport:
         self._open: set[http.client.HTTPConnection] = set()  # guarded by _lock; also those in use
         self._closed = False  # guarded by _lock
 
-    def send(self, command: Send, cancellation: Cancellation | None = None) -> Any:
+    def send(self, command: Send) -> Any:
         """Send a call; return its answer, or a stream whose first part has come.
 
         Raises the ServingError of the HTTP status, DeadlineExceeded, or Unavailable.
         """
-        deadline = None if command.timeout_s is None else time.monotonic() + command.timeout_s
-        cancellation = cancellation or Cancellation()
+        return self.send_until(deadline_of(command), command, Cancellation())
+
+    def send_until(self, deadline: float | None, command: Send, cancellation: Cancellation) -> Any:
+        """Send a call that was made earlier, and has the deadline of then. Raises as `send`."""
         while True:
             connection, is_new = self._take()
             exchange = _Exchange(self, connection, command, deadline, cancellation)
@@ -360,6 +362,11 @@ class _Encrypted(http.client.HTTPConnection):
         except BaseException:
             plain.close()
             raise
+
+
+def deadline_of(command: Send) -> float | None:
+    """Return until when a call that is made now may take, on the monotonic clock; None: no end."""
+    return None if command.timeout_s is None else time.monotonic() + command.timeout_s
 
 
 def _context(tls: Tls) -> Any:

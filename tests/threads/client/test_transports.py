@@ -23,6 +23,7 @@ from servingd.client import Client, Retry
 from servingd.client.address import find_address, parse_address
 from servingd.client.calls import Call, Send
 from servingd.client.grpc.api import METADATA
+from servingd.client.rest import aio_transport
 from servingd.client.rest.transport import RestTransport
 from servingd.client.settings import Settings
 from servingd.core.types import DataType
@@ -43,6 +44,7 @@ from tests.threads.fakes import TIMEOUT
 
 X = {"x": np.float32([1])}
 QUICK = Retry(first_s=0.001)
+CLOSED = "the client is closed"
 
 
 def signatures():
@@ -387,7 +389,7 @@ def test_a_client_that_is_closed_says_so(connect):
     client = connect()
     client.predict("m", X)
     client.close()
-    with pytest.raises(FailedPrecondition, match="the client is closed"):
+    with pytest.raises(FailedPrecondition, match=CLOSED):
         client.predict("m", X)
 
 
@@ -528,6 +530,78 @@ def test_a_client_belongs_to_one_event_loop(connect):
     client.predict("m", X)
     with pytest.raises(FailedPrecondition, match="another event loop: make one in each"):
         asyncio.run(client.client.predict("m", X))
+
+
+@pytest.fixture
+def one_thread(connect, script, monkeypatch):
+    """A client of REST within asyncio that has one thread, and has learned all."""
+    monkeypatch.setattr(aio_transport, "_MOST_THREADS", 1)
+    client = connect(retry=Retry(attempts=1))
+    client.predict("m", X)
+    return client
+
+
+async def while_busy(client, script, then):
+    """Await `then()` while a call has the one thread; return that call's outcome."""
+    entered = threading.Event()
+    script.failures = [lambda: entered.set() or script.go_on.wait(TIMEOUT)]
+    first = asyncio.create_task(client.client.predict("m", X))
+    assert await asyncio.to_thread(entered.wait, TIMEOUT)
+    await then()
+    script.go_on.set()
+    return (await asyncio.gather(first, return_exceptions=True))[0]
+
+
+@pytest.mark.parametrize("kind", ["rest-async"])
+def test_a_deadline_holds_while_a_call_waits_for_a_thread(one_thread, script):
+    async def ask():
+        with pytest.raises(DeadlineExceeded, match=r"did not answer within 0\.\d+ s"):
+            await one_thread.client.predict("m", X, timeout_s=0.1)
+        assert not script.go_on.is_set()
+
+    first = one_thread.loop.run_until_complete(while_busy(one_thread, script, ask))
+    assert first["y"].tolist() == [2]
+    assert one_thread.predict("m", X)["y"].tolist() == [2]
+    assert len(script.headers) == 3  # what was late was never sent
+
+
+@pytest.mark.parametrize("kind", ["rest-async"])
+def test_a_call_that_is_cancelled_while_it_waits_for_a_thread(one_thread, script):
+    async def ask():
+        waits = asyncio.create_task(one_thread.client.predict("m", X))
+        await asyncio.sleep(0)
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+
+    one_thread.loop.run_until_complete(while_busy(one_thread, script, ask))
+    assert one_thread.predict("m", X)["y"].tolist() == [2]
+    assert len(script.headers) == 3
+
+
+@pytest.mark.parametrize("kind", ["rest-async"])
+def test_closing_a_client_ends_calls_that_wait_for_a_thread(one_thread, script):
+    async def close():
+        # Many: the first call ends at once, and its thread may take some of these.
+        waits = [asyncio.create_task(one_thread.client.predict("m", X)) for _ in range(30)]
+        await asyncio.sleep(0)
+        await one_thread.client.close()
+        outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        assert {repr(each) for each in outcomes} == {repr(FailedPrecondition(CLOSED))}
+
+    first = one_thread.loop.run_until_complete(while_busy(one_thread, script, close))
+    assert repr(first) == repr(FailedPrecondition(CLOSED))
+
+
+@pytest.mark.parametrize("kind", ["rest-async"])
+def test_closing_a_client_ends_its_streams(connect, script):
+    script.parts = None
+    client = connect()
+    parts = client.stream("m", X)
+    next(parts)
+    client.close()
+    with pytest.raises(FailedPrecondition, match=CLOSED):
+        next(parts)
 
 
 # ---- which protocol a port speaks
