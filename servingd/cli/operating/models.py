@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -20,7 +19,7 @@ from servingd.cli.output import (
     print_table,
     size,
 )
-from servingd.errors import NotFound, Unavailable
+from servingd.errors import DeadlineExceeded, NotFound, Unavailable
 
 models = typer.Typer(name="models", no_args_is_help=True, help="List and change the models.")
 
@@ -144,7 +143,7 @@ def _states(server: Server, model: str, version: int | None) -> tuple[dict[int, 
     try:
         with server.client() as client:
             found = client.versions(model)
-    except (NotFound, Unavailable):  # not configured yet, or the server is not there yet
+    except (NotFound, Unavailable, DeadlineExceeded):  # not configured, or no server there, yet
         return {}, ""
     wanted = [each for each in found if version in (None, each.version)]
     failed = [each.error_message for each in wanted if each.state == "END" and each.error_message]
@@ -166,7 +165,7 @@ def reload(server: Server, as_json: AsJson = False) -> None:
 def add(
     server: Server,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new model's name.")],
-    path: Annotated[Path, typer.Argument(help="The folder of its versions, on the server.")],
+    path: Annotated[str, typer.Argument(help="The folder of its versions, on the server.")],
     version_policy: Annotated[
         str, typer.Option(help="latest:N, all, or specific:N,N: which versions are loaded.")
     ] = "",
@@ -174,7 +173,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a model to servingd.yaml, and serve it from now on."""
-    content: dict[str, Any] = {"name": name, "base_path": str(path)}
+    content: dict[str, Any] = {"name": name, "base_path": path}
     if version_policy:
         content["version_policy"] = _policy(version_policy)
     if platform:
