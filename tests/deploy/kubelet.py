@@ -23,6 +23,11 @@ RUN = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$NEW_ROOT"
+for folder in $EMPTY; do
+    mkdir -p "$NEW_ROOT$folder"
+    mount -t tmpfs -o mode=777 tmpfs "$NEW_ROOT$folder"
+done
+# Afterwards: this checkout may lie below /tmp.
 for folder in $FOLDERS; do
     mkdir -p "$NEW_ROOT$folder"
     mount --rbind "$folder" "$NEW_ROOT$folder"
@@ -31,10 +36,6 @@ done
 for folder in dev proc sys; do
     mkdir "$NEW_ROOT/$folder"
     mount --rbind "/$folder" "$NEW_ROOT/$folder"
-done
-for folder in $EMPTY; do
-    mkdir -p "$NEW_ROOT$folder"
-    mount -t tmpfs -o mode=777 tmpfs "$NEW_ROOT$folder"
 done
 mkdir -p "$NEW_ROOT$MODELS"
 mount --bind -o ro "$SOURCE" "$NEW_ROOT$MODELS"

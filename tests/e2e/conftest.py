@@ -12,7 +12,12 @@ from tests.side_by_side import made_once
 
 HYGIENE = ("test_http_hygiene", "test_grpc_hygiene", "test_fuzz")
 """Files about what a transport does with bytes: beside each transport, in one process."""
-NATIVE_IS_ENOUGH = ("test_http_hygiene", "test_calls_that_loop_for_ever")
+NATIVE_IS_ENOUGH = (
+    "test_http_hygiene",
+    "test_calls_that_loop_for_ever",
+    *("test_doctor", "test_bench", "test_inspect_shows", "test_predict_takes_what_people"),
+    *("test_kserves_own", "test_oip.py::test_a_wrong", "test_each_protocol"),
+)
 """Files and tests in which it does not matter what carries gRPC, or that take long."""
 
 

@@ -271,8 +271,9 @@ def test_a_stream_comes_in_parts(mine):
 
 def test_a_stream_that_is_closed_is_made_no_further(own, mine, kind):
     method = "PredictStreamed" if kind.startswith("grpc") else "predict_streamed"
-    labels = f'code="CANCELLED",method="{method}",model="countdown",signature="endless"'
-    line = f'servingd_requests_total{{{labels},version="1"}}'
+    protocol = "grpc" if kind.startswith("grpc") else "rest"
+    labels = f'code="CANCELLED",method="{method}",model="countdown",protocol="{protocol}"'
+    line = f'servingd_requests_total{{{labels},signature="endless",version="1"}}'
     before = own.metric(line) or 0
     parts = mine.stream("countdown", {"size": 1}, signature="endless", timeout_s=WAIT)
     assert [next(parts)["number"].item() for _ in range(20)] == list(range(20))

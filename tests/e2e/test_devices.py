@@ -162,7 +162,7 @@ def see_operators_tools(server) -> None:
     assert json.loads(devices_command("--json", f"--server={url}"))["versions"]
     table = devices_command(f"--server={url}")
     assert "CPU:3" in table
-    assert "replicas" in table
+    assert "Replicas" in table
 
 
 def devices_command(*arguments: str) -> str:
