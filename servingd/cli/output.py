@@ -10,16 +10,22 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _WIDE = 1000
 """Columns where nobody looks: a program that reads a table must find whole names."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return the console of one of the two streams."""
+    """Return the console of one of the two streams; it takes what it prints letter for letter."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(
-        file=stream, width=None if stream.isatty() else _WIDE, highlight=False, soft_wrap=False
+        file=stream,
+        width=None if stream.isatty() else _WIDE,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=False,
     )
 
 
@@ -30,17 +36,19 @@ def print_json(content: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Print a table; long cells go on in the next line, and nothing is cut off."""
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    if title:
+        table.title = Text(escaped(title), style="table.title")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(escaped(column)), overflow="fold")
     for row in rows:
-        table.add_row(*(escaped(cell) for cell in row))
+        table.add_row(*(Text(escaped(cell)) for cell in row))
     console().print(table)
 
 
 def print_line(text: str = "", style: str = "") -> None:
     """Print one line; `style` is a style of rich's."""
-    console().print(escaped(text), style=style or None, soft_wrap=True)
+    console().print(Text(escaped(text), style=style), soft_wrap=True)
 
 
 def print_outcome(answer: Any, text: str, as_json: bool) -> None:
@@ -54,9 +62,9 @@ def print_outcome(answer: Any, text: str, as_json: bool) -> None:
 def print_error(text: str, advice: str = "") -> None:
     """Print an error to stderr, and what to do next."""
     out = console(stderr=True)
-    out.print(f"[bold red]Error:[/] {escaped(text)}", soft_wrap=True)
+    out.print(Text.assemble(("Error:", "bold red"), " ", escaped(text)), soft_wrap=True)
     if advice:
-        out.print(escaped(advice), soft_wrap=True)
+        out.print(Text(escaped(advice)), soft_wrap=True)
 
 
 def size(amount: float | None) -> str:
@@ -71,6 +79,5 @@ def size(amount: float | None) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text in which rich finds no markup, and a terminal no control characters."""
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-    return shown.replace("[", "\\[")
+    """Return a text in which a terminal finds no control characters, but for line breaks."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

@@ -187,8 +187,11 @@ def made_inputs(signature: Signature, rows: int) -> Mapping[str, np.ndarray[Any,
 @contextmanager
 def _progress(runs: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
     """Show how far the measurement is, on stderr; yield how to begin a run and to tell of calls."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[calls]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True)) as bar:
+    name, calls = (
+        TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[calls]}")
+    )
+    columns = (name, BarColumn(), calls, TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task("connecting", total=runs, calls="")
         state = {"begun": 0, "calls": 0}
 
