@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from servingd.cli.output import escaped
+from servingd.config.models import is_model_name
 from servingd.errors import AlreadyExists
 
 CONFIG = "servingd.yaml"
@@ -33,7 +35,25 @@ class Imported:
     models: list[ImportedModel] = field(default_factory=list)
     flags: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """What has no counterpart, or is different here."""
+    """What has no counterpart, or is different here; a line each, without control characters."""
+
+    def note(self, text: str) -> None:
+        """Add a note. Names and keys in it may hold anything: it must stay one line, a comment."""
+        self.notes.append(escaped(" ".join(text.split())))
+
+    def takes(self, name: str) -> bool:
+        """Return whether a model may have this name; if not, note that it is left out.
+
+        Its links are in a folder of this name, which must be its own, and below the target.
+        """
+        expected = is_model_name(name)
+        if "/" in name or name in (".", ".."):
+            expected = "a name that can be a folder's"
+        elif any(model.name == name for model in self.models):
+            expected = "a name that no other model has"
+        if expected:
+            self.note(f"{name!r} is left out: expected {expected}")
+        return not expected
 
     def write(self, target: Path) -> Path:
         """Make the links and `servingd.yaml` in a folder; return the file.
@@ -51,7 +71,7 @@ class Imported:
                 if link.is_symlink():
                     link.unlink()
                 link.symlink_to(source.resolve())
-        file.write_text(self.text(target))
+        file.write_text(self.text(target), encoding="utf-8")
         return file
 
     def text(self, target: Path) -> str:

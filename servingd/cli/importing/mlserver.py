@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,29 +43,35 @@ def _read_server(settings: Mapping[str, Any], imported: Imported) -> None:
         if name in _PORTS:
             imported.flags[_PORTS[name]] = value
         else:
-            imported.notes.append(f"settings.json: {name}: {_NOTES.get(name, 'not taken over')}")
+            imported.note(f"settings.json: {name}: {_NOTES.get(name, 'not taken over')}")
 
 
 def _read_model(file: Path, imported: Imported) -> None:
     settings = _object(file)
-    name = settings.get("name") or file.parent.name
-    implementation = settings.get("implementation", "")
-    parameters = settings.get("parameters") or {}
+    name = _text(file, settings, "name") or os.path.basename(os.path.abspath(file.parent))
+    if not imported.takes(name):
+        return
+    implementation = _text(file, settings, "implementation")
     for key in settings:
         if key not in _KNOWN:
-            imported.notes.append(f"{name}: {key}: {_NOTES.get(key, 'has no counterpart')}")
+            imported.note(f"{name}: {key}: {_NOTES.get(key, 'has no counterpart')}")
     if implementation != _SKLEARN:
         what = implementation or "without an implementation"
-        imported.notes.append(
+        imported.note(
             f"{name} is left out: {what} is not served here; a servable in Python could be"
         )
         return
-    artefact = _artefact(file, parameters.get("uri", ""))
+    parameters = settings.get("parameters")
+    if parameters is None:  # as MLServer takes null
+        parameters = {}
+    if not isinstance(parameters, dict):
+        raise InvalidArgument(f"{file}: parameters: expected an object, got {parameters!r}")
+    artefact = _artefact(file, _text(file, parameters, "uri", "parameters."))
     version = str(parameters.get("version", "1")).removeprefix("v")
     if not version.isdigit():
-        imported.notes.append(f"{name}: version {version} is no number: it becomes version 1")
+        imported.note(f"{name}: version {version} is no number: it becomes version 1")
         version = "1"
-    imported.notes.append(
+    imported.note(
         f"{name} is a pickle, which runs code when it is loaded: --allow_python_models lets it"
     )
     imported.models.append(
@@ -85,6 +92,14 @@ def _artefact(file: Path, uri: str) -> Path:
         if candidate.is_file():
             return candidate
     raise InvalidArgument(f"{file}: parameters.uri: there is no file {uri or _USUAL[0]}")
+
+
+def _text(file: Path, settings: Mapping[str, Any], field: str, within: str = "") -> str:
+    """Return a field's text; empty where there is none. Raises InvalidArgument naming the field."""
+    value = settings.get(field, "")
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{file}: {within}{field}: expected a text, got {value!r}")
+    return value
 
 
 def _object(file: Path) -> Mapping[str, Any]:

@@ -59,7 +59,10 @@ def read_triton(folder: Path) -> Imported:
 
 def _read_model(folder: Path, imported: Imported) -> None:
     file = folder / _CONFIG
-    text = file.read_text() if file.exists() else ""
+    try:
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{file}: expected a text in UTF-8: {error}") from None
     config: TritonModel = protos.TritonModel()
     fields = _fields(text)
     read = "".join(part for name, part in fields if name in config.DESCRIPTOR.fields_by_name)
@@ -68,15 +71,17 @@ def _read_model(folder: Path, imported: Imported) -> None:
     except text_format.ParseError as error:
         raise InvalidArgument(f"{file}: {error}") from None
     name = config.name or folder.name
+    if not imported.takes(name):
+        return
     versions = versions_below(folder)
     platform = _platform(config, versions)
     for field in dict.fromkeys(name for name, _ in fields):
         if field not in _KNOWN:
             note = _NOTES.get(field, "has no counterpart")
-            imported.notes.append(f"{name}: {field}: {note}")
+            imported.note(f"{name}: {field}: {note}")
     if platform not in _KINDS:
         what = platform or config.backend or "its type is not told"
-        imported.notes.append(f"{name} is left out: {what} is not served here")
+        imported.note(f"{name} is left out: {what} is not served here")
         return
     kind, content = _KINDS[platform]
     links = {}
@@ -86,7 +91,7 @@ def _read_model(folder: Path, imported: Imported) -> None:
         elif (version / content).exists():
             links[f"{version.name}/{content}"] = version / content
         else:
-            imported.notes.append(f"{name}: version {version.name} has no {content}")
+            imported.note(f"{name}: version {version.name} has no {content}")
     imported.models.append(ImportedModel(name, _settings(config, kind), links))
 
 

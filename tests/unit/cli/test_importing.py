@@ -116,3 +116,87 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path, content: str) ->
         read_mlserver(tmp_path)
     with pytest.raises(NotFound):
         read_mlserver(tmp_path / "nothing")
+
+
+NO_FOLDER_NAMES = ("../../x", "/x", "a/b", ".", "..", "a\nb")
+
+
+@pytest.mark.parametrize("name", NO_FOLDER_NAMES)
+def test_a_name_that_is_no_folder_name_is_left_out(triton: Path, tmp_path: Path, name: str) -> None:
+    text = TRITON.replace('"net"', json.dumps(name), 1)
+    (triton / "net" / "config.pbtxt").write_text(text)
+    _sklearn(tmp_path / "other" / "iris", name=name)
+    for imported in (read_triton(triton), read_mlserver(tmp_path / "other")):
+        assert name not in {model.name for model in imported.models}
+        assert any(note.startswith(f"{name!r} is left out: ") for note in imported.notes)
+    assert not imported.flags  # no model needs --allow_python_models
+
+
+def test_a_second_model_of_a_name_is_left_out(triton: Path, tmp_path: Path) -> None:
+    """Its links would go through those of the first, into the repository itself."""
+    (triton / "told" / "1").mkdir()
+    (triton / "told" / "1" / "model.onnx").touch()
+    (triton / "told" / "config.pbtxt").write_text('name: "net" backend: "onnxruntime"')
+    imported = read_triton(triton)
+    imported.write(tmp_path / "out")
+    assert [model.name for model in imported.models] == ["net"]
+    assert any(note.startswith("'net' is left out: ") for note in imported.notes)
+    assert not list(triton.rglob("net/**/model.onnx"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\n\n"])
+def test_a_key_with_a_line_break_stays_a_comment(tmp_path: Path, end: str) -> None:
+    key = f"x{end}port: 1{end}\x1b[31m\x00\ud800"
+    _sklearn(tmp_path / "iris", **{key: 1})
+    (tmp_path / "settings.json").write_text(json.dumps({key: 1}))
+    imported = read_mlserver(tmp_path)
+    file = imported.write(tmp_path / "out")
+    assert yaml.safe_load(file.read_text()).keys() == {"allow_python_models", "models"}
+    shown = "x port: 1 \\x1b[31m\\x00\\ud800"
+    assert f"iris: {shown}: has no counterpart" in imported.notes
+    assert f"settings.json: {shown}: not taken over" in imported.notes
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"name": 5}, "name"),
+        ({"name": 0}, "name"),
+        ({"name": ["x"]}, "name"),
+        ({"implementation": {}}, "implementation"),
+        ({"parameters": [1]}, "parameters"),
+        ({"parameters": "x"}, "parameters"),
+        ({"parameters": False}, "parameters"),
+        ({"parameters": {"uri": None}}, "parameters.uri"),
+        ({"parameters": {"uri": 5}}, "parameters.uri"),
+    ],
+)
+def test_settings_of_other_types_are_named(
+    tmp_path: Path, settings: dict[str, object], field: str
+) -> None:
+    _sklearn(tmp_path / "iris", **settings)
+    with pytest.raises(InvalidArgument, match=rf"iris/model-settings\.json: {field}: expected "):
+        read_mlserver(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"name: 5", b'name: "\\377"', b'name: "\xff"', b"\xff"])
+def test_a_name_that_is_no_text_is_an_error_of_its_file(triton: Path, content: bytes) -> None:
+    (triton / "net" / "config.pbtxt").write_bytes(content)
+    with pytest.raises(InvalidArgument, match=r"net/config\.pbtxt: "):
+        read_triton(triton)
+
+
+def test_a_model_in_the_folder_itself_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sklearn(tmp_path / "iris")
+    monkeypatch.chdir(tmp_path / "iris")
+    assert [model.name for model in read_mlserver(Path()).models] == ["iris"]
+
+
+def _sklearn(folder: Path, **settings: object) -> None:
+    """Write a model of MLServer's, with more settings."""
+    folder.mkdir(parents=True)
+    (folder / "model.joblib").touch()
+    content = {"implementation": "mlserver_sklearn.SKLearnModel", **settings}
+    (folder / "model-settings.json").write_text(json.dumps(content))
