@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 
@@ -30,6 +31,10 @@ def test_a_run_in_which_every_call_failed() -> None:
     found = figures("1 callers", [Call(0.0, 1.0, "INTERNAL")], 1.0, 1, 0.0)
     assert found.calls_per_s == 0.0
     assert math.isnan(found.p99_ms)
+    report = found.as_json()
+    assert (report["mean_ms"], report["p99_ms"], report["max_ms"]) == (None, None, None)
+    assert (report["calls_per_s"], report["errors"]) == (0.0, {"INTERNAL": 1})
+    json.dumps(report, allow_nan=False)
 
 
 def test_a_closed_loop_has_so_many_callers_and_counts_failures() -> None:
@@ -57,6 +62,40 @@ def test_an_open_loop_calls_at_its_rate_and_lateness_counts() -> None:
     assert len(calls) == 20
     assert max(call.seconds for call in calls) > 0.05
     assert [call.due_s - calls[0].due_s for call in calls] != [0.0] * 20
+
+
+@pytest.mark.parametrize("loop", ["closed", "open"])
+def test_calls_without_an_answer_count_as_late(loop: str) -> None:
+    """Of three callers one has its answers, and two wait for one that does not come."""
+    answer = threading.Event()
+    hung: list[str] = []
+
+    def call() -> None:
+        if threading.current_thread().name != "caller-0":
+            hung.append(threading.current_thread().name)
+            answer.wait(30)
+        answer.wait(0.001)
+
+    load = Load(call, lambda: None, late_s=0.05)
+    try:
+        calls = load.closed(3, 0.05) if loop == "closed" else load.open(200.0, 0.05, 3)
+    finally:
+        answer.set()
+    assert len(hung) == 2
+    errors = [call.error for call in calls]
+    assert errors.count("DEADLINE_EXCEEDED") == 2
+    assert errors.count("") == len(calls) - 2 > 0
+    assert all(call.seconds > 0.04 for call in calls if call.error)
+
+
+def test_any_other_exception_counts_by_its_name() -> None:
+    def call() -> None:
+        raise BrokenPipeError
+
+    ticks: list[int] = []
+    calls = Load(call, lambda: ticks.append(1)).closed(1, 0.01)
+    assert {call.error for call in calls} == {"BrokenPipeError"}
+    assert len(ticks) == len(calls) > 1  # the caller goes on
 
 
 def test_inputs_are_made_from_a_signature() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,10 @@ PERCENTILES = (50, 90, 99)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: when it was due, how long its answer took from then, and its error's code."""
+    """One call: when it was due, how long its answer took from then, and its error.
+
+    The error is a code, or the name of another exception's type; empty for a call that succeeded.
+    """
 
     due_s: float
     seconds: float
@@ -30,7 +34,7 @@ class Figures:
     seconds: float
     calls: int
     errors: Mapping[str, int]
-    """Failed calls by their code."""
+    """Failed calls by their error."""
     calls_per_s: float
     """Calls that succeeded."""
     rows_per_s: float
@@ -43,8 +47,11 @@ class Figures:
     """Share of one core that the client took: near 1 the client is the limit, not the server."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
+        """Return the fields by name; None for nan, which JSON does not have."""
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in asdict(self).items()
+        }
 
 
 def figures(
