@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any, Protocol
@@ -58,33 +58,35 @@ def serve(
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _find_temporary_folder()
     stop = _StopSignal()
-    try:
-        passed_over: list[str] = []
-        path, *rest = arguments if takes_path and begins_with_path(arguments) else ("", *arguments)
-        given = given_flags(program, rest, defaults, passed_over if takes_stale_flags else None)
-        for line in passed_over:
-            _log.warning("%s", line)
-        if given.get("version"):
-            sys.stdout.write(f"TensorFlow ModelServer: servingd {__version__}\n{_tensorflow()}\n")
-            return 0
-        served = look_at(path) if path else NOTHING
-        given = {**served.flags, **given}
-        config = configure(given, defaults)
-        configure_logging(config.log_format, config.log_level)
-        _log.info("%s", banner(config))
-        server = make_server(config, stop.give_up)
-        server.start()
-        stop.on_hang_up = server.reread
-    except ServingError as error:
-        return _failed(error.code, error.message)
-    except OSError as error:
-        return _failed(Code.UNAVAILABLE, str(error))
-    stop.wait()
-    server.stop()
-    if stop.failed:
-        return _failed(Code.UNAVAILABLE, "no worker could be started; the log says why")
-    if served.temporary:
-        shutil.rmtree(served.temporary, ignore_errors=True)
+    with ExitStack() as held:  # ends before os._exit, which would skip it
+        try:
+            passed_over: list[str] = []
+            has_path = takes_path and begins_with_path(arguments)
+            path, *rest = arguments if has_path else ("", *arguments)
+            given = given_flags(program, rest, defaults, passed_over if takes_stale_flags else None)
+            for line in passed_over:
+                _log.warning("%s", line)
+            if given.get("version"):
+                sys.stdout.write(
+                    f"TensorFlow ModelServer: servingd {__version__}\n{_tensorflow()}\n"
+                )
+                return 0
+            served = held.enter_context(closing(look_at(path) if path else NOTHING))
+            stop.before_exit = served.close
+            config = configure({**served.flags, **given}, defaults)
+            configure_logging(config.log_format, config.log_level)
+            _log.info("%s", banner(config))
+            server = make_server(config, stop.give_up)
+            server.start()
+            stop.on_hang_up = server.reread
+        except ServingError as error:
+            return _failed(error.code, error.message)
+        except OSError as error:
+            return _failed(Code.UNAVAILABLE, str(error))
+        stop.wait()
+        server.stop()
+        if stop.failed:
+            return _failed(Code.UNAVAILABLE, "no worker could be started; the log says why")
     logging.shutdown()
     # TensorFlow's threads, and any others that have not ended, need not be waited for.
     os._exit(0)
@@ -149,6 +151,8 @@ class _StopSignal:
         self._received = threading.Event()
         self.failed = False
         self.on_hang_up: Callable[[], None] = nothing
+        self.before_exit: Callable[[], None] = nothing
+        """Called before a second signal ends the process; must be quick."""
         self._read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -178,6 +182,7 @@ class _StopSignal:
                 os.write(2, f"stopping: {signal.Signals(number).name}\n".encode())
                 self._received.set()
             elif time.monotonic() - first > _SAME_SIGNAL_S:
+                self.before_exit()
                 os._exit(128 + number)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,11 +21,16 @@ _EXPECTED = (
 
 
 class ServedPath(NamedTuple):
-    """How a path is served."""
+    """How a path is served; to be closed at the end, such as by `contextlib.closing`."""
 
     flags: Mapping[str, Any]
     temporary: str = ""
-    """A folder that is to be removed at the end; empty: none."""
+    """A folder that `close` removes; empty: none."""
+
+    def close(self) -> None:
+        """Remove the temporary folder, if there is one; from any thread, and more than once."""
+        if self.temporary:
+            shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 NOTHING = ServedPath({})
@@ -34,7 +40,7 @@ def look_at(path: str) -> ServedPath:
     """Return the flags that serve a path: one version, a folder of versions, or of models.
 
     A version by itself is served as version 1, or as its own number, of a model with the name of
-    its folder. Raises InvalidConfig for anything else.
+    its folder. Raises InvalidConfig for anything else, and OSError.
     """
     try:
         folder = os.path.abspath(local_path(path))
@@ -74,6 +80,11 @@ def _linked(version: str) -> ServedPath:
     name = os.path.basename(parent) if is_number else number
     temporary = tempfile.mkdtemp(prefix="servingd-")
     base_path = os.path.join(temporary, name)
-    os.mkdir(base_path)
-    os.symlink(version, os.path.join(base_path, number if is_number else "1"))
-    return ServedPath(_model(name, base_path), temporary)
+    served = ServedPath(_model(name, base_path), temporary)
+    try:
+        os.mkdir(base_path)
+        os.symlink(version, os.path.join(base_path, number if is_number else "1"))
+    except OSError:
+        served.close()
+        raise
+    return served

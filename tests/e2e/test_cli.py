@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 
 from servingd import __version__
+from servingd.cli.exit_status import CANNOT_START
 from servingd.cli.main import main
 from tests.e2e.process import Process, lookup_table
 
@@ -342,6 +346,35 @@ def test_serve_looks_at_the_path(start, repository, tmp_path, below, run):
     assert run("predict half_plus_two '[1]'", server)[1] == '{"y":[2.5]}\n'
     assert server.terminate() == 0
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith("servingd-")] == []
+
+
+@pytest.mark.parametrize("wrong", ["--port={busy}", "--port=70000"])
+def test_a_start_that_fails_leaves_no_temporary_folder(tmp_path, wrong):
+    lookup_table(tmp_path / "m")
+    with socket.create_server(("", 0)) as busy:
+        flag = wrong.format(busy=busy.getsockname()[1])
+        ended = subprocess.run(
+            [sys.executable, "-m", "servingd", "serve", f"{tmp_path}/m", flag],
+            env={**os.environ, "TMPDIR": str(tmp_path), "SERVINGD_CACHE_DIR": str(tmp_path / "c")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == CANNOT_START, ended.stderr
+    assert flag.partition("=")[2] in ended.stderr
+    assert list(tmp_path.glob("servingd-*")) == []
+
+
+@pytest.mark.parametrize("command", ["validate", "doctor"])
+def test_looking_at_a_version_leaves_no_temporary_folder(run, tmp_path, monkeypatch, command):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    lookup_table(tmp_path / "m")
+    status, shown, _ = run(f"{command} {tmp_path}/m")
+    assert "does not exist" not in shown
+    assert command == "doctor" or status == 0, shown
+    assert list((tmp_path / "temporary").glob("servingd-*")) == []
 
 
 def test_json_logs_and_one_address(start, tmp_path):

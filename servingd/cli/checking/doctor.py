@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import typer
 
@@ -21,8 +22,9 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     Looks at ports, limits, memory, TensorFlow, devices, the cache, permissions and the clock; each
     trouble comes with a cure. The exit status is 1 if the server could not run well.
     """
-    subject = _subject(context.args)
-    findings = [finding for check in CHECKS for finding in check(subject)]
+    with ExitStack() as held:
+        subject = _subject(context.args, held)
+        findings = [finding for check in CHECKS for finding in check(subject)]
     if as_json:
         print_json(
             [{"check": f.check, "level": f.level, "says": f.says, "cure": f.cure} for f in findings]
@@ -33,8 +35,8 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
-def _subject(arguments: Sequence[str]) -> Subject:
-    """Return what is examined: the configuration, as far as it can be read."""
+def _subject(arguments: Sequence[str], held: ExitStack) -> Subject:
+    """Return what is examined: the configuration, as far as it can be read; `held` holds it."""
     from servingd.cli.configuration import configuration_of
     from servingd.cli.serve_help import DEFAULTS
     from servingd.config.effective import configure
@@ -43,7 +45,8 @@ def _subject(arguments: Sequence[str]) -> Subject:
     if not arguments:
         return Subject(anything, "", has_models=False)
     try:
-        return Subject(configuration_of("servingd doctor", arguments), "")
+        config = held.enter_context(configuration_of("servingd doctor", arguments))
+        return Subject(config, "")
     except ServingError as error:
         return Subject(anything, error.message, has_models=False)
 

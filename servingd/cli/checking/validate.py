@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -31,8 +32,8 @@ def validate(context: typer.Context, as_json: AsJson = False) -> None:
     rows: list[Mapping[str, Any]] = []
     limit = 0
     try:
-        config = _config(context.args)
-        rows, limit = _look(config, problems)
+        with _config(context.args) as config:
+            rows, limit = _look(config, problems)
     except ServingError as error:
         problems.append(error.message)
     except OSError as error:
@@ -45,8 +46,8 @@ def validate(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
-def _config(arguments: Sequence[str]) -> ServerConfig:
-    """Return the configuration of a command line of `serve`. Raises ServingError."""
+def _config(arguments: Sequence[str]) -> AbstractContextManager[ServerConfig]:
+    """Hold the configuration of a command line of `serve`. Raises ServingError."""
     from servingd.cli.configuration import configuration_of
 
     return configuration_of("servingd validate", arguments)
