@@ -348,7 +348,7 @@ def test_serve_looks_at_the_path(start, repository, tmp_path, below, run):
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith("servingd-")] == []
 
 
-@pytest.mark.parametrize("wrong", ["--port={busy}", "--port=70000"])
+@pytest.mark.parametrize("wrong", ["--port={busy}", "--servingd_config_file=/nowhere"])
 def test_a_start_that_fails_leaves_no_temporary_folder(tmp_path, wrong):
     lookup_table(tmp_path / "m")
     with socket.create_server(("", 0)) as busy:

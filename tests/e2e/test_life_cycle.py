@@ -264,7 +264,9 @@ def test_a_signal_is_heard_whichever_thread_gets_it(start, tmp_path, models):
 
 def test_a_second_signal_exits_at_once(start, tmp_path):
     lookup_table(tmp_path / "m" / "1")
-    server = start(f"--model_repository={tmp_path}", "--drain_delay_s=60").wait_until_ready()
+    server = start("--drain_delay_s=60", path=tmp_path / "m" / "1", TMPDIR=str(tmp_path))
+    server.wait_until_ready()
+    assert len(list(tmp_path.glob("servingd-*"))) == 1
     server.process.send_signal(signal.SIGTERM)
     server.process.send_signal(signal.SIGINT)  # as of a terminal and a supervisor: one wish
     server.wait_for("the probe", lambda: server.get("/readyz")[0] == 503)
@@ -272,6 +274,7 @@ def test_a_second_signal_exits_at_once(start, tmp_path):
     assert server.process.poll() is None
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(5) == 128 + signal.SIGTERM
+    assert list(tmp_path.glob("servingd-*")) == []
 
 
 def test_a_signal_during_the_start_ends_it_at_once(start, tmp_path, models):
