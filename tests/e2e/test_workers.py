@@ -330,15 +330,18 @@ def test_a_socket_that_cannot_be_shared_is_refused(start, repository, tmp_path):
     assert "--workers: expected 1 with --grpc_socket_path" in server.tail()
 
 
-def test_workers_that_cannot_start_end_the_server(start, repository, tmp_path):
+def test_workers_that_cannot_start_end_the_server(start, tmp_path):
+    lookup_table(tmp_path / "m")
     (tmp_path / "broken.so").write_bytes(b"no library")
     server = start(
-        f"--model_repository={repository}",
         "--workers=2",
         f"--op_libraries={tmp_path / 'broken.so'}",
+        path=tmp_path / "m",
+        TMPDIR=str(tmp_path),
     )
     assert server.process.wait(60) == 255
     assert "no worker could be started" in server.tail()
+    assert list(tmp_path.glob("servingd-*")) == []
 
 
 def test_workers_die_with_their_supervisor(two):
