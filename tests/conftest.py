@@ -19,6 +19,7 @@ settings.register_profile("servingd", deadline=None)
 settings.load_profile("servingd")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     return side_by_side.Groups(config, log)
 
