@@ -328,6 +328,8 @@ def test_a_reload_needs_the_token_and_is_told_what_is_wrong(own, kind):
         client.reload([countdown, table, {**more, "version_labels": {}}])
         assert client.status("more") == {2: "AVAILABLE"}
         client.reload(models)
+    # The next test adds the model anew: until it is gone, its old version would do for that.
+    own.wait_for("the end of more", lambda: own.states("more") == {})
 
 
 # ---- encryption, several workers
