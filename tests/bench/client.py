@@ -29,13 +29,15 @@ def run(folder: Path) -> Iterator[Row]:
     lookup_table(folder / "models" / "m" / "1")
     with serving(folder / "log", f"--model_repository={folder / 'models'}") as server:
         place = f"127.0.0.1:{server.port}"
-        for transport, address in (
-            ("gRPC", place),
-            ("REST", f"http://127.0.0.1:{server.http_port}"),
+        # On one machine a connection of HTTP costs little more than a call.
+        for transport, address, least in (
+            ("gRPC", place, 1.5),
+            ("REST", f"http://127.0.0.1:{server.http_port}", 1.1),
         ):
             with Client(address) as client:
                 kept = _of_keeping(client)
-            yield Row(f"{transport}: a connection each, over one that is kept", kept, at_least=1.5)
+            what = f"{transport}: a connection each, over one that is kept"
+            yield Row(what, kept, at_least=least)
         with Client(place) as client, grpc.insecure_channel(place) as channel:
             call = channel.unary_unary(PREDICT)
             plain = ratio(lambda: client.predict("m", KEYS), lambda: _plain(call), TIMES)
