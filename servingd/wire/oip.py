@@ -124,7 +124,7 @@ def read_list(data_type: DataType, shape: tuple[int, ...], values: Any, what: st
     return array.reshape(shape)
 
 
-def write_list(array: Any, data_type: DataType) -> list[Any]:
+def write_list(array: Any) -> list[Any]:
     """Return an array's elements, flat; bytes stay bytes."""
     flat: list[Any] = np.asarray(array).reshape(-1).tolist()
     return flat

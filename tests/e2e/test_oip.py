@@ -46,7 +46,7 @@ def infer_request(array, data_type: DataType, signature: str, *, raw: bool):
         fields = {"b": "bool", "i": "int", "u": "uint", "O": "bytes"}
         name = fields.get(array.dtype.kind, "fp32" if array.itemsize == 4 else "fp64")
         name += "64" if array.dtype.kind in "iu" and array.itemsize == 8 else ""
-        getattr(tensor.contents, f"{name}_contents").extend(write_list(array, data_type))
+        getattr(tensor.contents, f"{name}_contents").extend(write_list(array))
     return message
 
 

@@ -17,6 +17,8 @@ from servingd.frontends.reply import Reply
 from servingd.inference.checks import DEFAULT_SIGNATURE
 from servingd.inference.predict import predict
 from servingd.wire.oip import NAMES, name_of
+from servingd.wire.records.prediction_logs import predict_request
+from servingd.wire.tensors.encoding import encode_predict_response
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -116,15 +118,11 @@ class InferCall(SignatureCall):
 
     def log_request(self) -> bytes:
         """Return the equivalent PredictRequest."""
-        from servingd.wire.records.prediction_logs import predict_request
-
         assert self.runner is not None  # it has answered
         return predict_request(self.spec, self._bound, self.runner.signature.inputs)
 
     def log_response(self, outputs: Tensors, note: Any, payload: bytes) -> bytes:
         """Return the equivalent PredictResponse."""
-        from servingd.wire.tensors.encoding import encode_predict_response
-
         assert self.runner is not None  # it has answered
         return encode_predict_response(outputs, self.runner.signature.outputs, note.model_spec)
 
@@ -148,6 +146,13 @@ def spec_of(name: str, version: str, parameters: Mapping[str, Any]) -> ModelSpec
     if number > MAX_VERSION:
         raise InvalidArgument(f"version: expected a number up to {MAX_VERSION}, got {version}")
     return ModelSpec(name, number, None, signature)
+
+
+def refuse(parameters: Mapping[str, Any], what: str) -> None:
+    """Raise InvalidArgument for a parameter of a tensor that would change the answer."""
+    for name in ("shared_memory_region", "classification"):
+        if parameters.get(name):
+            raise InvalidArgument(f"{what}: parameter '{name}' is not supported here")
 
 
 def _read(alias: str, given: Input, spec: TensorSpec) -> Array:

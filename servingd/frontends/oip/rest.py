@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from urllib.parse import unquote
 
 import orjson
@@ -19,9 +19,9 @@ from servingd.frontends.call import CallContext, Note, to_serving_error
 from servingd.frontends.http.content_coding import inflated
 from servingd.frontends.http.messages import HttpReply, HttpRequest
 from servingd.frontends.large_bodies import LargeBodies
-from servingd.frontends.oip.infer import InferCall, Input, spec_of
+from servingd.frontends.oip.infer import InferCall, Input, refuse, spec_of
 from servingd.frontends.oip.models import ModelInformation
-from servingd.frontends.oip.rest_reply import OipReply
+from servingd.frontends.oip.rest_reply import LENGTH_HEADER, OipReply
 from servingd.runtime.first_calls import HeldCall
 from servingd.wire.oip import (
     ONLY_RAW,
@@ -34,8 +34,8 @@ from servingd.wire.oip import (
 )
 
 PREFIX = "/v2"
-LENGTH_HEADER = "inference-header-content-length"
-"""The bytes of JSON at the beginning of a body, which raw tensors follow."""
+_ROUTE = "oip"
+"""The key of the note, on a request's head, that holds its route."""
 
 _LARGE_BYTES = 64 << 10
 """Bytes above which a worker reads a body: parsing it here would block every connection."""
@@ -87,7 +87,10 @@ class OipApi:
         started = time.perf_counter()
         verb = "malformed"
         try:
-            route, names = _find(request)
+            found = request.notes.get(_ROUTE)  # requests with the same head have the same
+            if found is None:
+                found = request.notes[_ROUTE] = _find(request)
+            route, names = found
             verb = route.verb
             if verb == "infer":
                 self._infer(names, request, reply, answer)
@@ -190,12 +193,6 @@ def _find(request: HttpRequest) -> tuple[_Route, Mapping[str, str]]:
     raise NotFound(f"there is nothing at {request.method} {request.path}")
 
 
-class _Wanted(NamedTuple):
-    """How one output is wanted."""
-
-    binary: bool
-
-
 class InferHttp(InferCall):
     """One call of `infer`."""
 
@@ -232,7 +229,7 @@ class InferHttp(InferCall):
             data_type = type_of(tensor.get("datatype", ""), what)
             shape = _shape(tensor.get("shape"), what)
             parameters = _parameters(tensor, what)
-            _refuse(parameters, what)
+            refuse(parameters, what)
             size = parameters.get("binary_data_size")
             if size is None:
                 if "data" not in tensor:
@@ -262,9 +259,7 @@ class InferHttp(InferCall):
                 "datatype": name,
                 "shape": list(array.shape),
             }
-            wanted = self._wanted.get(alias)
-            binary = wanted.binary if wanted is not None and wanted.binary else self._all_binary
-            if binary or data_type in ONLY_RAW:
+            if self._wanted.get(alias) or self._all_binary or data_type in ONLY_RAW:
                 content = write_raw(array, data_type)
                 tensor["parameters"] = {"binary_data_size": len(content)}
                 raw.append(content)
@@ -290,7 +285,7 @@ def _dumped(document: Any) -> bytes:
 
 
 def _json_values(array: Any, data_type: DataType, alias: str) -> list[Any]:
-    values = write_list(array, data_type)
+    values = write_list(array)
     if data_type is not DataType.STRING:
         return values
     try:
@@ -337,11 +332,11 @@ def _parameters(document: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     return found
 
 
-def _outputs(document: Mapping[str, Any]) -> Mapping[str, _Wanted]:
-    """Return the outputs that are asked for, by name; empty: all."""
+def _outputs(document: Mapping[str, Any]) -> Mapping[str, bool]:
+    """Return whether each output that is asked for is to be raw; empty: all outputs are."""
     if document.get("outputs") is None:
         return {}
-    wanted: dict[str, _Wanted] = {}
+    wanted: dict[str, bool] = {}
     for output in _list(document, "outputs"):
         name = output.get("name")
         if not isinstance(name, str):
@@ -349,8 +344,8 @@ def _outputs(document: Mapping[str, Any]) -> Mapping[str, _Wanted]:
         if name in wanted:
             raise InvalidArgument(f"output '{name}' is there twice")
         parameters = _parameters(output, f"output '{name}'")
-        _refuse(parameters, f"output '{name}'")
-        wanted[name] = _Wanted(bool(parameters.get("binary_data", False)))
+        refuse(parameters, f"output '{name}'")
+        wanted[name] = bool(parameters.get("binary_data", False))
     return wanted
 
 
@@ -358,9 +353,3 @@ def _shape(value: Any, what: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(size) is int for size in value):
         raise InvalidArgument(f"{what}: expected a shape of whole numbers, got {value!r}")
     return checked_shape(value, what)
-
-
-def _refuse(parameters: Mapping[str, Any], what: str) -> None:
-    for name in ("shared_memory_region", "classification"):
-        if parameters.get(name):
-            raise InvalidArgument(f"{what}: parameter '{name}' is not supported here")

@@ -16,7 +16,8 @@ from servingd.frontends.status_codes import HTTP, retry_header
 
 JSON = "application/json"
 _BINARY = "application/octet-stream"
-_LENGTH = "inference-header-content-length"
+LENGTH_HEADER = "inference-header-content-length"
+"""The bytes of JSON at the beginning of a body, which raw tensors follow."""
 
 _EXPIRED = "the request took too long"
 
@@ -61,7 +62,7 @@ class OipReply:
         """Send an answer."""
         if not self.raw_begins_at:
             return self._send(200, payload, JSON, ())
-        return self._send(200, payload, _BINARY, ((_LENGTH, str(self.raw_begins_at)),))
+        return self._send(200, payload, _BINARY, ((LENGTH_HEADER, str(self.raw_begins_at)),))
 
     def send_json(self, document: Any, status: int) -> bool:
         """Send a page."""

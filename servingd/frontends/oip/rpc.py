@@ -12,7 +12,7 @@ from servingd.errors import Code, InvalidArgument
 from servingd.frontends.call import CallContext, Note, to_serving_error
 from servingd.frontends.first_calls import waiting
 from servingd.frontends.message_parser import MessageParser
-from servingd.frontends.oip.infer import InferCall, Input, Output, spec_of
+from servingd.frontends.oip.infer import InferCall, Input, Output, refuse, spec_of
 from servingd.frontends.oip.models import ModelInformation
 from servingd.frontends.oip.templates import Template, Templates
 from servingd.frontends.reply import Handler, Reply
@@ -194,7 +194,7 @@ class InferRpc(InferCall):
             if name in given:
                 raise InvalidArgument(f"{what} is there twice")
             if tensor.parameters:
-                _refuse(_plain(tensor.parameters), what)
+                refuse(_plain(tensor.parameters), what)
             data_type = type_of(tensor.datatype, what)
             shape = checked_shape(tensor.shape, what)
             if raw:
@@ -205,7 +205,7 @@ class InferRpc(InferCall):
         self.given = given
         if request.outputs:
             for output in request.outputs:
-                _refuse(_plain(output.parameters), f"output '{output.name}'")
+                refuse(_plain(output.parameters), f"output '{output.name}'")
             self.output_filter = [output.name for output in request.outputs]
         parameters = _plain(request.parameters) if request.parameters else {}
         self.start(request.model_name, request.model_version, parameters)
@@ -218,7 +218,7 @@ class InferRpc(InferCall):
         response = self._head(found)
         for tensor, (_, data_type, _, array) in zip(response.outputs, found, strict=True):
             field = getattr(tensor.contents, _CONTENTS[data_type])
-            field.extend(write_list(array, data_type))
+            field.extend(write_list(array))
         content: bytes = response.SerializeToString()
         return content
 
@@ -268,13 +268,6 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
         choice = parameter.WhichOneof("parameter_choice")
         found[name] = getattr(parameter, choice) if choice else None
     return found
-
-
-def _refuse(parameters: Mapping[str, Any], what: str) -> None:
-    """Raise InvalidArgument for a parameter of a tensor that would change the answer."""
-    for name in ("shared_memory_region", "classification"):
-        if parameters.get(name):
-            raise InvalidArgument(f"{what}: parameter '{name}' is not supported here")
 
 
 def _metadata(information: ModelInformation, name: str, version: str) -> Any:

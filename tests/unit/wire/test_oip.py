@@ -53,7 +53,7 @@ def test_bytes_come_back(data: st.DataObject, data_type: DataType) -> None:
 def test_lists_come_back_flat_and_nested(data: st.DataObject, data_type: DataType) -> None:
     array = data.draw(arrays(data_type))
     wanted = np.float32(array.astype(np.float64)) if array.dtype == np.float32 else array
-    for values in (write_list(array, data_type), array.tolist()):
+    for values in (write_list(array), array.tolist()):
         found = read_list(data_type, array.shape, values, "x")
         if array.dtype.kind == "f":
             np.testing.assert_array_equal(found, wanted)
