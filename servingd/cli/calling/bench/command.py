@@ -10,9 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,8 +26,10 @@ from servingd.cli.output import console, print_json
 from servingd.client import Client, Retry
 from servingd.client.address import find_address
 from servingd.client.answers import Signature
-from servingd.core.types import DataType
-from servingd.wire.tensors.types import numpy_dtype
+from servingd.core.types import DataType, Tensors, TensorSpec
+from servingd.core.types import Signature as CoreSignature
+from servingd.errors import InvalidArgument
+from servingd.servables.synthetic_inputs import synthetic_inputs
 
 _CONNECTIONS = 4
 _OPEN_CALLERS = 64
@@ -168,19 +169,18 @@ def _caller(
         yield lambda: call.predict(client, inputs)
 
 
-def made_inputs(signature: Signature, rows: int) -> Mapping[str, np.ndarray[Any, Any]]:
-    """Return inputs of a signature: `rows` where the first dimension is open, else 1."""
-    made: dict[str, np.ndarray[Any, Any]] = {}
-    rng = np.random.default_rng(0)
-    for alias, spec in signature.inputs.items():
-        wanted = (None,) if spec.shape is None else spec.shape
-        shape = tuple((1 if at else rows) if n is None else n for at, n in enumerate(wanted))
-        if spec.dtype == "STRING":
-            made[alias] = np.full(shape, b"text", object)
-            continue
-        dtype = numpy_dtype(DataType[spec.dtype])
-        values = rng.integers(0, 2, shape) if dtype.kind in "iub" else rng.random(shape)
-        made[alias] = values.astype(dtype)
+def made_inputs(signature: Signature, rows: int) -> Tensors:
+    """Return inputs of a signature: `rows` where the first dimension is open, else 1.
+
+    Raises InvalidArgument where they would be too large.
+    """
+    specs = {
+        alias: TensorSpec(DataType[spec.dtype], spec.shape)
+        for alias, spec in signature.inputs.items()
+    }
+    made = synthetic_inputs(CoreSignature("", specs, {}), rows)
+    if made is None:
+        raise InvalidArgument("inputs of this signature are too large to be made: give some")
     return made
 
 
